@@ -1,0 +1,287 @@
+"""Frozen values that travel between the rooms of the runtime. No behaviour beyond small derivations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Vectors = npt.NDArray[np.float32]
+"""Shape [n, dimension], rows L2-normalised."""
+
+
+class Op(StrEnum):
+    ASSERT = "assert"
+    RETRACT = "retract"
+
+
+class Cardinality(StrEnum):
+    ONE = "one"
+    MANY = "many"
+
+
+class ScopeMode(StrEnum):
+    """What the caller asks for: let the gate decide, force the facts, or force the base model."""
+
+    AUTO = "auto"
+    EDITED = "edited"
+    BASE = "base"
+
+
+class Scope(StrEnum):
+    """What the answer was: made from edits, or the base model's own."""
+
+    EDITED = "edited"
+    BASE = "base"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TopicPartition:
+    """A partition of one incarnation of a topic; a re-created topic has another id."""
+
+    topic_id: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """Where a record stands in Kafka."""
+
+    topic_id: str
+    partition: int
+    offset: int
+
+    @property
+    def topic_partition(self) -> TopicPartition:
+        return TopicPartition(self.topic_id, self.partition)
+
+
+@dataclass(frozen=True, slots=True)
+class RawRecord:
+    """One Kafka record as it came: bytes, headers, position, timestamp in milliseconds since the epoch."""
+
+    topic: str
+    position: Position
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+    timestamp_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FactKey:
+    """Names one fact: (namespace, subject, relation) or (namespace, prompt), NFC and case-folded.
+
+    For a prompt key `subject` holds the normalised prompt and `relation` is empty.
+    """
+
+    namespace: str
+    subject: str
+    relation: str = ""
+
+    @property
+    def text(self) -> str:
+        """Canonical text: what is hashed, and what the Kafka record key looks like."""
+        return "\x1f".join((self.namespace, self.subject, self.relation))
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A decoded event: assert or retract one fact. Times are milliseconds since the epoch, UTC.
+
+    `key` is None only for a retraction that names an edit by `retracts` alone.
+    """
+
+    id: str
+    op: Op
+    namespace: str
+    key: FactKey | None
+    position: Position
+    timestamp_ms: int
+    content_hash: str
+    subject: str = ""
+    relation: str = ""
+    prompt: str = ""
+    target: str | None = None
+    statement: str = ""
+    subject_aliases: tuple[str, ...] = ()
+    target_aliases: tuple[str, ...] = ()
+    revision: int | None = None
+    valid_from: int | None = None
+    valid_until: int | None = None
+    cardinality: Cardinality = Cardinality.ONE
+    source_uri: str = ""
+    publisher: str = ""
+    confidence: float | None = None
+    retracts: str | None = None
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that is no edit: what the quarantine keeps."""
+
+    record: RawRecord
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one poll brought, decoded, with the next offset of each partition that it moves."""
+
+    edits: tuple[Edit, ...]
+    rejected: tuple[Rejected, ...]
+    next_offsets: Mapping[TopicPartition, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One current (or as-of) fact as questions see it."""
+
+    edit_id: str
+    key: FactKey
+    key_id: int
+    subject: str
+    relation: str
+    prompt: str
+    target: str
+    statement: str
+    subject_aliases: tuple[str, ...]
+    target_aliases: tuple[str, ...]
+    position: Position
+    valid_from: int | None
+    valid_until: int | None
+    cardinality: Cardinality
+    source_uri: str
+    publisher: str
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A fact that retrieval found, before the gate. Scores lie in [-1, 1] (dense) and [0, 1] (lexical)."""
+
+    fact: Fact
+    dense: float
+    lexical: float
+    matched_name: str = ""
+    ambiguous: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Candidates best first, the next offsets they reflect (read under the search's lock), and the path."""
+
+    items: tuple[Candidate, ...]
+    watermarks: Mapping[TopicPartition, int]
+    index_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class GateDecision:
+    """Whether a question is about an edit; `score` and `threshold` are probabilities in [0, 1]."""
+
+    scope: Scope
+    score: float
+    threshold: float
+    reason: str
+    features: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A fact that an answer used. `hop` counts from 1; facts of one hop that compete share it."""
+
+    fact: Fact
+    score: float
+    hop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question with the caller's wishes. `deadline` is on the monotonic clock, seconds."""
+
+    text: str
+    namespace: str = "default"
+    max_new_tokens: int = 32
+    at_least: Mapping[TopicPartition, int] = field(default_factory=dict)
+    as_of: int | None = None
+    scope: ScopeMode = ScopeMode.AUTO
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """Facts chosen for a question and the gate's word on it, without generation."""
+
+    citations: tuple[Citation, ...]
+    gate: GateDecision
+    candidates: Candidates
+    timings_ms: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterRef:
+    """Names a loaded adapter: fixed-width id (`align-000001`) and the SHA-256 of its manifest's files."""
+
+    id: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer with its evidence."""
+
+    text: str
+    scope: Scope
+    citations: tuple[Citation, ...]
+    adapter: AdapterRef | None
+    watermarks: Mapping[TopicPartition, int]
+    gate: GateDecision
+    finish: str
+    timings_ms: Mapping[str, float]
+    index_path: str
+    token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """One prompt for the engine. `adapter` False means the base model alone."""
+
+    token_ids: tuple[int, ...]
+    adapter: bool
+    max_new_tokens: int
+    deadline: float | None = None
+    cancelled: Callable[[], bool] = lambda: False
+    on_text: Callable[[str], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What the engine made. `finish` is stop, length, deadline or cancelled."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    adapter: AdapterRef | None
+    finish: str
+    queue_ms: float
+    model_ms: float
+
+
+class Encoder(Protocol):
+    """Sentences to unit vectors; deterministic per fingerprint; safe to call from several threads."""
+
+    @property
+    def dimension(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def encode(self, texts: Sequence[str], *, query: bool = False) -> Vectors:
+        """Vectors [len(texts), dimension]; raises `ValueError` for a text that it cannot encode."""
+        ...
