@@ -101,7 +101,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    _refuse_unknown_environment(environ)
+    refuse_unknown_environment(environ)
     source = EnvSettingsSource(Settings)
     source.env_vars = {name.lower(): value for name, value in environ.items() if value}
     try:
@@ -110,7 +110,7 @@ def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         raise BadRequest(f"environment: {error}: {error.__cause__}") from None
 
 
-def _refuse_unknown_environment(environ: Mapping[str, str]) -> None:
+def refuse_unknown_environment(environ: Mapping[str, str]) -> None:
     known = {environment_name(name) for name, _, _ in _walk(Settings)} | RESERVED_NAMES
     open_ended = tuple(environment_name(name) + "__" for name in _open_names())
     for name in environ:

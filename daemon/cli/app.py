@@ -1,0 +1,152 @@
+"""The table of commands. A command's module is imported when the command is called, not before."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from daemon.cli.exits import guarded
+
+EXAMPLES = """
+[bold]Examples[/bold]
+
+lte up                      a broker and a daemon to try things on
+
+lte publish -s "Acme Corp" -r CEO -t "Ann Lee" --wait
+
+lte ask "Who is the CEO of Acme Corp?" --explain
+
+lte status --json | jq .state
+
+[bold]Exit codes[/bold]
+
+0 done, 1 failed, 2 usage, 3 not reachable, 4 not found, 5 refused until
+somebody acts, 6 deadline passed, 7 overloaded, 130 interrupted
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the table: module and help; `module` is empty for commands that live beside the package."""
+
+    module: str
+    help: str
+    panel: str
+
+
+_ASK, _FACTS, _RUN, _WORK = "Questions", "Facts", "Running", "Quality"
+TABLE = {
+    "ask": Entry("daemon.cli.ask", "Ask a question; the answer cites the edits it rests on.", _ASK),
+    "publish": Entry("daemon.cli.publish", "Publish facts to Kafka, from flags, a file or stdin.", _FACTS),
+    "retract": Entry("daemon.cli.retract", "Withdraw a fact; the previous one comes back.", _FACTS),
+    "erase": Entry("daemon.cli.erase", "Remove a fact's text and vectors for good, with a receipt.", _FACTS),
+    "edits": Entry("daemon.cli.edits", "Look at edits: list, show, history, why-not.", _FACTS),
+    "dlq": Entry("daemon.cli.dlq", "Records that were no edits: list, show, replay.", _FACTS),
+    "serve": Entry("daemon.cli.serve", "Run the daemon.", _RUN),
+    "status": Entry("daemon.cli.status", "State, lag, index, gate, queue, dead letters.", _RUN),
+    "ingest": Entry("daemon.cli.ingest", "Resume an ingest that was suspended.", _RUN),
+    "accept-gap": Entry("daemon.cli.accept_gap", "Accept that history is missing, and go on.", _RUN),
+    "index": Entry("daemon.cli.index", "The vector index: verify, rebuild.", _RUN),
+    "doctor": Entry("daemon.cli.doctor", "Check this machine and the configuration.", _RUN),
+    "config": Entry("daemon.cli.config", "The configuration: show, check, schema.", _RUN),
+    "up": Entry("", "A development broker and a daemon, kept in .lte/ until Ctrl-C.", _RUN),
+    "demo": Entry("", "The whole job, step by step, on a real broker.", _RUN),
+    "gate": Entry("daemon.cli.gate", "The scope gate: calibrate.", _WORK),
+    "eval": Entry("daemon.cli.eval", "Measure edit success, generality, locality.", _WORK),
+    "bench": Entry("", "Measure speed and memory beside a peer.", _WORK),
+}
+
+
+class LazyGroup(TyperGroup):
+    """Looks commands up in `TABLE`; for `--help` a stub with the table's help line is enough."""
+
+    _listing = False
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        return list(TABLE)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        entry = TABLE.get(cmd_name)
+        if entry is None:
+            return None
+        if self._listing:
+            return TyperCommand(cmd_name, help=entry.help, rich_help_panel=entry.panel)
+        loaded = import_module(entry.module).app if entry.module else _beside_the_package(cmd_name)
+        command = typer.main.get_command(loaded)
+        command.name = cmd_name
+        return command
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self._listing = True
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self._listing = False
+
+
+def _beside_the_package(name: str) -> typer.Typer:
+    """A command from the entry points `lte.commands`; a checkout has them, a wheel alone does not."""
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group="lte.commands", name=name):
+        try:
+            loaded = point.load()
+        except ModuleNotFoundError as error:
+            # Only the checkout's own package may be absent; a missing library is a fault to show.
+            if not (error.name or "").startswith(point.module.partition(".")[0]):
+                raise
+            continue
+        return loaded if isinstance(loaded, typer.Typer) else _single(loaded)
+    return _absent(name)
+
+
+def _single(function: Any) -> typer.Typer:
+    app = typer.Typer(add_completion=False)
+    app.command()(function)
+    return app
+
+
+def _absent(name: str) -> typer.Typer:
+    app = typer.Typer(add_completion=False)
+
+    @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+    def absent() -> None:
+        typer.echo(
+            f"`lte {name}` lives in the project's checkout (ops/), which this installation does not have: "
+            f"clone the repository and run `make {name}` there.",
+            err=True,
+        )
+        raise typer.Exit(1)
+
+    return app
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    name="lte",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    epilog=EXAMPLES,
+    help="Keeps a language model's answers current while facts change.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"lte-daemon {installed('lte-daemon')}")
+        raise typer.Exit
+
+
+def run() -> None:
+    """Run the command line; every error that is meant for people ends as one line and an exit code."""
+    sys.exit(guarded(app))

@@ -1,0 +1,35 @@
+"""Options that several commands share, declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_WHERE = "Where"
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the fact or question.")]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="Configuration file. Default: LTE_CONFIG, then ./lte.toml."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", help="The daemon: host:port or unix:PATH.", rich_help_panel=_WHERE),
+]
+Socket = Annotated[
+    Path | None, typer.Option("--socket", help="The daemon's unix socket.", rich_help_panel=_WHERE)
+]
+AdminSocket = Annotated[
+    Path | None,
+    typer.Option("--admin-socket", help="The daemon's admin socket.", rich_help_panel=_WHERE),
+]
+Bootstrap = Annotated[
+    str | None, typer.Option("--bootstrap", "-b", help="Kafka brokers, host:port.", rich_help_panel=_WHERE)
+]
+Topic = Annotated[str | None, typer.Option("--topic", help="Topic of the edits.", rich_help_panel=_WHERE)]
+Timeout = Annotated[
+    float | None, typer.Option("--timeout", min=0.001, help="Seconds until the call gives up.")
+]

@@ -1,0 +1,61 @@
+"""What commands print: JSON for programs, coloured tables for people, plain columns for pipes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+
+def as_json(value: object) -> None:
+    """One JSON document on stdout, indented on a terminal."""
+    print(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None, default=str))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
+    """A table on a terminal; tab-separated lines with a header in a pipe."""
+    if sys.stdout.isatty():
+        _rich_table(columns, rows, title)
+        return
+    print("\t".join(columns))
+    for row in rows:
+        print("\t".join(_cell(value).replace("\t", " ").replace("\n", " ") for value in row))
+
+
+def pairs(values: Mapping[str, Any], title: str = "") -> None:
+    """Names and values, one on each line."""
+    table(("name", "value"), values.items(), title)
+
+
+def note(message: str) -> None:
+    """A line for the person at the terminal; on stderr, so that pipes stay clean."""
+    print(message, file=sys.stderr)
+
+
+def utc(milliseconds: int | None) -> str:
+    """A time in milliseconds since the epoch as ISO 8601, or a dash."""
+    if not milliseconds:
+        return "-"
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
+
+
+def _cell(value: object) -> str:
+    if value is None or value == "":
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _rich_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    drawn = Table(title=title or None, header_style="bold cyan", title_justify="left")
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    for row in rows:
+        # Fact text is not markup: brackets in it must not colour or break the table.
+        drawn.add_row(*(escape(_cell(value)) for value in row))
+    Console().print(drawn)
