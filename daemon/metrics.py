@@ -1,0 +1,180 @@
+"""The metrics catalogue and its endpoint: each metric is declared once, here, with what it is for.
+
+Counters and histograms are fed as things happen; gauges are read from a status function when Prometheus
+asks, so that they cannot go stale. The registry is the daemon's own: nothing leaks in from libraries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+# A gauge's value: a number, or one number for each tuple of label values.
+Reading = float | Mapping[tuple[str, ...], float]
+Readings = Mapping[str, Reading]
+
+_FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+_FRESH = (0.002, 0.005, 0.01, 0.015, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5, 30, 300, 3600)
+_SHARE = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One metric: its name, what it tells, and its labels."""
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+# Fed as things happen.
+EVENTS = Spec("lte_ingest_events_total", "Kafka records read from the edits topic.")
+APPLIED = Spec("lte_ingest_applied_total", "Edits applied to the edit memory.")
+DUPLICATES = Spec("lte_ingest_duplicates_total", "Edits dropped because they had been applied before.")
+CONFLICTS = Spec("lte_ingest_conflicts_total", "Edits that lost to another edit of their key.")
+REJECTED = Spec("lte_ingest_rejected_total", "Records quarantined, by reason.", ("code",))
+INGEST_STAGE = Spec("lte_ingest_stage_seconds", "Time of a batch in each stage of ingest.", ("stage",))
+FRESHNESS = Spec("lte_freshness_seconds", "From an event's timestamp to the moment questions can find it.")
+GATE = Spec("lte_gate_decisions_total", "Gate decisions: open means about an edit.", ("decision",))
+GATE_SCORE = Spec("lte_gate_score", "Probability that a question is about an edit, as the gate saw it.")
+ANSWERS = Spec("lte_answers_total", "Answers by scope and gRPC status code.", ("scope", "code"))
+ANSWER_TIME = Spec("lte_answer_seconds", "Whole time of an answer.", ("scope",))
+ANSWER_STAGE = Spec("lte_answer_stage_seconds", "Time of an answer in each stage.", ("stage",))
+JOBS = Spec("lte_job_runs_total", "Runs of the daemon's own jobs.", ("job", "result"))
+JOB_TIME = Spec("lte_job_seconds", "Time of a run of a job.", ("job",))
+
+# Read when Prometheus asks.
+GAUGES = (
+    Spec("lte_state", "1 for the state that the daemon is in, 0 for the others.", ("state",)),
+    Spec("lte_stale", "1 when no broker has answered for a while: answers go on, flagged."),
+    Spec("lte_ingest_lag_records", "Records between position and end of a partition.", ("partition",)),
+    Spec("lte_ingest_next_offset", "Next offset that questions cannot see yet.", ("partition",)),
+    Spec("lte_memory_edits", "Edits kept, with their history."),
+    Spec("lte_memory_facts", "Facts that are current."),
+    Spec("lte_memory_keys", "Fact keys that were ever asserted."),
+    Spec("lte_memory_bytes", "Bytes of the state directory."),
+    Spec("lte_index_vectors", "Vectors in the index, live and dead.", ("state",)),
+    Spec("lte_index_path", "1 for the way the index searches: exact or hnsw.", ("path",)),
+    Spec("lte_index_recall", "Recall@3 of the index against exact search, from the last self-check."),
+    Spec("lte_queue_depth", "Questions that wait for the model."),
+    Spec("lte_dead_letters_pending", "Quarantined records not yet in the dead-letter topic."),
+    Spec("lte_quarantine_records", "Records in the quarantine."),
+    Spec("lte_quarantine_bytes", "Bytes in the quarantine."),
+    Spec("lte_quarantine_limit_bytes", "Bytes of quarantine past which ingest suspends."),
+    Spec("lte_snapshot_timestamp_seconds", "When the last snapshot was finished, seconds since the epoch."),
+    Spec("lte_build", "1, with the version and the adapter that is loaded.", ("version", "adapter")),
+)
+_GAUGES = {spec.name: spec for spec in GAUGES}
+
+
+class Metrics:
+    """Counters and histograms of one daemon, and the gauges that `status` reads. Thread-safe."""
+
+    def __init__(self, status: Callable[[], Readings] = dict) -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        self._events = self._counter(EVENTS)
+        self._applied = self._counter(APPLIED)
+        self._duplicates = self._counter(DUPLICATES)
+        self._conflicts = self._counter(CONFLICTS)
+        self._rejected = self._counter(REJECTED)
+        self._ingest_stage = self._histogram(INGEST_STAGE, _FAST)
+        self._freshness = self._histogram(FRESHNESS, _FRESH)
+        self._gate = self._counter(GATE)
+        self._gate_score = self._histogram(GATE_SCORE, _SHARE)
+        self._answers = self._counter(ANSWERS)
+        self._answer_time = self._histogram(ANSWER_TIME, _FAST)
+        self._answer_stage = self._histogram(ANSWER_STAGE, _FAST)
+        self._jobs = self._counter(JOBS)
+        self._job_time = self._histogram(JOB_TIME, _FAST)
+        self.registry.register(_StatusCollector(status))
+
+    def ingested(
+        self,
+        *,
+        events: int,
+        applied: int,
+        duplicates: int = 0,
+        conflicts: int = 0,
+        rejected: Mapping[str, int] | None = None,
+        stages_ms: Mapping[str, float] | None = None,
+    ) -> None:
+        """One batch went through; `rejected` counts by reason."""
+        self._events.inc(events)
+        self._applied.inc(applied)
+        self._duplicates.inc(duplicates)
+        self._conflicts.inc(conflicts)
+        for code, count in (rejected or {}).items():
+            self._rejected.labels(code).inc(count)
+        for stage, milliseconds in (stages_ms or {}).items():
+            self._ingest_stage.labels(stage).observe(milliseconds / 1000)
+
+    def fresh(self, seconds: Iterable[float]) -> None:
+        """Ages of events at the moment they became retrievable; a clock that is ahead counts as 0."""
+        for age in seconds:
+            self._freshness.observe(max(0.0, age))
+
+    def gated(self, *, opened: bool, score: float) -> None:
+        """The gate decided; `score` is its probability."""
+        self._gate.labels("open" if opened else "closed").inc()
+        self._gate_score.observe(score)
+
+    def answered(self, *, scope: str, code: str, seconds: float, stages_ms: Mapping[str, float]) -> None:
+        """A call for an answer ended with a gRPC status code; `scope` is `none` when it failed before."""
+        self._answers.labels(scope, code).inc()
+        self._answer_time.labels(scope).observe(seconds)
+        for stage, milliseconds in stages_ms.items():
+            self._answer_stage.labels(stage).observe(milliseconds / 1000)
+
+    def ran(self, job: str, *, ok: bool, seconds: float) -> None:
+        """A job of the scheduler ended."""
+        self._jobs.labels(job, "ok" if ok else "failed").inc()
+        self._job_time.labels(job).observe(seconds)
+
+    def _counter(self, spec: Spec) -> Counter:
+        return Counter(spec.name.removesuffix("_total"), spec.help, spec.labels, registry=self.registry)
+
+    def _histogram(self, spec: Spec, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(spec.name, spec.help, spec.labels, registry=self.registry, buckets=buckets)
+
+
+class _StatusCollector(Collector):
+    """Turns the status function's readings into gauges; an undeclared name is a bug and raises."""
+
+    def __init__(self, status: Callable[[], Readings]) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        for name, reading in self._status().items():
+            spec = _GAUGES[name]
+            family = GaugeMetricFamily(spec.name, spec.help, labels=spec.labels)
+            for labels, value in _samples(reading):
+                family.add_metric(labels, value)
+            yield family
+
+
+def _samples(reading: Reading) -> Iterator[tuple[tuple[str, ...], float]]:
+    if isinstance(reading, Mapping):
+        yield from reading.items()
+    else:
+        yield (), reading
+
+
+class MetricsServer:
+    """Serves `/metrics` at `host:port` (port 0 takes a free one) until `stop`."""
+
+    def __init__(self, metrics: Metrics, listen: str) -> None:
+        host, _, port = listen.rpartition(":")
+        self._server: Any
+        self._server, self._thread = start_http_server(int(port), host.strip("[]"), registry=metrics.registry)
+        self.address = f"{host}:{self._server.server_port}"
+
+    def stop(self) -> None:
+        """Close the listener and wait for its thread."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
