@@ -119,6 +119,7 @@ class Edit:
     confidence: float | None = None
     retracts: str | None = None
     flags: tuple[str, ...] = ()
+    raw: RawRecord | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

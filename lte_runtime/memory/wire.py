@@ -1,0 +1,170 @@
+"""Bytes and headers to a JSON object and its CloudEvents attributes. The only reader of hostile bytes.
+
+Nothing here recurses over the input, and nothing but `BadRecord` is raised for any bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lte_runtime.errors import BadRecord
+from lte_runtime.types import RawRecord
+
+JsonObject = dict[str, object]
+
+_STRUCTURED = "application/cloudevents+json"
+_PLAIN = ("application/json", "text/json")
+_BRACKETS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+_ENVELOPE_TEXT = ("id", "source", "type", "time", "subject", "specversion", "datacontenttype")
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """The event's own JSON object and the CloudEvents attributes around it (empty for plain JSON)."""
+
+    data: JsonObject
+    attributes: Mapping[str, str]
+
+
+def read_payload(record: RawRecord, max_bytes: int, max_depth: int) -> Payload:
+    """Parse a record's value; raises `BadRecord` with the class of what is wrong."""
+    value = record.value or b""
+    headers = _headers(record.headers)
+    _check_envelope(value, headers, max_bytes)
+    attributes = {name[3:]: text for name, text in headers.items() if name.startswith("ce_")}
+    kind = _content_type(headers)
+    body = parse_object(value, max_depth)
+    if kind == _STRUCTURED:
+        return _structured(body, max_depth)
+    _check_version(attributes.get("specversion", body.get("specversion")), attributes.get("type", ""))
+    _check_version(body.get("schema_version"), "")
+    if not attributes and _looks_structured(body):
+        return _structured(body, max_depth)
+    return Payload(body, attributes)
+
+
+def parse_object(value: bytes, max_depth: int) -> JsonObject:
+    """Strict UTF-8 JSON object without duplicate names; the depth is checked before the parser runs."""
+    try:
+        text = value.decode("utf-8", "strict")
+    except UnicodeDecodeError as error:
+        raise BadRecord("not_utf8", f"value is not UTF-8 at byte {error.start}") from error
+    _check_depth(text, max_depth)
+    try:
+        parsed = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except BadRecord:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise BadRecord("not_json", f"value is not JSON: {str(error)[:120]}") from error
+    if not isinstance(parsed, dict):
+        raise BadRecord("wrong_type", "value is JSON but no object")
+    return parsed
+
+
+def _headers(raw: tuple[tuple[str, bytes], ...]) -> dict[str, str]:
+    """Headers that matter, decoded; foreign ones may hold any bytes and are left alone."""
+    wanted = ((name.lower(), value) for name, value in raw)
+    return {name: _header_text(name, value) for name, value in wanted if _matters(name)}
+
+
+def _matters(name: str) -> bool:
+    return name.startswith("ce_") or name in ("content-type", "content_type", "content-encoding")
+
+
+def _header_text(name: str, value: bytes | None) -> str:
+    try:
+        return (value or b"").decode("utf-8", "strict")
+    except UnicodeDecodeError as error:
+        raise BadRecord("not_utf8", f"header {name[:40]!r} is not UTF-8") from error
+
+
+def _check_envelope(value: bytes, headers: Mapping[str, str], max_bytes: int) -> None:
+    if not value:
+        raise BadRecord("empty", "value is empty")
+    size = len(value) + sum(len(text) for text in headers.values())
+    if size > max_bytes:
+        raise BadRecord("too_large", f"{size} bytes, the cap is {max_bytes}")
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise BadRecord("unsupported_encoding", f"content-encoding {encoding[:40]!r} is not unpacked")
+
+
+def _content_type(headers: Mapping[str, str]) -> str:
+    raw = (
+        headers.get("content-type") or headers.get("content_type") or headers.get("ce_datacontenttype") or ""
+    )
+    kind, _, parameters = raw.partition(";")
+    kind = kind.strip().lower()
+    charset = re.search(r"charset\s*=\s*\"?([\w-]+)", parameters, re.IGNORECASE)
+    if charset and charset[1].lower() not in ("utf-8", "utf8", "us-ascii"):
+        raise BadRecord("unsupported_content_type", f"charset {charset[1]!r} is not UTF-8")
+    if not kind or kind in _PLAIN or kind == _STRUCTURED:
+        return kind
+    if kind.endswith("+json") and not kind.startswith("application/cloudevents"):
+        return kind
+    raise BadRecord("unsupported_content_type", f"content type {kind[:60]!r}")
+
+
+def _structured(body: JsonObject, max_depth: int) -> Payload:
+    attributes = {name: text for name in _ENVELOPE_TEXT if isinstance(text := body.get(name), str)}
+    if "specversion" not in attributes:
+        raise BadRecord("unknown_version", "a structured CloudEvent needs a specversion")
+    _check_version(attributes["specversion"], attributes.get("type", ""))
+    data = body.get("data")
+    if data is None and "data_base64" in body:
+        data = parse_object(_base64(body["data_base64"]), max_depth)
+    if not isinstance(data, dict):
+        raise BadRecord("wrong_type", "the data of the CloudEvent is no JSON object")
+    _check_version(data.get("schema_version"), "")
+    return Payload(data, attributes)
+
+
+def _looks_structured(body: JsonObject) -> bool:
+    return "specversion" in body and "data" in body and "op" not in body
+
+
+def _base64(text: object) -> bytes:
+    if not isinstance(text, str):
+        raise BadRecord("wrong_type", "data_base64 is no string")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadRecord("wrong_type", "data_base64 is not base64") from error
+
+
+def _check_version(version: object, kind: str) -> None:
+    """Major version 1 of CloudEvents and of our own event type (`lte.edit.v1`) are spoken here."""
+    if version is not None and str(version)[:20].strip().split(".")[0] != "1":
+        raise BadRecord("unknown_version", f"major version of {str(version)[:20]!r} is unknown")
+    own = re.fullmatch(r"lte\.edit(?:\.\w+)*\.v(\d+)(?:\.\d+)*", kind)
+    if own and int(own[1][:9]) != 1:
+        raise BadRecord("unknown_version", f"event type {kind[:60]!r} has an unknown major version")
+
+
+def _check_depth(text: str, max_depth: int) -> None:
+    if text.count("[") + text.count("{") <= max_depth:
+        return
+    depth = 0
+    for match in _BRACKETS.finditer(text):
+        mark = match[0]
+        depth += 1 if mark in "[{" else -1 if mark in "]}" else 0
+        if depth > max_depth:
+            raise BadRecord("too_deep", f"nested more than {max_depth} deep")
+
+
+def _unique(pairs: list[tuple[str, object]]) -> JsonObject:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise BadRecord("duplicate_key", f"JSON name {twice[:40]!r} occurs twice")
+    return made
+
+
+def _no_constant(name: str) -> object:
+    raise BadRecord("not_json", f"{name} is not JSON")
