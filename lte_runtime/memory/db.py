@@ -1,0 +1,129 @@
+"""SQLite through apsw: connections, tables, versions, and what each fault means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+
+from lte_runtime.errors import Damaged, Fatal, Refused, Retry
+
+SCHEMA_VERSION = 1
+
+_TABLES = """
+CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE topics(no INTEGER PRIMARY KEY, topic_id TEXT NOT NULL UNIQUE);
+CREATE TABLE offsets(
+  topic INTEGER NOT NULL, partition INTEGER NOT NULL, next INTEGER NOT NULL,
+  PRIMARY KEY(topic, partition)) WITHOUT ROWID;
+CREATE TABLE keys(
+  id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, namespace TEXT NOT NULL, subject TEXT NOT NULL,
+  relation TEXT NOT NULL, view TEXT, view_hash BLOB, names TEXT NOT NULL DEFAULT '[]',
+  facts INTEGER NOT NULL DEFAULT 0, chain BLOB NOT NULL DEFAULT x'', heads TEXT NOT NULL DEFAULT '{}',
+  seq INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX keys_seq ON keys(seq);
+CREATE INDEX keys_subject ON keys(namespace, subject);
+CREATE TABLE edits(
+  id INTEGER PRIMARY KEY, key INTEGER, edit_id TEXT NOT NULL, op TEXT NOT NULL, namespace TEXT NOT NULL,
+  source TEXT NOT NULL, retracts TEXT, revision INTEGER, valid_from INTEGER, valid_until INTEGER,
+  ts INTEGER NOT NULL, topic INTEGER NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL,
+  content_hash TEXT NOT NULL, body TEXT NOT NULL);
+CREATE INDEX edits_key ON edits(key, source, op, edit_id);
+CREATE INDEX edits_id ON edits(edit_id);
+CREATE INDEX edits_retracts ON edits(namespace, retracts) WHERE retracts IS NOT NULL;
+CREATE TABLE positions(
+  topic INTEGER NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL, ts INTEGER NOT NULL,
+  edit INTEGER, erased TEXT, PRIMARY KEY(topic, partition, offset)) WITHOUT ROWID;
+CREATE INDEX positions_edit ON positions(edit);
+CREATE TABLE facts(
+  key INTEGER NOT NULL, rank INTEGER NOT NULL, edit INTEGER NOT NULL, since INTEGER NOT NULL,
+  valid_from INTEGER, valid_until INTEGER, many INTEGER NOT NULL, target TEXT NOT NULL,
+  PRIMARY KEY(key, rank)) WITHOUT ROWID;
+CREATE TABLE vectors(hash BLOB PRIMARY KEY, vector BLOB NOT NULL, crc INTEGER NOT NULL);
+CREATE TABLE quarantine(
+  id INTEGER PRIMARY KEY, topic INTEGER NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL,
+  ts INTEGER NOT NULL, size INTEGER NOT NULL, code TEXT NOT NULL, message TEXT NOT NULL,
+  sha256 TEXT NOT NULL, received INTEGER NOT NULL, state TEXT NOT NULL, topic_name TEXT NOT NULL,
+  headers BLOB NOT NULL, key BLOB, value BLOB, UNIQUE(topic, partition, offset));
+CREATE INDEX quarantine_state ON quarantine(state, id);
+CREATE TABLE receipts(id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+MIGRATIONS: dict[int, str] = {}
+"""Statements that lift a store from version n to n + 1; each runs in one transaction with its number."""
+
+
+@contextmanager
+def faults() -> Iterator[None]:
+    """Turn SQLite's faults into the project's: each class is one reaction."""
+    try:
+        yield
+    except (apsw.FullError, apsw.BusyError, apsw.LockedError) as error:
+        raise Retry(f"the store cannot be written now: {error}") from error
+    except (apsw.CorruptError, apsw.NotADBError, apsw.FormatError) as error:
+        raise Damaged(f"the store is damaged: {error}; restore a copy or let it be rebuilt") from error
+    except (apsw.IOError, apsw.ReadOnlyError) as error:
+        raise Fatal(f"the store's disk failed, nothing more is written: {error}") from error
+
+
+def open_writer(path: Path, busy_timeout_ms: int) -> apsw.Connection:
+    """The connection that writes and checkpoints, checked and at the schema of this version.
+
+    Raises `Damaged` for a file that fails SQLite's own check, `Refused` for a newer schema.
+    """
+    with faults():
+        connection = apsw.Connection(str(path))
+        connection.set_busy_timeout(busy_timeout_ms)
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "foreign_keys=OFF"):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+        connection.execute("PRAGMA cache_size=-65536").fetchall()
+        found = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
+        if found != ["ok"]:
+            connection.close()
+            raise Damaged(f"the store {path.name} is damaged: {'; '.join(map(str, found))[:300]}")
+        _migrate(connection)
+    return connection
+
+
+def open_reader(path: Path, busy_timeout_ms: int) -> apsw.Connection:
+    """A connection of one thread that only reads."""
+    with faults():
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        connection.set_busy_timeout(busy_timeout_ms)
+        connection.execute("PRAGMA cache_size=-16384").fetchall()
+    return connection
+
+
+def _migrate(connection: apsw.Connection) -> None:
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > SCHEMA_VERSION:
+        raise Refused(f"the store has schema {version}, this version knows {SCHEMA_VERSION}: upgrade first")
+    if version == 0:
+        _in_one(connection, _TABLES, SCHEMA_VERSION)
+        return
+    for step in range(version, SCHEMA_VERSION):
+        _in_one(connection, MIGRATIONS[step], step + 1)
+
+
+def _in_one(connection: apsw.Connection, statements: str, version: int) -> None:
+    with transaction(connection):
+        connection.execute(statements)
+        connection.execute(f"PRAGMA user_version={version}")
+
+
+@contextmanager
+def transaction(connection: apsw.Connection, wrote: Callable[[], None] | None = None) -> Iterator[None]:
+    """One immediate transaction: all or nothing, also when the commit itself fails."""
+    with faults():
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+    if wrote:
+        wrote()

@@ -1,0 +1,213 @@
+"""From the history of a key to its facts. Pure: no clock, no store, and no trace of the order of arrival.
+
+Order within a key: (revision, valid_from, record timestamp, partition, offset); a missing revision is below
+every given one, a missing valid_from is the record's timestamp. The rules are told in `docs/events.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from lte_runtime.errors import NotFound
+from lte_runtime.memory.events import WITHDRAW_ALL
+from lte_runtime.memory.keys import normalise_key
+from lte_runtime.types import Cardinality, Edit, Op
+
+Order = tuple[int, int, int, int, int, str]
+Moment = tuple[int, int, int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One fact of a key: an edit, with the ids of all events that said the same at the same revision."""
+
+    edit: Edit
+    ids: tuple[str, ...]
+    withdrawn_by: str | None = None
+
+    @property
+    def target(self) -> str:
+        return target_form(self.edit)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyState:
+    """`members` lowest order first: what stands. `withdrawn`: what a retraction took. `tombstones`: the
+    retractions, also those that found nothing to take yet."""
+
+    members: tuple[Member, ...]
+    withdrawn: tuple[Member, ...]
+    tombstones: tuple[Edit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WhyNot:
+    """Why an edit is not what questions see: a state's name, and the edit that stands in its place."""
+
+    winner_id: str | None
+    reason: str
+
+
+def order_of(edit: Edit) -> Order:
+    """The total order of the asserts of one key."""
+    revision = -1 if edit.revision is None else edit.revision
+    start = edit.timestamp_ms if edit.valid_from is None else edit.valid_from
+    where = edit.position
+    return (revision, start, edit.timestamp_ms, where.partition, where.offset, where.topic_id)
+
+
+def moment_of(edit: Edit) -> Moment:
+    """When an edit was said, for what no revision decides."""
+    return (edit.timestamp_ms, edit.position.partition, edit.position.offset, edit.position.topic_id)
+
+
+def target_form(edit: Edit) -> str:
+    """The form in which targets are compared."""
+    return normalise_key(edit.target or "")
+
+
+def precedes(said: Edit, retraction: Edit) -> bool:
+    """Whether a retraction of the key reaches an assertion: by revision where both have one, else in time."""
+    if said.revision is not None and retraction.revision is not None:
+        return said.revision <= retraction.revision
+    return moment_of(said) < moment_of(retraction)
+
+
+def fold(history: Sequence[Edit]) -> KeyState:
+    """The facts of one key from all its edits in any order, repeated deliveries included.
+
+    Retractions by id alone belong to the history of each key that has an edit of that id.
+    """
+    unique = _deliveries_joined(history)
+    asserts = sorted((edit for edit in unique if edit.op is Op.ASSERT), key=order_of)
+    retractions = sorted((edit for edit in unique if edit.op is Op.RETRACT), key=moment_of)
+    standing = _revisions_joined(asserts)
+    known = {name for member in standing for name in member.ids}
+    gone: list[Member] = []
+    for retraction in _spoken_once(retractions, known):
+        taken = _taken(retraction, standing, known)
+        gone += [replace(member, withdrawn_by=retraction.id) for member in taken]
+        standing = [member for member in standing if member not in taken]
+    return KeyState(tuple(standing), tuple(gone), tuple(retractions))
+
+
+def _deliveries_joined(history: Iterable[Edit]) -> list[Edit]:
+    """One edit per (source, op, id, content), at the earliest of its positions."""
+    first: dict[tuple[str, str, str, str], Edit] = {}
+    for edit in history:
+        name = (edit.source_uri, edit.op.value, edit.id, edit.content_hash)
+        known = first.get(name)
+        if known is None or moment_of(edit) < moment_of(known):
+            first[name] = edit
+    return list(first.values())
+
+
+def _revisions_joined(asserts: Sequence[Edit]) -> list[Member]:
+    """One member per given revision and target, represented by the lowest; lowest order first."""
+    groups: dict[object, list[Edit]] = {}
+    for edit in asserts:
+        same = (edit.revision, target_form(edit)) if edit.revision is not None else object()
+        groups.setdefault(same, []).append(edit)
+    return [Member(edits[0], tuple(edit.id for edit in edits)) for edits in groups.values()]
+
+
+def _spoken_once(retractions: Sequence[Edit], known: set[str]) -> Iterable[Edit]:
+    """Retractions of the key with the same revision and target are one."""
+    seen: dict[object, Edit] = {}
+    for edit in retractions:
+        by_key = edit.revision is not None and edit.retracts not in known
+        same = (edit.revision, edit.target and target_form(edit)) if by_key else object()
+        seen.setdefault(same, edit)
+    return seen.values()
+
+
+def _taken(retraction: Edit, standing: Sequence[Member], known: set[str]) -> list[Member]:
+    """What one retraction takes. One that names an edit of this key takes that and nothing else, whenever
+    it was said; an own id that names nothing here leaves a retraction of the key."""
+    if retraction.retracts in known:
+        return [member for member in standing if retraction.retracts in member.ids]
+    if retraction.key is None:
+        return []
+    reached = [member for member in standing if precedes(member.edit, retraction)]
+    if WITHDRAW_ALL in retraction.flags:
+        return reached
+    if retraction.target:
+        return [member for member in reached if member.target == target_form(retraction)]
+    return _current_run(reached, retraction.timestamp_ms)
+
+
+def _current_run(reached: Sequence[Member], at_ms: int) -> list[Member]:
+    """What a retraction of the key takes: the facts current when it was said (else the newest), with the
+    equal ones straight below, or else the same value would still be served."""
+    if not reached:
+        return []
+    now = [member for member in reached if _holds(member.edit, at_ms, as_of=False)]
+    top = _visible(now or reached)
+    targets = {member.target for member in top}
+    lowest = reached.index(top[-1])
+    while lowest > 0 and reached[lowest - 1].target in targets:
+        lowest -= 1
+    return [member for member in reached[lowest:] if member.target in targets]
+
+
+def _holds(edit: Edit, at_ms: int, *, as_of: bool) -> bool:
+    """Validity: an undated fact holds from its record's time on when the past is asked for, and always when
+    the present is (a publisher's clock may run ahead)."""
+    start = edit.timestamp_ms if as_of and edit.valid_from is None else edit.valid_from
+    return (start is None or start <= at_ms) and (edit.valid_until is None or at_ms < edit.valid_until)
+
+
+def _visible(valid: Sequence[Member]) -> list[Member]:
+    """The newest alone, or the set that it belongs to: all `many` members above the newest `one`."""
+    if not valid or valid[-1].edit.cardinality is Cardinality.ONE:
+        return list(valid[-1:])
+    members: dict[str, Member] = {}
+    for member in reversed(valid):
+        if member.edit.cardinality is Cardinality.ONE:
+            break
+        members.setdefault(member.target, member)
+    return list(members.values())
+
+
+def current(state: KeyState, at_ms: int, *, as_of: bool = False) -> tuple[Edit, ...]:
+    """The facts that questions see at a time, newest first; several only for a set-valued key."""
+    valid = [member for member in state.members if _holds(member.edit, at_ms, as_of=as_of)]
+    return tuple(member.edit for member in _visible(valid))
+
+
+def why_not(state: KeyState, edit_id: str, at_ms: int) -> WhyNot:
+    """The state of one edit and who stands in its place; raises `NotFound` for an id of another key."""
+    for member in state.withdrawn:
+        if edit_id in member.ids:
+            return WhyNot(member.withdrawn_by, "retracted")
+    for member in state.members:
+        if edit_id in member.ids:
+            return _standing_reason(state, member, at_ms)
+    if any(edit.id == edit_id for edit in state.tombstones):
+        return WhyNot(None, "retraction")
+    raise NotFound(f"no edit {edit_id!r} in this key")
+
+
+def _standing_reason(state: KeyState, member: Member, at_ms: int) -> WhyNot:
+    seen = current(state, at_ms)
+    if any(edit is member.edit for edit in seen):
+        return WhyNot(None, "current")
+    winner = seen[0] if seen else None
+    edit = member.edit
+    if edit.valid_from is not None and edit.valid_from > at_ms:
+        return WhyNot(winner.id if winner else None, "scheduled")
+    if edit.valid_until is not None and edit.valid_until <= at_ms:
+        return WhyNot(winner.id if winner else None, "expired")
+    if winner is None:
+        raise NotFound(f"edit {edit.id!r} stands but is not seen")
+    return WhyNot(winner.id, "conflict_lost" if _conflicts(edit, winner) else "superseded")
+
+
+def _conflicts(loser: Edit, winner: Edit) -> bool:
+    """Two values for the same revision, or for the same declared start without revisions."""
+    if loser.revision != winner.revision or target_form(loser) == target_form(winner):
+        return False
+    return loser.revision is not None or (
+        loser.valid_from is not None and loser.valid_from == winner.valid_from
+    )

@@ -1,0 +1,127 @@
+"""What the edit memory hands out besides facts: frozen values, plain counters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lte_runtime.types import Edit, FactKey, Position, RawRecord, TopicPartition
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySettings:
+    """How the memory keeps and indexes. Sizes in bytes, shares in [0, 1]."""
+
+    index_mode: str = "auto"  # auto, exact, hnsw
+    hnsw_from: int = 5000
+    rebuild_dead_share: float = 0.2
+    quarantine_max_bytes: int = 1 << 30
+    snapshot_keep: int = 2
+    encode_batch: int = 64
+    busy_timeout_ms: int = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What one batch did. `rejected` counts all new quarantine rows, `conflicts` those for a used id."""
+
+    applied: tuple[str, ...]
+    duplicates: int
+    rejected: int
+    conflicts: int
+    encoded: int = 0
+    encode_ms: float = 0.0
+    store_ms: float = 0.0
+    index_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EditRecord:
+    """An edit with what became of it: current, superseded, conflict_lost, retracted, expired, scheduled, and
+    retraction for an edit that withdraws. `positions` are all deliveries of it."""
+
+    edit: Edit
+    state: str
+    positions: tuple[Position, ...]
+    winner_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineRow:
+    """A record that is no edit, with its reason. `state`: pending, dead_lettered or replayed."""
+
+    id: int
+    record: RawRecord
+    code: str
+    message: str
+    sha256: str
+    received_ms: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What `verify` looked at and found; no problem means that store and index agree."""
+
+    keys: int
+    facts: int
+    vectors: int
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """A finished snapshot: its name, the sequence of the store that it reflects, its size and time."""
+
+    name: str
+    sequence: int
+    size_bytes: int
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class EraseReceipt:
+    """Proof of an erasure. Holds no text of the fact: `key_sha256` is the hash of the key's text."""
+
+    id: str
+    key_sha256: str
+    edits: int
+    positions: int
+    quarantined: int
+    vectors: int
+    erased_ms: int
+    not_covered: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryStatus:
+    """Counters and sizes of the moment."""
+
+    edits: int
+    keys: int
+    current_facts: int
+    vectors_live: int
+    vectors_dead: int
+    index_path: Mapping[str, str]
+    quarantine_rows: int
+    quarantine_bytes: int
+    quarantine_pending: int
+    state_bytes: int
+    duplicates: int
+    conflicts: int
+    recall: float | None
+    watermarks: Mapping[TopicPartition, int]
+    encoder: str
+    snapshot: SnapshotInfo | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """A key with its row number in the store, which is also its label in the index."""
+
+    id: int
+    key: FactKey
