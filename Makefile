@@ -1,0 +1,68 @@
+# Every target sets up what it needs: Python 3.11+, a JDK 17+, Maven, g++ and a package registry are enough.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+TOOLS := .cache/tools
+# uv of the machine, or one of our own in .cache/tools.
+UV := $(or $(shell command -v uv),$(TOOLS)/bin/uv)
+# The interpreter is the machine's: its headers are needed to build one extension.
+export UV_PYTHON_DOWNLOADS := never
+export UV_PYTHON := $(PYTHON)
+
+.PHONY: help demo up test check lint fmt proto bench wheel setup jars tools clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: setup jars ## the whole job on a real Kafka, step by step (FAST=1: under 90 s the second time)
+	$(BIN)/lte demo $(if $(FAST),--fast)
+
+up: setup jars ## a development broker and a daemon, kept in .lte/ until Ctrl-C
+	$(BIN)/lte up
+
+test: check jars ## lint, types and the whole test suite
+	$(BIN)/pytest $(ARGS)
+
+check: lint ## lint, format and types; nothing is changed
+	$(BIN)/mypy
+
+lint: setup ## ruff: rules and format; nothing is changed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+fmt: setup ## format the code and apply safe fixes
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: setup ## generate daemon/rpc/gen from the protos
+	$(BIN)/python -m daemon.rpc.generate
+
+bench: setup jars ## speed and memory beside a peer (NAME=ingest, freshness, ..., all)
+	$(BIN)/lte bench $(or $(NAME),all)
+
+wheel: setup ## build the wheel into dist/
+	$(UV) build --wheel --quiet
+
+setup: tools $(VENV)/.complete ## the Python environment
+
+$(VENV)/.complete: pyproject.toml uv.lock $(UV)
+	$(UV) sync --frozen
+	@touch $@
+
+# pip brings uv from the same registry as everything else.
+$(TOOLS)/bin/uv:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet uv
+
+tools:
+	@PYTHON="$(PYTHON)" ops/preflight.sh
+
+jars: setup ## the broker's jars, through Maven
+	@$(BIN)/python -m ops.kafka.broker fetch
+
+clean: ## remove what was built; the state in .lte/ stays
+	rm -rf $(VENV) $(TOOLS) dist build ops/kafka/target .mypy_cache .ruff_cache .pytest_cache
