@@ -1,0 +1,57 @@
+"""What every Kafka client here shares: addresses, TLS and SASL settings passed through, and clean failure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kafka.errors import KafkaError
+from kafka.net.compat import KafkaNetClient
+
+from lte_runtime.errors import BadRequest, Retry
+
+Security = Mapping[str, str | int | bool]
+
+# Names that may be passed through to kafka-python, as its documentation spells them.
+SECURITY_NAMES = frozenset(
+    {
+        "security_protocol", "ssl_check_hostname", "ssl_cafile", "ssl_certfile", "ssl_keyfile",
+        "ssl_password", "ssl_crlfile", "ssl_ciphers", "sasl_mechanism",
+        "sasl_plain_username", "sasl_plain_password",
+        "sasl_kerberos_name", "sasl_kerberos_service_name", "sasl_kerberos_domain_name", "proxy_url",
+    }
+)  # fmt: skip
+
+
+def client_options(bootstrap: str, security: Security, *, bootstrap_timeout_s: float) -> dict[str, Any]:
+    """Options common to consumer, producer and admin client; refuses names that are no security settings."""
+    if unknown := sorted(set(security) - SECURITY_NAMES):
+        raise BadRequest(f"kafka.security: no such setting: {', '.join(unknown)}")
+    return {
+        "bootstrap_servers": bootstrap.split(","),
+        "bootstrap_timeout_ms": int(bootstrap_timeout_s * 1000),
+        "request_timeout_ms": 10_000,
+        "reconnect_backoff_ms": 50,
+        "reconnect_backoff_max_ms": 1_000,
+        **security,
+    }
+
+
+def open_client(factory: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    """Construct a kafka-python client, or raise `Retry` and leave nothing behind.
+
+    The constructors start an IO thread and then wait for a broker; when none comes they raise and would
+    leak that thread, so the inner client is caught on its way in.
+    """
+    inner: list[KafkaNetClient] = []
+
+    def remember(**configs: Any) -> KafkaNetClient:
+        inner.append(KafkaNetClient(**configs))
+        return inner[-1]
+
+    try:
+        return factory(**options, kafka_client=remember)
+    except KafkaError as error:
+        for client in inner:
+            client.close()
+        raise Retry(f"no broker answers at {','.join(options['bootstrap_servers'])}: {error}") from error

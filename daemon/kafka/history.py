@@ -1,0 +1,115 @@
+"""Where reading starts, and whether history is missing there. Pure: offsets in, decision out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lte_runtime.errors import Refused, Retry
+from lte_runtime.types import RawRecord, TopicPartition
+
+Offsets = Mapping[TopicPartition, int]
+
+
+class GapKind(StrEnum):
+    TRIMMED = "trimmed"
+    RECREATED = "recreated"
+    BEYOND_END = "beyond_end"
+
+
+@dataclass(frozen=True)
+class Topology:
+    """What brokers say of the topic: its id (a new one when it was re-created) and its partitions."""
+
+    topic: str
+    topic_id: str
+    partitions: tuple[int, ...]
+
+    def topic_partitions(self) -> tuple[TopicPartition, ...]:
+        return tuple(TopicPartition(self.topic_id, partition) for partition in self.partitions)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """History that cannot be read. `resume_at`: where every partition goes on once an operator accepts."""
+
+    kind: GapKind
+    known: Offsets
+    resume_at: Offsets
+    message: str
+
+
+@dataclass(frozen=True)
+class Polled:
+    """Records in offset order per partition, and the position of each assigned partition after them.
+
+    Positions move without records too (transaction markers, aborted and compacted records).
+    """
+
+    records: tuple[RawRecord, ...]
+    next_offsets: Offsets
+
+
+class PositionLost(Retry):
+    """The log does not have the position any more, or the topic is another: locate again.
+
+    `truncated` names partitions whose log ends before the position although offsets may have grown since.
+    """
+
+    def __init__(self, message: str, truncated: Offsets | None = None) -> None:
+        super().__init__(message)
+        self.truncated: Offsets = truncated or {}
+
+
+class TopicMissing(Retry):
+    """Brokers answer, and do not know the topic."""
+
+
+class Unreadable(Refused):
+    """Records that this process cannot read (codec, checksum); `code` names why."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def locate(known: Offsets, topology: Topology, beginning: Offsets, end: Offsets) -> Offsets | Gap:
+    """Start offset of each partition of `topology`, or the gap between `known` and the log.
+
+    `known` is the edit memory's next offsets, perhaps of earlier incarnations of the topic. A partition
+    without one is new and is read from 0, so that a trimmed beginning is a gap for it too.
+    """
+    partitions = topology.topic_partitions()
+    if known and not any(each.topic_id == topology.topic_id for each in known):
+        return _recreated(known, topology, beginning)
+    start = {each: known.get(each, 0) for each in partitions}
+    trimmed = [each for each in partitions if start[each] < beginning[each]]
+    beyond = [each for each in partitions if start[each] > end[each]]
+    if not trimmed and not beyond:
+        return start
+    resume_at = {each: max(beginning[each], min(start[each], end[each])) for each in partitions}
+    kind, where = (GapKind.TRIMMED, trimmed) if trimmed else (GapKind.BEYOND_END, beyond)
+    return Gap(kind, start, resume_at, _describe(kind, topology, where, start, beginning, end))
+
+
+def _recreated(known: Offsets, topology: Topology, beginning: Offsets) -> Gap:
+    ids = ", ".join(sorted({each.topic_id for each in known}))
+    message = f"topic {topology.topic} has id {topology.topic_id} now; the state was read from {ids}"
+    resume_at = {each: beginning[each] for each in topology.topic_partitions()}
+    return Gap(GapKind.RECREATED, known, resume_at, message)
+
+
+def _describe(
+    kind: GapKind,
+    topology: Topology,
+    where: list[TopicPartition],
+    start: Offsets,
+    beginning: Offsets,
+    end: Offsets,
+) -> str:
+    parts = (
+        f"partition {each.partition}: position {start[each]}, log {beginning[each]}..{end[each]}"
+        for each in where
+    )
+    return f"topic {topology.topic} {kind}: {'; '.join(parts)}"

@@ -1,0 +1,316 @@
+"""Records of one topic with their positions, from Kafka; `memory_source` does the same without a broker."""
+
+from __future__ import annotations
+
+import threading
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from kafka import KafkaAdminClient, KafkaConsumer
+from kafka import TopicPartition as KafkaPartition
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import (
+    CorruptRecordError,
+    KafkaError,
+    LogTruncationError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    UnsupportedCodecError,
+)
+
+from daemon.kafka.connection import Security, client_options, open_client
+from daemon.kafka.history import Offsets, Polled, PositionLost, TopicMissing, Topology, Unreadable
+from daemon.kafka.offset_reporter import OffsetReporter
+from lte_runtime.errors import Refused, Retry
+from lte_runtime.types import Position, RawRecord, TopicPartition
+
+
+class Source(Protocol):
+    """Reads all partitions of one topic. One thread uses it; only `last_answer` may be asked from others.
+
+    Anything but `poll` may block up to a few seconds. Raises `Retry` when brokers do not answer,
+    `TopicMissing` when they do not know the topic, `Refused` when the topic must not or cannot be read.
+    """
+
+    topic: str
+
+    def connect(self) -> Topology:
+        """Reach the brokers (again) and learn the topic; positions are set by `assign`."""
+        ...
+
+    def topology(self) -> Topology | None:
+        """The newest word of the brokers on the topic; None while it is unknown or missing."""
+        ...
+
+    def beginning_offsets(self) -> Offsets: ...
+
+    def end_offsets(self) -> Offsets:
+        """Last stable offsets: what a `read_committed` reader can reach now."""
+        ...
+
+    def assign(self, positions: Offsets) -> None:
+        """Read these partitions from these offsets; positions of partitions assigned before are replaced."""
+        ...
+
+    def poll(self, timeout_s: float, max_records: int) -> Polled:
+        """What has arrived, at once; else wait up to `timeout_s`.
+
+        Every record that is returned is known to be of the assigned topic id. Raises `PositionLost`,
+        `Unreadable` or `Retry`, and then nothing has been passed over.
+        """
+        ...
+
+    def pause(self) -> None:
+        """Return no records until `resume`; polling goes on, so that staleness and topology stay known."""
+        ...
+
+    def resume(self) -> None: ...
+
+    def commit(self, next_offsets: Offsets) -> None:
+        """Tell Kafka how far we are, for lag tools only: never blocks, never fails."""
+        ...
+
+    def last_answer(self) -> float | None:
+        """Monotonic seconds of the last successful fetch or metadata answer."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class KafkaSourceSettings:
+    """`security` goes to kafka-python as it is (`security_protocol`, `ssl_cafile`, `sasl_mechanism`...)."""
+
+    bootstrap: str
+    topic: str = "lte.edits"
+    group_id: str = "lte-daemon"
+    security: Security = field(default_factory=dict)
+    allow_compacted: bool = False
+    refresh_s: float = 2.0
+    connect_timeout_s: float = 2.0
+    answer_timeout_s: float = 2.0
+    fetch_max_bytes: int = 4 << 20
+
+
+class KafkaSource:
+    """`Source` over kafka-python.
+
+    All partitions are assigned by hand and read with `read_committed` and no offset reset. It reaches into
+    the consumer's cluster metadata, which is where kafka-python 3.0 keeps topic ids. After each fetch that
+    brought records the partition's leader is asked for the topic id once more (about 1 ms): records are
+    fetched by topic *name*, and a topic that was re-created between two fetches would otherwise be read as
+    if it were the old one.
+    """
+
+    def __init__(self, settings: KafkaSourceSettings) -> None:
+        self.topic = settings.topic
+        self._settings = settings
+        self._options = client_options(
+            settings.bootstrap, settings.security, bootstrap_timeout_s=settings.connect_timeout_s
+        )
+        self._consumer: Any = None
+        self._topic_id = ""
+        self._last_answer: float | None = None
+        self._closed = threading.Event()
+        self._reporter = OffsetReporter(self._options, settings.topic, settings.group_id)
+
+    def connect(self) -> Topology:
+        self._drop_consumer()
+        self._refuse_compacted()
+        self._consumer = self._open_consumer()
+        self._refresh(None)
+        topology = self.topology()
+        if topology is None:
+            raise TopicMissing(f"topic {self.topic} does not exist on {self._settings.bootstrap}")
+        self._topic_id = topology.topic_id
+        return topology
+
+    def topology(self) -> Topology | None:
+        if self._consumer is None:
+            return None
+        cluster = self._consumer._cluster
+        partitions, topic_id = cluster.partitions_for_topic(self.topic), cluster.topic_id(self.topic)
+        if not partitions or topic_id is None:
+            return None
+        return Topology(self.topic, str(topic_id), tuple(sorted(partitions)))
+
+    def beginning_offsets(self) -> Offsets:
+        return self._offsets(self._connected().beginning_offsets)
+
+    def end_offsets(self) -> Offsets:
+        return self._offsets(self._connected().end_offsets)
+
+    def assign(self, positions: Offsets) -> None:
+        consumer = self._connected()
+        self._topic_id = next(iter(positions)).topic_id
+        consumer.assign([self._native(each) for each in positions])
+        for each, offset in positions.items():
+            consumer.seek(self._native(each), offset)
+
+    def poll(self, timeout_s: float, max_records: int) -> Polled:
+        consumer = self._connected()
+        try:
+            fetched = consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+            self._confirm(fetched)
+            return Polled(self._records(fetched), self._positions())
+        except (OffsetOutOfRangeError, NoOffsetForPartitionError) as error:
+            raise PositionLost(f"{self.topic}: {error}") from error
+        except LogTruncationError as error:
+            raise PositionLost(f"{self.topic}: {error}", self._divergent(error)) from error
+        except UnsupportedCodecError as error:
+            raise Unreadable("unsupported_codec", f"{self.topic}: {error}") from error
+        except (CorruptRecordError, UnicodeDecodeError, EOFError, zlib.error) as error:
+            raise Unreadable("corrupt_record", f"{self.topic}: {error}") from error
+        except KafkaError as error:
+            raise Retry(f"{self.topic}: {error}") from error
+
+    def pause(self) -> None:
+        consumer = self._connected()
+        consumer.pause(*consumer.assignment())
+
+    def resume(self) -> None:
+        consumer = self._connected()
+        consumer.resume(*consumer.paused())
+
+    def commit(self, next_offsets: Offsets) -> None:
+        self._reporter.report(
+            {each.partition: at for each, at in next_offsets.items() if each.topic_id == self._topic_id}
+        )
+
+    def last_answer(self) -> float | None:
+        return self._last_answer
+
+    def close(self) -> None:
+        self._reporter.close()
+        self._drop_consumer()
+
+    def _open_consumer(self) -> Any:
+        options = {
+            **self._options,
+            "client_id": "lte-daemon",
+            "isolation_level": "read_committed",
+            "auto_offset_reset": "none",
+            "enable_auto_commit": False,
+            "metadata_max_age_ms": int(self._settings.refresh_s * 1000),
+            "fetch_max_bytes": self._settings.fetch_max_bytes,
+            "max_partition_fetch_bytes": self._settings.fetch_max_bytes,
+            "metrics_enabled": False,
+        }
+        consumer = open_client(KafkaConsumer, options)
+        # The client does not hand this setting to its metadata: a topic that was deleted must stay deleted.
+        consumer._cluster.config["allow_auto_create_topics"] = False
+        consumer._cluster.set_topics([self.topic])
+        consumer._cluster.add_listener(self._heard)
+        return consumer
+
+    def _heard(self, _cluster: object = None) -> None:
+        self._last_answer = time.monotonic()
+
+    def _refuse_compacted(self) -> None:
+        if self._settings.allow_compacted:
+            return
+        admin = open_client(KafkaAdminClient, self._options)
+        try:
+            policy = cleanup_policy(admin, self.topic)
+        except KafkaError as error:
+            raise Retry(f"{self.topic}: {error}") from error
+        finally:
+            admin.close()
+        if "compact" in policy:
+            raise Refused(
+                f"topic {self.topic} is compacted, which deletes what restore, history and set members need; "
+                "make it cleanup.policy=delete or set kafka.allow_compacted"
+            )
+
+    def _refresh(self, node: int | None) -> None:
+        """Have `node` (any broker when None) answer a metadata request that is sent from now on."""
+        manager, cluster = self._consumer._manager, self._consumer._cluster
+        timeout_ms = self._settings.answer_timeout_s * 1000
+
+        async def ask() -> None:
+            if cluster.metadata_refresh_in_progress:
+                await manager.wait_for(manager.call_soon(cluster.refresh_metadata, node), timeout_ms)
+            await manager.wait_for(manager.call_soon(cluster.refresh_metadata, node), timeout_ms)
+
+        try:
+            manager.run(ask)
+        except KafkaError as error:
+            raise Retry(f"{self.topic}: no metadata: {error}") from error
+
+    def _confirm(self, fetched: Mapping[Any, Sequence[Any]]) -> None:
+        """Make sure that `fetched` is of the assigned topic id; else give it back and say so."""
+        if not fetched:
+            return
+        try:
+            self._refresh(self._consumer._cluster.leader_for_partition(next(iter(fetched))))
+            topology = self.topology()
+            if topology is None or topology.topic_id != self._topic_id:
+                raise PositionLost(f"topic {self.topic} is not {self._topic_id} any more")
+        except Retry:
+            for partition, records in fetched.items():
+                self._consumer.seek(partition, records[0].offset)
+            raise
+
+    def _records(self, fetched: Mapping[Any, Sequence[Any]]) -> tuple[RawRecord, ...]:
+        return tuple(self._record(record) for records in fetched.values() for record in records)
+
+    def _record(self, record: Any) -> RawRecord:
+        return RawRecord(
+            topic=record.topic,
+            position=Position(self._topic_id, record.partition, record.offset),
+            key=record.key,
+            value=record.value,
+            headers=tuple((name, value if value is not None else b"") for name, value in record.headers),
+            timestamp_ms=record.timestamp,
+        )
+
+    def _positions(self) -> Offsets:
+        """Positions without any request: a zero timeout keeps the client from waiting for a broker."""
+        consumer = self._consumer
+        positions = {each: consumer.position(each, timeout_ms=0) for each in consumer.assignment()}
+        return {self._ours(each): offset for each, offset in positions.items() if offset is not None}
+
+    def _offsets(self, ask: Any) -> Offsets:
+        topology = self.topology()
+        if topology is None:
+            raise TopicMissing(f"topic {self.topic} does not exist")
+        partitions = [KafkaPartition(self.topic, partition) for partition in topology.partitions]
+        try:
+            answer = ask(partitions, timeout_ms=int(self._settings.answer_timeout_s * 1000))
+        except (KafkaError, KeyError) as error:  # KeyError: a partition without an answer
+            raise Retry(f"{self.topic}: no offsets: {error}") from error
+        return {TopicPartition(topology.topic_id, each.partition): answer[each] for each in partitions}
+
+    def _divergent(self, error: Any) -> Offsets:
+        offsets = error.divergent_offsets.items()
+        return {self._ours(each): at.offset if at is not None else 0 for each, at in offsets}
+
+    def _native(self, each: TopicPartition) -> Any:
+        return KafkaPartition(self.topic, each.partition)
+
+    def _ours(self, each: Any) -> TopicPartition:
+        return TopicPartition(self._topic_id, each.partition)
+
+    def _connected(self) -> Any:
+        if self._consumer is None:
+            raise Retry(f"{self.topic}: not connected")
+        return self._consumer
+
+    def _drop_consumer(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.close(autocommit=False, timeout_ms=1000)
+
+
+def cleanup_policy(admin: Any, topic: str) -> str:
+    """`cleanup.policy` of a topic; empty when brokers do not tell (no right to describe, no such topic)."""
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic, {"cleanup.policy": None})
+    answer = admin.describe_configs([resource], config_filter="all")
+    for topics in answer.values():
+        for configs in topics.values():
+            if "cleanup.policy" in configs:
+                return str(configs["cleanup.policy"]["value"])
+    return ""

@@ -1,0 +1,67 @@
+"""The topics that belong to a deployment, with the settings that their use demands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kafka.admin import NewTopic
+from kafka.errors import TopicAlreadyExistsError
+
+# History is the product: nothing may expire. The broker's clock decides order between publishers.
+_KEEP: Mapping[str, str] = {
+    "cleanup.policy": "delete",
+    "retention.ms": "-1",
+    "retention.bytes": "-1",
+    "message.timestamp.type": "LogAppendTime",
+}
+# A dead letter is a record with headers added: it must fit although the record filled its own topic's limit,
+# and it keeps the record's own time.
+_DEAD: Mapping[str, str] = {**_KEEP, "max.message.bytes": "16777216", "message.timestamp.type": "CreateTime"}
+_COMPACTED: Mapping[str, str] = {"cleanup.policy": "compact", "message.timestamp.type": "LogAppendTime"}
+
+
+@dataclass(frozen=True)
+class TopicPlan:
+    name: str
+    partitions: int
+    configs: Mapping[str, str] = field(default_factory=dict)
+
+
+def plans(
+    *,
+    edits: str = "lte.edits",
+    dlq: str = "lte.edits.dlq",
+    control: str = "lte.control",
+    adapters: str = "lte.adapters",
+    audit: str = "lte.audit",
+    partitions: int = 3,
+) -> tuple[TopicPlan, ...]:
+    """All topics of a deployment; `partitions` is for the edits, the others have one."""
+    return (
+        TopicPlan(edits, partitions, _KEEP),
+        TopicPlan(dlq, 1, _DEAD),
+        TopicPlan(control, 1, _KEEP),
+        TopicPlan(audit, 1, _KEEP),
+        TopicPlan(adapters, 1, _COMPACTED),
+    )
+
+
+def ensure_topics(
+    admin: Any, wanted: Iterable[TopicPlan] | None = None, *, replication: int = 1
+) -> tuple[str, ...]:
+    """Create the topics that are missing; returns their names. Existing ones are left as they are."""
+    made = tuple(plan.name for plan in wanted or plans() if _create(admin, plan, replication))
+    if made:
+        admin.wait_for_topics(list(made))
+    return made
+
+
+def _create(admin: Any, plan: TopicPlan, replication: int) -> bool:
+    topic = NewTopic(plan.name, plan.partitions, replication, topic_configs=dict(plan.configs))
+    try:
+        admin.create_topics([topic])
+    except TopicAlreadyExistsError:
+        return False
+    return True
