@@ -1,0 +1,183 @@
+"""One question, end to end: wait, retrieve, gate, prompt, generate, reply with evidence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from lte_runtime.answer import features as f
+from lte_runtime.answer import gate
+from lte_runtime.answer.engine.seam import Engine
+from lte_runtime.answer.retriever import Lookup, Retriever, RetrieverSettings
+from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, Refused
+from lte_runtime.types import (
+    Answer,
+    Candidates,
+    Citation,
+    Encoder,
+    Fact,
+    GateDecision,
+    GenerateRequest,
+    Question,
+    Retrieval,
+    Scope,
+    ScopeMode,
+    TopicPartition,
+)
+
+
+class Memory(Lookup, Protocol):
+    """What the answerer needs of the edit memory."""
+
+    def watermarks(self) -> Mapping[TopicPartition, int]: ...
+
+    def wait_for(self, at_least: Mapping[TopicPartition, int], timeout_s: float) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSettings:
+    """`wait_s` bounds the wait for `at_least` of a question without a deadline.
+
+    `use_adapter` False answers edited questions with the base model too: the other arm of evaluations.
+    """
+
+    wait_s: float = 10.0
+    max_question_chars: int = 8192
+    max_new_tokens: int = 512
+    use_adapter: bool = True
+    retriever: RetrieverSettings = field(default_factory=RetrieverSettings)
+
+
+class Answerer:
+    """Answers questions from the memory and the engine; safe from several threads.
+
+    Raises `Refused` at once when the gate was calibrated for another encoder: its scores would mean nothing.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        encoder: Encoder,
+        calibration: gate.GateCalibration,
+        engine: Engine,
+        settings: AnswerSettings | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if calibration.encoder != encoder.fingerprint:
+            raise Refused(
+                f"the scope gate is calibrated for encoder {calibration.encoder[:12]}, this one is "
+                f"{encoder.fingerprint[:12]}: run `lte gate calibrate`"
+            )
+        self._memory, self._engine, self._now = memory, engine, now
+        self._settings = settings or AnswerSettings()
+        self._retriever = Retriever(memory, encoder, calibration, self._settings.retriever)
+        self._threshold = calibration.threshold
+
+    def retrieve(self, q: Question) -> Retrieval:
+        """Facts and the gate's word, without generation. Raises `BadRequest`, `DeadlineExceeded`."""
+        self._check(q)
+        self._wait(q)
+        if q.scope is ScopeMode.BASE:
+            decision = GateDecision(Scope.BASE, 0.0, self._threshold, "asked for the base model")
+            return Retrieval((), decision, Candidates((), self._memory.watermarks(), "none"), {})
+        return self._retriever.retrieve(q, q.as_of)
+
+    def answer(
+        self,
+        q: Question,
+        on_text: Callable[[str], None] | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Answer:
+        """The answer with its evidence.
+
+        Raises `BadRequest`, `DeadlineExceeded` (before or while generating), `Cancelled` and `Overloaded`.
+        """
+        began = self._now()
+        found = self.retrieve(q)
+        if cancelled():
+            raise Cancelled("the caller went away")
+        scope = Scope.EDITED if found.citations else Scope.BASE
+        prompt = self._engine.prompt(q.text, told(q.text, found.citations))
+        cited = found.citations[: prompt.used_facts]
+        request = GenerateRequest(
+            token_ids=prompt.token_ids,
+            adapter=scope is Scope.EDITED and self._settings.use_adapter,
+            max_new_tokens=min(q.max_new_tokens, self._settings.max_new_tokens),
+            deadline=q.deadline,
+            cancelled=cancelled,
+            on_text=on_text,
+        )
+        made = self._engine.generate(request)
+        if made.finish == "deadline":
+            raise DeadlineExceeded("the answer was not finished within the deadline")
+        if made.finish == "cancelled":
+            raise Cancelled("the caller went away")
+        spent = {"queue": made.queue_ms, "model": made.model_ms, "total": (self._now() - began) * 1e3}
+        return Answer(
+            text=made.text.strip(),
+            scope=scope,
+            citations=cited,
+            adapter=made.adapter,
+            watermarks=found.candidates.watermarks,
+            gate=found.gate,
+            finish=made.finish,
+            timings_ms={**found.timings_ms, **spent},
+            index_path=found.candidates.index_path,
+            token_ids=made.token_ids,
+        )
+
+    def _check(self, q: Question) -> None:
+        if not q.text.strip():
+            raise BadRequest("the question is empty")
+        if len(q.text) > self._settings.max_question_chars:
+            raise BadRequest(f"the question is longer than {self._settings.max_question_chars} characters")
+        if q.max_new_tokens < 1:
+            raise BadRequest("max_new_tokens must be at least 1")
+
+    def _wait(self, q: Question) -> None:
+        """Waits until the memory is at `at_least`; raises `DeadlineExceeded` naming what is missing."""
+        left = self._settings.wait_s if q.deadline is None else q.deadline - self._now()
+        if left <= 0:
+            raise DeadlineExceeded("the deadline passed before the work began")
+        if not q.at_least or self._memory.wait_for(q.at_least, left):
+            return
+        marks = self._memory.watermarks()
+        missing = [
+            f"{tp.topic_id}/{tp.partition} is at {marks.get(tp, 0)}, wanted {wanted}"
+            for tp, wanted in sorted(q.at_least.items())
+            if marks.get(tp, 0) < wanted
+        ]
+        raise DeadlineExceeded("not yet applied: " + ("; ".join(missing) or "came too late"))
+
+
+def told(question: str, citations: Sequence[Citation]) -> tuple[Fact, ...]:
+    """The facts as the prompt tells them: an alias that leads to a fact is explained in its statement."""
+    asked = f.words(question)
+    targets: dict[int, list[str]] = {}
+    for cited in citations:
+        targets.setdefault(cited.hop, []).append(cited.fact.target)
+    return tuple(_explained(c.fact, _used_name(c, asked, targets.get(c.hop - 1, []))) for c in citations)
+
+
+def _used_name(cited: Citation, asked: Sequence[f.Word], before: Sequence[str]) -> str:
+    """The alias that the question, or the hop before, uses for the subject; empty for its own name."""
+    fact = cited.fact
+    if not fact.subject_aliases:
+        return ""
+    known = [asked] if cited.hop == 1 else [f.words(target) for target in before]
+    found = (
+        (text_span.score, len(name), name)
+        for name in (fact.subject, *fact.subject_aliases)
+        for text in known
+        if (text_span := f.locate(text, name))
+    )
+    best = max(found, default=(0.0, 0, ""))[2]
+    return "" if f.fold(best) == f.fold(fact.subject) else best
+
+
+def _explained(fact: Fact, alias: str) -> Fact:
+    if not alias or not fact.subject:
+        return fact
+    return replace(fact, statement=f"{fact.statement} ({fact.subject} is also known as {alias}.)")

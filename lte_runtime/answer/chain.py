@@ -1,0 +1,77 @@
+"""Chains: a question may need several edits, the object of one being the subject of the next. Pure.
+
+A path is one to three facts. Its view says in words what the path answers ("The leader of the maker of it"),
+so that one measure compares a question with single facts and with chains alike.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lte_runtime.answer import features as f
+from lte_runtime.types import Candidate, Fact
+
+FactsOfSubject = Callable[[str], Sequence[Fact]]
+
+_END = re.compile(r"\s*(\b(is|are|was|were)( (what|who|whom|where|when))?)?\s*[.?:]*\s*$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Facts in hop order, and the candidate that it starts from. `end` is the last fact."""
+
+    first: Candidate
+    facts: tuple[Fact, ...]
+
+    @property
+    def end(self) -> Fact:
+        return self.facts[-1]
+
+    @property
+    def view(self) -> str:
+        """Target-free words of the path with the first subject's name taken out."""
+        return compose(self.facts)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Views of the path with one hop left out: what a question about less than the chain is like."""
+        if len(self.facts) == 1:
+            return ()
+        return tuple(compose(self.facts[:i] + self.facts[i + 1 :]) for i in range(len(self.facts)))
+
+
+def compose(facts: Sequence[Fact]) -> str:
+    """The view of each fact put in the place of the next fact's subject."""
+    view = f.masked_view(facts[0])
+    for fact in facts[1:]:
+        view = re.sub(rf"\b{f.PLACEHOLDER}\b", _phrase(view), f.masked_view(fact), count=1)
+    return view
+
+
+def _phrase(view: str) -> str:
+    """A view as part of a sentence: no capital, no copula or mark at its end."""
+    cut = _END.sub("", view)
+    return (cut[:1].lower() + cut[1:]).replace("\\", "")
+
+
+def expand(
+    starts: Sequence[Candidate], facts_of_subject: FactsOfSubject, *, max_hops: int = 3, max_paths: int = 32
+) -> tuple[Path, ...]:
+    """All chains of two to `max_hops` facts from `starts`, breadth first, at most `max_paths`."""
+    edge = [Path(c, (c.fact,)) for c in starts]
+    chains: list[Path] = []
+    for _ in range(max_hops - 1):
+        edge = [longer for path in edge for longer in _longer(path, facts_of_subject)]
+        chains += edge
+        if not edge or len(chains) >= max_paths:
+            break
+    return tuple(chains[:max_paths])
+
+
+def _longer(path: Path, facts_of_subject: FactsOfSubject) -> list[Path]:
+    seen = {fact.key for fact in path.facts}
+    return [
+        Path(path.first, (*path.facts, n)) for n in facts_of_subject(path.end.target) if n.key not in seen
+    ]

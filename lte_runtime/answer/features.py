@@ -1,0 +1,198 @@
+"""What the scope gate sees of a question and one path of facts: plain numbers, no clock, no file, no model.
+
+The subject's name is found in the question and taken out; what is left of the question is compared with what
+is left of the fact's view. All lists of words here are closed classes of English (negations, words of time
+shift, question words), not phrases of any data set.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rapidfuzz.distance import OSA
+
+from lte_runtime.types import Fact
+
+PLACEHOLDER = "it"
+"""Stands where a name was taken out; a pronoun keeps the sentence one that the encoder has met."""
+
+_WORD = re.compile(r"\w+[+#]*")
+_FUZZY_FROM = 0.80
+_NEGATIONS = frozenset(
+    "no not never none nobody nothing nowhere neither nor without except excluding besides cannot".split()
+)
+_CONTRACTED = re.compile(r"\w+n['’]t\b|\bother than\b|\brather than\b|\bno longer\b", re.IGNORECASE)
+_SHIFTS = frozenset(
+    "former formerly previous previously before prior earlier old original originally past ex used once"
+    " next future later upcoming first last second third".split()
+)
+_QUESTION_WORDS = frozenset(
+    "who whom whose what which where when why how is are was were do does did can could has have had will"
+    " would shall should may might must the a an in on at of by for from to with under and or please tell"
+    " name give since until i we you he she it they".split()
+)
+_NUMERIC_ASKED = re.compile(
+    r"\b(when|how (many|much|old|long|tall|high|heavy|far|big|large|often)|"
+    r"(what|which) (year|day|date|month|time))\b",
+    re.IGNORECASE,
+)
+_NAME_ASKED = re.compile(r"\b(who|whom|whose)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word of a text: folded form, and where it stands in the text."""
+
+    folded: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where a name stands in a question; `score` is 1 for the same words, less for misspelt ones."""
+
+    start: int
+    end: int
+    score: float
+
+
+def fold(text: str) -> str:
+    """Case and accents removed: what names are compared by."""
+    decomposed = unicodedata.normalize("NFKD", text)
+    return "".join(c for c in decomposed if not unicodedata.combining(c)).casefold()
+
+
+def words(text: str) -> tuple[Word, ...]:
+    return tuple(Word(fold(m.group()), m.start(), m.end()) for m in _WORD.finditer(text))
+
+
+def names_of(fact: Fact) -> tuple[str, ...]:
+    """Names that a question may call the fact by: subject and aliases, else proper names of its prompt."""
+    names = tuple(n for n in (fact.subject, *fact.subject_aliases) if n)
+    if names or not fact.prompt:
+        return names
+    return tuple(fact.prompt[a:b] for a, b in anchors(fact.prompt))
+
+
+def anchors(text: str) -> tuple[tuple[int, int], ...]:
+    """Runs of words that look like names or codes: capitalised (not a question word) or with a digit."""
+    runs: list[tuple[int, int]] = []
+    for match in _WORD.finditer(text):
+        if not _looks_named(match.group()):
+            continue
+        joined = runs and not re.search(r"[?!;:\"]|\w", text[runs[-1][1] : match.start()])
+        runs[-1:] = [(runs[-1][0], match.end())] if joined else [*runs[-1:], match.span()]
+    return tuple(runs)
+
+
+def _looks_named(word: str) -> bool:
+    if any(c.isdigit() for c in word):
+        return True
+    return word[0].isupper() and fold(word) not in _QUESTION_WORDS
+
+
+def locate(question: Sequence[Word], name: str) -> Span | None:
+    """The best place of `name` in the question: the same words, else nearly the same with the same digits."""
+    wanted = [w.folded for w in words(name)]
+    if not wanted:
+        return None
+    return _same_words(question, wanted) or _similar_words(question, wanted)
+
+
+def _same_words(question: Sequence[Word], wanted: Sequence[str]) -> Span | None:
+    size = len(wanted)
+    for i in range(len(question) - size + 1):
+        if all(question[i + j].folded == wanted[j] for j in range(size)):
+            return Span(question[i].start, question[i + size - 1].end, 1.0)
+    return None
+
+
+def _similar_words(question: Sequence[Word], wanted: Sequence[str]) -> Span | None:
+    best: Span | None = None
+    text, codes = " ".join(wanted), codes_of(wanted)
+    if len(text) < 4:
+        return None
+    for size in range(max(1, len(wanted) - 1), len(wanted) + 2):
+        for i in range(len(question) - size + 1):
+            window = [w.folded for w in question[i : i + size]]
+            score = OSA.normalized_similarity(text, " ".join(window), score_cutoff=_FUZZY_FROM)
+            if score > (best.score if best else 0.0) and codes_of(window) == codes:
+                best = Span(question[i].start, question[i + size - 1].end, score)
+    return best
+
+
+def codes_of(folded: Iterable[str]) -> tuple[str, ...]:
+    """Words with a digit: they agree wholly or name something else."""
+    return tuple(sorted(w for w in folded if any(c.isdigit() for c in w)))
+
+
+def mask(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    """`text` with each span replaced by the placeholder, from right to left."""
+    for start, end in sorted(spans, reverse=True):
+        text = text[:start] + PLACEHOLDER + text[end:]
+    return text
+
+
+def masked_view(fact: Fact) -> str:
+    """What the fact is about without its subject's name and without its target."""
+    if fact.relation:
+        return f"The {fact.relation} of {PLACEHOLDER}"
+    found = (locate(words(fact.prompt), name) for name in names_of(fact))
+    spans = [(s.start, s.end) for s in found if s]
+    return mask(fact.prompt, spans[:1] if fact.subject else spans)
+
+
+def extended(question: str, span: Span, view: str) -> float:
+    """1 when the name goes on in the question (`Acme Labs` for `Acme`, `SKU 4711-B` for `SKU 4711`).
+
+    A neighbouring word that the fact's view knows (`Acme CEO`) is not part of a name.
+    """
+    after = re.match(r"[ \-/.]?(\w+)", question[span.end :])
+    before = re.search(r"(\w+)[ \-/.]$", question[: span.start])
+    known = {w.folded for w in words(view)}
+    beside = [m.group(1) for m in (after, before) if m is not None]
+    return float(any(_looks_named(word) and fold(word) not in known for word in beside))
+
+
+def foreign(question: str, span: Span | None, known: Sequence[str]) -> float:
+    """Share of the question's proper names and codes that the fact does not know."""
+    told = {w.folded for text in known for w in words(text)}
+    named = [w for w in words(question) if _looks_named(question[w.start : w.end])]
+    if not named:
+        return 0.0
+    outside = [w for w in named if span is None or w.end <= span.start or w.start >= span.end]
+    return sum(w.folded not in told for w in outside) / len(named)
+
+
+def negated(text: str) -> bool:
+    return _CONTRACTED.search(text) is not None or any(w.folded in _NEGATIONS for w in words(text))
+
+
+def shifted(text: str) -> frozenset[str]:
+    """Words that move a question in time or rank: former, next, first ..."""
+    return frozenset(w.folded for w in words(text)) & _SHIFTS
+
+
+def mentioned(question: Sequence[Word], target: str) -> float:
+    """1 when the question already tells the answer: it asks for another one, or the other way round."""
+    wanted = [w.folded for w in words(target)]
+    return float(bool(wanted) and _same_words(question, wanted) is not None)
+
+
+def kind_clash(masked_question: str, target: str) -> float:
+    """1 when the question wants a number or date and the target has none, or a person and it is one."""
+    numeric = any(c.isdigit() for c in target)
+    if _NUMERIC_ASKED.search(masked_question):
+        return float(not numeric)
+    return float(bool(_NAME_ASKED.search(masked_question)) and target[:1].isdigit())
+
+
+def shared_words(masked_question: str, view: str) -> float:
+    """Share of the view's content words (by their first five letters) that the question repeats."""
+    asked = {w.folded[:5] for w in words(masked_question)}
+    told = {w.folded[:5] for w in words(view) if w.folded not in _QUESTION_WORDS}
+    return len(asked & told) / len(told) if told else 0.0

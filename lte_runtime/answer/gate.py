@@ -1,0 +1,173 @@
+"""The scope gate: is a question about an edit at all? Pure decisions from features and a fitted calibration.
+
+A logistic regression over the features of one path of facts; the likeliest path is decided on.
+`lte_runtime.answer.calibrate` fits it and measures its ROC; the committed default is for all-MiniLM-L6-v2.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lte_runtime.errors import Damaged
+from lte_runtime.types import GateDecision, Scope, ScopeMode
+
+Floats = npt.NDArray[np.float64]
+
+FEATURES = (
+    "likeness",  # cosine of question and view, both without the subject's name
+    "likeness_squared",
+    "named_likeness",  # likeness where a name was found, else 0
+    "dense",  # cosine of the whole question and the whole view
+    "name",  # 1 the name's words, less when misspelt, 0 not found
+    "nameless",  # 1 when the fact has no name at all to look for
+    "extended",  # the name goes on in the question
+    "foreign",  # share of proper names in the question that the fact does not know
+    "negation",  # only one of question and view is negated
+    "shift",  # words of time or rank in one of them only
+    "mentioned",  # the question already tells the target
+    "kind_clash",  # asks for a number and the target is none, or the reverse
+    "shared",  # share of the view's words that the question repeats
+    "rival",  # likeness of the best other fact of the same subject, minus this one's
+    "hops",  # 0 for one fact, 1 and 2 for chains
+    "gain",  # how much better the whole chain fits than the best part of it
+    "outdone",  # the gain of the best longer chain that begins with this path
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GateCalibration:
+    """Weights of the standardised features, and the probability from which a question is in scope.
+
+    `roc` holds (false open rate, open rate) points of the test split; `data_sha256` names the data used.
+    """
+
+    encoder: str
+    weights: Mapping[str, float]
+    bias: float
+    threshold: float
+    hop_margin: float = 0.02
+    tie_margin: float = 0.05
+    roc: tuple[tuple[float, float], ...] = ()
+    data_sha256: str = ""
+    report: Mapping[str, float] = field(default_factory=dict)
+
+    def probability(self, features: Mapping[str, float]) -> float:
+        z = self.bias + sum(w * features.get(name, 0.0) for name, w in self.weights.items())
+        return 1.0 / (1.0 + math.exp(-max(-40.0, min(40.0, z))))
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
+
+def load(path: Path) -> GateCalibration:
+    """The calibration in `path`; `Damaged` when it is not one of this version's features."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw["roc"] = tuple((float(x), float(y)) for x, y in raw["roc"])
+        found = GateCalibration(**raw)
+    except (ValueError, TypeError, KeyError) as error:
+        raise Damaged(f"{path} is no gate calibration: {error}") from error
+    if set(found.weights) - set(FEATURES):
+        raise Damaged(f"{path} weighs features that this version does not know")
+    return found
+
+
+def default_calibration() -> GateCalibration:
+    """The committed calibration, for all-MiniLM-L6-v2."""
+    return load(Path(__file__).with_name("gate_default.json"))
+
+
+def lexical_calibration(encoder: str) -> GateCalibration:
+    """For encoders without meaning (the stub): opens on the name and words of the relation."""
+    weights = {"name": 6.0, "nameless": 3.0, "shared": 6.0, "dense": 4.0, "gain": 6.0}
+    weights |= {"mentioned": -6.0, "negation": -6.0, "extended": -4.0}
+    return GateCalibration(encoder, weights, bias=-9.5, threshold=0.5)
+
+
+def decide(features: Mapping[str, float] | None, gate: GateCalibration, mode: ScopeMode) -> GateDecision:
+    """The gate's word on the best path; `features` None means that nothing was found."""
+    if mode is ScopeMode.BASE:
+        return GateDecision(Scope.BASE, 0.0, gate.threshold, "asked for the base model")
+    if features is None:
+        return GateDecision(Scope.BASE, 0.0, gate.threshold, "no fact found")
+    score = gate.probability(features)
+    if mode is ScopeMode.EDITED:
+        return GateDecision(Scope.EDITED, score, gate.threshold, "asked for edits", features)
+    scope = Scope.EDITED if score >= gate.threshold else Scope.BASE
+    return GateDecision(scope, score, gate.threshold, _reason(scope, features), features)
+
+
+def _reason(scope: Scope, features: Mapping[str, float]) -> str:
+    if scope is Scope.EDITED:
+        return "the question asks for a stored fact"
+    for name, text in (
+        ("negation", "the question asks for the opposite"),
+        ("mentioned", "the question already names the answer"),
+        ("extended", "the name in the question is a longer one"),
+        ("kind_clash", "the question wants another kind of answer"),
+    ):
+        if features.get(name, 0.0) >= 1.0:
+            return text
+    unnamed = features.get("name", 0.0) == 0.0 and features.get("nameless", 0.0) == 0.0
+    return "the fact's subject is not named" if unnamed else "the question asks for something else"
+
+
+def fit(
+    rows: Sequence[Mapping[str, float]],
+    labels: Sequence[bool],
+    encoder: str,
+    *,
+    ridge: float = 1.0,
+    weights: Sequence[float] | None = None,
+) -> GateCalibration:
+    """Weighted ridge logistic regression by Newton's method on standardised features; deterministic.
+
+    `labels` tell whether the path of the row answers its question. The threshold is left at 0.5.
+    """
+    x = np.array([[r.get(name, 0.0) for name in FEATURES] for r in rows], dtype=np.float64)
+    mean, scale = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-9)
+    scale = np.where(x.std(axis=0) < 1e-9, np.inf, scale)
+    y = np.array(labels, dtype=np.float64)
+    w = np.ones_like(y) if weights is None else np.array(weights, dtype=np.float64)
+    beta = _newton(np.column_stack([np.ones(len(y)), (x - mean) / scale]), y, w, ridge)
+    slopes = beta[1:] / scale
+    bias = float(beta[0] - slopes @ mean)
+    return GateCalibration(encoder, dict(zip(FEATURES, map(float, slopes), strict=True)), bias, 0.5)
+
+
+def _newton(x: Floats, y: Floats, w: Floats, ridge: float, steps: int = 50) -> Floats:
+    beta = np.zeros(x.shape[1])
+    penalty = np.full(x.shape[1], ridge)
+    penalty[0] = 1e-6
+    for _ in range(steps):
+        p = 1.0 / (1.0 + np.exp(-np.clip(x @ beta, -40, 40)))
+        slope = x.T @ (w * (p - y)) + penalty * beta
+        curve = (x * (w * p * (1 - p))[:, None]).T @ x + np.diag(penalty)
+        move = np.linalg.solve(curve, slope)
+        beta = beta - move
+        if np.abs(move).max() < 1e-9:
+            break
+    return beta
+
+
+def threshold_for(best: Sequence[float], labels: Sequence[bool], *, closed_at_least: float) -> float:
+    """The lowest threshold that keeps `closed_at_least` of the out-of-scope questions closed."""
+    outs = np.sort([s for s, inside in zip(best, labels, strict=True) if not inside])
+    if len(outs) == 0:
+        return 0.5
+    allowed = math.floor((1 - closed_at_least) * len(outs) + 1e-9)
+    return float(np.nextafter(outs[len(outs) - 1 - allowed], 1.0))
+
+
+def roc(best: Sequence[float], labels: Sequence[bool], points: int = 41) -> tuple[tuple[float, float], ...]:
+    """(share of out-of-scope questions opened, share of in-scope questions opened) over all thresholds."""
+    s, y = np.array(best), np.array(labels, dtype=bool)
+    cuts = np.quantile(s, np.linspace(1, 0, points))
+    return tuple((round(float((s[~y] >= c).mean()), 4), round(float((s[y] >= c).mean()), 4)) for c in cuts)

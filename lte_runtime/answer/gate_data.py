@@ -1,0 +1,174 @@
+"""Questions with known scope over invented facts, for calibrating the gate where nobody has labelled any.
+
+Rows are as `lte gate calibrate` reads them: facts are events; questions carry `label` (in or out), `kind`,
+`event_id` (the fact that answers) or `near_event_id` (the fact that must stay out), and `split`.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lte_runtime.embedded import names
+from lte_runtime.embedded.relations import NOUN_KINDS, WORDED_RELATIONS
+
+Row = dict[str, Any]
+
+_PLAIN = (
+    "What is the {n} of {s}?",
+    "What is {s}'s {n}?",
+    "Tell me the {n} of {s}.",
+    "The {n} of {s} is",
+    "{s} {n}",
+    "which {n} does {s} have",
+    "Do you know the current {n} of {s}?",
+    "Can you tell me what the {n} of {s} is?",
+    "The name of the {n} of {s} is",
+)
+_REVERSED = (
+    "Which {n} does {s} not have?",
+    "The {n} of {s}, which is not {t}, is",
+    "What is not the {n} of {s}?",
+    "Apart from {t}, what was proposed as {n} of {s}?",
+    "Who or what was the former {n} of {s}?",
+    "What was the previous {n} of {s} before {t}?",
+    "Which {n} was never that of {s}?",
+    "Name another {n} of {s} than {t}.",
+    "What did {s} have as its {n} earlier?",
+    "Except for {t}, which {n} of {s} is there?",
+)
+_KINDS = "person org product code place title name".split()
+_CHAINS = (
+    "What is the {b} of the {a} of {s}?",
+    "Which {b} does the {a} of {s} have?",
+    "The {b} of {s}'s {a} is",
+)
+
+
+def generate(seed: int, worlds: int = 120, facts_each: int = 8) -> list[Row]:
+    """Seeded rows: `worlds` groups of facts, each wholly in the calibration or the test split."""
+    rng = random.Random(seed)
+    return [row for world in range(worlds) for row in _world(rng, world, facts_each)]
+
+
+def _world(rng: random.Random, world: int, facts_each: int) -> Iterator[Row]:
+    split = "calibration" if world % 2 == 0 else "test"
+    facts = [_fact(rng, f"g{world}-{i}") for i in range(facts_each)]
+    facts += [_sibling(rng, f) for f in facts[: facts_each // 2]]
+    linked = [(f, _linked(rng, f)) for f in facts[: facts_each // 2]]
+    yield from facts
+    yield from (second for _, second in linked)
+    for fact in facts:
+        yield from (row | {"split": split} for row in _questions(rng, fact, facts))
+    for a, b in linked:
+        text = rng.choice(_CHAINS).format(a=a["relation"], b=b["relation"], s=a["subject"])
+        yield {"question": text, "label": "in", "kind": "two_hop", "event_id": b["id"], "split": split}
+
+
+def _fact(rng: random.Random, ident: str) -> Row:
+    kind = rng.choice(_KINDS)
+    subject = names.value(kind, rng)
+    relation, target = _relation(rng, kind)
+    row = {"op": "assert", "id": ident, "subject": subject, "relation": relation}
+    row["target"] = names.value(target, rng)
+    if rng.random() < 0.4:
+        row["subject_aliases"] = [_alias(rng, subject, kind)]
+    return row | {"_kind": kind}
+
+
+def _relation(rng: random.Random, kind: str) -> tuple[str, str]:
+    if rng.random() < 0.6:
+        worded = [r for r in WORDED_RELATIONS if r.subject == kind]
+        found = rng.choice(worded)
+        return found.noun, found.target
+    return rng.choice(NOUN_KINDS)
+
+
+def _sibling(rng: random.Random, fact: Row) -> Row:
+    relation, target = _relation(rng, fact["_kind"])
+    while relation == fact["relation"]:
+        relation, target = _relation(rng, fact["_kind"])
+    return fact | {"id": fact["id"] + "s", "relation": relation, "target": names.value(target, rng)}
+
+
+def _linked(rng: random.Random, fact: Row) -> Row:
+    """A fact about the target of another one, so that two hops have an answer."""
+    kind = rng.choice(("person", "org"))
+    relation, target = _relation(rng, kind)
+    row = {"op": "assert", "id": fact["id"] + "l", "subject": fact["target"], "relation": relation}
+    return row | {"target": names.value(target, rng)}
+
+
+def _alias(rng: random.Random, subject: str, kind: str) -> str:
+    initials = "".join(word[0] for word in subject.split() if word[0].isalnum())
+    if len(initials) > 2 and rng.random() < 0.5:
+        return initials.upper()
+    return names.value(kind, rng)
+
+
+def _wordings(noun: str) -> tuple[str, ...]:
+    found = next((r.questions for r in WORDED_RELATIONS if r.noun == noun), ())
+    return found + tuple(p.replace("{n}", noun) for p in _PLAIN)
+
+
+def _questions(rng: random.Random, fact: Row, facts: Sequence[Row]) -> Iterator[Row]:
+    subject, target = fact["subject"], fact["target"]
+    own = _wordings(fact["relation"])
+    told = rng.sample(own, 2)
+    for text in told:
+        yield _inside(fact, "rephrase", _say(text, subject))
+    yield _inside(fact, "lower_case", _say(rng.choice(own), subject).lower())
+    yield _inside(fact, "typo", _say(rng.choice(own), _misspell(rng, subject)))
+    for alias in fact.get("subject_aliases", ()):
+        yield _inside(fact, "alias", _say(rng.choice(own), alias))
+    stored = {f["relation"] for f in facts if f["subject"] == subject}
+    for _ in range(2):
+        other = _relation(rng, fact["_kind"])[0]
+        if _apart(other, stored):
+            yield _outside(fact, "same_subject", _say(rng.choice(_wordings(other)), subject))
+    yield _outside(fact, "neighbour", _say(rng.choice(own), names.value(fact["_kind"], rng)))
+    yield _outside(fact, "near_name", _say(rng.choice(own), _near(rng, subject)))
+    reverse = rng.choice(_REVERSED).replace("{n}", fact["relation"]).replace("{t}", target)
+    yield _outside(fact, "reversed", _say(reverse, subject))
+
+
+def _say(text: str, subject: str) -> str:
+    return text.replace("{s}", subject)
+
+
+def _inside(fact: Row, kind: str, text: str) -> Row:
+    return {"question": text, "label": "in", "kind": kind, "event_id": fact["id"]}
+
+
+def _outside(fact: Row, kind: str, text: str) -> Row:
+    return {"question": text, "label": "out", "kind": kind, "near_event_id": fact["id"]}
+
+
+def _apart(noun: str, stored: set[str]) -> bool:
+    """Whether `noun` shares no wording with a stored relation: else its question would be in scope."""
+    mine = {*_wordings(noun), *noun.split()}
+    return all(mine.isdisjoint({*_wordings(s), *s.split()}) for s in stored)
+
+
+def _misspell(rng: random.Random, name: str) -> str:
+    """Two neighbouring letters exchanged inside a long word; short names and codes stay."""
+    places = [m.start() for m in re.finditer(r"(?<=[^\W\d_]{2})[^\W\d_]{2}(?=[^\W\d_])", name)]
+    if len(name) < 8 or not places:
+        return name
+    i = rng.choice(places)
+    return name[:i] + name[i + 1] + name[i] + name[i + 2 :]
+
+
+def _near(rng: random.Random, name: str) -> str:
+    """Another name that is nearly the same: other digits, a longer name, or one word exchanged."""
+    digits = [i for i, c in enumerate(name) if c.isdigit()]
+    if digits:
+        i = digits[-1]
+        return name[:i] + str((int(name[i]) + rng.randint(1, 8)) % 10) + name[i + 1 :]
+    parts = name.split()
+    if len(parts) > 1 and rng.random() < 0.6:
+        i = rng.randrange(len(parts))
+        return " ".join([*parts[:i], names.name(rng), *parts[i + 1 :]])
+    return f"{name} {rng.choice(['Labs', 'North', 'II', '2', 'Junior', 'Mini', 'West', 'B'])}"

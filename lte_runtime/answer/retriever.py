@@ -1,0 +1,314 @@
+"""From a question to the facts that answer it: look-up, chains, features, gate."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from lte_runtime.answer import chain, gate
+from lte_runtime.answer import features as f
+from lte_runtime.answer.chain import Path
+from lte_runtime.memory.keys import view_of
+from lte_runtime.types import (
+    Candidate,
+    Candidates,
+    Citation,
+    Encoder,
+    Fact,
+    GateDecision,
+    Question,
+    Retrieval,
+    Scope,
+    Vectors,
+)
+
+
+class Lookup(Protocol):
+    """What the retriever needs of the edit memory."""
+
+    def candidates(
+        self, question: str, vector: Vectors | None, *, namespace: str, k: int = 8, at_ms: int | None = None
+    ) -> Candidates: ...
+
+    def facts_of_subject(
+        self, name: str, *, namespace: str, at_ms: int | None = None
+    ) -> tuple[Fact, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RetrieverSettings:
+    """`k` candidates per look-up, chains up to `max_hops`, at most `max_paths` chains are compared."""
+
+    k: int = 8
+    max_hops: int = 3
+    max_paths: int = 32
+    max_siblings: int = 64
+    cached_views: int = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One path with its features and the gate's probability."""
+
+    path: Path
+    span: f.Span | None
+    features: Mapping[str, float]
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fits:
+    """Cosines of a path's view with the masked question, and how other paths compare; see `gate.FEATURES`."""
+
+    likeness: float
+    rival: float
+    gain: float
+    outdone: float
+
+
+class ViewCache:
+    """Vectors of masked views, the least recently used dropped; safe from several threads."""
+
+    def __init__(self, encoder: Encoder, size: int) -> None:
+        self._encoder, self._size = encoder, size
+        self._vectors: OrderedDict[str, Vectors] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, texts: Iterable[str]) -> dict[str, Vectors]:
+        """Vector [dimension] of each text; the unknown ones are encoded in one call."""
+        wanted = list(dict.fromkeys(texts))
+        with self._lock:
+            found = {t: self._vectors[t] for t in wanted if t in self._vectors}
+        missing = [t for t in wanted if t not in found]
+        if missing:
+            found |= dict(zip(missing, self._encoder.encode(missing), strict=True))
+        self._keep(found)
+        return found
+
+    def _keep(self, found: Mapping[str, Vectors]) -> None:
+        with self._lock:
+            for text, vector in found.items():
+                self._vectors[text] = vector
+                self._vectors.move_to_end(text)
+            while len(self._vectors) > self._size:
+                self._vectors.popitem(last=False)
+
+
+class Retriever:
+    """Finds, chains and gates. Holds no state but a cache of view vectors; safe from several threads."""
+
+    def __init__(
+        self,
+        memory: Lookup,
+        encoder: Encoder,
+        calibration: gate.GateCalibration,
+        settings: RetrieverSettings | None = None,
+    ) -> None:
+        self._memory, self._encoder, self._gate = memory, encoder, calibration
+        self._settings = settings or RetrieverSettings()
+        self._views = ViewCache(encoder, self._settings.cached_views)
+
+    def retrieve(self, q: Question, at_ms: int | None) -> Retrieval:
+        """Facts for `q` as valid at `at_ms` (None = now), the gate's word, and milliseconds per stage."""
+        marks = [time.perf_counter()]
+        reading = Reading(q.text)
+        vectors = self._encode_question(q, reading, at_ms)
+        marks.append(time.perf_counter())
+        found = self._memory.candidates(
+            q.text, vectors[q.text][None, :], namespace=q.namespace, k=self._settings.k, at_ms=at_ms
+        )
+        marks.append(time.perf_counter())
+        paths = self._paths(found.items, reading, q.namespace, at_ms)
+        marks.append(time.perf_counter())
+        scored = self._scored(paths, reading, vectors)
+        best = _best(scored, self._gate)
+        decision = gate.decide(best.features if best else None, self._gate, q.scope)
+        cited = self._cited(best, scored, decision, q, at_ms)
+        marks.append(time.perf_counter())
+        stages = ("encode", "search", "chain", "gate")
+        spent = {name: (b - a) * 1e3 for name, a, b in zip(stages, marks, marks[1:], strict=False)}
+        return Retrieval(cited, decision, found, spent)
+
+    def scored_paths(self, q: Question, at_ms: int | None = None) -> list[Scored]:
+        """All paths that the gate compares for `q`: what calibration learns from."""
+        reading = Reading(q.text)
+        vectors = self._encode_question(q, reading, at_ms)
+        found = self._memory.candidates(
+            q.text, vectors[q.text][None, :], namespace=q.namespace, k=self._settings.k, at_ms=at_ms
+        )
+        return self._scored(self._paths(found.items, reading, q.namespace, at_ms), reading, vectors)
+
+    def _encode_question(self, q: Question, reading: Reading, at_ms: int | None) -> dict[str, Vectors]:
+        """The question and its masked forms in one call: names are looked up first, without a vector."""
+        named = self._memory.candidates(q.text, None, namespace=q.namespace, k=self._settings.k, at_ms=at_ms)
+        texts = {q.text, reading.masked(None), *(reading.masked(reading.span(c.fact)) for c in named.items)}
+        return self._encode_queries(texts)
+
+    def _encode_queries(self, texts: Iterable[str]) -> dict[str, Vectors]:
+        wanted = sorted(texts)
+        return dict(zip(wanted, self._encoder.encode(wanted, query=True), strict=True)) if wanted else {}
+
+    def _paths(
+        self, found: Sequence[Candidate], reading: Reading, namespace: str, at_ms: int | None
+    ) -> tuple[Path, ...]:
+        """Single facts (the found ones and all others of a subject that is named) and chains from them."""
+
+        def facts_of(name: str) -> tuple[Fact, ...]:
+            facts = self._memory.facts_of_subject(name, namespace=namespace, at_ms=at_ms)
+            return facts[: self._settings.max_siblings]
+
+        singles = _with_siblings(found, reading, facts_of)
+        named = [c for c in singles if reading.span(c.fact) is not None]
+        limits = {"max_hops": self._settings.max_hops, "max_paths": self._settings.max_paths}
+        return (*(Path(c, (c.fact,)) for c in singles), *chain.expand(named, facts_of, **limits))
+
+    def _scored(self, paths: Sequence[Path], reading: Reading, vectors: dict[str, Vectors]) -> list[Scored]:
+        spans = [reading.span(path.facts[0]) for path in paths]
+        masked = {reading.masked(span) for span in spans}
+        vectors = vectors | self._encode_queries(masked - vectors.keys())
+        views = self._views.of(v for path in paths for v in (path.view, *path.parts))
+        likeness = [
+            float(vectors[reading.masked(s)] @ views[p.view]) for p, s in zip(paths, spans, strict=True)
+        ]
+        rivals = _rivals(paths, likeness)
+        gains = [
+            like - max((float(vectors[reading.masked(s)] @ views[v]) for v in p.parts), default=like)
+            for p, s, like in zip(paths, spans, likeness, strict=True)
+        ]
+        rows: list[Scored] = []
+        for i, (path, span) in enumerate(zip(paths, spans, strict=True)):
+            fits = Fits(likeness[i], rivals[i], gains[i], _outdone(path, paths, gains))
+            row = describe(reading, path, span, fits)
+            rows.append(Scored(path, span, row, self._gate.probability(row)))
+        return rows
+
+    def _cited(
+        self,
+        best: Scored | None,
+        scored: Sequence[Scored],
+        decision: GateDecision,
+        q: Question,
+        at_ms: int | None,
+    ) -> tuple[Citation, ...]:
+        if best is None or decision.scope is Scope.BASE:
+            return ()
+        tied = _tied(best, scored, self._gate)
+        if len(tied) > 1:
+            return tuple(Citation(_ambiguous(s.path.end), s.score, 1) for s in tied)
+        cited: list[Citation] = []
+        for hop, fact in enumerate(best.path.facts, start=1):
+            members = self._memory.facts_of_subject(fact.subject, namespace=q.namespace, at_ms=at_ms)
+            same = [m for m in members if m.key == fact.key] if fact.subject else []
+            cited += [Citation(m, best.score, hop) for m in same or [fact]]
+        return tuple(cited)
+
+
+class Reading:
+    """One question taken apart, with the places of names remembered."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.words = f.words(text)
+        self._anchored = f.mask(text, f.anchors(text))
+        self._spans: dict[str, f.Span | None] = {}
+
+    def span(self, fact: Fact) -> f.Span | None:
+        """The best place of any of the fact's names; the longer one wins among equals."""
+        spans = [s for name in f.names_of(fact) if (s := self._locate(name)) is not None]
+        return max(spans, key=lambda s: (s.score, s.end - s.start), default=None)
+
+    def masked(self, span: f.Span | None) -> str:
+        """The question without the name, or without anything that looks like a name."""
+        return self._anchored if span is None else f.mask(self.text, [(span.start, span.end)])
+
+    def _locate(self, name: str) -> f.Span | None:
+        if name not in self._spans:
+            self._spans[name] = f.locate(self.words, name)
+        return self._spans[name]
+
+
+def describe(reading: Reading, path: Path, span: f.Span | None, fits: Fits) -> dict[str, float]:
+    """The features of one path; see `gate.FEATURES`."""
+    masked, view, first = reading.masked(span), path.view, path.facts[0]
+    plain = view_of(first.subject, first.relation, first.prompt)
+    name, like = span.score if span else 0.0, fits.likeness
+    return {
+        "likeness": like,
+        "likeness_squared": like * abs(like),
+        "named_likeness": like if span else 0.0,
+        "dense": path.first.dense if len(path.facts) == 1 else like,
+        "name": name,
+        "nameless": float(not f.names_of(first)),
+        "extended": f.extended(reading.text, span, view) if span else 0.0,
+        "foreign": f.foreign(reading.text, span, (plain, view, *f.names_of(first))),
+        "negation": float(f.negated(masked) != f.negated(view)),
+        "shift": float(f.shifted(masked) != f.shifted(view)),
+        "mentioned": f.mentioned(reading.words, path.end.target),
+        "kind_clash": f.kind_clash(masked, path.end.target),
+        "shared": f.shared_words(masked, view),
+        "rival": fits.rival,
+        "hops": float(len(path.facts) - 1),
+        "gain": fits.gain,
+        "outdone": fits.outdone,
+    }
+
+
+def _with_siblings(
+    found: Sequence[Candidate], reading: Reading, facts_of: chain.FactsOfSubject
+) -> list[Candidate]:
+    """`found`, one per key, and the other facts of each subject that the question names."""
+    singles = {c.fact.key: c for c in reversed(found)}
+    named = {c.fact.subject: c for c in found if c.fact.subject and reading.span(c.fact) is not None}
+    for subject, candidate in named.items():
+        for fact in facts_of(subject):
+            if fact.key not in singles:
+                singles[fact.key] = replace(candidate, fact=fact)
+    return list(singles.values())
+
+
+def _rivals(paths: Sequence[Path], likeness: Sequence[float]) -> list[float]:
+    """For each path: how much better another fact of the same subject fits, 0 when there is none."""
+    singles = [(p.end.subject, i) for i, p in enumerate(paths) if len(p.facts) == 1]
+    rivals = []
+    for i, path in enumerate(paths):
+        others = [likeness[j] for subject, j in singles if subject == path.facts[0].subject and j != i]
+        rivals.append(max(others, default=likeness[i]) - likeness[i])
+    return rivals
+
+
+def _outdone(path: Path, paths: Sequence[Path], gains: Sequence[float]) -> float:
+    size = len(path.facts)
+    longer = (
+        g for p, g in zip(paths, gains, strict=True) if len(p.facts) > size and p.facts[:size] == path.facts
+    )
+    return max(0.0, max(longer, default=0.0))
+
+
+def _best(scored: Sequence[Scored], calibration: gate.GateCalibration) -> Scored | None:
+    """The likeliest path; a chain only counts when it fits better than each part of it."""
+    allowed = [s for s in scored if s.features["hops"] == 0 or s.features["gain"] >= calibration.hop_margin]
+    return max(allowed, key=lambda s: (s.score, s.features["likeness"], s.features["dense"]), default=None)
+
+
+def _tied(best: Scored, scored: Sequence[Scored], calibration: gate.GateCalibration) -> list[Scored]:
+    """The best path and those that the same name in the question means as well: other subjects, equal fit."""
+    if best.span is None or len(best.path.facts) > 1:
+        return [best]
+    return [best] + [
+        s
+        for s in scored
+        if s is not best
+        and s.span == best.span
+        and len(s.path.facts) == 1
+        and s.path.end.subject != best.path.end.subject
+        and s.score >= calibration.threshold
+        and best.features["likeness"] - s.features["likeness"] <= calibration.tie_margin
+    ]
+
+
+def _ambiguous(fact: Fact) -> Fact:
+    return replace(fact, flags=(*fact.flags, "ambiguous"))
