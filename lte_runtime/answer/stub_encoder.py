@@ -1,0 +1,61 @@
+"""A deterministic encoder without a model, for trials where quality does not matter and speed does."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import zlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from lte_runtime.types import Vectors
+
+_WORD = re.compile(r"\w+")
+
+
+def checked_text(text: str) -> str:
+    """`text` without outer white space; raises ValueError when nothing is left or UTF-8 cannot carry it."""
+    stripped = text.strip()
+    if not stripped:
+        raise ValueError("an empty text cannot be encoded")
+    try:
+        stripped.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError("a text with lone surrogates cannot be encoded") from error
+    return stripped
+
+
+class StubEncoder:
+    """Signed feature hashing (Weinberger et al., 2009) of words and letter trigrams into 64 dimensions.
+
+    Texts that share words are near each other, equal texts are equal on every machine.
+    """
+
+    dimension = 64
+    fingerprint = "stub-64-1"
+
+    def encode(self, texts: Sequence[str], *, query: bool = False) -> Vectors:
+        """Unit vectors [len(texts), 64]; `query` makes no difference. ValueError as in `checked_text`."""
+        del query
+        rows = [self._row(checked_text(text)) for text in texts]
+        return np.stack(rows) if rows else np.empty((0, self.dimension), np.float32)
+
+    def _row(self, text: str) -> Vectors:
+        row = np.zeros(self.dimension, np.float32)
+        folded = unicodedata.normalize("NFC", text).casefold()
+        for feature, weight in _features(folded):
+            code = zlib.crc32(feature.encode())
+            row[code % self.dimension] += weight if code & 0x8000 else -weight
+        if not row.any():
+            row[zlib.crc32(folded.encode()) % self.dimension] = 1.0
+        return np.asarray(row / np.linalg.norm(row), np.float32)
+
+
+def _features(text: str) -> Iterator[tuple[str, float]]:
+    yield text, 0.5
+    for word in _WORD.findall(text):
+        yield word, 2.0
+        padded = f" {word} "
+        for start in range(len(padded) - 2):
+            yield padded[start : start + 3], 0.5

@@ -1,0 +1,388 @@
+"""Vector search behind one door: exact scan for small sets, HNSW (Malkov and Yashunin, 2016) for large ones.
+
+hnswlib has rules that its interface does not enforce: adds and queries must not meet, a resize must be alone,
+a live label must not be given again, `k` must not pass the live count, a file must be trusted before it is
+loaded. They are kept here, and hnswlib is imported nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import hnswlib
+import numpy as np
+
+from lte_runtime.errors import Damaged
+from lte_runtime.memory.exact_rows import ExactRows
+from lte_runtime.memory.rwlock import ReadWriteLock
+from lte_runtime.types import Vectors
+
+# Chosen by measurement (docs/decisions/001-vector-index.md): groups of near-copies need them this high.
+LINKS, EF_CONSTRUCTION, EF_SEARCH = 32, 200, 256
+
+_GRAPH, _LABELS, _KIND = "hnsw.bin", "labels.npy", "kind.json"
+_SLICE = 32  # vectors added under one hold of the write lock: about 10 ms, which a waiting search can bear
+_BULK = 512  # from here on an add uses all cores
+_EXPORT = 1000
+_HYSTERESIS = 0.8  # the graph is given up only well below the size that brought it
+_UNIT_TOLERANCE = 1e-2
+# Head of a hnswlib 0.8 file: six size_t, a signed int (top level) and the entry point follow.
+_HEAD = struct.Struct("<6Q")
+
+
+class HnswRows:
+    """Live vectors by id in a HNSW graph, without locks. `put` takes new labels; old ones stay as dead."""
+
+    path = "hnsw"
+
+    def __init__(self, dimension: int, capacity: int) -> None:
+        self._dimension = dimension
+        self._graph = hnswlib.Index(space="ip", dim=dimension)
+        self._graph.init_index(max_elements=max(capacity, 1), M=LINKS, ef_construction=EF_CONSTRUCTION)
+        self._adopt([])
+
+    def _adopt(self, ids: Sequence[int]) -> None:
+        # set_ef also after a load: hnswlib falls back to 10.
+        self._graph.set_ef(EF_SEARCH)
+        self._id_of = np.full(self._graph.get_max_elements(), -1, np.int64)
+        self._id_of[: len(ids)] = ids
+        self._label_of = {int(key): label for label, key in enumerate(ids) if key >= 0}
+
+    @property
+    def live(self) -> int:
+        return len(self._label_of)
+
+    @property
+    def dead(self) -> int:
+        return int(self._graph.get_current_count()) - self.live
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the graph and of the maps between ids and labels, for the capacity that is reserved.
+
+        Beside the rows and links that hnswlib stores, each element has a mutex, a pointer, a level and an
+        entry in its label table: 40 + 8 + 4 + 56 bytes.
+        """
+        return (
+            int(self._graph.index_file_size()) + self._id_of.nbytes + len(self._id_of) * 108 + 116 * self.live
+        )
+
+    def ids(self) -> list[int]:
+        return list(self._label_of)
+
+    def put(self, ids: Sequence[int], vectors: Vectors, threads: int = 1) -> None:
+        """Add each vector under a fresh label, then mark the label that the id had before as dead."""
+        first = int(self._graph.get_current_count())
+        self._reserve(first + len(ids))
+        labels = np.arange(first, first + len(ids))
+        self._graph.add_items(vectors, labels, num_threads=threads)
+        self._id_of[labels] = ids
+        for key, label in zip(ids, labels.tolist(), strict=True):
+            self._bury(self._label_of.get(key))
+            self._label_of[key] = label
+
+    def drop(self, ids: Sequence[int]) -> None:
+        for key in ids:
+            self._bury(self._label_of.pop(key, None))
+
+    def _bury(self, label: int | None) -> None:
+        if label is not None:
+            self._graph.mark_deleted(label)
+            self._id_of[label] = -1
+
+    def search(self, vector: Vectors, k: int) -> tuple[list[int], list[float]]:
+        """The best `k` (<= live) for `vector` [1, dimension]; raises RuntimeError if fewer are reached."""
+        labels, distances = self._graph.knn_query(vector, k=k, num_threads=1)
+        scores = 1.0 - distances[0]
+        ids = self._id_of[labels[0].astype(np.int64)]
+        order = np.lexsort((ids, -scores))
+        return [int(key) for key in ids[order]], [float(score) for score in scores[order]]
+
+    def export(self, ids: Sequence[int]) -> tuple[list[int], Vectors]:
+        """Copies of the vectors of those ids that are live: (ids, [n, dimension])."""
+        kept = [key for key in ids if key in self._label_of]
+        if not kept:
+            return [], np.empty((0, self._dimension), np.float32)
+        return kept, np.asarray(self._graph.get_items([self._label_of[key] for key in kept]), np.float32)
+
+    def save(self, directory: Path) -> None:
+        """Write graph and labels; raises OSError when the graph came out short, as hnswlib does not."""
+        target = directory / _GRAPH
+        self._graph.save_index(str(target))
+        if target.stat().st_size != self._graph.index_file_size():
+            raise OSError(f"{target.name} was written in part")
+        np.save(directory / _LABELS, self._id_of[: self._graph.get_current_count()], allow_pickle=False)
+
+    @classmethod
+    def load(cls, directory: Path, dimension: int) -> HnswRows:
+        """Read what `save` wrote. The caller has verified the bytes; checked here is that they fit."""
+        ids = np.load(directory / _LABELS, allow_pickle=False)
+        _check_head(directory / _GRAPH, dimension, len(ids))
+        rows = cls.__new__(cls)
+        rows._dimension = dimension
+        rows._graph = hnswlib.Index(space="ip", dim=dimension)
+        rows._graph.load_index(str(directory / _GRAPH), max_elements=max(len(ids), 1))
+        rows._adopt(ids)
+        return rows
+
+    def _reserve(self, count: int) -> None:
+        capacity = int(self._graph.get_max_elements())
+        if count <= capacity:
+            return
+        self._graph.resize_index(max(count, capacity + capacity // 4, 1024))
+        ids = np.full(self._graph.get_max_elements(), -1, np.int64)
+        ids[:capacity] = self._id_of
+        self._id_of = ids
+
+
+def _check_head(file: Path, dimension: int, count: int) -> None:
+    """hnswlib loads a file of another dimension or size without a word."""
+    with file.open("rb") as stream:
+        head = stream.read(_HEAD.size)
+    if len(head) < _HEAD.size:
+        raise Damaged(f"{file.name} is too short")
+    _, _, elements, _, label_at, data_at = _HEAD.unpack(head)
+    if elements != count or label_at - data_at != 4 * dimension:
+        raise Damaged(
+            f"{file.name} holds {elements} rows of {(label_at - data_at) // 4}, not {count} of {dimension}"
+        )
+
+
+Rows = ExactRows | HnswRows
+Change = tuple[list[int], Vectors | None]
+
+
+class VectorIndex:
+    """Nearest facts of one namespace by inner product of unit vectors. Safe to call from several threads.
+
+    Searches run side by side; a change waits for them and they for it, for about 10 ms at most. Changes are
+    serial. `rebuild` copies the live vectors into a fresh graph while searches and changes go on, then
+    exchanges the reference. Bad vectors raise ValueError before anything is changed.
+    """
+
+    def __init__(
+        self, dimension: int, *, mode: str = "auto", hnsw_from: int = 5000, rebuild_dead_share: float = 0.2
+    ) -> None:
+        if mode not in ("auto", "exact", "hnsw"):
+            raise ValueError(f"index mode {mode!r} is none of auto, exact, hnsw")
+        self.dimension = dimension
+        self._mode = mode
+        self._hnsw_from = hnsw_from
+        self._rebuild_dead_share = rebuild_dead_share
+        self._lock = ReadWriteLock()
+        self._changing = threading.Lock()
+        self._rebuilding = threading.Lock()
+        self._journal: list[Change] | None = None
+        self._rows: Rows = self._fresh(0)
+
+    @property
+    def live(self) -> int:
+        return self._rows.live
+
+    @property
+    def dead(self) -> int:
+        return self._rows.dead
+
+    @property
+    def path(self) -> str:
+        """Which search the next question takes: exact or hnsw."""
+        return self._rows.path
+
+    @property
+    def nbytes(self) -> int:
+        return self._rows.nbytes
+
+    def ids(self) -> list[int]:
+        with self._lock.read():
+            return self._rows.ids()
+
+    def add(self, ids: Sequence[int], vectors: Vectors) -> None:
+        """Store vectors [len(ids), dimension] under their ids; an id that is there gets the new vector.
+
+        Raises ValueError for a wrong shape, NaN, infinite or non-unit vectors, with nothing changed.
+        """
+        checked = self._checked(vectors, len(ids))
+        if not len(ids):
+            return
+        last = {int(key): row for row, key in enumerate(ids)}
+        keys, checked = list(last), checked[list(last.values())]
+        with self._changing:
+            if self._journal is None and isinstance(self._rows, ExactRows):
+                self._grow(len(keys))
+            self._put(keys, checked)
+
+    def remove(self, ids: Sequence[int]) -> None:
+        """Forget the ids; those that are not there are ignored."""
+        keys = [int(key) for key in ids]
+        with self._changing:
+            with self._lock.write():
+                self._rows.drop(keys)
+            if self._journal is not None:
+                self._journal.append((keys, None))
+            elif isinstance(self._rows, HnswRows) and not self._wants_graph(self.live / _HYSTERESIS):
+                self._exchange(self._copy(self.live))
+
+    def search(self, vector: Vectors, k: int) -> tuple[list[int], list[float], str]:
+        """Ids and scores (inner products) best first, at most min(k, live), and the path taken.
+
+        `vector` is [1, dimension] (or [dimension]), of unit length, else ValueError.
+        """
+        checked = self._checked(vector, 1)
+        with self._lock.read():
+            rows = self._rows
+            count = min(k, rows.live)
+            if count <= 0:
+                return [], [], rows.path
+            if isinstance(rows, ExactRows):
+                return *rows.search(checked, count), rows.path
+            try:
+                return *rows.search(checked, count), rows.path
+            except RuntimeError:
+                # The walk met fewer live rows than asked for (many dead ones around): read them all instead.
+                return *_scan(rows, checked, count), "exact"
+
+    def vectors(self, ids: Sequence[int]) -> tuple[list[int], Vectors]:
+        """The ids among `ids` that are live, and their vectors [n, dimension]."""
+        with self._lock.read():
+            return self._rows.export([int(key) for key in ids])
+
+    def recall(self, sample: Vectors, k: int) -> float:
+        """Share of the best `k` that search finds for the sample [n, dimension], against a scan of all rows.
+
+        A hit has a score of at least the exact k-th less 1e-6 (ties are nobody's fault). 1.0 when empty.
+        """
+        with self._lock.read():
+            count = min(k, self._rows.live)
+            if not count or not len(sample):
+                return 1.0
+            truth = [_scan(self._rows, row[None], count)[1][-1] for row in sample]
+        found = [self.search(row[None], count)[1] for row in sample]
+        hits = sum(
+            score >= least - 1e-6 for least, scores in zip(truth, found, strict=True) for score in scores
+        )
+        return hits / (count * len(sample))
+
+    def needs_rebuild(self) -> bool:
+        rows = self._rows
+        return rows.dead > self._rebuild_dead_share * (rows.live + rows.dead)
+
+    def rebuild(self, threads: int = 1) -> None:
+        """Copy the live vectors into fresh rows and exchange them; searches and changes go on meanwhile.
+
+        A second call while one runs returns at once.
+        """
+        if not self._rebuilding.acquire(blocking=False):
+            return
+        try:
+            with self._changing:
+                self._journal = []
+            fresh = self._copy(self.live, threads)
+            while not self._caught_up(fresh):
+                pass
+        finally:
+            self._journal = None
+            self._rebuilding.release()
+
+    def save(self, directory: Path) -> None:
+        """Write the rows as files into `directory`, which exists; searches go on, changes wait."""
+        with self._changing, self._lock.read():
+            rows = self._rows
+            kind = {"kind": rows.path, "dimension": self.dimension, "live": rows.live}
+            (directory / _KIND).write_text(json.dumps(kind), encoding="utf-8")
+            rows.save(directory)
+
+    def load(self, directory: Path) -> None:
+        """Take the rows that `save` wrote. The caller has verified the bytes by hash; never load others.
+
+        Raises `Damaged` when dimension or counts do not fit; the index is then as it was.
+        """
+        kind = json.loads((directory / _KIND).read_text(encoding="utf-8"))
+        if kind["dimension"] != self.dimension:
+            raise Damaged(f"the saved index has dimension {kind['dimension']}, not {self.dimension}")
+        loader = HnswRows.load if kind["kind"] == "hnsw" else ExactRows.load
+        rows: Rows = loader(directory, self.dimension)
+        if rows.live != kind["live"]:
+            raise Damaged(f"the saved index holds {rows.live} live rows, not {kind['live']}")
+        with self._changing:
+            self._exchange(rows)
+            if self._wants_graph(rows.live) != isinstance(rows, HnswRows):
+                self._exchange(self._copy(rows.live, os.cpu_count() or 1))
+
+    def _fresh(self, count: int) -> Rows:
+        return HnswRows(self.dimension, count) if self._wants_graph(count) else ExactRows(self.dimension)
+
+    def _wants_graph(self, live: float) -> bool:
+        return self._mode == "hnsw" or (self._mode == "auto" and live >= self._hnsw_from)
+
+    def _checked(self, vectors: Vectors, count: int) -> Vectors:
+        array = np.ascontiguousarray(vectors, np.float32)
+        array = array[None] if array.ndim == 1 else array
+        if array.shape != (count, self.dimension):
+            raise ValueError(f"vectors have shape {array.shape}, expected ({count}, {self.dimension})")
+        # A NaN makes the comparison false, so that it is refused as well.
+        if not (np.abs(np.linalg.norm(array, axis=1) - 1.0) <= _UNIT_TOLERANCE).all():
+            raise ValueError("vectors must be finite and of unit length")
+        return array
+
+    def _grow(self, count: int) -> None:
+        if self._wants_graph(self.live + count):
+            self._exchange(self._copy(self.live + count, os.cpu_count() or 1))
+
+    def _put(self, keys: list[int], vectors: Vectors) -> None:
+        step, threads = (_SLICE, 1) if len(keys) < _BULK else (_BULK, os.cpu_count() or 1)
+        for start in range(0, len(keys), step):
+            part = slice(start, start + step)
+            with self._lock.write():
+                self._rows.put(keys[part], vectors[part], threads)
+        if self._journal is not None:
+            self._journal.append((keys, vectors))
+
+    def _copy(self, capacity: int, threads: int = 1) -> Rows:
+        """The live vectors in fresh rows for `capacity`; the read lock is held for one slice at a time."""
+        source, fresh = self._rows, self._fresh(capacity)
+        ids = self.ids()
+        for start in range(0, len(ids), _EXPORT):
+            with self._lock.read():
+                kept, vectors = source.export(ids[start : start + _EXPORT])
+            if kept:
+                fresh.put(kept, vectors, threads)
+        return fresh
+
+    def _caught_up(self, fresh: Rows) -> bool:
+        """Replay what changed meanwhile on `fresh`; when little was left, exchange and say True."""
+        with self._changing:
+            changes, self._journal = self._journal or [], []
+            if sum(len(keys) for keys, _ in changes) <= _SLICE:
+                _replay(fresh, changes)
+                self._journal = None
+                self._exchange(fresh)
+                return True
+        _replay(fresh, changes)
+        return False
+
+    def _exchange(self, rows: Rows) -> None:
+        with self._lock.write():
+            self._rows = rows
+
+
+def _replay(rows: Rows, changes: Sequence[Change]) -> None:
+    for keys, vectors in changes:
+        if vectors is None:
+            rows.drop(keys)
+        else:
+            rows.put(keys, vectors)
+
+
+def _scan(rows: Rows, vector: Vectors, k: int) -> tuple[list[int], list[float]]:
+    """Exact best `k` by reading every live vector in slices: slow, and right."""
+    ids = rows.ids()
+    parts = [rows.export(ids[start : start + _EXPORT]) for start in range(0, len(ids), _EXPORT)]
+    keys = np.concatenate([np.asarray(kept, np.int64) for kept, _ in parts])
+    scores = np.concatenate([vectors @ vector[0] for _, vectors in parts])
+    order = np.lexsort((keys, -scores))[:k]
+    return [int(key) for key in keys[order]], [float(score) for score in scores[order]]
