@@ -1,0 +1,108 @@
+"""`lte bench NAME`: measures speed and memory beside a peer; `all` writes docs/performance.md."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ops.bench.result import BenchResult
+
+NAMES = ("ingest", "freshness", "store", "answer", "recall", "memory", "start")
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
+
+command = typer.Typer(add_completion=False)
+
+
+@command.command(help="Measure one thing, or all of them, beside a peer in the same run.")
+def bench(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(NAMES)}, or all.")],
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object (all: a list).")] = False,
+    quick: Annotated[bool, typer.Option(help="Smaller and shorter: a look, not a figure to quote.")] = False,
+    write: Annotated[bool, typer.Option(help="With all: write docs/performance.md.")] = True,
+) -> None:
+    """Measure.
+
+    Examples: lte bench store --json, lte bench all, lte bench freshness --quick
+    """
+    if name not in (*NAMES, "all"):
+        raise typer.BadParameter(f"{name!r} is none of {', '.join(NAMES)}, all", param_hint="NAME")
+    results = [measure(each, quick) for each in (NAMES if name == "all" else (name,))]
+    if name == "all" and write and not quick:
+        PAGE.write_text(page(results), encoding="utf-8")
+    if json_:
+        rows = [result.to_json() for result in results]
+        typer.echo(json.dumps(rows if name == "all" else rows[0], ensure_ascii=False))
+    else:
+        Console().print(table(results))
+
+
+def measure(name: str, quick: bool) -> BenchResult:
+    """Run one benchmark; what it does now is said on stderr while it runs."""
+    run: Callable[[bool, Callable[[str], None]], BenchResult] = import_module(f"ops.bench.{name}").run
+    console = Console(stderr=True)
+    with console.status(f"bench {name}") as status:
+
+        def progress(text: str) -> None:
+            status.update(f"bench {name}: {text}")
+            if not console.is_terminal:
+                print(f"bench {name}: {text}", file=sys.stderr, flush=True)
+
+        return run(quick, progress)
+
+
+def table(results: Sequence[BenchResult]) -> Table:
+    """For people: one row a benchmark."""
+    shown = Table(title="lte bench", caption=results[0].machine)
+    for column in ("name", "ours", "peer", "ratio", "unit", "bar", "n"):
+        shown.add_column(column, justify="right" if column in {"ours", "peer", "ratio", "n"} else "left")
+    for result in results:
+        shown.add_row(*cells(result))
+    return shown
+
+
+def cells(result: BenchResult) -> tuple[str, ...]:
+    """A result as text, in the columns of the table."""
+    numbers = (_number(result.ours), _number(result.peer), _number(result.ratio))
+    return (result.name, *numbers, result.unit, result.bar, str(result.n))
+
+
+def page(results: Sequence[BenchResult]) -> str:
+    """docs/performance.md."""
+    first = results[0]
+    lines = [
+        "# Performance",
+        "",
+        "Made by `lte bench all`: each peer runs interleaved with ours in one run; medians over repeats.",
+        f"Machine: {first.machine}. Date: {first.date}. Seed: {first.seed}. "
+        "The machine is shared and noisy: trust the ratios.",
+        "",
+        "| name | ours | peer | ratio | unit | bar | n |",
+        "|---|---:|---:|---:|---|---|---:|",
+        *("| " + " | ".join(cells(result)) + " |" for result in results),
+        "",
+        "## Further figures",
+        "",
+        *(f"- `{result.name}`: {_further(result)}" for result in results if result.extra),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _further(result: BenchResult) -> str:
+    return ", ".join(f"{name} {_plain(value)}" for name, value in result.extra.items())
+
+
+def _plain(value: object) -> str:
+    return _number(value) if isinstance(value, float) else str(value)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"

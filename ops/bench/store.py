@@ -1,0 +1,137 @@
+"""Durable upsert plus read-your-write of one fact, against chromadb on disk, with the same vectors given."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from lte_runtime.memory.edit_memory import EditMemory, MemorySettings
+
+from lte_runtime.memory.events import EventLimits, decode
+from lte_runtime.types import Batch, Position, RawRecord, TopicPartition, Vectors
+from ops.bench.result import SEED, BenchResult, Spread, interleave, machine, percentile, today
+from ops.bench.texts import encoded
+
+BAR = "ratio >= 5"
+
+
+class _Given:
+    """An encoder whose vectors cost nothing: the store is measured. `last` is the newest vector [1, d]."""
+
+    dimension = 384
+    fingerprint = "bench-given"
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        self.last: Vectors = np.zeros((1, self.dimension), np.float32)
+
+    def encode(self, texts: Sequence[str], *, query: bool = False) -> Vectors:  # noqa: ARG002
+        rows = self._rng.standard_normal((len(texts), self.dimension)).astype(np.float32)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        self.last = rows[-1:]
+        return rows
+
+
+def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
+    """`ours` and `peer` are the medians, in milliseconds, of one upsert and the query that finds it."""
+    stock, turns, repeats = (2_000, 50, 3) if quick else (10_000, 200, 5)
+    with tempfile.TemporaryDirectory() as name:
+        progress(f"filling both stores with {stock} facts")
+        ours, ours_all = _ours(Path(name) / "ours", stock, turns)
+        peer, peer_all = _peer(Path(name) / "peer", stock, turns)
+        progress("measuring in turn")
+        pair = interleave(ours, peer, repeats, higher=False)
+    extra = {
+        "ours_spread": pair.ours.to_json(),
+        "peer_spread": pair.peer.to_json(),
+        "ratio_spread": pair.ratios.to_json(),
+        "ours_p99": percentile(ours_all, 0.99),
+        "peer_p99": percentile(peer_all, 0.99),
+        "stock": stock,
+    }
+    return BenchResult(
+        name="store",
+        ours=pair.ours.median,
+        peer=pair.peer.median,
+        ratio=pair.ratios.median,
+        unit="ms per upsert and read of it",
+        n=turns * repeats,
+        bar=BAR,
+        machine=machine(),
+        date=today(),
+        extra=extra,
+    )
+
+
+def _ours(directory: Path, stock: int, turns: int) -> tuple[Callable[[], float], list[float]]:
+    given = _Given(SEED)
+    memory = EditMemory.open(directory, given, MemorySettings())
+    partition = TopicPartition("bench", 0)
+    values = iter(encoded(stock + turns * 20, SEED))
+    offset = 0
+
+    def push(count: int) -> str:
+        nonlocal offset
+        records = [
+            RawRecord("bench", Position("bench", 0, offset + i), None, next(values), (), 1_700_000_000_000)
+            for i in range(count)
+        ]
+        edits = tuple(decode(record, EventLimits()) for record in records)
+        offset += count
+        memory.apply(Batch(edits, (), {partition: offset}))
+        return edits[-1].id
+
+    for start in range(0, stock, 250):
+        push(min(250, stock - start))
+    times: list[float] = []
+
+    def turn() -> float:
+        for _ in range(turns):
+            begin = time.perf_counter()
+            edit_id = push(1)
+            edit = memory.get_edit(edit_id).edit
+            found = memory.candidates(
+                f"What is the {edit.relation} of {edit.subject}?", None, namespace="default"
+            )
+            assert any(item.fact.edit_id == edit_id for item in found.items), "own write not read"
+            times.append((time.perf_counter() - begin) * 1e3)
+        return Spread.of(times[-turns:]).median
+
+    return turn, times
+
+
+def _peer(directory: Path, stock: int, turns: int) -> tuple[Callable[[], float], list[float]]:
+    import chromadb
+
+    client = chromadb.PersistentClient(str(directory))
+    collection = client.create_collection("facts", embedding_function=None)
+    given = _Given(SEED + 1)
+    texts = [value.decode() for value in encoded(stock + turns * 20, SEED)]
+    done = 0
+
+    def push(count: int) -> tuple[str, Vectors]:
+        nonlocal done
+        chosen = texts[done : done + count]
+        vectors = given.encode(chosen)
+        ids = [f"f{done + i}" for i in range(count)]
+        collection.upsert(ids=ids, embeddings=vectors, documents=chosen)
+        done += count
+        return ids[-1], vectors[-1:]
+
+    for start in range(0, stock, 250):
+        push(min(250, stock - start))
+    times: list[float] = []
+
+    def turn() -> float:
+        for _ in range(turns):
+            begin = time.perf_counter()
+            last, vector = push(1)
+            found = collection.query(query_embeddings=vector, n_results=3)
+            assert last in found["ids"][0], "own write not read"
+            times.append((time.perf_counter() - begin) * 1e3)
+        return Spread.of(times[-turns:]).median
+
+    return turn, times

@@ -1,0 +1,170 @@
+"""A development stack: one real Kafka broker and one daemon as child processes of this one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+from ops.kafka.broker import Broker
+
+START_TIMEOUT_S = 180.0
+STOP_TIMEOUT_S = 30.0
+
+
+class StackError(RuntimeError):
+    """The broker or the daemon did not come up; the message holds the end of its log."""
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the parts listen; what `up.json` holds."""
+
+    kafka: str
+    topic: str
+    grpc: str
+    socket: str
+    admin_socket: str
+    metrics: str
+
+    def write(self, path: Path) -> None:
+        """Appear by rename, so that a reader never sees half a file."""
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path)
+
+
+class Stack:
+    """Starts, kills and stops the parts. Everything that it started is gone after `close`."""
+
+    def __init__(self, directory: Path, *, settings: Mapping[str, str] | None = None) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self.broker = Broker(directory / "kafka")
+        self._settings = dict(settings or {})
+        self._daemon: subprocess.Popen[bytes] | None = None
+        self._grpc, self._metrics = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+        self._bootstrap = ""
+
+    @property
+    def addresses(self) -> Addresses:
+        place = self.directory
+        return Addresses(
+            kafka=self._bootstrap,
+            topic="lte.edits",
+            grpc=self._grpc,
+            socket=str(place / "lte.sock"),
+            admin_socket=str(place / "admin.sock"),
+            metrics=self._metrics,
+        )
+
+    @property
+    def daemon_pid(self) -> int:
+        if self._daemon is None:
+            raise StackError("the daemon is not running")
+        return self._daemon.pid
+
+    @property
+    def daemon_log(self) -> Path:
+        return self.directory / "daemon.log"
+
+    def start_broker(self) -> str:
+        """Start Kafka and make the project's topics; returns the bootstrap address."""
+        self._bootstrap = self.broker.start()
+        return self._bootstrap
+
+    def start_daemon(self, tick: Callable[[], None] = lambda: None) -> float:
+        """Start the daemon and wait until it is READY; returns the seconds that it took."""
+        begin = time.monotonic()
+        with self.daemon_log.open("ab") as log:
+            self._daemon = subprocess.Popen(
+                [sys.executable, "-m", "daemon", "serve"], env=self._environment(), stdout=log, stderr=log
+            )
+        while not self._ready():
+            tick()
+            if self._daemon.poll() is not None:
+                raise StackError(f"the daemon ended with {self._daemon.returncode}:\n{self._tail()}")
+            if time.monotonic() - begin > START_TIMEOUT_S:
+                raise StackError(f"the daemon was not READY in {START_TIMEOUT_S:.0f} s:\n{self._tail()}")
+            time.sleep(0.05)
+        return time.monotonic() - begin
+
+    def daemon_exit(self) -> int | None:
+        """The daemon's exit status, None while it runs."""
+        return self._daemon.poll() if self._daemon else None
+
+    def kill_daemon(self) -> None:
+        """SIGKILL, as a power cut would."""
+        if self._daemon is not None:
+            self._daemon.kill()
+            self._daemon.wait()
+            self._daemon = None
+
+    def stop_daemon(self) -> None:
+        """SIGTERM, then SIGKILL after the grace."""
+        if self._daemon is None:
+            return
+        self._daemon.send_signal(signal.SIGTERM)
+        try:
+            self._daemon.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._daemon.kill()
+            self._daemon.wait()
+        self._daemon = None
+
+    def close(self) -> None:
+        """Daemon first, so that its last commits still find the broker."""
+        try:
+            self.stop_daemon()
+        finally:
+            self.broker.stop()
+
+    def __enter__(self) -> Stack:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _environment(self) -> dict[str, str]:
+        places = self.addresses
+        mine = {
+            "LTE_STATE_DIR": str(self.directory / "state"),
+            "LTE_KAFKA__BOOTSTRAP": places.kafka,
+            "LTE_KAFKA__TOPIC": places.topic,
+            "LTE_RPC__SOCKET": places.socket,
+            "LTE_RPC__LISTEN": places.grpc,
+            "LTE_RPC__ADMIN_SOCKET": places.admin_socket,
+            "LTE_METRICS__LISTEN": places.metrics,
+        }
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("LTE_")}
+        return {**kept, **mine, **self._settings}
+
+    def _ready(self) -> bool:
+        from daemon.client import Client
+
+        if not Path(self.addresses.socket).exists():
+            return False
+        with contextlib.closing(Client(self.addresses.socket)) as client:
+            return client.is_serving(timeout_s=2.0)
+
+    def _tail(self) -> str:
+        return "\n".join(self.daemon_log.read_text(errors="replace").splitlines()[-15:])
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
