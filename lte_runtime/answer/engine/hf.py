@@ -1,0 +1,269 @@
+"""The engine over any Hugging Face causal language model, base and adapter in one process."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from lte_runtime.answer.engine import greedy, lora
+from lte_runtime.answer.engine.files import Lora, base_fingerprint, verify_adapter
+from lte_runtime.answer.engine.rows import Row
+from lte_runtime.answer.engine.seam import EngineStats
+from lte_runtime.answer.engine.worker import Worker
+from lte_runtime.answer.prompt import Prompt, build, ends
+from lte_runtime.errors import BadRequest, Refused
+from lte_runtime.types import AdapterRef, Fact, GenerateRequest, Generation
+
+# Room that the prompt leaves for the answer in a short context.
+ANSWER_ROOM = 64
+
+
+def resolve(model: str | Path, *, allow_download: bool = False) -> Path:
+    """The directory of a model: itself, or the local copy of a hub id (fetched only when allowed)."""
+    if Path(model).is_dir():
+        return Path(model)
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+        return Path(
+            snapshot_download(str(model), local_files_only=not allow_download, allow_patterns=patterns)
+        )
+    except (OSError, ValueError) as error:
+        raise Refused(f"model {model} is neither a directory nor in the local hub cache") from error
+
+
+def choose_device(device: str) -> torch.device:
+    """`auto` is cuda where there is one; a named device that is missing is refused."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise Refused("device cuda is configured, but torch sees none")
+    return torch.device(device)
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 where the hardware multiplies it (avx512_bf16, amx, cuda 8.0), else float32."""
+    if dtype != "auto":
+        return {"bfloat16": torch.bfloat16, "float32": torch.float32}[dtype]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    return torch.bfloat16 if _cpu_has_bf16() else torch.float32
+
+
+def _cpu_has_bf16() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def choose_mode(mode: str, directory: Path, device: torch.device) -> str:
+    """`auto` merges where a float32 load and the second copy fit into half of the free memory."""
+    if mode != "auto":
+        return mode
+    needed = 4 * sum(shard.stat().st_size for shard in directory.glob("*.safetensors"))
+    return "merged" if needed <= _free_bytes(device) // 2 else "unmerged"
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _load_weights(directory: Path, dtype: torch.dtype) -> Any:
+    transformers_logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
+    )
+    return model.requires_grad_(False).eval()
+
+
+def _forwards(
+    directory: Path, adapter: Lora | None, mode: str, dtype: torch.dtype, device: torch.device
+) -> tuple[Any, Callable[..., Any], Callable[..., Any]]:
+    """The model, and what runs a base row and an adapter row."""
+    model = _load_weights(directory, dtype)
+    if adapter is None:
+        model = model.to(device)
+        return model, model, model
+    pairs = lora.read_pairs(adapter, model)
+    if mode == "unmerged":
+        wrapped = lora.peft_model(model, adapter, pairs).to(device)
+        return model, partial(_by_row, wrapped, "__base__"), partial(_by_row, wrapped, adapter.ref.id)
+    exact = model if dtype == torch.float32 else _load_weights(directory, torch.float32)
+    merged = lora.merged_copy(model, exact, pairs, adapter.scale)
+    return model.to(device), model, merged.to(device)
+
+
+def _by_row(wrapped: Any, name: str, **inputs: Any) -> Any:
+    """Names the adapter on each call: the choice is in the arguments, so no thread can change it."""
+    return wrapped(adapter_names=[name] * len(inputs["input_ids"]), **inputs)
+
+
+class HfEngine:
+    """Greedy answers on one inference thread. See `seam.Engine` for what may block and what may raise."""
+
+    def __init__(
+        self,
+        *,
+        model: Any,
+        base: Callable[..., Any],
+        adapted: Callable[..., Any],
+        tokenizer: Any,
+        fingerprint: str,
+        adapter: AdapterRef | None,
+        device: torch.device,
+        description: dict[str, str],
+        max_batch: int,
+        queue_limit: int,
+        max_prompt_tokens: int,
+        threads: int,
+    ) -> None:
+        self._config = model.config
+        self._forward = {False: base, True: adapted}
+        self._device = device
+        self._pads = greedy.takes_padding(model)
+        self._eos = _eos_ids(model, tokenizer)
+        self._context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 20)
+        self._max_prompt = min(max_prompt_tokens, self._context - min(ANSWER_ROOM, self._context // 4))
+        self._tokenizer = tokenizer
+        # A fast tokenizer refuses to be used while another thread sets its padding: one copy for each side.
+        self._decoder = copy.deepcopy(tokenizer)
+        self._tokenizer_lock = threading.Lock()
+        self._fingerprint = fingerprint
+        self._adapter = adapter
+        self._description = description
+        self._worker = Worker(
+            self._run,
+            adapter=adapter,
+            max_batch=max_batch,
+            queue_limit=queue_limit,
+            on_start=partial(torch.set_num_threads, threads) if threads else lambda: None,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path,
+        adapter_dir: Path | None = None,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        adapter_mode: str = "auto",
+        max_batch: int = 8,
+        queue_limit: int = 256,
+        max_prompt_tokens: int = 512,
+        threads: int = 0,
+        allow_download: bool = False,
+    ) -> HfEngine:
+        """Loads, verifies and tries the model once. Raises `Refused` or `Damaged` with the reason.
+
+        `threads` 0 leaves torch's own choice. Nothing is fetched unless `allow_download`.
+        """
+        directory = resolve(model, allow_download=allow_download)
+        where, fingerprint = choose_device(device), base_fingerprint(directory)
+        number, mode = choose_dtype(dtype, where), choose_mode(adapter_mode, directory, where)
+        adapter = None if adapter_dir is None else verify_adapter(adapter_dir, fingerprint)
+        loaded, base, adapted = _forwards(directory, adapter, mode, number, where)
+        engine = cls(
+            model=loaded,
+            base=base,
+            adapted=adapted,
+            tokenizer=AutoTokenizer.from_pretrained(
+                directory, local_files_only=True, trust_remote_code=False
+            ),
+            fingerprint=fingerprint,
+            adapter=None if adapter is None else adapter.ref,
+            device=where,
+            description={
+                "model": directory.name,
+                "architecture": type(loaded).__name__,
+                "device": str(where),
+                "dtype": str(number).removeprefix("torch."),
+                "adapter_mode": mode if adapter else "none",
+            },
+            max_batch=max_batch,
+            queue_limit=queue_limit,
+            max_prompt_tokens=max_prompt_tokens,
+            threads=threads,
+        )
+        engine._try()
+        return engine
+
+    @property
+    def adapter(self) -> AdapterRef | None:
+        return self._adapter
+
+    @property
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @property
+    def queue_depth(self) -> int:
+        return self._worker.queue_depth
+
+    def prompt(self, question: str, facts: Sequence[Fact] = ()) -> Prompt:
+        with self._tokenizer_lock:
+            statements = [fact.statement for fact in facts]
+            return build(self._tokenizer, question, statements, max_tokens=self._max_prompt)
+
+    def submit(self, request: GenerateRequest) -> Future[Generation]:
+        room = self._context - len(request.token_ids)
+        if not request.token_ids or room < 1 or request.max_new_tokens < 1:
+            raise BadRequest(
+                f"a prompt of {len(request.token_ids)} tokens and {request.max_new_tokens} new ones "
+                f"do not go into a context of {self._context}"
+            )
+        fitting = dataclasses.replace(request, max_new_tokens=min(request.max_new_tokens, room))
+        return self._worker.submit(Row(fitting, self._decode, self._eos))
+
+    def generate(self, request: GenerateRequest) -> Generation:
+        return self.submit(request).result()
+
+    def stats(self) -> EngineStats:
+        return self._worker.stats()
+
+    def describe(self) -> dict[str, str]:
+        return dict(self._description)
+
+    def close(self) -> None:
+        self._worker.close()
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        text = self._decoder.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text)
+
+    def _run(self, rows: Sequence[Row], settled: Callable[[Row], None]) -> None:
+        forward = self._forward[rows[0].request.adapter]
+        for group in [list(rows)] if self._pads else greedy.by_length(rows):
+            greedy.generate(forward, self._config, group, self._device, settled)
+
+    def _try(self) -> None:
+        """One token from each side: what cannot run fails here and not on the first question."""
+        for adapter in (False, True):
+            self.generate(GenerateRequest((0,), adapter=adapter, max_new_tokens=1))
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """All tokens that end an answer, from the generation settings, the model and the tokenizer."""
+    generation = getattr(model, "generation_config", None)
+    found = set(ends(tokenizer))
+    for ids in (getattr(generation, "eos_token_id", None), model.config.eos_token_id):
+        found.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
+    return frozenset(found)

@@ -1,0 +1,70 @@
+"""One request under way: its tokens, its text, and why it ended. Knows no model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from lte_runtime.types import GenerateRequest
+
+Decode = Callable[[Sequence[int]], str]
+
+# What a tokenizer gives for the first bytes of a character whose last bytes are still to come.
+REPLACEMENT = "\ufffd"
+
+
+def first_line(text: str) -> tuple[str, bool]:
+    """The first line that holds anything, stripped, and whether it is complete."""
+    line, newline, _ = text.lstrip().partition("\n")
+    return line.rstrip(), bool(newline)
+
+
+class Row:
+    """Collects tokens until end of sequence, a line break, the limit, the deadline or a cancellation.
+
+    `on_text` gets only text that later tokens cannot change: no half character, no trailing space.
+    """
+
+    def __init__(self, request: GenerateRequest, decode: Decode, eos: Collection[int]) -> None:
+        self.request = request
+        self.tokens: list[int] = []
+        self.text = ""
+        self.finish = ""
+        self.abandoned = False
+        self._decode = decode
+        self._eos = eos
+        self._sent = 0
+
+    def push(self, token: int) -> None:
+        """Takes the next token; sets `finish` when it is the last one."""
+        self.tokens.append(token)
+        if token in self._eos:
+            self.finish = "stop"
+        else:
+            self._read()
+        if not self.finish and len(self.tokens) >= self.request.max_new_tokens:
+            self.finish = "length"
+        self._send()
+
+    def interrupt(self, now: float) -> None:
+        """Ends the row when its caller has gone or its deadline (monotonic seconds) has passed."""
+        if self.finish:
+            return
+        if self.abandoned or self.request.cancelled():
+            self.finish = "cancelled"
+        elif self.request.deadline is not None and now >= self.request.deadline:
+            self.finish = "deadline"
+        if self.finish:
+            self._send()
+
+    def _read(self) -> None:
+        self.text, complete = first_line(self._decode(self.tokens))
+        if complete and self.text:
+            self.finish = "stop"
+
+    def _send(self) -> None:
+        if self.request.on_text is None:
+            return
+        stable = self.text if self.finish else self.text.rstrip(REPLACEMENT).rstrip()
+        if len(stable) > self._sent:
+            piece, self._sent = stable[self._sent :], len(stable)
+            self.request.on_text(piece)

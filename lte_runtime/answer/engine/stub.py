@@ -1,0 +1,103 @@
+"""An engine without a model: deterministic, started at once, for the many cheap trials."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from time import monotonic, sleep
+
+from lte_runtime.answer.engine.rows import Row
+from lte_runtime.answer.engine.seam import EngineStats
+from lte_runtime.answer.engine.worker import Worker
+from lte_runtime.answer.prompt import Prompt
+from lte_runtime.errors import BadRequest
+from lte_runtime.types import AdapterRef, Fact, GenerateRequest, Generation
+
+STUB_ADAPTER = AdapterRef("align-000000", hashlib.sha256(b"stub adapter").hexdigest())
+_END = 0
+# Bytes in one token, so that the usual limit on new tokens cuts no target short.
+_WIDTH = 7
+
+
+class StubEngine:
+    """Prompt tokens are UTF-8 bytes, answer tokens seven of them.
+
+    With the adapter and a fact it answers the last fact's target, else `base-` and a hash of the question.
+    `token_s` makes each token take that long.
+    """
+
+    def __init__(
+        self,
+        *,
+        adapter: AdapterRef | None = STUB_ADAPTER,
+        max_batch: int = 8,
+        queue_limit: int = 256,
+        token_s: float = 0.0,
+    ) -> None:
+        self._adapter = adapter
+        self._token_s = token_s
+        self._worker = Worker(self._run, adapter=adapter, max_batch=max_batch, queue_limit=queue_limit)
+
+    @property
+    def adapter(self) -> AdapterRef | None:
+        return self._adapter
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(b"stub model").hexdigest()
+
+    @property
+    def queue_depth(self) -> int:
+        return self._worker.queue_depth
+
+    def prompt(self, question: str, facts: Sequence[Fact] = ()) -> Prompt:
+        target = facts[-1].target.replace("\n", " ") if facts else ""
+        return Prompt(token_ids=tuple(f"{target}\n{question}".encode()), used_facts=len(facts))
+
+    def submit(self, request: GenerateRequest) -> Future[Generation]:
+        if not request.token_ids or request.max_new_tokens < 1:
+            raise BadRequest("an empty prompt, or no token to make")
+        return self._worker.submit(Row(request, _decode, {_END}))
+
+    def generate(self, request: GenerateRequest) -> Generation:
+        return self.submit(request).result()
+
+    def stats(self) -> EngineStats:
+        return self._worker.stats()
+
+    def describe(self) -> dict[str, str]:
+        return {
+            "model": "stub",
+            "architecture": "stub",
+            "device": "cpu",
+            "dtype": "uint8",
+            "adapter_mode": "none" if self._adapter is None else "stub",
+        }
+
+    def close(self) -> None:
+        self._worker.close()
+
+    def _run(self, rows: Sequence[Row], settled: Callable[[Row], None]) -> None:
+        answers = {row: _answer(row.request) for row in rows}
+        while alive := [row for row in rows if not row.finish]:
+            if self._token_s:
+                sleep(self._token_s)
+            for row in alive:
+                row.push(answers[row][len(row.tokens)])
+                row.interrupt(monotonic())
+                if row.finish:
+                    settled(row)
+
+
+def _answer(request: GenerateRequest) -> list[int]:
+    target, _, question = bytes(request.token_ids).partition(b"\n")
+    if not (request.adapter and target):
+        target = b"base-" + hashlib.sha256(question).hexdigest()[:8].encode()
+    pieces = [target[start : start + _WIDTH] for start in range(0, len(target), _WIDTH)]
+    return [*(int.from_bytes(piece) for piece in pieces), _END]
+
+
+def _decode(tokens: Sequence[int]) -> str:
+    pieces = [token.to_bytes(_WIDTH).lstrip(b"\0") for token in tokens]
+    return b"".join(pieces).decode("utf-8", "replace")
