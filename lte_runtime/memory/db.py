@@ -10,6 +10,7 @@ import apsw
 
 from lte_runtime.errors import Damaged, Fatal, Refused, Retry
 
+Connection = apsw.Connection
 SCHEMA_VERSION = 1
 
 _TABLES = """
@@ -76,7 +77,7 @@ def open_writer(path: Path, busy_timeout_ms: int) -> apsw.Connection:
     with faults():
         connection = apsw.Connection(str(path))
         connection.set_busy_timeout(busy_timeout_ms)
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "foreign_keys=OFF"):
+        for pragma in ("journal_mode=WAL", "synchronous=FULL"):
             connection.execute(f"PRAGMA {pragma}").fetchall()
         connection.execute("PRAGMA cache_size=-65536").fetchall()
         found = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]

@@ -65,7 +65,7 @@ class EventLimits:
 def decode(record: RawRecord, limits: EventLimits, now_ms: int | None = None) -> Edit:
     """One record to one edit; raises nothing but `BadRecord`. `now_ms` serves the future flag alone."""
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-    placed = _at_original_position(record)
+    placed = at_original_position(record)
     edit = _withdraw_all(placed) if record.value is None else _decode_value(placed, limits)
     _check_writer(edit, limits.writers)
     if placed.timestamp_ms > now_ms + FUTURE_MS:
@@ -108,7 +108,7 @@ def _edit_of(event: Event, payload: Payload, record: RawRecord) -> Edit:
         raise BadRecord("bad_interval", "valid_until is not after valid_from")
     edit = _bare_edit(event, key, payload, record)
     edit_id, retracts = _ids(event, edit, payload.attributes)
-    return replace(edit, id=edit_id, retracts=retracts, content_hash=_content_hash(edit, retracts))
+    return replace(edit, id=edit_id, retracts=retracts, content_hash=content_hash(edit, retracts))
 
 
 def _key_of(event: Event, retract: bool) -> FactKey | None:
@@ -191,7 +191,7 @@ def _flags(event: Event) -> tuple[str, ...]:
     return tuple(flags)
 
 
-def _content_hash(edit: Edit, retracts: str | None) -> str:
+def content_hash(edit: Edit, retracts: str | None) -> str:
     """SHA-256 of what the event says, without its id, position and time of arrival."""
     key = edit.key.text if edit.key else edit.namespace
     names = (*edit.subject_aliases, "\x1e", *edit.target_aliases)
@@ -224,7 +224,7 @@ def _withdraw_all(record: RawRecord) -> Edit:
         content_hash="",
         flags=(WITHDRAW_ALL,),
     )
-    return replace(edit, content_hash=_content_hash(edit, WITHDRAW_ALL))
+    return replace(edit, content_hash=content_hash(edit, WITHDRAW_ALL))
 
 
 def parse_record_key(raw: bytes | None) -> FactKey:
@@ -276,7 +276,8 @@ def original_position_header(position: Position, timestamp_ms: int) -> tuple[str
     return ORIGINAL_POSITION, text.encode()
 
 
-def _at_original_position(record: RawRecord) -> RawRecord:
+def at_original_position(record: RawRecord) -> RawRecord:
+    """The record as it first stood in Kafka, if it is a replay; raises `BadRecord` for a malformed header."""
     values = [value for name, value in record.headers if name == ORIGINAL_POSITION]
     if not values:
         return record

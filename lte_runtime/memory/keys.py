@@ -1,4 +1,4 @@
-"""Names of facts: normal form of keys, cleaning of text, the view that is encoded, the statement that is read."""
+"""Names of facts: normal form of keys, cleaning of text, the view that is encoded, the statement read."""
 
 from __future__ import annotations
 

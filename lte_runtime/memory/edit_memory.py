@@ -1,0 +1,236 @@
+"""The one door to the edit memory: SQLite is the truth, the indexes are its projection.
+
+One thread applies (a lock makes sure of it); any number of threads ask. Order of every change: SQLite
+commit, index, watermark.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lte_runtime.errors import BadRecord
+from lte_runtime.memory import reads, retrieve
+from lte_runtime.memory.db import Connection, faults, open_reader, transaction
+from lte_runtime.memory.events import at_original_position
+from lte_runtime.memory.keywork import view_hash, view_text
+from lte_runtime.memory.locks import DirectoryLock
+from lte_runtime.memory.projection import Projection, reached
+from lte_runtime.memory.records import Applied, MemorySettings
+from lte_runtime.memory.restore import fill, open_store
+from lte_runtime.memory.store import KeyChange, Store
+from lte_runtime.memory.views import Encoded, encode_views
+from lte_runtime.types import (
+    Batch,
+    Candidates,
+    Edit,
+    Encoder,
+    Fact,
+    Op,
+    Rejected,
+    TopicPartition,
+    Vectors,
+)
+
+STORE_FILE = "edits.db"
+
+
+def wall_ms() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+class EditMemory:
+    """Raises `Refused` (directory in use, newer schema), `Damaged`, `Retry` (disk full) or `Fatal`."""
+
+    def __init__(
+        self,
+        directory: Path,
+        encoder: Encoder,
+        settings: MemorySettings,
+        now: Callable[[], int],
+        lock: DirectoryLock,
+        store: Store,
+        projection: Projection,
+    ) -> None:
+        self.directory, self.encoder, self.settings, self.now = directory, encoder, settings, now
+        self._lock, self._store, self._projection = lock, store, projection
+        self._writing = threading.RLock()
+        self._local = threading.local()
+        self._readers: list[Connection] = []
+        self._closed = False
+        self._duplicates = self._conflicts = 0
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        encoder: Encoder,
+        settings: MemorySettings | None = None,
+        *,
+        now: Callable[[], int] = wall_ms,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> EditMemory:
+        """Take the directory, check the store, bring the indexes up to it. `on_progress(done, total)` is
+        called while views are encoded again for another encoder."""
+        settings = settings or MemorySettings()
+        lock = DirectoryLock(directory)
+        try:
+            store = open_store(directory / STORE_FILE, encoder, settings, on_progress)
+            with faults():
+                projection = Projection(
+                    encoder.dimension, settings, reads.offsets(store.connection, store.topics)
+                )
+                fill(projection, store)
+        except BaseException:
+            lock.release()
+            raise
+        return cls(directory, encoder, settings, now, lock, store, projection)
+
+    def close(self) -> None:
+        """Close every connection and give the directory free; harmless a second time."""
+        with self._writing:
+            if self._closed:
+                return
+            self._closed = True
+            for reader in self._readers:
+                reader.close()
+            self._store.close()
+            self._lock.release()
+
+    # -- events in ---------------------------------------------------------------------------------
+
+    def next_offsets(self) -> Mapping[TopicPartition, int]:
+        """Where to read on: the durable next offset of each partition."""
+        return dict(self._projection.watermarks)
+
+    def apply(self, batch: Batch) -> Applied:
+        """Make a batch durable, then visible. After an exception nothing of it is either."""
+        with self._writing:
+            started = time.perf_counter()
+            encoded = encode_views(
+                self._store.missing_views(batch.edits), self.encoder, self.settings.encode_batch
+            )
+            edits, failed = self._without_failed(batch.edits, encoded)
+            rejected = [*map(_at_origin, batch.rejected), *failed]
+            after_encode = time.perf_counter()
+            result = self._store.apply(edits, rejected, encoded.vectors, batch.next_offsets, self.now())
+            after_store = time.perf_counter()
+            vectors = self._new_vectors(result.changes)
+            self._projection.update(result.changes, vectors, batch.next_offsets)
+            self._duplicates += result.duplicates
+            self._conflicts += result.conflicts
+            return Applied(
+                applied=tuple(result.applied),
+                duplicates=result.duplicates,
+                rejected=result.rejected,
+                conflicts=result.conflicts,
+                encoded=len(encoded.vectors),
+                encode_ms=(after_encode - started) * 1000,
+                store_ms=(after_store - after_encode) * 1000,
+                index_ms=(time.perf_counter() - after_store) * 1000,
+            )
+
+    def _without_failed(
+        self, edits: Sequence[Edit], encoded: Encoded
+    ) -> tuple[Sequence[Edit], list[Rejected]]:
+        """Edits whose view the encoder refuses go to the quarantine."""
+        if not encoded.failed:
+            return edits, []
+        good: list[Edit] = []
+        bad: list[Rejected] = []
+        for edit in edits:
+            reason = _failure(edit, encoded)
+            if reason is None:
+                good.append(edit)
+            elif edit.raw is not None:
+                bad.append(_at_origin(Rejected(edit.raw, "encoder_failed", reason)))
+        return good, bad
+
+    def _new_vectors(self, changes: Sequence[KeyChange]) -> dict[int, Vectors]:
+        come = [change.key_id for change in changes if change.present and not change.was_present]
+        with faults():
+            rows = reads.vectors_of(self._store.connection, come, self.encoder.dimension)
+        return dict(zip(come, rows, strict=True))
+
+    # -- questions ---------------------------------------------------------------------------------
+
+    def candidates(
+        self,
+        question: str,
+        vector: Vectors | None,
+        *,
+        namespace: str,
+        k: int = 8,
+        at_ms: int | None = None,
+    ) -> Candidates:
+        """Facts near a question, by vector and by name, best first, as they hold at `at_ms` (None: now)."""
+        if vector is None:
+            vector = self.encoder.encode([question], query=True)
+        at = self._at(at_ms)
+        with faults():
+            return retrieve.candidates(self._projection, self._reader(), at, question, vector, namespace, k)
+
+    def facts_of_subject(self, name: str, *, namespace: str, at_ms: int | None = None) -> tuple[Fact, ...]:
+        """Facts of the keys whose subject or alias is exactly this name, once normalised."""
+        at = self._at(at_ms)
+        with faults():
+            return retrieve.facts_of_subject(self._projection, self._reader(), at, name, namespace)
+
+    def vectors_of(self, key_ids: Sequence[int]) -> Vectors:
+        """Stored primary views [len(key_ids), dimension]."""
+        with faults():
+            return reads.vectors_of(self._reader(), key_ids, self.encoder.dimension)
+
+    def watermarks(self) -> Mapping[TopicPartition, int]:
+        """The next offset of each partition that is not yet visible to questions."""
+        return self._projection.watermarks
+
+    def wait_for(self, at_least: Mapping[TopicPartition, int], timeout_s: float) -> bool:
+        """Block until these next offsets are visible; False when the time is up."""
+        return reached(self.watermarks(), at_least) or self._projection.wait_for(at_least, timeout_s)
+
+    def _at(self, at_ms: int | None) -> retrieve.At:
+        return retrieve.At(self.now() if at_ms is None else at_ms, at_ms is not None, self._store.topics)
+
+    def _reader(self) -> Connection:
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = open_reader(self.directory / STORE_FILE, self.settings.busy_timeout_ms)
+            self._local.connection = connection
+            self._readers.append(connection)
+        return connection
+
+    # -- small durable values ----------------------------------------------------------------------
+
+    def state_hash(self) -> str:
+        """Hash of all standing facts: the same for the same events, whatever clock and order."""
+        with faults():
+            return reads.state_hash(self._reader())
+
+    def meta_get(self, name: str) -> str | None:
+        """A small durable value, or None."""
+        with self._writing, faults():
+            return self._store.meta_get(name)
+
+    def meta_set(self, name: str, value: str) -> None:
+        """Keep a small value durably."""
+        with self._writing, transaction(self._store.connection):
+            self._store.meta_set(name, value)
+
+
+def _at_origin(rejected: Rejected) -> Rejected:
+    """A replay that fails again belongs to its original position."""
+    try:
+        return replace(rejected, record=at_original_position(rejected.record))
+    except BadRecord:
+        return rejected
+
+
+def _failure(edit: Edit, encoded: Encoded) -> str | None:
+    if edit.op is not Op.ASSERT or edit.key is None:
+        return None
+    return encoded.failed.get(view_hash(view_text(edit, edit.key)))

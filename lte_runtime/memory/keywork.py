@@ -1,0 +1,104 @@
+"""One key while a batch is applied: what is known of it, and whether an edit may simply go on top."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lte_runtime.memory.keys import names_in_prompt, normalise_key, view_of
+from lte_runtime.memory.policy import KeyState, Order, moment_of, order_of
+from lte_runtime.types import Edit, FactKey, Op
+
+
+@dataclass(slots=True)
+class Heads:
+    """The highest order, revision and retraction seen in a key: enough to see that an edit is the newest."""
+
+    order: Sequence[Any] = ()
+    revision: int = -1
+    retract_revision: int = -1
+    retract_moment: Sequence[Any] = ()
+
+    def saw(self, edit: Edit) -> None:
+        revision = -1 if edit.revision is None else edit.revision
+        if edit.op is Op.ASSERT:
+            self.order = max(tuple(self.order), order_of(edit))
+            self.revision = max(self.revision, revision)
+        else:
+            self.retract_revision = max(self.retract_revision, revision)
+            self.retract_moment = max(tuple(self.retract_moment), moment_of(edit))
+
+    def is_newest(self, edit: Edit) -> bool:
+        """Whether an assertion stands above all others, joins none and is reached by no retraction."""
+        order: Order = order_of(edit)
+        if order <= tuple(self.order) or moment_of(edit) <= tuple(self.retract_moment):
+            return False
+        return edit.revision is None or edit.revision > max(self.revision, self.retract_revision)
+
+    def dump(self) -> str:
+        return json.dumps([self.order, self.revision, self.retract_revision, self.retract_moment])
+
+    @classmethod
+    def load(cls, text: str) -> Heads:
+        return cls(*json.loads(text)) if text != "{}" else cls()
+
+
+@dataclass(slots=True)
+class KeyWork:
+    """A key's row, as read at the batch's first touch and written back at its end."""
+
+    id: int
+    key: FactKey
+    view: str | None = None
+    view_hash: bytes | None = None
+    names: dict[str, str] = field(default_factory=dict)
+    facts: int = 0
+    chain: bytes = b""
+    heads: Heads = field(default_factory=Heads)
+    refold: bool = False
+    was_present: bool = False
+    old_names: tuple[str, ...] = ()
+
+    def put_on_top(self, edit: Edit) -> None:
+        """Account for an assertion that goes above all others."""
+        self.facts += 1
+        self.chain = chained(self.chain, edit)
+        self.names.update(names_of(edit))
+
+    def take(self, state: KeyState) -> None:
+        """Account for a fold of the whole history."""
+        self.facts = len(state.members)
+        self.chain, self.names = b"", {}
+        for member in state.members:
+            self.chain = chained(self.chain, member.edit)
+            self.names.update(names_of(member.edit))
+
+    @property
+    def name_list(self) -> tuple[str, ...]:
+        return tuple(self.names.values())
+
+
+def names_of(edit: Edit) -> dict[str, str]:
+    """Normalised name to name, for the look-up of subjects."""
+    own = (edit.subject,) if edit.subject else names_in_prompt(edit.prompt)
+    return {normalise_key(name): name for name in (*own, *edit.subject_aliases)}
+
+
+def chained(chain: bytes, edit: Edit) -> bytes:
+    """The hash over a key's standing facts, lowest first: no clock, no position."""
+    return hashlib.blake2b(chain + edit.content_hash.encode(), digest_size=16).digest()
+
+
+def view_text(edit: Edit, key: FactKey) -> str:
+    """What is encoded for a key: from the first assertion's own spelling."""
+    if key.relation:
+        return view_of(edit.subject, edit.relation)
+    return view_of(prompt=edit.prompt)
+
+
+def view_hash(text: str) -> bytes:
+    """16 bytes that name a view's vector."""
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()

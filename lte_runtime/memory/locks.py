@@ -1,0 +1,50 @@
+"""One owner per state directory."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lte_runtime.errors import Refused
+
+
+class DirectoryLock:
+    """flock on `directory/lock`: held until `release` or the death of the process, whatever its kind.
+
+    The loser raises `Refused`, which names the owner by what it wrote into the file.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = _owner(os.pread(self._fd, 4096, 0))
+            os.close(self._fd)
+            raise Refused(f"state directory {directory} is in use by {owner}") from error
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, _self_description(), 0)
+
+    def release(self) -> None:
+        """Give the directory free; harmless a second time."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _self_description() -> bytes:
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": started}).encode()
+
+
+def _owner(raw: bytes) -> str:
+    try:
+        owner = json.loads(raw)
+        return f"pid {owner['pid']} on {owner['host']}, started {owner['started']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"

@@ -1,0 +1,117 @@
+"""The in-memory projection of the store: vectors per namespace, names, and the watermark they reflect.
+
+Searches share the lock, updates own it, so that a watermark read under it is true of what was searched.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from lte_runtime.memory.index import VectorIndex
+from lte_runtime.memory.lexical import NameHit, NameIndex
+from lte_runtime.memory.records import MemorySettings
+from lte_runtime.memory.rwlock import ReadWriteLock
+from lte_runtime.memory.store import KeyChange
+from lte_runtime.types import TopicPartition, Vectors
+
+Watermarks = Mapping[TopicPartition, int]
+
+
+class Projection:
+    """Thread-safe. `update` is called by the one writer after its commit."""
+
+    def __init__(self, dimension: int, settings: MemorySettings, watermarks: Watermarks) -> None:
+        self.dimension, self._settings = dimension, settings
+        self.indexes: dict[str, VectorIndex] = {}
+        self.names = NameIndex()
+        self._lock = ReadWriteLock()
+        self._moved = threading.Condition()
+        self._watermarks: Watermarks = dict(watermarks)
+
+    @contextmanager
+    def reading(self) -> Iterator[Watermarks]:
+        """Hold the projection still; gives the watermarks that it reflects."""
+        with self._lock.read():
+            yield self._watermarks
+
+    @property
+    def watermarks(self) -> Watermarks:
+        return self._watermarks
+
+    def index_for(self, namespace: str) -> VectorIndex:
+        """The index of a namespace, made when first needed (by the writer)."""
+        index = self.indexes.get(namespace)
+        if index is None:
+            settings = self._settings
+            index = VectorIndex(
+                self.dimension,
+                mode=settings.index_mode,
+                hnsw_from=settings.hnsw_from,
+                rebuild_dead_share=settings.rebuild_dead_share,
+            )
+            self.indexes[namespace] = index
+        return index
+
+    def search(self, namespace: str, vector: Vectors, k: int) -> tuple[list[int], list[float], str]:
+        """Nearest keys of a namespace; call it inside `reading`."""
+        index = self.indexes.get(namespace)
+        return index.search(vector, k) if index else ([], [], "exact")
+
+    def find_names(self, question: str, namespace: str, limit: int) -> list[NameHit]:
+        """Keys whose names a question mentions; call it inside `reading`."""
+        return self.names.find(question, namespace, limit)
+
+    def update(
+        self, changes: Sequence[KeyChange], vectors: Mapping[int, Vectors], next_offsets: Watermarks
+    ) -> None:
+        """Bring in what a commit changed, then move the watermark."""
+        with self._lock.write():
+            self._move_vectors(changes, vectors)
+            self._move_names(changes)
+            self._watermarks = _advanced(self._watermarks, next_offsets)
+        with self._moved:
+            self._moved.notify_all()
+
+    def _move_vectors(self, changes: Sequence[KeyChange], vectors: Mapping[int, Vectors]) -> None:
+        for namespace in {change.namespace for change in changes}:
+            own = [change for change in changes if change.namespace == namespace]
+            index = self.index_for(namespace)
+            gone = [change.key_id for change in own if change.was_present and not change.present]
+            come = [change.key_id for change in own if change.present and not change.was_present]
+            if gone:
+                index.remove(gone)
+            if come:
+                index.add(come, np.stack([vectors[key_id] for key_id in come]))
+
+    def _move_names(self, changes: Sequence[KeyChange]) -> None:
+        for change in changes:
+            if change.present and change.was_present and change.names == change.old_names:
+                continue
+            if change.was_present:
+                self.names.remove(change.key_id)
+            if change.present:
+                self.names.add(change.key_id, change.namespace, change.names)
+
+    def wait_for(self, at_least: Watermarks, timeout_s: float) -> bool:
+        """Block until the watermarks have reached the given next offsets; False when time is up."""
+        deadline = time.monotonic() + timeout_s
+        with self._moved:
+            while not reached(self._watermarks, at_least):
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._moved.wait(left):
+                    return reached(self._watermarks, at_least)
+        return True
+
+
+def reached(have: Watermarks, want: Watermarks) -> bool:
+    """Whether every wanted next offset is visible."""
+    return all(have.get(place, 0) >= offset for place, offset in want.items())
+
+
+def _advanced(old: Watermarks, new: Watermarks) -> Watermarks:
+    return {**old, **{place: max(offset, old.get(place, 0)) for place, offset in new.items()}}

@@ -1,0 +1,102 @@
+"""The table of records that are no edits: bytes, headers, position, hash and reason."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lte_runtime.errors import NotFound
+from lte_runtime.memory.db import Connection
+from lte_runtime.memory.records import QuarantineRow
+from lte_runtime.types import Position, RawRecord, Rejected
+
+PENDING, DEAD_LETTERED, REPLAYED = "pending", "dead_lettered", "replayed"
+
+_INSERT = (
+    "INSERT INTO quarantine(topic, partition, offset, ts, size, code, message, sha256, received, state, "
+    "topic_name, headers, key, value) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?) "
+    "ON CONFLICT(topic, partition, offset) DO UPDATE SET code=excluded.code, message=excluded.message, "
+    "received=excluded.received, state=excluded.state WHERE quarantine.state='replayed'"
+)
+_COLUMNS = (
+    "id, topic, partition, offset, ts, code, message, sha256, received, state, topic_name, "
+    "headers, key, value"
+)
+
+
+def insert(connection: Connection, rejected: Rejected, topic: int, received_ms: int) -> int:
+    """Keep one record; returns its bytes, 0 when its position is kept already. A replay that fails again
+    becomes pending again."""
+    record = rejected.record
+    headers = json.dumps([[name, base64.b64encode(value or b"").decode()] for name, value in record.headers])
+    size = len(headers) + len(record.key or b"") + len(record.value or b"")
+    where = record.position
+    connection.execute(
+        _INSERT,
+        (
+            topic,
+            where.partition,
+            where.offset,
+            record.timestamp_ms,
+            size,
+            rejected.code,
+            rejected.message[:1000],
+            digest(record),
+            received_ms,
+            PENDING,
+            record.topic,
+            headers.encode(),
+            record.key,
+            record.value,
+        ),
+    )
+    return size if connection.changes() else 0
+
+
+def digest(record: RawRecord) -> str:
+    """SHA-256 of key and value, a null told from an empty one."""
+    parts = (b"\0" if part is None else b"\1" + part for part in (record.key, record.value))
+    return hashlib.sha256(b"\x1f".join(parts)).hexdigest()
+
+
+def rows(
+    connection: Connection, topics: Mapping[int, str], where: str, values: Sequence[object]
+) -> list[QuarantineRow]:
+    """Rows that a condition selects, as values."""
+    found = connection.execute(f"SELECT {_COLUMNS} FROM quarantine WHERE {where}", tuple(values))
+    return [_row(row, topics) for row in found]
+
+
+def one(connection: Connection, topics: Mapping[int, str], row_id: int) -> QuarantineRow:
+    found = rows(connection, topics, "id=?", (row_id,))
+    if not found:
+        raise NotFound(f"no quarantined record {row_id}")
+    return found[0]
+
+
+def set_state(connection: Connection, ids: Sequence[int], state: str) -> None:
+    connection.executemany("UPDATE quarantine SET state=? WHERE id=?", [(state, row_id) for row_id in ids])
+
+
+def totals(connection: Connection) -> tuple[int, int, int]:
+    """(rows, bytes, rows that the dead-letter topic does not have yet)."""
+    rows_, size = connection.execute("SELECT count(*), coalesce(sum(size), 0) FROM quarantine").fetchone()
+    waiting = connection.execute("SELECT count(*) FROM quarantine WHERE state=?", (PENDING,)).fetchone()[0]
+    return int(rows_), int(size), int(waiting)
+
+
+def _row(row: Sequence[Any], topics: Mapping[int, str]) -> QuarantineRow:
+    headers = tuple((name, base64.b64decode(text)) for name, text in json.loads(bytes(row[11])))
+    position = Position(topics[row[1]], row[2], row[3])
+    return QuarantineRow(
+        id=row[0],
+        record=RawRecord(row[10], position, row[12], row[13], headers, row[4]),
+        code=row[5],
+        message=row[6],
+        sha256=row[7],
+        received_ms=row[8],
+        state=row[9],
+    )

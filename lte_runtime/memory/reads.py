@@ -1,0 +1,115 @@
+"""The SQLite store, read: facts at a time, history, vectors, offsets, hash. Each call takes a connection."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lte_runtime.errors import Damaged, NotFound
+from lte_runtime.memory.db import Connection
+from lte_runtime.memory.rows import EDIT_COLUMNS, edit_from, fact_of
+from lte_runtime.types import Fact, FactKey, Position, TopicPartition, Vectors
+
+_FACTS = (
+    f"SELECT {EDIT_COLUMNS}, f.many, f.target, k.namespace, k.subject, k.relation "
+    "FROM facts f JOIN edits e ON e.id=f.edit JOIN keys k ON k.id=f.key WHERE f.key=? "
+    "AND (f.valid_until IS NULL OR f.valid_until>?) AND {start} ORDER BY f.rank DESC"
+)
+_FACTS_NOW = _FACTS.format(start="(f.valid_from IS NULL OR f.valid_from<=?)")
+_FACTS_AS_OF = _FACTS.format(start="f.since<=?")
+
+_HISTORY = (
+    f"SELECT {EDIT_COLUMNS}, e.key FROM edits e WHERE e.key=?1 UNION ALL "
+    f"SELECT {EDIT_COLUMNS}, e.key FROM edits e WHERE e.key IS NULL AND e.namespace=?2 AND e.retracts IN "
+    "(SELECT edit_id FROM edits WHERE key=?1 AND op='assert')"
+)
+
+
+def facts_at(
+    connection: Connection, key_id: int, at_ms: int, topics: Mapping[int, str], *, as_of: bool
+) -> tuple[Fact, ...]:
+    """The facts of a key that hold at a time, newest first: one, or the members of a set."""
+    found: dict[str, Fact] = {}
+    for row in connection.execute(_FACTS_AS_OF if as_of else _FACTS_NOW, (key_id, at_ms, at_ms)):
+        many = bool(row[15])
+        if found and not many:
+            break
+        if row[16] not in found:
+            key = FactKey(*row[17:20])
+            found[row[16]] = fact_of(edit_from(row, key, topics), key, key_id)
+        if not many:
+            break
+    return tuple(found.values())
+
+
+def history_rows(connection: Connection, key_id: int, namespace: str) -> list[Sequence[Any]]:
+    """Rows of `EDIT_COLUMNS` and the key's number (null for a retraction by id alone)."""
+    return connection.execute(_HISTORY, (key_id, namespace)).fetchall()  # type: ignore[no-any-return]
+
+
+def key_row(connection: Connection, key: FactKey) -> int | None:
+    row = connection.execute("SELECT id FROM keys WHERE key=?", (key.text,)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def key_of(connection: Connection, key_id: int) -> FactKey:
+    row = connection.execute("SELECT namespace, subject, relation FROM keys WHERE id=?", (key_id,)).fetchone()
+    if row is None:
+        raise NotFound(f"no key {key_id}")
+    return FactKey(*row)
+
+
+def offsets(connection: Connection, topics: Mapping[int, str]) -> dict[TopicPartition, int]:
+    rows = connection.execute("SELECT topic, partition, next FROM offsets")
+    return {TopicPartition(topics[topic], partition): next_ for topic, partition, next_ in rows}
+
+
+def positions_of(connection: Connection, edit_row: int, topics: Mapping[int, str]) -> tuple[Position, ...]:
+    rows = connection.execute(
+        "SELECT topic, partition, offset FROM positions WHERE edit=? ORDER BY ts, partition, offset",
+        (edit_row,),
+    )
+    return tuple(Position(topics[topic], partition, offset) for topic, partition, offset in rows)
+
+
+def vectors_of(connection: Connection, key_ids: Sequence[int], dimension: int) -> Vectors:
+    """Stored vectors [len(key_ids), dimension]; raises `NotFound`, and `Damaged` for a wrong checksum."""
+    sql = "SELECT v.vector, v.crc FROM keys k JOIN vectors v ON v.hash=k.view_hash WHERE k.id=?"
+    made = np.empty((len(key_ids), dimension), np.float32)
+    for place, key_id in enumerate(key_ids):
+        row = connection.execute(sql, (key_id,)).fetchone()
+        if row is None:
+            raise NotFound(f"no vector for key {key_id}")
+        made[place] = vector_from(row[0], row[1], dimension)
+    return made
+
+
+def vector_from(data: bytes, crc: int, dimension: int) -> Vectors:
+    """A stored vector [dimension]; raises `Damaged` when it is not what was stored."""
+    if len(data) != 4 * dimension or zlib.crc32(data) != crc:
+        raise Damaged("a stored vector does not match its checksum")
+    return np.frombuffer(data, np.float32)
+
+
+def present_keys(connection: Connection, after_sequence: int = -1) -> Iterator[tuple[int, str, str, bool]]:
+    """(key id, namespace, names as JSON pairs, has facts) of keys changed after a sequence."""
+    sql = "SELECT id, namespace, names, facts>0 FROM keys WHERE seq>? ORDER BY id"
+    for key_id, namespace, names, present in connection.execute(sql, (after_sequence,)):
+        yield key_id, namespace, names, bool(present)
+
+
+def names_from(text: str) -> tuple[str, ...]:
+    return tuple(name for _, name in json.loads(text))
+
+
+def state_hash(connection: Connection) -> str:
+    """SHA-256 sum over the standing facts of every key: no clock, position or order of arrival in it."""
+    total = 0
+    for text, chain in connection.execute("SELECT key, chain FROM keys WHERE facts>0"):
+        total += int.from_bytes(hashlib.sha256(text.encode() + b"\0" + chain).digest(), "big")
+    return f"{total % 2**256:064x}"

@@ -1,0 +1,109 @@
+"""Facts for a question: nearest keys united with keys whose names it mentions, resolved at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from lte_runtime.memory import reads
+from lte_runtime.memory.db import Connection
+from lte_runtime.memory.lexical import NameHit
+from lte_runtime.memory.projection import Projection
+from lte_runtime.types import Candidate, Candidates, Fact, Vectors
+
+LEXICAL_WEIGHT = 0.2
+"""How much a mentioned name counts beside the cosine when candidates are put in order; the gate decides."""
+NAMES_PER_CANDIDATE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """When facts shall hold: milliseconds, whether the past was asked for, and the topics' names."""
+
+    ms: int
+    as_of: bool
+    topics: Mapping[int, str]
+
+    def facts(self, connection: Connection, key_id: int) -> tuple[Fact, ...]:
+        return reads.facts_at(connection, key_id, self.ms, self.topics, as_of=self.as_of)
+
+
+def candidates(
+    projection: Projection,
+    connection: Connection,
+    at: At,
+    question: str,
+    vector: Vectors,
+    namespace: str,
+    k: int,
+) -> Candidates:
+    """Best first; at most `k` keys by vector and `k` by name."""
+    vector = vector.reshape(1, -1)
+    with projection.reading() as watermarks:
+        dense, facts, path = _nearest(projection, connection, at, vector, namespace, k)
+        hits = _named(projection, connection, question, vector, namespace, k, dense)
+    for key_id in hits:
+        facts.setdefault(key_id, at.facts(connection, key_id))
+    ambiguous = _ambiguous(hits, facts)
+    items = [
+        _candidate(fact, dense[key_id], hits.get(key_id), key_id in ambiguous)
+        for key_id, found in facts.items()
+        for fact in found
+    ]
+    items.sort(key=lambda item: (-(item.dense + LEXICAL_WEIGHT * item.lexical), item.fact.key_id))
+    return Candidates(tuple(items), watermarks, path)
+
+
+def _nearest(
+    projection: Projection, connection: Connection, at: At, vector: Vectors, namespace: str, k: int
+) -> tuple[dict[int, float], dict[int, tuple[Fact, ...]], str]:
+    """The nearest keys that have a fact at the time: the search widens while expired ones take places."""
+    wide = k
+    while True:
+        ids, scores, path = projection.search(namespace, vector, wide)
+        facts = {key_id: at.facts(connection, key_id) for key_id in ids}
+        valid = [key_id for key_id in ids if facts[key_id]][:k]
+        if len(valid) >= k or len(ids) < wide or wide >= 64 * k:
+            dense = dict(zip(ids, scores, strict=True))
+            return {i: dense[i] for i in valid}, {i: facts[i] for i in valid}, path
+        wide *= 4
+
+
+def _named(
+    projection: Projection,
+    connection: Connection,
+    question: str,
+    vector: Vectors,
+    namespace: str,
+    k: int,
+    dense: dict[int, float],
+) -> dict[int, NameHit]:
+    """The keys whose names are mentioned, those nearest by vector first; fills in their cosines."""
+    hits = {hit.key_id: hit for hit in projection.find_names(question, namespace, NAMES_PER_CANDIDATE * k)}
+    unknown = [key_id for key_id in hits if key_id not in dense]
+    if unknown:
+        stored = reads.vectors_of(connection, unknown, vector.shape[1])
+        dense.update(zip(unknown, map(float, stored @ vector[0]), strict=True))
+    best = sorted(hits, key=lambda key_id: -(dense[key_id] + LEXICAL_WEIGHT * hits[key_id].score))
+    return {key_id: hits[key_id] for key_id in best if key_id in dense}
+
+
+def _ambiguous(hits: Mapping[int, NameHit], facts: Mapping[int, Sequence[Fact]]) -> set[int]:
+    """Keys found by one name that several subjects bear."""
+    subjects: dict[str, set[str]] = {}
+    for key_id, hit in hits.items():
+        subjects.setdefault(hit.name.casefold(), set()).update(fact.key.subject for fact in facts[key_id])
+    return {key_id for key_id, hit in hits.items() if len(subjects[hit.name.casefold()]) > 1}
+
+
+def _candidate(fact: Fact, dense: float, hit: NameHit | None, ambiguous: bool) -> Candidate:
+    lexical, name = (hit.score, hit.name) if hit else (0.0, "")
+    return Candidate(fact, dense, lexical, name, ambiguous)
+
+
+def facts_of_subject(
+    projection: Projection, connection: Connection, at: At, name: str, namespace: str
+) -> tuple[Fact, ...]:
+    with projection.reading():
+        key_ids: Iterable[int] = projection.names.ids_of(name, namespace)
+    return tuple(fact for key_id in sorted(key_ids) for fact in at.facts(connection, key_id))

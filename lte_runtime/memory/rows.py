@@ -1,0 +1,124 @@
+"""Edits as rows of the store and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lte_runtime.errors import Damaged
+from lte_runtime.memory.events import WITHDRAW_ALL, content_hash
+from lte_runtime.types import Cardinality, Edit, Fact, FactKey, Op, Position
+
+Row = Sequence[Any]
+
+EDIT_COLUMNS = (
+    "e.id, e.edit_id, e.op, e.namespace, e.source, e.retracts, e.revision, e.valid_from, e.valid_until, "
+    "e.ts, e.topic, e.partition, e.offset, e.content_hash, e.body"
+)
+INSERT_EDIT = (
+    "INSERT INTO edits(key, edit_id, op, namespace, source, retracts, revision, valid_from, valid_until, ts, "
+    "topic, partition, offset, content_hash, body) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+)
+
+
+def edit_values(edit: Edit, key_id: int | None, topic: int) -> tuple[object, ...]:
+    """The values of `INSERT_EDIT`."""
+    body = (
+        edit.subject,
+        edit.relation,
+        edit.prompt,
+        edit.target,
+        edit.statement,
+        edit.subject_aliases,
+        edit.target_aliases,
+        edit.cardinality,
+        edit.publisher,
+        edit.confidence,
+        edit.flags,
+    )
+    return (
+        key_id,
+        edit.id,
+        edit.op.value,
+        edit.namespace,
+        edit.source_uri,
+        edit.retracts,
+        edit.revision,
+        edit.valid_from,
+        edit.valid_until,
+        edit.timestamp_ms,
+        topic,
+        edit.position.partition,
+        edit.position.offset,
+        edit.content_hash,
+        json.dumps(body, ensure_ascii=False, separators=(",", ":")),
+    )
+
+
+def edit_from(row: Row, key: FactKey | None, topics: Mapping[int, str]) -> Edit:
+    """The edit in a row of `EDIT_COLUMNS`; raises `Damaged` when its content does not match its hash."""
+    subject, relation, prompt, target, statement, aliases, target_aliases, many, publisher, sure, flags = (
+        _body(row[14])
+    )
+    edit = Edit(
+        id=row[1],
+        op=Op(row[2]),
+        namespace=row[3],
+        key=key,
+        position=Position(topics[row[10]], row[11], row[12]),
+        timestamp_ms=row[9],
+        content_hash=row[13],
+        subject=subject,
+        relation=relation,
+        prompt=prompt,
+        target=target,
+        statement=statement,
+        subject_aliases=tuple(aliases),
+        target_aliases=tuple(target_aliases),
+        revision=row[6],
+        valid_from=row[7],
+        valid_until=row[8],
+        cardinality=Cardinality(many),
+        source_uri=row[4],
+        publisher=publisher,
+        confidence=sure,
+        retracts=row[5],
+        flags=tuple(flags),
+    )
+    if content_hash(edit, WITHDRAW_ALL if WITHDRAW_ALL in edit.flags else edit.retracts) != edit.content_hash:
+        raise Damaged(f"the stored text of edit row {row[0]} does not match its hash")
+    return edit
+
+
+def _body(text: str) -> list[Any]:
+    try:
+        parts = json.loads(text)
+    except ValueError as error:
+        raise Damaged("the stored text of an edit is no JSON") from error
+    if not isinstance(parts, list) or len(parts) != 11:
+        raise Damaged("the stored text of an edit has another shape")
+    return parts
+
+
+def fact_of(edit: Edit, key: FactKey, key_id: int) -> Fact:
+    """An assertion as questions see it."""
+    return Fact(
+        edit_id=edit.id,
+        key=key,
+        key_id=key_id,
+        subject=edit.subject or edit.prompt,
+        relation=edit.relation,
+        prompt=edit.prompt,
+        target=edit.target or "",
+        statement=edit.statement,
+        subject_aliases=edit.subject_aliases,
+        target_aliases=edit.target_aliases,
+        position=edit.position,
+        valid_from=edit.valid_from,
+        valid_until=edit.valid_until,
+        cardinality=edit.cardinality,
+        source_uri=edit.source_uri,
+        publisher=edit.publisher,
+        flags=edit.flags,
+    )
