@@ -1,0 +1,60 @@
+"""`lte serve`: run the daemon in the foreground until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from daemon.cli.options import Bootstrap, ConfigFile, Topic
+from lte_runtime.errors import BadRequest
+
+app = typer.Typer()
+
+
+@app.command(help="Run the daemon until SIGTERM or Ctrl-C.")
+def serve(
+    config: ConfigFile = None,
+    state_dir: Annotated[Path | None, typer.Option(help="Directory of the edit memory.")] = None,
+    bootstrap: Bootstrap = None,
+    topic: Topic = None,
+    listen: Annotated[str | None, typer.Option(help="host:port beside the unix socket.")] = None,
+    metrics: Annotated[str | None, typer.Option(help="host:port of /metrics, or off.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Any other setting: section.field=value. Repeatable.")
+    ] = None,
+) -> None:
+    """Run the daemon.
+
+    Example: lte serve --bootstrap kafka-1:9092 --set memory.index_mode=hnsw
+    """
+    from daemon.config import load
+
+    flags = {
+        "state_dir": state_dir,
+        "kafka.bootstrap": bootstrap,
+        "kafka.topic": topic,
+        "rpc.listen": listen,
+        "metrics.listen": metrics,
+        "log.level": log_level,
+    }
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    loaded = load(config, given | dict(map(split_setting, set_ or [])))
+
+    from daemon import logs
+
+    logs.configure(loaded.settings.log.level, loaded.settings.log.format)
+
+    from daemon.wiring import serve as run
+
+    run(loaded.settings)
+
+
+def split_setting(text: str) -> tuple[str, str]:
+    """`section.field=value` in two; raises `BadRequest` for anything else."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise BadRequest(f"--set {text!r} is not section.field=value")
+    return name, value
