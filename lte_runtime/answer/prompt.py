@@ -1,0 +1,136 @@
+"""Prompts as token ids: the Learning-to-Edit form with facts, the plain question without.
+
+The form is that of Jiang et al., 2024 (arXiv 2402.11905). Facts and questions come from outside: they are
+tokenised apart from the frame around them, and never become special tokens, whatever they spell.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lte_runtime.errors import BadRequest
+
+INTRODUCTION = (
+    "Please acknowledge the updated information provided below and respond to the subsequent question."
+)
+UPDATED, QUESTION, ANSWER = "[Updated Information]:", "[Question]:", "[Answer]:"
+
+_OPEN, _CLOSE = "\ue0f0", "\ue0f1"
+_MARK = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
+_CONTENT = f"{_OPEN}0{_CLOSE}"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt's ids and how many of the given facts it holds (the first ones)."""
+
+    token_ids: tuple[int, ...]
+    used_facts: int
+
+
+def build(tokenizer: Any, question: str, facts: Sequence[str] = (), *, max_tokens: int) -> Prompt:
+    """The prompt of at most `max_tokens` ids; facts are best first and are dropped from the end.
+
+    `tokenizer` is one of transformers'; its chat template is used where it has one. Raises `BadRequest` for an
+    empty question and for one that does not fit.
+    """
+    if not question.strip():
+        raise BadRequest("the question is empty")
+    asked = one_line(question)
+    spans = [one_line(fact) for fact in facts]
+    for used in range(len(spans), -1, -1):
+        ids = _render(tokenizer, asked, spans[:used])
+        if len(ids) <= max_tokens:
+            return Prompt(tuple(ids), used)
+    raise BadRequest(f"the question does not fit in {max_tokens} tokens")
+
+
+def one_line(text: str) -> str:
+    """Without line breaks and runs of blanks, so that no text can imitate the frame's lines."""
+    return " ".join(text.split())
+
+
+def first_line(text: str) -> str:
+    """What an answer keeps of generated text: everything before the first line break, trimmed."""
+    return (text.strip().splitlines() or [""])[0].rstrip()
+
+
+def ends(tokenizer: Any) -> frozenset[int]:
+    """Ids that end an answer: the tokenizer's end token and what its chat template puts behind an answer."""
+    found = {tokenizer.eos_token_id} - {None}
+    if tokenizer.chat_template:
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _CONTENT}]
+        behind = tokenizer.apply_chat_template(turns, tokenize=False).partition(_CONTENT)[2].lstrip()
+        added = tokenizer.get_added_vocab()
+        found |= {number for text, number in added.items() if behind.startswith(text)}
+    return frozenset(found)
+
+
+def _render(tokenizer: Any, question: str, facts: Sequence[str]) -> list[int]:
+    """Ids of the frame with its spans filled in; span 0 is the question, span n the n-th fact."""
+    spans = [question, *facts]
+    pieces = _MARK.split(_frame(tokenizer, len(facts)))
+    ids = [] if tokenizer.chat_template else _leading(tokenizer)
+    blank = ""
+    for place, piece in enumerate(pieces):
+        if place % 2:
+            ids += untrusted(tokenizer, blank + spans[int(piece)])
+        else:
+            kept = piece.rstrip(" ") if place + 1 < len(pieces) else piece
+            blank = piece[len(kept) :]
+            ids += _encode(tokenizer, kept)
+    return ids
+
+
+def _frame(tokenizer: Any, facts: int) -> str:
+    """The text around the spans, each span as its marked number."""
+    content = _content(facts)
+    if not tokenizer.chat_template:
+        return f"{content}\n\n{ANSWER}\n" if facts else f"Question: {content}\nAnswer:"
+    turn = [{"role": "user", "content": content}]
+    rendered: str = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+    return rendered
+
+
+def _content(facts: int) -> str:
+    if not facts:
+        return _CONTENT
+    marks = [f"{_OPEN}{number}{_CLOSE}" for number in range(1, facts + 1)]
+    listed = marks if facts == 1 else [f"{number}. {mark}" for number, mark in enumerate(marks, 1)]
+    return "\n".join([f"{INTRODUCTION}\n\n{UPDATED}", *listed, f"\n{QUESTION}", _CONTENT])
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+    return ids
+
+
+def _leading(tokenizer: Any) -> list[int]:
+    """The begin-of-sequence id where the tokenizer puts one."""
+    ids: list[int] = tokenizer("")["input_ids"]
+    return ids[:1] if ids and ids[0] == tokenizer.bos_token_id else []
+
+
+def untrusted(tokenizer: Any, text: str) -> list[int]:
+    """Ids of `text` as plain text: what spells an added token is cut apart before it is encoded."""
+    added = tokenizer.get_added_vocab()
+    barred = (set(added.values()) | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id}
+    ways: list[Callable[[str], Sequence[str]]] = [lambda whole: _apart(whole, sorted(added)), list]
+    for cut in ways:
+        ids = [number for piece in cut(text) for number in _encode(tokenizer, piece)]
+        if barred.isdisjoint(ids):
+            return ids
+    return [number for number in ids if number not in barred]
+
+
+def _apart(text: str, added: Sequence[str]) -> list[str]:
+    """`text` in pieces none of which holds an added token."""
+    for token in added:
+        at = text.find(token)
+        if at >= 0 and len(token) > 1:
+            middle = at + 1
+            return _apart(text[:middle], added) + _apart(text[middle:], added)
+    return [text]
