@@ -1,0 +1,103 @@
+"""Text of names: folding, tokens with their places, and the joints that make a code one word."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from itertools import groupby
+
+
+def _classes() -> dict[str, str]:
+    """The characters of each Unicode category as the inside of a regular expression's class."""
+    codes: dict[str, list[int]] = {}
+    for code in range(0x21, 0x20000):
+        codes.setdefault(unicodedata.category(chr(code)), []).append(code)
+    return {category: _ranges(of) for category, of in codes.items() if category[0] in "MS"}
+
+
+def _ranges(codes: list[int]) -> str:
+    runs = (list(run) for _, run in groupby(enumerate(codes), lambda pair: pair[1] - pair[0]))
+    return "".join(f"\\U{run[0][1]:08x}-\\U{run[-1][1]:08x}" for run in runs)
+
+
+_CLASSES = _classes()
+# Marks belong to the word that they stand on (Hindi vowel signs, combining accents); \w leaves them out.
+_MARKS = _CLASSES["Mn"] + _CLASSES["Mc"] + _CLASSES["Me"]
+_SYMBOLS = "#" + _CLASSES["Sm"] + _CLASSES["Sc"] + _CLASSES["So"]
+# Scripts written without spaces: each sign is a token of its own.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_TOKEN = re.compile(rf"[{_UNSPACED}]|(?:[^\W_{_UNSPACED}][{_MARKS}]*)+|(?![<>|=~])[{_SYMBOLS}]")
+_ASCII_TOKEN = re.compile(r"[a-z0-9]+|[#$+^`]")
+_UNSEEN = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe00-\ufe0f\ufeff™®©]")
+_DIGITS = re.compile(r"\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of a folded text with its place in it."""
+
+    text: str
+    start: int
+    end: int
+
+
+def fold(text: str) -> str:
+    """NFKC, case folding, invisible characters out: two spellings of one name become one text."""
+    if text.isascii():
+        return text.lower()
+    composed = unicodedata.normalize("NFKC", _UNSEEN.sub("", text))
+    return unicodedata.normalize("NFKC", composed.casefold())
+
+
+def tokens(folded: str) -> list[Token]:
+    """Words, numbers, signs of unspaced scripts and symbols such as + # $; punctuation only parts them."""
+    return [Token(match.group(), match.start(), match.end()) for match in _pattern(folded).finditer(folded)]
+
+
+def _pattern(folded: str) -> re.Pattern[str]:
+    """The same tokens either way; the large classes cost ten times the time."""
+    return _ASCII_TOKEN if folded.isascii() else _TOKEN
+
+
+def folded_name(name: str) -> str:
+    """The tokens of a name joined by blanks; the folded text itself when it has none ("!!!")."""
+    folded = fold(name)
+    return " ".join(_pattern(folded).findall(folded)) or folded.strip()
+
+
+def plain(folded: str) -> str:
+    """The text without accents: what typing on a foreign keyboard leaves of it."""
+    if folded.isascii():
+        return folded
+    parts = unicodedata.normalize("NFKD", folded)
+    return "".join(char for char in parts if not unicodedata.combining(char))
+
+
+def digits(text: str) -> list[str]:
+    """The runs of digits of a text, in order: two names whose digits differ are two names."""
+    return _DIGITS.findall(text)
+
+
+def joined(folded: str, left: Token, right: Token) -> bool:
+    """Whether `left` and `right`, neighbours in `folded`, are parts of one written word.
+
+    "2.3" + "1" in v2.3.1, "4711" + "b" in 4711-B and "c" + "+" in C++ are; "boston" + "based" are two.
+    """
+    gap = folded[left.end : right.start]
+    if gap == "":
+        return _is_symbol(left.text) or _is_symbol(right.text)
+    if gap == ".":
+        return True
+    return gap in ("-", "/", "_", ":") and (_has_digit(left.text) or _has_digit(right.text))
+
+
+def _is_symbol(text: str) -> bool:
+    return not text[0].isalnum()
+
+
+def _has_digit(text: str) -> bool:
+    return any(char.isdigit() for char in text)
