@@ -12,14 +12,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lte_runtime.errors import BadRecord
-from lte_runtime.memory import reads, retrieve
+from lte_runtime.errors import BadRecord, Refused
+from lte_runtime.memory import inspect, quarantine, reads, retrieve, upkeep
 from lte_runtime.memory.db import Connection, faults, open_reader, transaction
+from lte_runtime.memory.erase import ERASED, erase_key, scrub
 from lte_runtime.memory.events import at_original_position
+from lte_runtime.memory.keys import normalise_key
 from lte_runtime.memory.keywork import view_hash, view_text
 from lte_runtime.memory.locks import DirectoryLock
+from lte_runtime.memory.policy import WhyNot
 from lte_runtime.memory.projection import Projection, reached
-from lte_runtime.memory.records import Applied, MemorySettings
+from lte_runtime.memory.records import (
+    Applied,
+    EditRecord,
+    EraseReceipt,
+    MemorySettings,
+    MemoryStatus,
+    QuarantineRow,
+    VerifyReport,
+)
 from lte_runtime.memory.restore import fill, open_store
 from lte_runtime.memory.store import KeyChange, Store
 from lte_runtime.memory.views import Encoded, encode_views
@@ -29,11 +40,15 @@ from lte_runtime.types import (
     Edit,
     Encoder,
     Fact,
+    FactKey,
     Op,
+    RawRecord,
     Rejected,
     TopicPartition,
     Vectors,
 )
+
+__all__ = ["EditMemory", "MemorySettings", "wall_ms"]
 
 STORE_FILE = "edits.db"
 
@@ -63,6 +78,8 @@ class EditMemory:
         self._readers: list[Connection] = []
         self._closed = False
         self._duplicates = self._conflicts = 0
+        with faults():
+            self._quarantine_bytes = quarantine.totals(store.connection)[1]
 
     @classmethod
     def open(
@@ -123,6 +140,7 @@ class EditMemory:
             self._projection.update(result.changes, vectors, batch.next_offsets)
             self._duplicates += result.duplicates
             self._conflicts += result.conflicts
+            self._quarantine_bytes += result.quarantine_bytes
             return Applied(
                 applied=tuple(result.applied),
                 duplicates=result.duplicates,
@@ -220,6 +238,138 @@ class EditMemory:
         """Keep a small value durably."""
         with self._writing, transaction(self._store.connection):
             self._store.meta_set(name, value)
+
+    # -- edits, one by one -------------------------------------------------------------------------
+
+    def get_edit(self, edit_id: str) -> EditRecord:
+        """An edit with its state and positions; raises `NotFound`."""
+        with faults():
+            return inspect.record(self._reader(), self._store.topics, edit_id, self.now())
+
+    def list_edits(
+        self,
+        *,
+        namespace: str | None = None,
+        subject: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> list[EditRecord]:
+        """Edits, the last applied first, from behind the edit `after` on."""
+        filters = inspect.Filters(
+            normalise_key(namespace) if namespace else None, normalise_key(subject) if subject else None
+        )
+        with faults():
+            return inspect.listed(self._reader(), self._store.topics, filters, limit, after, self.now())
+
+    def history(self, key: FactKey) -> list[EditRecord]:
+        """All edits of a key, the highest order first; raises `NotFound`."""
+        with faults():
+            return inspect.history(self._reader(), self._store.topics, key, self.now())
+
+    def why_not(self, edit_id: str, at_ms: int | None = None) -> WhyNot:
+        """Why questions do not see an edit, and which edit they see instead; raises `NotFound`."""
+        at = self.now() if at_ms is None else at_ms
+        with faults():
+            return inspect.reason(self._reader(), self._store.topics, edit_id, at)
+
+    # -- records that are no edits -----------------------------------------------------------------
+
+    def quarantined(self, limit: int = 100, after: int = 0) -> list[QuarantineRow]:
+        """Quarantined records in order of arrival, from behind the row `after` on."""
+        return self._quarantine_rows("id>? ORDER BY id LIMIT ?", (after, limit))
+
+    def quarantine_get(self, row_id: int) -> QuarantineRow:
+        """One quarantined record; raises `NotFound`."""
+        with faults():
+            return quarantine.one(self._reader(), self._store.topics, row_id)
+
+    def quarantine_pending_dlq(self, limit: int = 100) -> list[QuarantineRow]:
+        """Records that the dead-letter topic does not have yet, oldest first."""
+        return self._quarantine_rows("state=? ORDER BY id LIMIT ?", (quarantine.PENDING, limit))
+
+    def mark_dead_lettered(self, ids: Sequence[int]) -> None:
+        """Note that the dead-letter topic has acknowledged these rows."""
+        with self._writing, transaction(self._store.connection):
+            quarantine.set_state(self._store.connection, ids, quarantine.PENDING, quarantine.DEAD_LETTERED)
+
+    def requeue(self, ids: Sequence[int]) -> list[RawRecord]:
+        """The records of these rows as they came, for a replay. `apply` marks a row as replayed in the
+        transaction that makes an edit of it."""
+        rows = [self.quarantine_get(row_id) for row_id in ids]
+        erased = [row.id for row in rows if row.state == ERASED]
+        if erased:
+            raise Refused(f"the text of quarantined record {erased[0]} was erased")
+        return [row.record for row in rows]
+
+    def quarantine_bytes(self) -> int:
+        """Bytes that the quarantine keeps, for its quota."""
+        return self._quarantine_bytes
+
+    def _quarantine_rows(self, where: str, values: Sequence[object]) -> list[QuarantineRow]:
+        with faults():
+            return quarantine.rows(self._reader(), self._store.topics, where, values)
+
+    # -- upkeep ------------------------------------------------------------------------------------
+
+    def verify(self) -> VerifyReport:
+        """Fold everything again and compare store, vectors and index; events wait meanwhile."""
+        with self._writing, faults():
+            return upkeep.verify(self._store, self._projection)
+
+    def rebuild(self) -> None:
+        """Make the indexes anew from the stored vectors and exchange them; questions go on meanwhile."""
+        with self._writing, faults():
+            fresh = self._projection.empty_copy()
+            fill(fresh, self._store)
+            self._projection.take_over(fresh)
+
+    def maintain(self, now: int | None = None) -> None:
+        """Rebuild what has too many dead entries, beside the running index. Call it from its own thread."""
+        del now  # nothing here depends on the time yet
+        for index in list(self._projection.indexes.values()):
+            if index.needs_rebuild():
+                index.rebuild()
+
+    def recall_self_check(self, sample: int = 64, k: int = 3) -> float:
+        """Recall@k of the index against a scan, the worst namespace, on stored vectors."""
+        with faults():
+            return upkeep.recall(self._reader(), self._projection, sample, k)
+
+    def erase(self, key: FactKey) -> EraseReceipt:
+        """Take a fact's text and vectors out of store, log, snapshots and quarantine; see the receipt."""
+        with self._writing:
+            receipt, key_id = erase_key(self._store, key, self.now())
+            if key_id is not None:
+                self._projection.forget(key_id, key.namespace)
+            with faults():
+                self._quarantine_bytes = quarantine.totals(self._store.connection)[1]
+            scrub(self._store.connection)
+            return receipt
+
+    def status(self) -> MemoryStatus:
+        """Counters and sizes of the moment."""
+        indexes = dict(self._projection.indexes)
+        with faults():
+            db = self._reader()
+            edits, keys, facts = reads.counts(db)
+            rows, size, pending = quarantine.totals(db)
+        return MemoryStatus(
+            edits=edits,
+            keys=keys,
+            current_facts=facts,
+            vectors_live=sum(index.live for index in indexes.values()),
+            vectors_dead=sum(index.dead for index in indexes.values()),
+            index_path={namespace: index.path for namespace, index in indexes.items()},
+            quarantine_rows=rows,
+            quarantine_bytes=size,
+            quarantine_pending=pending,
+            state_bytes=upkeep.size_of(self.directory),
+            duplicates=self._duplicates,
+            conflicts=self._conflicts,
+            watermarks=self.watermarks(),
+            encoder=self.encoder.fingerprint,
+            snapshot=None,
+        )
 
 
 def _at_origin(rejected: Rejected) -> Rejected:

@@ -97,6 +97,25 @@ class Projection:
             if change.present:
                 self.names.add(change.key_id, change.namespace, change.names)
 
+    def empty_copy(self) -> Projection:
+        """A projection of nothing with the same settings, to be filled beside this one."""
+        return Projection(self.dimension, self._settings, {})
+
+    def take_over(self, fresh: Projection) -> None:
+        """Exchange the indexes for those of a freshly filled projection."""
+        with self._lock.write():
+            self.indexes, self.names = fresh.indexes, fresh.names
+
+    def forget(self, key_id: int, namespace: str) -> None:
+        """Take a key out and leave no dead copy of its vector in memory."""
+        index = self.indexes.get(namespace)
+        with self._lock.write():
+            self.names.remove(key_id)
+            if index:
+                index.remove([key_id])
+        if index:
+            index.rebuild()
+
     def wait_for(self, at_least: Watermarks, timeout_s: float) -> bool:
         """Block until the watermarks have reached the given next offsets; False when time is up."""
         deadline = time.monotonic() + timeout_s

@@ -17,9 +17,7 @@ PENDING, DEAD_LETTERED, REPLAYED = "pending", "dead_lettered", "replayed"
 
 _INSERT = (
     "INSERT INTO quarantine(topic, partition, offset, ts, size, code, message, sha256, received, state, "
-    "topic_name, headers, key, value) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?) "
-    "ON CONFLICT(topic, partition, offset) DO UPDATE SET code=excluded.code, message=excluded.message, "
-    "received=excluded.received, state=excluded.state WHERE quarantine.state='replayed'"
+    "topic_name, headers, key, value) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING"
 )
 _COLUMNS = (
     "id, topic, partition, offset, ts, code, message, sha256, received, state, topic_name, "
@@ -28,8 +26,8 @@ _COLUMNS = (
 
 
 def insert(connection: Connection, rejected: Rejected, topic: int, received_ms: int) -> int:
-    """Keep one record; returns its bytes, 0 when its position is kept already. A replay that fails again
-    becomes pending again."""
+    """Keep one record; returns the bytes that this adds: none for a replay that fails again, whose reason is
+    brought up to date."""
     record = rejected.record
     headers = json.dumps([[name, base64.b64encode(value or b"").decode()] for name, value in record.headers])
     size = len(headers) + len(record.key or b"") + len(record.value or b"")
@@ -53,7 +51,21 @@ def insert(connection: Connection, rejected: Rejected, topic: int, received_ms: 
             record.value,
         ),
     )
-    return size if connection.changes() else 0
+    if connection.changes():
+        return size
+    connection.execute(
+        "UPDATE quarantine SET code=?, message=? WHERE topic=? AND partition=? AND offset=?",
+        (rejected.code, rejected.message[:1000], topic, where.partition, where.offset),
+    )
+    return 0
+
+
+def mark_replayed(connection: Connection, topic: int, where: Position) -> None:
+    """The record at a position has become an edit after all."""
+    connection.execute(
+        "UPDATE quarantine SET state=? WHERE topic=? AND partition=? AND offset=?",
+        (REPLAYED, topic, where.partition, where.offset),
+    )
 
 
 def digest(record: RawRecord) -> str:
@@ -77,8 +89,10 @@ def one(connection: Connection, topics: Mapping[int, str], row_id: int) -> Quara
     return found[0]
 
 
-def set_state(connection: Connection, ids: Sequence[int], state: str) -> None:
-    connection.executemany("UPDATE quarantine SET state=? WHERE id=?", [(state, row_id) for row_id in ids])
+def set_state(connection: Connection, ids: Sequence[int], old: str, new: str) -> None:
+    """Move rows that are still in a state to the next one."""
+    values = [(new, row_id, old) for row_id in ids]
+    connection.executemany("UPDATE quarantine SET state=? WHERE id=? AND state=?", values)
 
 
 def totals(connection: Connection) -> tuple[int, int, int]:

@@ -107,6 +107,14 @@ def names_from(text: str) -> tuple[str, ...]:
     return tuple(name for _, name in json.loads(text))
 
 
+def counts(connection: Connection) -> tuple[int, int, int]:
+    """(edits, keys, keys that have a fact)."""
+    row = connection.execute(
+        "SELECT (SELECT count(*) FROM edits), count(*), coalesce(sum(facts>0), 0) FROM keys"
+    ).fetchone()
+    return int(row[0]), int(row[1]), int(row[2])
+
+
 def state_hash(connection: Connection) -> str:
     """SHA-256 sum over the standing facts of every key: no clock, position or order of arrival in it."""
     total = 0

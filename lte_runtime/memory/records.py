@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lte_runtime.types import Edit, FactKey, Position, RawRecord, TopicPartition
+from lte_runtime.types import Edit, Position, RawRecord, TopicPartition
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,14 @@ class Applied:
 @dataclass(frozen=True, slots=True)
 class EditRecord:
     """An edit with what became of it: current, superseded, conflict_lost, retracted, expired, scheduled, and
-    retraction for an edit that withdraws. `positions` are all deliveries of it."""
+    retraction for an edit that withdraws. `positions` are all deliveries of it, `collapsed` the other ids
+    that said the same at the same revision."""
 
     edit: Edit
     state: str
     positions: tuple[Position, ...]
     winner_id: str | None = None
+    collapsed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +115,6 @@ class MemoryStatus:
     state_bytes: int
     duplicates: int
     conflicts: int
-    recall: float | None
     watermarks: Mapping[TopicPartition, int]
     encoder: str
     snapshot: SnapshotInfo | None
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRow:
-    """A key with its row number in the store, which is also its label in the index."""
-
-    id: int
-    key: FactKey

@@ -13,7 +13,8 @@ from lte_runtime.types import Candidate, Candidates, Fact, Vectors
 
 LEXICAL_WEIGHT = 0.2
 """How much a mentioned name counts beside the cosine when candidates are put in order; the gate decides."""
-NAMES_PER_CANDIDATE = 8
+MOST_NAMED = 512
+"""Keys that are compared when many bear the mentioned name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,11 @@ def candidates(
     namespace: str,
     k: int,
 ) -> Candidates:
-    """Best first; at most `k` keys by vector and `k` by name."""
+    """Best first; at most `k` keys by vector and `2 k` by name."""
     vector = vector.reshape(1, -1)
     with projection.reading() as watermarks:
         dense, facts, path = _nearest(projection, connection, at, vector, namespace, k)
-        hits = _named(projection, connection, question, vector, namespace, k, dense)
+        hits = _named(projection, question, vector, namespace, k, dense)
     for key_id in hits:
         facts.setdefault(key_id, at.facts(connection, key_id))
     ambiguous = _ambiguous(hits, facts)
@@ -70,22 +71,19 @@ def _nearest(
 
 
 def _named(
-    projection: Projection,
-    connection: Connection,
-    question: str,
-    vector: Vectors,
-    namespace: str,
-    k: int,
-    dense: dict[int, float],
+    projection: Projection, question: str, vector: Vectors, namespace: str, k: int, dense: dict[int, float]
 ) -> dict[int, NameHit]:
-    """The keys whose names are mentioned, those nearest by vector first; fills in their cosines."""
-    hits = {hit.key_id: hit for hit in projection.find_names(question, namespace, NAMES_PER_CANDIDATE * k)}
+    """The keys whose names are mentioned, at most `2 k`, the nearest ones; adds their cosines."""
+    hits = {hit.key_id: hit for hit in projection.find_names(question, namespace, MOST_NAMED)}
     unknown = [key_id for key_id in hits if key_id not in dense]
     if unknown:
-        stored = reads.vectors_of(connection, unknown, vector.shape[1])
-        dense.update(zip(unknown, map(float, stored @ vector[0]), strict=True))
-    best = sorted(hits, key=lambda key_id: -(dense[key_id] + LEXICAL_WEIGHT * hits[key_id].score))
-    return {key_id: hits[key_id] for key_id in best if key_id in dense}
+        ids, rows = projection.indexes[namespace].vectors(unknown)
+        dense.update(zip(ids, map(float, rows @ vector[0]), strict=True))
+    best = sorted(
+        (key_id for key_id in hits if key_id in dense),
+        key=lambda key_id: (-(dense[key_id] + LEXICAL_WEIGHT * hits[key_id].score), key_id),
+    )
+    return {key_id: hits[key_id] for key_id in best[: 2 * k]}
 
 
 def _ambiguous(hits: Mapping[int, NameHit], facts: Mapping[int, Sequence[Fact]]) -> set[int]:

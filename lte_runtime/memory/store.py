@@ -15,6 +15,7 @@ import numpy as np
 
 from lte_runtime.memory import quarantine
 from lte_runtime.memory.db import Connection, faults, open_writer, transaction
+from lte_runtime.memory.events import ORIGINAL_POSITION
 from lte_runtime.memory.keywork import Heads, KeyWork, view_hash, view_text
 from lte_runtime.memory.policy import fold, moment_of, target_form
 from lte_runtime.memory.reads import history_rows
@@ -173,10 +174,16 @@ class _BatchWriter:
         return self._result
 
     def _write_edit(self, edit: Edit) -> None:
+        if self._take_edit(edit) and edit.raw and ORIGINAL_POSITION in dict(edit.raw.headers):
+            topic = self._store.topic_number(edit.position.topic_id)
+            quarantine.mark_replayed(self._db, topic, edit.position)
+
+    def _take_edit(self, edit: Edit) -> bool:
+        """Bring one edit in, or count it as a duplicate; False when its id has another content already."""
         topic = self._store.topic_number(edit.position.topic_id)
         if self._is_known(topic, edit.position):
             self._result.duplicates += 1
-            return
+            return True
         work = self._key_work(edit.key) if edit.key else None
         known = self._same_id(edit, work)
         if known is None:
@@ -185,6 +192,8 @@ class _BatchWriter:
             self._add_delivery(edit, work, topic, known)
         else:
             self._conflict(edit)
+            return False
+        return True
 
     def _is_known(self, topic: int, where: Position) -> bool:
         sql = "SELECT 1 FROM positions WHERE topic=? AND partition=? AND offset=?"
@@ -273,7 +282,7 @@ class _BatchWriter:
         position = position or rejected.record.position
         topic = self._store.topic_number(position.topic_id)
         size = quarantine.insert(self._db, rejected, topic, self._now)
-        self._result.rejected += size > 0
+        self._result.rejected += 1
         self._result.quarantine_bytes += size
 
     def _refold_named(self, edit: Edit) -> None:

@@ -1,0 +1,112 @@
+"""Checks of the store and its projection against each other, and their sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from lte_runtime.errors import Damaged
+from lte_runtime.memory import reads
+from lte_runtime.memory.db import Connection
+from lte_runtime.memory.keywork import chained
+from lte_runtime.memory.policy import fold, target_form
+from lte_runtime.memory.projection import Projection
+from lte_runtime.memory.records import VerifyReport
+from lte_runtime.memory.restore import blocks
+from lte_runtime.memory.rows import edit_from
+from lte_runtime.memory.store import Store
+from lte_runtime.types import FactKey
+
+MOST_PROBLEMS = 20
+_BLOCK = 1024
+
+
+def verify(store: Store, projection: Projection) -> VerifyReport:
+    """Fold every key again and compare facts, checksums, vectors and names; changes must wait meanwhile."""
+    db = store.connection
+    problems = [f"sqlite: {row[0]}" for row in db.execute("PRAGMA integrity_check(10)") if row[0] != "ok"]
+    keys = facts = 0
+    for key_id, *parts, count, chain in db.execute(
+        "SELECT id, namespace, subject, relation, facts, chain FROM keys"
+    ):
+        keys, facts = keys + 1, facts + count
+        problems += _key_problems(store, key_id, FactKey(*parts), count, chain)
+        if len(problems) >= MOST_PROBLEMS:
+            break
+    vectors, wrong = _vector_problems(db, projection)
+    return VerifyReport(keys, facts, vectors, tuple([*problems, *wrong][:MOST_PROBLEMS]))
+
+
+def _key_problems(store: Store, key_id: int, key: FactKey, count: int, chain: bytes) -> list[str]:
+    """What the history says against what the tables say."""
+    try:
+        rows = reads.history_rows(store.connection, key_id, key.namespace)
+        edits = [edit_from(row, None if row[15] is None else key, store.topics) for row in rows]
+    except Damaged as error:
+        return [f"key {key_id}: {error}"]
+    row_of = {id(edit): row[0] for edit, row in zip(edits, rows, strict=True)}
+    members = fold(edits).members
+    folded = b""
+    for member in members:
+        folded = chained(folded, member.edit)
+    wanted = [(rank, row_of[id(m.edit)], target_form(m.edit)) for rank, m in enumerate(members)]
+    found = store.connection.execute(
+        "SELECT rank, edit, target FROM facts WHERE key=? ORDER BY rank", (key_id,)
+    )
+    if len(members) != count or folded != chain or wanted != found.fetchall():
+        return [f"key {key_id}: facts differ from the fold of its {len(edits)} edits"]
+    return []
+
+
+def _vector_problems(db: Connection, projection: Projection) -> tuple[int, list[str]]:
+    problems: list[str] = []
+    total = 0
+    namespaces = {row[0] for row in db.execute("SELECT DISTINCT namespace FROM keys")}
+    for namespace in sorted(namespaces | set(projection.indexes)):
+        rows = db.execute("SELECT id FROM keys WHERE namespace=? AND facts>0 ORDER BY id", (namespace,))
+        wanted = [row[0] for row in rows]
+        total += len(wanted)
+        index = projection.indexes.get(namespace)
+        if sorted(index.ids() if index else []) != wanted:
+            problems.append(f"index of {namespace!r}: its keys are not those of the store")
+            continue
+        problems += _differing(db, projection, namespace, wanted)
+    return total, problems
+
+
+def _differing(db: Connection, projection: Projection, namespace: str, ids: list[int]) -> Iterator[str]:
+    for block in blocks(ids, _BLOCK):
+        try:
+            stored = reads.vectors_of(db, block, projection.dimension)
+        except Damaged as error:
+            yield f"vectors of {namespace!r}: {error}"
+            continue
+        found, indexed = projection.indexes[namespace].vectors(block)
+        order = np.argsort(found)
+        cosines = np.einsum("nd,nd->n", stored, indexed[order])
+        if found and float(cosines.min()) < 0.999:
+            yield f"index of {namespace!r}: a vector differs from the stored one"
+
+
+def recall(db: Connection, projection: Projection, sample: int, k: int) -> float:
+    """The worst recall@k over the namespaces, on stored vectors taken at even distances."""
+    worst = 1.0
+    for index in projection.indexes.values():
+        ids = sorted(index.ids())
+        chosen = ids[:: max(1, len(ids) // sample)][:sample]
+        if chosen:
+            worst = min(worst, index.recall(reads.vectors_of(db, chosen, projection.dimension), k))
+    return worst
+
+
+def size_of(directory: Path) -> int:
+    """Bytes of all files below a directory; files that vanish meanwhile do not count."""
+    total = 0
+    for path in directory.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except FileNotFoundError:
+            continue
+    return total
