@@ -19,7 +19,7 @@ import numpy as np
 
 from lte_runtime.errors import Damaged
 from lte_runtime.memory.exact_rows import ExactRows
-from lte_runtime.memory.rwlock import ReadWriteLock
+from lte_runtime.memory.locks import ReadWriteLock
 from lte_runtime.types import Vectors
 
 # Chosen by measurement (docs/decisions/001-vector-index.md): groups of near-copies need them this high.
