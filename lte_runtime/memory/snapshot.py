@@ -1,0 +1,183 @@
+"""Snapshots: folders of finished files that appear by rename, with a manifest of hashes written last.
+
+A snapshot is disposable: one that is torn or damaged is put aside and the next older one is taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lte_runtime.errors import Damaged
+
+_MANIFEST = "manifest.json"
+_NAME = re.compile(r"snapshot-(\d{12})")
+_DAMAGED_KEPT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A finished snapshot. `about` is what the writer said of it; `files` maps relative paths to SHA-256."""
+
+    path: Path
+    about: Mapping[str, Any]
+    files: Mapping[str, str]
+    size: int
+
+
+def write(
+    directory: Path, fill: Callable[[Path], None], about: Mapping[str, Any], *, keep: int = 2
+) -> Snapshot:
+    """Make a new snapshot of what `fill` writes into the folder it is given; older ones beyond `keep` go.
+
+    `about` must be JSON. Raises OSError when the disk refuses; nothing half-made is left then.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    _sweep(directory)
+    number = max((_number(path) for path in directory.iterdir()), default=0) + 1
+    beside = directory / f"tmp-{number:012d}"
+    beside.mkdir()
+    try:
+        fill(beside)
+        _finish(beside, dict(about))
+        final = directory / f"snapshot-{number:012d}"
+        beside.rename(final)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    _fsync(directory)
+    for old in _finished(directory)[keep:]:
+        shutil.rmtree(old)
+    return _verified(final)
+
+
+def read_verified(directory: Path) -> Snapshot | None:
+    """The newest snapshot whose bytes agree with its manifest, or None.
+
+    Damaged ones are renamed to `damaged-...`, of which three at most are kept.
+    """
+    if not directory.is_dir():
+        return None
+    _sweep(directory)
+    for path in _finished(directory):
+        try:
+            return _verified(path)
+        except Damaged:
+            put_aside(path)
+    return None
+
+
+def put_aside(path: Path) -> Path:
+    """Rename a snapshot that cannot be used, so that it is looked at by people only. Returns its new path."""
+    directory = path.parent
+    aside = directory / path.name.replace("snapshot-", "damaged-")
+    shutil.rmtree(aside, ignore_errors=True)
+    path.rename(aside)
+    for old in sorted(directory.glob("damaged-*"), reverse=True)[_DAMAGED_KEPT:]:
+        shutil.rmtree(old)
+    _fsync(directory)
+    return aside
+
+
+def remove_all(directory: Path) -> int:
+    """Delete every snapshot, finished, damaged or half-made; returns how many there were."""
+    if not directory.is_dir():
+        return 0
+    found = [path for path in directory.iterdir() if path.is_dir()]
+    for path in found:
+        shutil.rmtree(path)
+    _fsync(directory)
+    return len(found)
+
+
+def _number(path: Path) -> int:
+    digits = path.name.rpartition("-")[2]
+    return int(digits) if digits.isdigit() else 0
+
+
+def _finished(directory: Path) -> list[Path]:
+    """Newest first."""
+    return sorted((path for path in directory.iterdir() if _NAME.fullmatch(path.name)), reverse=True)
+
+
+def _sweep(directory: Path) -> None:
+    """Take away what a crash left half-made; only the owner of the state directory comes here."""
+    for path in directory.glob("tmp-*"):
+        shutil.rmtree(path)
+
+
+def _finish(folder: Path, about: dict[str, Any]) -> None:
+    """Make all files durable, then the manifest, then the folder."""
+    hashes = {}
+    for path in _files(folder):
+        _fsync(path)
+        hashes[path.relative_to(folder).as_posix()] = _sha256(path)
+    body = {"about": about, "files": hashes}
+    manifest = {"body": body, "sha256": hashlib.sha256(_canonical(body)).hexdigest()}
+    target = folder / _MANIFEST
+    target.write_bytes(_canonical(manifest))
+    _fsync(target)
+    for place in (*(path for path in folder.rglob("*") if path.is_dir()), folder):
+        _fsync(place)
+
+
+def _verified(folder: Path) -> Snapshot:
+    """The snapshot in `folder`; raises `Damaged` when a byte, a file or the manifest is not as written."""
+    body = _manifest_body(folder / _MANIFEST)
+    expected = body["files"]
+    present = {path.relative_to(folder).as_posix(): path for path in _files(folder) if path.name != _MANIFEST}
+    if set(present) != set(expected):
+        raise Damaged(f"{folder.name}: files {sorted(set(present) ^ set(expected))} are missing or too many")
+    for name, path in present.items():
+        if _sha256(path) != expected[name]:
+            raise Damaged(f"{folder.name}: {name} is not what was written")
+    return Snapshot(folder, body["about"], expected, sum(path.stat().st_size for path in present.values()))
+
+
+def _manifest_body(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_bytes())
+        body: dict[str, Any] = manifest["body"]
+        if hashlib.sha256(_canonical(body)).hexdigest() == manifest["sha256"]:
+            return body
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"{path.parent.name}: the manifest cannot be read: {error}") from error
+    raise Damaged(f"{path.parent.name}: the manifest is not what was written")
+
+
+def _files(folder: Path) -> list[Path]:
+    """Regular files below `folder`, sorted; anything else (a link, a socket) is damage."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise Damaged(f"{folder.name}: {path.name} is no plain file")
+        if path.is_file():
+            found.append(path)
+    return found
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise Damaged(f"{path.name} cannot be read: {error}") from error
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
