@@ -1,4 +1,4 @@
-"""One owner per state directory."""
+"""Two locks: one owner per state directory, and many readers or one writer in memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import fcntl
 import json
 import os
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -48,3 +51,43 @@ def _owner(raw: bytes) -> str:
         return f"pid {owner['pid']} on {owner['host']}, started {owner['started']}"
     except (ValueError, KeyError, TypeError):
         return "another process"
+
+
+class ReadWriteLock:
+    """Many readers or one writer. Not reentrant. A waiting writer holds back new readers, so that searches
+    cannot starve it."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._readers = 0
+        self._waiting = 0
+        self._writing = False
+
+    @contextmanager
+    def read(self) -> Iterator[None]:
+        with self._changed:
+            while self._writing or self._waiting:
+                self._changed.wait()
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._readers -= 1
+                if not self._readers:
+                    self._changed.notify_all()
+
+    @contextmanager
+    def write(self) -> Iterator[None]:
+        with self._changed:
+            self._waiting += 1
+            while self._writing or self._readers:
+                self._changed.wait()
+            self._waiting -= 1
+            self._writing = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._writing = False
+                self._changed.notify_all()

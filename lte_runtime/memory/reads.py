@@ -15,13 +15,22 @@ from lte_runtime.memory.db import Connection
 from lte_runtime.memory.rows import EDIT_COLUMNS, edit_from, fact_of
 from lte_runtime.types import Fact, FactKey, Position, TopicPartition, Vectors
 
-_FACTS = (
-    f"SELECT {EDIT_COLUMNS}, f.many, f.target, k.namespace, k.subject, k.relation "
-    "FROM facts f JOIN edits e ON e.id=f.edit JOIN keys k ON k.id=f.key WHERE f.key=? "
-    "AND (f.valid_until IS NULL OR f.valid_until>?) AND {start} ORDER BY f.rank DESC"
-)
-_FACTS_NOW = _FACTS.format(start="(f.valid_from IS NULL OR f.valid_from<=?)")
-_FACTS_AS_OF = _FACTS.format(start="f.since<=?")
+_VALID = "({0}.valid_until IS NULL OR {0}.valid_until>?2) AND {start}"
+_NOW, _AS_OF = "({0}.valid_from IS NULL OR {0}.valid_from<=?2)", "{0}.since<=?2"
+
+
+def _facts_sql(start: str) -> str:
+    """The newest valid fact of each key, and all valid ones where sets are involved."""
+    outer, inner = (_VALID.format(name, start=start.format(name)) for name in "fg")
+    return (
+        f"SELECT {EDIT_COLUMNS}, f.many, f.target, k.namespace, k.subject, k.relation, f.key "
+        "FROM json_each(?1) j CROSS JOIN facts f ON f.key=j.value CROSS JOIN edits e ON e.id=f.edit "
+        f"CROSS JOIN keys k ON k.id=f.key WHERE {outer} AND (f.many OR f.rank="
+        f"(SELECT max(g.rank) FROM facts g WHERE g.key=f.key AND {inner})) ORDER BY j.key, f.rank DESC"
+    )
+
+
+_FACTS_NOW, _FACTS_AS_OF = _facts_sql(_NOW), _facts_sql(_AS_OF)
 
 _HISTORY = (
     f"SELECT {EDIT_COLUMNS}, e.key FROM edits e WHERE e.key=?1 UNION ALL "
@@ -31,20 +40,21 @@ _HISTORY = (
 
 
 def facts_at(
-    connection: Connection, key_id: int, at_ms: int, topics: Mapping[int, str], *, as_of: bool
-) -> tuple[Fact, ...]:
-    """The facts of a key that hold at a time, newest first: one, or the members of a set."""
-    found: dict[str, Fact] = {}
-    for row in connection.execute(_FACTS_AS_OF if as_of else _FACTS_NOW, (key_id, at_ms, at_ms)):
-        many = bool(row[15])
-        if found and not many:
-            break
-        if row[16] not in found:
-            key = FactKey(*row[17:20])
-            found[row[16]] = fact_of(edit_from(row, key, topics), key, key_id)
-        if not many:
-            break
-    return tuple(found.values())
+    connection: Connection, key_ids: Sequence[int], at_ms: int, topics: Mapping[int, str], *, as_of: bool
+) -> dict[int, tuple[Fact, ...]]:
+    """The facts of keys that hold at a time, newest first: for each key one, or the members of a set."""
+    found: dict[int, dict[str, Fact]] = {key_id: {} for key_id in key_ids}
+    closed: set[int] = set()
+    sql = _FACTS_AS_OF if as_of else _FACTS_NOW
+    for row in connection.execute(sql, (json.dumps(list(key_ids)), at_ms)):
+        many, target, key_id = bool(row[15]), row[16], row[20]
+        members = found[key_id]
+        if key_id in closed or target in members or (members and not many):
+            closed.update(() if many else (key_id,))
+            continue
+        members[target] = fact_of(edit_from(row, FactKey(*row[17:20]), topics), key_id)
+        closed.update(() if many else (key_id,))
+    return {key_id: tuple(members.values()) for key_id, members in found.items()}
 
 
 def history_rows(connection: Connection, key_id: int, namespace: str) -> list[Sequence[Any]]:

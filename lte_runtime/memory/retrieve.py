@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lte_runtime.memory import reads
@@ -25,8 +25,8 @@ class At:
     as_of: bool
     topics: Mapping[int, str]
 
-    def facts(self, connection: Connection, key_id: int) -> tuple[Fact, ...]:
-        return reads.facts_at(connection, key_id, self.ms, self.topics, as_of=self.as_of)
+    def facts(self, connection: Connection, key_ids: Sequence[int]) -> dict[int, tuple[Fact, ...]]:
+        return reads.facts_at(connection, key_ids, self.ms, self.topics, as_of=self.as_of)
 
 
 def candidates(
@@ -43,8 +43,7 @@ def candidates(
     with projection.reading() as watermarks:
         dense, facts, path = _nearest(projection, connection, at, vector, namespace, k)
         hits = _named(projection, question, vector, namespace, k, dense)
-    for key_id in hits:
-        facts.setdefault(key_id, at.facts(connection, key_id))
+    facts |= at.facts(connection, [key_id for key_id in hits if key_id not in facts])
     ambiguous = _ambiguous(hits, facts)
     items = [
         _candidate(fact, dense[key_id], hits.get(key_id), key_id in ambiguous)
@@ -62,7 +61,7 @@ def _nearest(
     wide = k
     while True:
         ids, scores, path = projection.search(namespace, vector, wide)
-        facts = {key_id: at.facts(connection, key_id) for key_id in ids}
+        facts = at.facts(connection, ids)
         valid = [key_id for key_id in ids if facts[key_id]][:k]
         if len(valid) >= k or len(ids) < wide or wide >= 64 * k:
             dense = dict(zip(ids, scores, strict=True))
@@ -103,5 +102,5 @@ def facts_of_subject(
     projection: Projection, connection: Connection, at: At, name: str, namespace: str
 ) -> tuple[Fact, ...]:
     with projection.reading():
-        key_ids: Iterable[int] = projection.names.ids_of(name, namespace)
-    return tuple(fact for key_id in sorted(key_ids) for fact in at.facts(connection, key_id))
+        key_ids = projection.names.ids_of(name, namespace)
+    return tuple(fact for facts in at.facts(connection, key_ids).values() for fact in facts)

@@ -20,6 +20,8 @@ INSERT_EDIT = (
     "INSERT INTO edits(key, edit_id, op, namespace, source, retracts, revision, valid_from, valid_until, ts, "
     "topic, partition, offset, content_hash, body) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
+_OPS = {op.value: op for op in Op}
+_CARDINALITIES = {cardinality.value: cardinality for cardinality in Cardinality}
 
 
 def edit_values(edit: Edit, key_id: int | None, topic: int) -> tuple[object, ...]:
@@ -63,7 +65,7 @@ def edit_from(row: Row, key: FactKey | None, topics: Mapping[int, str]) -> Edit:
     )
     edit = Edit(
         id=row[1],
-        op=Op(row[2]),
+        op=_OPS[row[2]],
         namespace=row[3],
         key=key,
         position=Position(topics[row[10]], row[11], row[12]),
@@ -79,7 +81,7 @@ def edit_from(row: Row, key: FactKey | None, topics: Mapping[int, str]) -> Edit:
         revision=row[6],
         valid_from=row[7],
         valid_until=row[8],
-        cardinality=Cardinality(many),
+        cardinality=_CARDINALITIES[many],
         source_uri=row[4],
         publisher=publisher,
         confidence=sure,
@@ -101,8 +103,11 @@ def _body(text: str) -> list[Any]:
     return parts
 
 
-def fact_of(edit: Edit, key: FactKey, key_id: int) -> Fact:
-    """An assertion as questions see it."""
+def fact_of(edit: Edit, key_id: int) -> Fact:
+    """An assertion with a key as questions see it."""
+    key = edit.key
+    if key is None:
+        raise ValueError("an edit without a key is no fact")
     return Fact(
         edit_id=edit.id,
         key=key,
