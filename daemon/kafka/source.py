@@ -154,8 +154,7 @@ class KafkaSource:
         consumer = self._connected()
         try:
             fetched = consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
-            self._confirm(fetched)
-            return Polled(self._records(fetched), self._positions())
+            return self._delivered(fetched)
         except (OffsetOutOfRangeError, NoOffsetForPartitionError) as error:
             raise PositionLost(f"{self.topic}: {error}") from error
         except LogTruncationError as error:
@@ -240,19 +239,22 @@ class KafkaSource:
         except KafkaError as error:
             raise Retry(f"{self.topic}: no metadata: {error}") from error
 
-    def _confirm(self, fetched: Mapping[Any, Sequence[Any]]) -> None:
-        """Make sure that `fetched` is of the assigned topic id; else give it back and say so."""
-        if not fetched:
-            return
+    def _delivered(self, fetched: Mapping[Any, Sequence[Any]]) -> Polled:
+        """What was fetched, once it is sure to be of the assigned topic id; else it is given back."""
         try:
-            self._refresh(self._consumer._cluster.leader_for_partition(next(iter(fetched))))
-            topology = self.topology()
-            if topology is None or topology.topic_id != self._topic_id:
-                raise PositionLost(f"topic {self.topic} is not {self._topic_id} any more")
-        except Retry:
+            if fetched:
+                self._confirm(self._consumer._cluster.leader_for_partition(next(iter(fetched))))
+            return Polled(self._records(fetched), self._positions())
+        except (Retry, KafkaError):
             for partition, records in fetched.items():
                 self._consumer.seek(partition, records[0].offset)
             raise
+
+    def _confirm(self, node: int | None) -> None:
+        self._refresh(node)
+        topology = self.topology()
+        if topology is None or topology.topic_id != self._topic_id:
+            raise PositionLost(f"topic {self.topic} is not {self._topic_id} any more")
 
     def _records(self, fetched: Mapping[Any, Sequence[Any]]) -> tuple[RawRecord, ...]:
         return tuple(self._record(record) for records in fetched.values() for record in records)

@@ -1,0 +1,307 @@
+"""From records to the edit memory: one thread, one readable step, nothing skipped silently.
+
+Order of an event's way: SQLite commit, index and watermark (all in `memory.apply`), then Kafka's own offset,
+which only lag tools read. Reading starts at the memory's offsets, never at the group's.
+
+Replay of quarantined records is local: `replay` takes their bytes from the quarantine, marks them with their
+original position in a header, and sends them through the same decoding and the same `apply` as fresh records.
+Nothing is written to Kafka, so every replica decides for itself, and order stays that of the original.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from daemon.ingest_guard import UNKNOWN, PublisherGuard, publisher_of
+from daemon.ingest_reader import Reader
+from daemon.ingest_values import BatchReport, IngestSettings, IngestStatus, Memory, ReplayReport
+from daemon.kafka.history import Gap, Offsets, Polled
+from daemon.kafka.source import Source
+from daemon.lifecycle import Lifecycle
+from lte_runtime.errors import BadRecord, Refused, Retry
+from lte_runtime.memory import events
+from lte_runtime.memory.events import EventLimits
+from lte_runtime.memory.records import Applied
+from lte_runtime.types import Batch, Edit, RawRecord, Rejected
+
+__all__ = ["BatchReport", "Ingest", "IngestSettings", "IngestStatus", "ReplayReport"]
+
+log = logging.getLogger(__name__)
+QUARANTINE_LIMIT = "quarantine_limit"
+# Positions that move without records (transaction markers) are stored this seldom.
+QUIET_STORE_S = 1.0
+T = TypeVar("T")
+
+
+def wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Ingest:
+    """Owns the source. `run` is the body of one thread; the other public methods may be called from any.
+
+    `run` ends by `stop`, or raises what `memory.apply` raised when going on could lose data (`Fatal`, or a
+    fault of the program): the process must end then, and start again.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        source: Source,
+        lifecycle: Lifecycle,
+        settings: IngestSettings | None = None,
+        *,
+        decode: Callable[[RawRecord, EventLimits], Edit] = events.decode,
+        monotonic: Callable[[], float] = time.monotonic,
+        now_ms: Callable[[], int] = wall_ms,
+        on_batch: Callable[[BatchReport], None] | None = None,
+        on_rejected: Callable[[], None] | None = None,
+    ) -> None:
+        self._memory = memory
+        self._source = source
+        self._lifecycle = lifecycle
+        self._settings = settings or IngestSettings()
+        self._decode = decode
+        self._monotonic = monotonic
+        self._now_ms = now_ms
+        self._on_batch = on_batch
+        self._on_rejected = on_rejected
+        self._stop = threading.Event()
+        self._reader = Reader(memory, source, lifecycle, self._settings, self._stop, monotonic)
+        self._guard = PublisherGuard(self._settings.guard)
+        self._suspects: tuple[str, ...] = ()
+        self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
+        self._pending: tuple[Batch, Polled] | None = None
+        self._pending_pause = 0.0
+        self._stored_at = 0.0
+        self._started = monotonic()
+        self._counts = IngestStatus()
+        lifecycle.watch(source.last_answer)
+        self._check_quarantine()
+
+    # -- for other threads ---------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Have `run` end after its step; returns at once."""
+        self._stop.set()
+
+    def accept_gap(self, timeout_s: float = 30.0) -> Gap:
+        """Go on after the missing history, durably. Raises `Refused` when there is no gap."""
+        return self._ask(lambda: self._reader.accept_gap(self._now_ms()), timeout_s)
+
+    def resume(self, timeout_s: float = 30.0) -> None:
+        """End a suspension; raises `Refused` without one. A full quarantine is given one more quota."""
+        self._ask(self._resume, timeout_s)
+
+    def replay(self, ids: Sequence[int], timeout_s: float = 60.0) -> ReplayReport:
+        """Decode and apply quarantined records again, at their original positions."""
+        return self._ask(lambda: self._replay(ids), timeout_s)
+
+    def status(self) -> IngestStatus:
+        return replace(self._counts, partitions=self._reader.partitions(), gap=self._reader.gap)
+
+    # -- the thread ----------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Ingest until `stop`; closes the source at the end."""
+        try:
+            while not self._stop.is_set():
+                self.step()
+        finally:
+            self._stop.set()
+            self._dismiss()
+            self._source.close()
+
+    def step(self) -> None:
+        """One turn of the loop; waits about `poll_s` at most, unless a broker hangs."""
+        self._obey()
+        try:
+            self._take(self._reader.read(hold=self._held))
+        except Refused as error:
+            self._suspend(str(error))
+        self._look_around()
+
+    @property
+    def _suspended(self) -> bool:
+        return bool(self._lifecycle.conditions.suspended)
+
+    @property
+    def _held(self) -> bool:
+        """Whether nothing may be read now; polling goes on with everything paused."""
+        return self._suspended or self._pending is not None
+
+    def _take(self, polled: Polled | None) -> None:
+        if polled is None or self._reader.gap is not None:
+            self._pending = None  # what was not applied is read again
+        elif self._pending is not None:
+            self._apply(*self._pending)
+        elif not self._suspended and (polled.records or self._has_moved(polled.next_offsets)):
+            self._pending_pause = 0.0
+            self._apply(self._decoded(polled.records, polled.next_offsets), polled)
+
+    def _has_moved(self, offsets: Offsets) -> bool:
+        """Over records that no reader sees, and long enough ago to be worth a transaction."""
+        moved = any(self._reader.next.get(each) != at for each, at in offsets.items())
+        return moved and self._monotonic() - self._stored_at > QUIET_STORE_S
+
+    def _decoded(self, records: Sequence[RawRecord], offsets: Offsets) -> Batch:
+        edits: list[Edit] = []
+        rejected: list[Rejected] = []
+        for record in records:
+            try:
+                edits.append(self._decode(record, self._settings.limits))
+            except BadRecord as error:
+                rejected.append(Rejected(record, error.code, str(error)))
+        return Batch(tuple(edits), tuple(rejected), dict(offsets))
+
+    def _apply(self, batch: Batch, polled: Polled) -> None:
+        """Apply a batch; when that must wait, keep it and go on polling with everything paused."""
+        begun = self._monotonic()
+        try:
+            applied = self._memory.apply(batch)
+        except Retry as error:
+            self._hold(batch, polled, error)
+            return
+        self._stored_at = self._monotonic()
+        self._pending = None
+        self._lifecycle.clear_degraded("storage")
+        self._reader.applied(batch.next_offsets)
+        if polled.records:
+            self._report(batch, polled.records, applied, self._stored_at - begun)
+
+    def _hold(self, batch: Batch, polled: Polled, error: Retry) -> None:
+        self._pending = batch, polled
+        self._pending_pause = min(max(self._pending_pause * 2, 0.05), 2.0)
+        self._lifecycle.set_degraded("storage", f"cannot store edits: {error}")
+        self._stop.wait(self._pending_pause)
+
+    def _report(self, batch: Batch, records: Sequence[RawRecord], applied: Applied, seconds: float) -> None:
+        self._count(batch, records)
+        if batch.rejected or applied.rejected:
+            self._tell_rejected()
+            self._check_quarantine()
+        if self._on_batch is not None:
+            now_ms = self._now_ms()
+            rejected = Counter(each.code for each in batch.rejected)
+            freshness = tuple(float(now_ms - record.timestamp_ms) for record in records)
+            self._on_batch(BatchReport(len(records), applied, rejected, seconds, freshness))
+
+    def _count(self, batch: Batch, records: Sequence[RawRecord]) -> None:
+        now = self._monotonic()
+        for edit in batch.edits:
+            self._guard.note(edit.publisher or UNKNOWN, now, good=1)
+        for bad in batch.rejected:
+            self._guard.note(publisher_of(bad.record), now, bad=1)
+        self._counts = replace(
+            self._counts,
+            last_event_ms=max(record.timestamp_ms for record in records),
+            records=self._counts.records + len(records),
+            rejected=self._counts.rejected + len(batch.rejected),
+        )
+
+    def _tell_rejected(self) -> None:
+        if self._on_rejected is not None:
+            self._on_rejected()
+
+    # -- suspension ----------------------------------------------------------------------------------------
+
+    def _suspend(self, reason: str) -> None:
+        if not self._suspended:
+            log.error("ingest suspended: %s", reason)
+        self._lifecycle.set_suspended(reason)
+
+    def _check_quarantine(self) -> None:
+        used, limit = self._memory.quarantine_bytes(), self._quarantine_limit()
+        if used >= limit:
+            self._suspend(f"quarantine_full: {used} bytes of {limit}")
+
+    def _quarantine_limit(self) -> int:
+        allowed = self._memory.meta_get(QUARANTINE_LIMIT)
+        return max(self._settings.quarantine_max_bytes, int(allowed or 0))
+
+    def _resume(self) -> None:
+        if not self._suspended:
+            raise Refused("ingest is not suspended")
+        used = self._memory.quarantine_bytes()
+        if used >= self._quarantine_limit():
+            more = used + self._settings.quarantine_max_bytes
+            self._memory.meta_set(QUARANTINE_LIMIT, str(more))
+        self._lifecycle.clear_suspended()
+
+    # -- looking around ------------------------------------------------------------------------------------
+
+    def _look_around(self) -> None:
+        if self._reader.caught_up() and not self._held and not self._lifecycle.conditions.caught_up:
+            log.info("caught up")
+            self._lifecycle.set_caught_up()
+        self._serve_what_there_is()
+        self._watch_publishers()
+        self._lifecycle.tick()
+
+    def _serve_what_there_is(self) -> None:
+        """An earlier state is better than none while nothing can be read."""
+        waited = self._monotonic() - self._started > self._settings.serve_stale_after_s
+        if self._lifecycle.conditions.servable or not waited:
+            return
+        reading = self._reader.connected and not self._suspended and not self._lifecycle.stale
+        if not reading and self._memory.next_offsets():
+            self._lifecycle.set_servable("nothing can be read yet: serving the state as it was")
+
+    def _watch_publishers(self) -> None:
+        suspects = self._guard.suspects(self._monotonic())
+        if suspects == self._suspects:
+            return
+        new, self._suspects = set(suspects) - set(self._suspects), suspects
+        self._counts = replace(
+            self._counts, alerts=self._counts.alerts + len(new), bad_publishers=self._guard.bad_counts()
+        )
+        if suspects:
+            self._lifecycle.set_degraded("publisher", f"many bad records from: {', '.join(suspects)}")
+        else:
+            self._lifecycle.clear_degraded("publisher")
+
+    # -- commands ------------------------------------------------------------------------------------------
+
+    def _ask(self, command: Callable[[], T], timeout_s: float) -> T:
+        """Have the ingest thread do it between two steps, so that nothing else moves meanwhile."""
+        if self._stop.is_set():
+            raise Refused("ingest has ended")
+        done: Future[T] = Future()
+        self._commands.put((command, done))
+        return done.result(timeout_s)
+
+    def _obey(self) -> None:
+        while not self._commands.empty():
+            command, done = self._commands.get()
+            try:
+                done.set_result(command())
+            except Exception as error:  # noqa: BLE001 - it is the caller's, and the caller gets it
+                done.set_exception(error)
+
+    def _dismiss(self) -> None:
+        while not self._commands.empty():
+            self._commands.get()[1].set_exception(Refused("ingest has ended"))
+
+    def _replay(self, ids: Sequence[int]) -> ReplayReport:
+        records = [_marked(record) for record in self._memory.requeue(ids)]
+        batch = self._decoded(records, {})
+        applied = self._memory.apply(batch)
+        if batch.rejected or applied.rejected:
+            self._tell_rejected()
+        return ReplayReport(len(records), applied.applied, applied.rejected)
+
+
+def _marked(record: RawRecord) -> RawRecord:
+    """The record with its position in a header, unless it came with an original position already."""
+    header = events.original_position_header(record.position, record.timestamp_ms)
+    if any(name == header[0] for name, _ in record.headers):
+        return record
+    return replace(record, headers=(*record.headers, header))

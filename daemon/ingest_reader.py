@@ -1,0 +1,316 @@
+"""The reading half of ingest: stays connected, knows every position, and stops where history is missing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from daemon.ingest_values import IngestSettings, Memory, PartitionStatus
+from daemon.kafka.history import (
+    Gap,
+    GapKind,
+    Offsets,
+    Polled,
+    PositionLost,
+    TopicMissing,
+    Topology,
+    Unreadable,
+    locate,
+)
+from daemon.kafka.source import Source
+from daemon.lifecycle import Lifecycle
+from lte_runtime.errors import Refused, Retry
+from lte_runtime.types import Batch, RawRecord, TopicPartition
+
+log = logging.getLogger(__name__)
+OPEN_GAP = "open_gap"
+ACCEPTED_GAP = "accepted_gap"
+
+
+class Reader:
+    """Used by the ingest thread alone, but for `partitions` and `gap`.
+
+    `next` is the position up to which everything was applied; only `applied` moves it.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        source: Source,
+        lifecycle: Lifecycle,
+        settings: IngestSettings,
+        stop: threading.Event,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._memory = memory
+        self._source = source
+        self._lifecycle = lifecycle
+        self._settings = settings
+        self._stop = stop
+        self._monotonic = monotonic
+        self.connected = False
+        self.gap: Gap | None = None
+        self.next: dict[TopicPartition, int] = dict(memory.next_offsets())
+        self._ends: Offsets = {}
+        self._targets: Offsets = {}
+        self._truncated: Offsets = {}
+        self._paused = False
+        self._interrupted = False
+        self._connect_at = 0.0
+        self._connect_pause = settings.reconnect_s
+        self._refresh_at = 0.0
+        self._seen_at = 0.0
+
+    def read(self, hold: bool) -> Polled | None:
+        """What has arrived; with `hold`, nothing, while polling goes on.
+
+        None: reading was interrupted, and whatever was not `applied` will come again. Raises `Refused` when
+        the topic must not or cannot be read.
+        """
+        try:
+            if not self.connected:
+                self._connect()
+            if not self.connected:
+                return None
+            self._rewind()
+            if not hold:
+                self._compare_topology()
+            self._pause(hold or self.gap is not None)
+            self._refresh_ends()
+            return self._gather()
+        except PositionLost as error:
+            self._lose_position(error)
+        except TopicMissing as error:
+            self._lose_topic(str(error))
+        except Unreadable:
+            self.drop()  # the client cannot go on after a record that it could not parse
+            raise
+        except Retry as error:
+            self._wait_for_brokers(error)
+        return None
+
+    def applied(self, offsets: Offsets) -> None:
+        """Records up to `offsets` are durable."""
+        self.next.update(offsets)
+        self._source.commit(offsets)
+
+    def drop(self) -> None:
+        """Connect anew at the next `read`."""
+        self.connected, self._connect_at = False, 0.0
+        self._lifecycle.set_connected(False)
+
+    def caught_up(self) -> bool:
+        """Whether the end offsets that were read at start have been reached."""
+        if not self.connected or self.gap is not None or not self._targets:
+            return False
+        return all(self.next.get(each, 0) >= end for each, end in self._targets.items())
+
+    def accept_gap(self, at_ms: int) -> Gap:
+        """Store where reading goes on, and go on. Raises `Refused` without a gap, `Retry` without brokers."""
+        if self.gap is None:
+            raise Refused("there is no gap to accept")
+        self._locate()
+        gap = self.gap
+        self._memory.apply(Batch((), (), dict(gap.resume_at)))
+        self._memory.meta_set(ACCEPTED_GAP, json.dumps({**_as_json(gap), "accepted_ms": at_ms}))
+        self._memory.meta_set(OPEN_GAP, "")
+        log.warning("gap accepted: %s", gap.message)
+        self.gap, self._truncated, self.next = None, {}, {}
+        self._lifecycle.clear_gap()
+        self._locate()
+        return gap
+
+    def partitions(self) -> dict[TopicPartition, PartitionStatus]:
+        ends = self._ends
+        return {
+            each: PartitionStatus(at, max(ends.get(each, 0), at), max(0, ends.get(each, 0) - at))
+            for each, at in dict(self.next).items()
+        }
+
+    # -- finding the place ---------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        if self._monotonic() < self._connect_at:
+            self._stop.wait(min(self._settings.poll_s, self._settings.reconnect_s))
+            return
+        self._connect_pause = min(self._connect_pause * 2, self._settings.reconnect_max_s)
+        self._connect_at = self._monotonic() + self._connect_pause
+        self._source.connect()
+        self._locate()
+        self._connect_pause = self._settings.reconnect_s
+
+    def _locate(self) -> None:
+        """Decide where reading starts, or find that history is missing there."""
+        topology = self._source.topology()
+        if topology is None:
+            raise TopicMissing(f"topic {self._source.topic} does not exist")
+        beginning, self._ends = self._source.beginning_offsets(), self._source.end_offsets()
+        limit = {each: min(at, self._truncated.get(each, at)) for each, at in self._ends.items()}
+        start = locate(self._known(topology.topic_id), topology, beginning, limit)
+        found = start if isinstance(start, Gap) else self._open_gap(topology)
+        if found is not None:
+            self._enter_gap(found)
+        elif not isinstance(start, Gap):
+            self._start_at(start)
+        self._seen_at = self._monotonic()
+        self._lifecycle.clear_degraded("topic")
+
+    def _known(self, topic_id: str) -> Offsets:
+        """Durable offsets, moved on to where this process has read over records that no reader sees."""
+        known = dict(self._memory.next_offsets())
+        known.update(self._accepted_back(known))
+        if any(each.topic_id == topic_id for each in known):
+            known.update({each: max(at, known.get(each, 0)) for each, at in self.next.items()})
+        return known
+
+    def _accepted_back(self, known: Offsets) -> Offsets:
+        """Positions that an operator let go back to a truncated log's end; durable offsets never decrease."""
+        gap = _from_json(self._memory.meta_get(ACCEPTED_GAP))
+        if gap is None or gap.kind is not GapKind.BEYOND_END:
+            return {}
+        return {each: at for each, at in gap.resume_at.items() if known.get(each) == gap.known.get(each)}
+
+    def _open_gap(self, topology: Topology) -> Gap | None:
+        """A gap that was found earlier stays one, even when the log has grown over it since."""
+        gap = self.gap or _from_json(self._memory.meta_get(OPEN_GAP))
+        if gap is None or set(gap.resume_at) - set(topology.topic_partitions()):
+            return None
+        return gap
+
+    def _enter_gap(self, gap: Gap) -> None:
+        if self.gap is None:
+            log.error("history is missing: %s", gap.message)
+        if self.gap != gap:
+            self._memory.meta_set(OPEN_GAP, json.dumps(_as_json(gap)))
+        self.gap = gap
+        self._lifecycle.set_gap(f"gap: {gap.message}", servable=bool(self._memory.next_offsets()))
+        self._assign(gap.resume_at)
+
+    def _start_at(self, start: Offsets) -> None:
+        self._assign(start)
+        self.next = dict(start)
+        if not self._lifecycle.conditions.caught_up:
+            self._targets = self._ends
+            self._lifecycle.set_catching_up()
+
+    def _assign(self, positions: Offsets) -> None:
+        self._source.assign(positions)
+        self._source.pause()
+        self.connected, self._paused = True, True
+        self._lifecycle.set_connected(True)
+
+    # -- staying there -------------------------------------------------------------------------------------
+
+    def _rewind(self) -> None:
+        """After an interruption, do not trust the client's positions: go back to what was applied."""
+        if self._interrupted and self.gap is None:
+            self._assign(self.next)
+        self._interrupted = False
+
+    def _pause(self, wanted: bool) -> None:
+        if wanted != self._paused:
+            (self._source.pause if wanted else self._source.resume)()
+            self._paused = wanted
+
+    def _compare_topology(self) -> None:
+        """New partitions and another topic id are seen in what the client hears anyway."""
+        if self.gap is not None:
+            return
+        topology = self._source.topology()
+        if topology is None:
+            self._note_missing()
+            return
+        self._seen_at = self._monotonic()
+        if set(topology.topic_partitions()) - set(self.next):
+            log.info("topic %s has other partitions now: %s", topology.topic, topology.partitions)
+            self._locate()
+        self._lifecycle.clear_degraded("topic")
+
+    def _note_missing(self) -> None:
+        # A broker that has just started may not know its topics for a moment.
+        if self._monotonic() - self._seen_at > self._settings.refresh_s:
+            self._lifecycle.set_degraded("topic", f"topic {self._source.topic} is missing")
+
+    def _refresh_ends(self) -> None:
+        if self._monotonic() < self._refresh_at or self._lifecycle.stale or self.gap is not None:
+            return
+        self._refresh_at = self._monotonic() + self._settings.refresh_s
+        if self._source.topology() is not None:
+            self._ends = self._source.end_offsets()
+
+    def _gather(self) -> Polled:
+        """What has arrived; under load more of it, until a cap is reached."""
+        settings = self._settings
+        polled = self._source.poll(settings.poll_s, settings.max_records)
+        deadline = self._monotonic() + settings.max_gather_s
+        # A single record is what an idle topic brings: it must not wait for company.
+        while 1 < len(polled.records) < settings.max_records and size_of(polled.records) < settings.max_bytes:
+            more = self._poll_more(settings.max_records - len(polled.records))
+            if more is None or not more.records:
+                break
+            polled = Polled(polled.records + more.records, more.next_offsets)
+            if self._monotonic() >= deadline:
+                break
+        return polled
+
+    def _poll_more(self, count: int) -> Polled | None:
+        """Records that are here already. A fault must not lose what was gathered: the next poll meets it."""
+        try:
+            return self._source.poll(0.0, count)
+        except (Retry, Refused) as error:
+            log.debug("%s", error)
+            return None
+
+    # -- losing it -----------------------------------------------------------------------------------------
+
+    def _lose_position(self, error: PositionLost) -> None:
+        log.warning("position lost: %s", error)
+        self._truncated = {**self._truncated, **error.truncated}
+        self.drop()
+
+    def _lose_topic(self, reason: str) -> None:
+        self.connected = False
+        self._lifecycle.set_connected(False)
+        self._lifecycle.set_degraded("topic", reason)
+
+    def _wait_for_brokers(self, error: Retry) -> None:
+        log.debug("brokers: %s", error)
+        self._interrupted = True
+        heard = self._source.last_answer()
+        silent = heard is None or self._monotonic() - heard > self._settings.renew_after_s
+        if self.connected and silent:
+            # A client without an answer for this long is not trusted to find back by itself.
+            self.drop()
+        self._stop.wait(0.05)
+
+
+def size_of(records: Sequence[RawRecord]) -> int:
+    """Bytes of keys and values."""
+    return sum(len(record.key or b"") + len(record.value or b"") for record in records)
+
+
+def _as_json(gap: Gap) -> dict[str, object]:
+    return {
+        "kind": gap.kind,
+        "message": gap.message,
+        "known": _offsets_json(gap.known),
+        "resume_at": _offsets_json(gap.resume_at),
+    }
+
+
+def _offsets_json(offsets: Offsets) -> list[list[object]]:
+    return [[each.topic_id, each.partition, at] for each, at in sorted(offsets.items())]
+
+
+def _from_json(text: str | None) -> Gap | None:
+    if not text:
+        return None
+    stored = json.loads(text)
+    known, resume_at = (
+        {TopicPartition(topic_id, partition): at for topic_id, partition, at in stored[name]}
+        for name in ("known", "resume_at")
+    )
+    return Gap(GapKind(stored["kind"]), known, resume_at, stored["message"])

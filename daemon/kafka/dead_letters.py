@@ -1,0 +1,208 @@
+"""Quarantined records to the dead-letter topic, with the headers that Kafka Connect's users know."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from kafka.errors import KafkaError
+
+from daemon.kafka.connection import Security
+from daemon.kafka.producing import open_producer
+from lte_runtime.errors import Retry
+from lte_runtime.memory.events import original_position_header
+from lte_runtime.memory.records import QuarantineRow
+
+log = logging.getLogger(__name__)
+PREFIX = "__connect.errors."
+CONNECTOR = "lte-daemon"
+Headers = list[tuple[str, bytes]]
+
+
+class Quarantine(Protocol):
+    """What dead letters need of `EditMemory`."""
+
+    def quarantine_pending_dlq(self, limit: int) -> Sequence[QuarantineRow]: ...
+    def mark_dead_lettered(self, ids: Sequence[int]) -> None: ...
+
+
+@dataclass(frozen=True)
+class DeadLetterSettings:
+    """Times in seconds. `enabled` is False for a replica that does not own the shared topics."""
+
+    bootstrap: str
+    topic: str = "lte.edits.dlq"
+    security: Security = field(default_factory=dict)
+    enabled: bool = True
+    batch: int = 100
+    idle_s: float = 5.0
+    retry_s: float = 0.5
+    retry_max_s: float = 30.0
+    send_timeout_s: float = 10.0
+
+
+@dataclass(frozen=True)
+class DeadLetterStatus:
+    """Records sent since the start; `failure` is the last fault, empty while all is well."""
+
+    sent: int = 0
+    failures: int = 0
+    failure: str = ""
+
+
+class DeadLetters:
+    """Own thread (`run`), own producer. Ingest is never held up: rows stay pending until the topic has them.
+
+    Delivery is at least once: a crash between the send and the mark sends again; the position in the headers
+    tells such twins. A record that the topic refuses (too large) is tried again, ever more seldom, and others
+    go past it.
+    """
+
+    def __init__(
+        self,
+        memory: Quarantine,
+        settings: DeadLetterSettings,
+        *,
+        open_client: Callable[[DeadLetterSettings], Any] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._memory = memory
+        self._settings = settings
+        self._open = open_client or _open
+        self._monotonic = monotonic
+        self._producer: Any = None
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._pause = settings.retry_s
+        self._refused: dict[int, tuple[float, float]] = {}  # row id -> (not before, next pause)
+        self._status = DeadLetterStatus()
+
+    def wake(self) -> None:
+        """There may be something to send; returns at once, for any thread."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._wake.set()
+
+    def status(self) -> DeadLetterStatus:
+        return self._status
+
+    def run(self) -> None:
+        """Send what is pending until `stop`; waits for `wake` or `idle_s` when there is nothing."""
+        while self._settings.enabled and not self._stop.is_set():
+            self._wait(self.step())
+        self._drop_producer()
+
+    def step(self) -> float:
+        """Send one batch; returns how long to wait before the next (0: there may be more)."""
+        rows = self._due_rows()
+        if not rows:
+            return self._settings.idle_s
+        try:
+            sent = self._send(rows)
+        except (Retry, KafkaError) as error:
+            return self._fail(error)
+        self._pause = self._settings.retry_s
+        if sent:
+            self._memory.mark_dead_lettered(sent)
+        self._status = replace(self._status, sent=self._status.sent + len(sent))
+        if len(sent) == len(rows):
+            self._status = replace(self._status, failure="")
+        return 0.0
+
+    def _due_rows(self) -> list[QuarantineRow]:
+        limit = self._settings.batch + len(self._refused)
+        now = self._monotonic()
+        rows = self._memory.quarantine_pending_dlq(limit)
+        return [row for row in rows if self._refused.get(row.id, (0.0, 0.0))[0] <= now]
+
+    def _send(self, rows: Sequence[QuarantineRow]) -> list[int]:
+        """Ids of the rows that the topic has now. Raises when the topic takes nothing at all."""
+        self._producer = self._producer or self._open(self._settings)
+        # The first one alone: an absent topic costs one wait, not one for each row.
+        first = self._deliver(rows[:1])
+        return first + self._deliver(rows[1:])
+
+    def _deliver(self, rows: Sequence[QuarantineRow]) -> list[int]:
+        waiting = [(row, self._attempt(row, lambda row=row: self._produce(row))) for row in rows]
+        return [row.id for row, future in waiting if future is not None and self._taken(row, future)]
+
+    def _produce(self, row: QuarantineRow) -> Any:
+        record = row.record
+        return self._producer.send(
+            self._settings.topic,
+            value=record.value,
+            key=record.key,
+            headers=dead_letter_headers(row),
+            timestamp_ms=record.timestamp_ms if record.timestamp_ms > 0 else None,
+        )
+
+    def _taken(self, row: QuarantineRow, future: Any) -> bool:
+        answer = self._attempt(row, lambda: future.get(timeout=self._settings.send_timeout_s))
+        if answer is not None:
+            self._refused.pop(row.id, None)
+        return answer is not None
+
+    def _attempt(self, row: QuarantineRow, act: Callable[[], Any]) -> Any:
+        """What `act` returns; None when this record alone is refused. Passing faults go up."""
+        try:
+            return act()
+        except KafkaError as error:
+            if getattr(error, "retriable", False):
+                raise
+            self._refuse(row, error)
+            return None
+
+    def _refuse(self, row: QuarantineRow, error: KafkaError) -> None:
+        _, pause = self._refused.get(row.id, (0.0, self._settings.retry_s))
+        self._refused[row.id] = (self._monotonic() + pause, min(pause * 2, self._settings.retry_max_s))
+        self._note_failure(f"record {row.id} refused: {error}")
+
+    def _fail(self, error: Exception) -> float:
+        self._note_failure(str(error))
+        self._drop_producer()  # an idempotent producer does not outlive a failed send
+        pause, self._pause = self._pause, min(self._pause * 2, self._settings.retry_max_s)
+        return pause
+
+    def _note_failure(self, message: str) -> None:
+        if message != self._status.failure:
+            log.warning("dead letters to %s: %s", self._settings.topic, message)
+        self._status = replace(self._status, failures=self._status.failures + 1, failure=message)
+
+    def _wait(self, seconds: float) -> None:
+        if seconds > 0:
+            failing = bool(self._status.failure)
+            (self._stop if failing else self._wake).wait(seconds)
+        self._wake.clear()
+
+    def _drop_producer(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.close(timeout=1)
+
+
+def dead_letter_headers(row: QuarantineRow) -> Headers:
+    """The record's own headers, untouched, then Connect's, then the position that a replay keeps."""
+    record, where = row.record, row.record.position
+    errors: Mapping[str, str] = {
+        "topic": record.topic,
+        "partition": str(where.partition),
+        "offset": str(where.offset),
+        "connector.name": CONNECTOR,
+        "task.id": "0",
+        "stage": "VALUE_CONVERTER",
+        "class.name": "lte_runtime.memory.events",
+        "exception.class.name": row.code,
+        "exception.message": row.message,
+    }
+    added = [(PREFIX + name, value.encode()) for name, value in errors.items()]
+    return [*record.headers, *added, original_position_header(where, record.timestamp_ms)]
+
+
+def _open(settings: DeadLetterSettings) -> Any:
+    return open_producer(settings.bootstrap, settings.security, timeout_s=settings.send_timeout_s)

@@ -1,0 +1,30 @@
+"""The producer that dead letters and `lte publish` share: idempotent, acknowledged by all replicas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kafka import KafkaProducer
+
+from daemon.kafka.connection import Security, client_options, open_client
+
+MAX_REQUEST_BYTES = 16 << 20
+
+
+def open_producer(bootstrap: str, security: Security, *, timeout_s: float) -> Any:
+    """A connected producer that gives up on a record after `timeout_s`; raises `Retry` without brokers."""
+    timeout_ms = int(timeout_s * 1000)
+    options = {
+        **client_options(bootstrap, security, bootstrap_timeout_s=min(timeout_s, 5.0)),
+        "acks": "all",
+        "enable_idempotence": True,
+        "max_block_ms": timeout_ms,
+        "request_timeout_ms": timeout_ms,
+        "delivery_timeout_ms": timeout_ms,
+        "max_request_size": MAX_REQUEST_BYTES,
+        "metrics_enabled": False,
+    }
+    producer = open_client(KafkaProducer, options)
+    # A mistyped or deleted topic must not come into being with a cluster's default retention.
+    producer._manager.cluster.config["allow_auto_create_topics"] = False
+    return producer
