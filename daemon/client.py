@@ -1,0 +1,393 @@
+"""A thin client of the daemon: plain values in, plain JSON-able values out, errors of the project's own tree.
+
+Importing this module is cheap; gRPC and the messages are imported with the first call.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lte_runtime import errors
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import grpc
+
+Json = dict[str, Any]
+Position = Mapping[str, Any]
+"""{"topic_id", "partition", "offset"}"""
+
+_DEFAULT_TIMEOUT_S = 30.0
+
+
+class Client:
+    """Calls the daemon at `address` (unix:PATH, a path, or host:port), admin calls at `admin_address`.
+
+    With `tls_ca` the connection is checked against these PEM roots; `token_file` brings the bearer token.
+    Every call raises `Retry` (not reachable, not ready), `BadRequest`, `NotFound`, `Refused`, `Overloaded`,
+    `DeadlineExceeded`, `Cancelled` or `LteError`. Times are ISO 8601 texts or milliseconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        address: str | Path | None,
+        *,
+        admin_address: str | Path | None = None,
+        tls_ca: str | Path | None = None,
+        token_file: str | Path | None = None,
+        timeout_s: float = _DEFAULT_TIMEOUT_S,
+    ) -> None:
+        self._address = target(address)
+        self._admin_address = target(admin_address)
+        self._tls_ca = tls_ca
+        self._token = Path(token_file).read_text("utf-8").split("\n")[0].strip() if token_file else None
+        self._timeout_s = timeout_s
+        self._channels: dict[str, grpc.Channel] = {}
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for channel in self._channels.values():
+            channel.close()
+        self._channels = {}
+
+    # -- questions -------------------------------------------------------------------------------------
+
+    def answer(
+        self,
+        question: str,
+        *,
+        namespace: str = "default",
+        max_new_tokens: int | None = None,
+        at_least: Iterable[Position] = (),
+        as_of: str | int | None = None,
+        scope: str = "auto",
+        timeout_s: float | None = None,
+    ) -> Json:
+        """The answer with its evidence. `at_least`: positions that must be visible first."""
+        wishes = _wishes(question, namespace, at_least, as_of, scope)
+        return self._call("answer", "Answer", timeout_s=timeout_s, max_new_tokens=max_new_tokens, **wishes)
+
+    def answer_stream(
+        self,
+        question: str,
+        *,
+        namespace: str = "default",
+        max_new_tokens: int | None = None,
+        at_least: Iterable[Position] = (),
+        as_of: str | int | None = None,
+        scope: str = "auto",
+        timeout_s: float | None = None,
+    ) -> Iterator[str | Json]:
+        """Pieces of the text as they are made, then the whole answer."""
+        wishes = _wishes(question, namespace, at_least, as_of, scope)
+        request = _message("answer", "AnswerStreamRequest", max_new_tokens=max_new_tokens, **wishes)
+        stub = self._stub("answer")
+        with _translated():
+            for part in stub.AnswerStream(request, **self._options(timeout_s)):
+                yield part.text if part.WhichOneof("part") == "text" else as_json(part.answer)
+
+    def retrieve(
+        self,
+        question: str,
+        *,
+        namespace: str = "default",
+        at_least: Iterable[Position] = (),
+        as_of: str | int | None = None,
+        scope: str = "auto",
+        timeout_s: float | None = None,
+    ) -> Json:
+        """Facts and the gate's decision, without generation."""
+        wishes = _wishes(question, namespace, at_least, as_of, scope)
+        return self._call("answer", "Retrieve", timeout_s=timeout_s, **wishes)
+
+    # -- edits -----------------------------------------------------------------------------------------
+
+    def get_edit(self, edit_id: str) -> Json:
+        return _part(self._call("edit", "GetEdit", edit_id=edit_id), "edit")
+
+    def list_edits(
+        self,
+        *,
+        namespace: str | None = None,
+        subject: str | None = None,
+        page_size: int = 0,
+        page_token: str = "",
+    ) -> Json:
+        """{"edits", "next_page_token"}, the last applied first."""
+        page = {"page_size": page_size, "page_token": page_token}
+        return self._call("edit", "ListEdits", namespace=namespace, subject=subject, **page)
+
+    def history(self, subject: str, relation: str = "", *, namespace: str = "default") -> list[Json]:
+        """All edits of a key; without a relation the subject is a prompt."""
+        found: list[Json] = self._call("edit", "GetHistory", key=_key(subject, relation, namespace))["edits"]
+        return found
+
+    def why_not(self, edit_id: str, *, as_of: str | int | None = None) -> Json:
+        return self._call("edit", "WhyNot", edit_id=edit_id, as_of=_time(as_of))
+
+    def publish(self, events: Iterable[Mapping[str, Any]]) -> list[Json]:
+        """Events as the topic's JSON objects; returns their positions."""
+        found: list[Json] = self._call("edit", "Publish", events=[_event(event) for event in events])[
+            "positions"
+        ]
+        return found
+
+    # -- administration --------------------------------------------------------------------------------
+
+    def status(self) -> Json:
+        return self._call("admin", "GetStatus")
+
+    def verify_index(self, *, timeout_s: float = 600.0) -> Json:
+        return self._call("admin", "VerifyIndex", timeout_s=timeout_s)
+
+    def rebuild_index(self, *, timeout_s: float = 600.0) -> Json:
+        return self._call("admin", "RebuildIndex", timeout_s=timeout_s)
+
+    def take_snapshot(self, *, timeout_s: float = 600.0) -> Json:
+        return _part(self._call("admin", "TakeSnapshot", timeout_s=timeout_s), "snapshot")
+
+    def accept_gap(self) -> Json:
+        return self._call("admin", "AcceptGap")
+
+    def resume_ingest(self) -> Json:
+        return self._call("admin", "ResumeIngest")
+
+    def dead_letters(self, *, page_size: int = 0, page_token: str = "") -> Json:
+        """{"dead_letters", "next_page_token"}, oldest first, without the records' bytes."""
+        return self._call("admin", "ListDeadLetters", page_size=page_size, page_token=page_token)
+
+    def dead_letter(self, number: int) -> Json:
+        """One record with its bytes: `record_value` as text where it is UTF-8, else `record_value_base64`."""
+        return _part(self._call("admin", "GetDeadLetter", id=number), "dead_letter")
+
+    def replay_dead_letters(self, numbers: Iterable[int]) -> Json:
+        return self._call("admin", "ReplayDeadLetters", ids=list(numbers))
+
+    def erase(
+        self, subject: str, relation: str = "", *, namespace: str = "default", timeout_s: float = 600.0
+    ) -> Json:
+        """Removes a fact for good; returns the receipt."""
+        key = _key(subject, relation, namespace)
+        return self._call("admin", "EraseFact", timeout_s=timeout_s, key=key)
+
+    # -- health ----------------------------------------------------------------------------------------
+
+    def health(self, service: str = "", timeout_s: float = 5.0) -> str:
+        """SERVING, NOT_SERVING or SERVICE_UNKNOWN."""
+        from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+        stub = health_pb2_grpc.HealthStub(self._channel(self._address))
+        request = health_pb2.HealthCheckRequest(service=service)
+        with _translated():
+            state = stub.Check(request, timeout=timeout_s).status
+        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(state))
+
+    def is_serving(self, timeout_s: float = 5.0) -> bool:
+        """Whether questions are answered now; False too when nobody is there."""
+        try:
+            return self.health(timeout_s=timeout_s) == "SERVING"
+        except (errors.Retry, errors.DeadlineExceeded):
+            return False
+
+    # -- the wire --------------------------------------------------------------------------------------
+
+    def _call(self, service: str, method: str, *, timeout_s: float | None = None, **fields: Any) -> Json:
+        request = _message(service, f"{method}Request", **fields)
+        call = getattr(self._stub(service), method)
+        with _translated():
+            return as_json(call(request, **self._options(timeout_s)))
+
+    def _options(self, timeout_s: float | None) -> dict[str, Any]:
+        metadata = [("authorization", f"Bearer {self._token}")] if self._token else None
+        return {"timeout": timeout_s or self._timeout_s, "metadata": metadata}
+
+    def _stub(self, service: str) -> Any:
+        grpc_module = _module(f"{service}_service_pb2_grpc")
+        address = self._admin_address if service == "admin" else self._address
+        stub = getattr(grpc_module, f"{service.capitalize()}ServiceStub")
+        return stub(self._channel(address))
+
+    def _channel(self, address: str | None) -> grpc.Channel:
+        import grpc
+
+        if address is None:
+            raise errors.BadRequest("no address of the daemon is known for this call")
+        if address not in self._channels:
+            options = [("grpc.enable_http_proxy", 0)]
+            if self._tls_ca and not address.startswith("unix:"):
+                roots = grpc.ssl_channel_credentials(Path(self._tls_ca).read_bytes())
+                self._channels[address] = grpc.secure_channel(address, roots, options)
+            else:
+                self._channels[address] = grpc.insecure_channel(address, options)
+        return self._channels[address]
+
+
+def target(address: str | Path | None) -> str | None:
+    """A gRPC target: `unix:PATH` for a path, host:port as it is."""
+    text = str(address) if address else ""
+    if not text or text.startswith("unix:"):
+        return text or None
+    host, colon, port = text.rpartition(":")
+    if colon and host and port.isdigit() and "/" not in text:
+        return text
+    return f"unix:{Path(text).absolute()}"
+
+
+def as_json(message: Any) -> Json:
+    """A message as plain values: numbers stay numbers, enums become `edited`, times ISO 8601.
+
+    Fields without presence are always there; an absent optional field is None.
+    """
+    return {field.name: _field(message, field) for field in message.DESCRIPTOR.fields}
+
+
+def _field(message: Any, field: Any) -> Any:
+    value = getattr(message, field.name)
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return dict(value)
+    if field.is_repeated:
+        return [_value(field, each) for each in value]
+    if field.has_presence and not message.HasField(field.name):
+        return None
+    return _value(field, value)
+
+
+def _value(field: Any, value: Any) -> Any:
+    if field.message_type is not None:
+        if field.message_type.full_name == "google.protobuf.Timestamp":
+            return _iso(value.seconds * 1000 + value.nanos // 1_000_000)
+        return as_json(value)
+    if field.enum_type is not None:
+        prefix = f"{_snake(field.enum_type.name)}_"
+        return field.enum_type.values_by_number[value].name.removeprefix(prefix).lower()
+    if isinstance(value, bytes):
+        return _text(value)
+    return value
+
+
+def _text(value: bytes) -> Any:
+    """Bytes as text where they are UTF-8, else {"base64": ...}."""
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value).decode("ascii")}
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{c}" if c.isupper() and i else c for i, c in enumerate(name)).upper()
+
+
+def _iso(milliseconds: int) -> str:
+    at = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _part(answer: Json, name: str) -> Json:
+    found: Json = answer[name] or {}
+    return found
+
+
+def _module(name: str) -> ModuleType:
+    from importlib import import_module
+
+    return import_module(f"daemon.rpc.gen.lte.v1.{name}")
+
+
+def _message(service: str, name: str, **fields: Any) -> Any:
+    """A request; fields that are None stay absent."""
+    given = {field: value for field, value in fields.items() if value is not None}
+    try:
+        return getattr(_module(f"{service}_service_pb2"), name)(**given)
+    except (TypeError, ValueError) as error:
+        raise errors.BadRequest(str(error)) from error
+
+
+def _wishes(
+    question: str, namespace: str, at_least: Iterable[Position], as_of: str | int | None, scope: str
+) -> Json:
+    return {
+        "question": question,
+        "namespace": namespace,
+        "at_least": [dict(position) for position in at_least],
+        "as_of": _time(as_of),
+        "scope": _enum("SCOPE_MODE", scope),
+    }
+
+
+def _key(subject: str, relation: str, namespace: str) -> Json:
+    return {"namespace": namespace, "subject": subject, "relation": relation}
+
+
+def _enum(prefix: str, name: str) -> str:
+    return f"{prefix}_{name.upper()}"
+
+
+def _time(moment: str | int | None) -> Any:
+    """ISO 8601 (UTC where it names no zone) or milliseconds as a Timestamp."""
+    if moment is None:
+        return None
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    milliseconds = moment if isinstance(moment, int) else _milliseconds(moment)
+    seconds, rest = divmod(milliseconds, 1000)
+    return Timestamp(seconds=seconds, nanos=rest * 1_000_000)
+
+
+def _milliseconds(text: str) -> int:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise errors.BadRequest(f"{text!r} is no ISO 8601 time") from error
+    return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _event(event: Mapping[str, Any]) -> Json:
+    """The topic's JSON object as the fields of the message; unknown fields are ignored, as on the topic."""
+    fields = _module("edit_service_pb2").Event.DESCRIPTOR.fields_by_name  # type: ignore[attr-defined]
+    known = {name: value for name, value in event.items() if name in fields and value is not None}
+    for name, prefix in (("op", "OP"), ("cardinality", "CARDINALITY")):
+        if name in known:
+            known[name] = _enum(prefix, str(known[name]))
+    for name in ("valid_from", "valid_until"):
+        if name in known:
+            known[name] = _time(known[name])
+    return known
+
+
+class _translated:
+    """Turns a call's status into an error of the project's own tree."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        import grpc
+
+        if isinstance(error, grpc.RpcError):
+            raise _error(error) from error
+
+
+def _error(error: Any) -> errors.LteError:
+    """By gRPC code; the daemon's message is kept."""
+    kinds: dict[str, type[errors.LteError]] = {
+        "UNAVAILABLE": errors.Retry,
+        "INVALID_ARGUMENT": errors.BadRequest,
+        "NOT_FOUND": errors.NotFound,
+        "FAILED_PRECONDITION": errors.Refused,
+        "PERMISSION_DENIED": errors.Refused,
+        "UNAUTHENTICATED": errors.Refused,
+        "RESOURCE_EXHAUSTED": errors.Overloaded,
+        "DEADLINE_EXCEEDED": errors.DeadlineExceeded,
+        "CANCELLED": errors.Cancelled,
+        "DATA_LOSS": errors.Damaged,
+    }
+    return kinds.get(error.code().name, errors.LteError)(error.details() or error.code().name)

@@ -1,0 +1,213 @@
+"""AdminService: for operators, on a socket of its own."""
+
+# ruff: noqa: ARG002 - the signatures are gRPC's.
+
+from __future__ import annotations
+
+import os
+
+import grpc
+
+from daemon.ingest import IngestStatus
+from daemon.rpc import convert
+from daemon.rpc.edit_servicer import key_of, page_size
+from daemon.rpc.gen.lte.v1 import admin_service_pb2 as pb
+from daemon.rpc.gen.lte.v1 import admin_service_pb2_grpc
+from daemon.rpc.services import Services
+from lte_runtime.answer.engine.seam import Engine
+from lte_runtime.errors import BadRequest
+from lte_runtime.memory.records import MemoryStatus, QuarantineRow, SnapshotInfo
+
+MOST_REPLAYED = 1000
+SAMPLE, K = 64, 3
+
+
+class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def GetStatus(self, request: pb.GetStatusRequest, context: grpc.ServicerContext) -> pb.GetStatusResponse:
+        services, about = self._services, self._services.about
+        now = services.lifecycle.status()
+        return pb.GetStatusResponse(
+            state=now.state.value,
+            stale=now.stale,
+            reasons=now.reasons,
+            version=about.version,
+            pid=os.getpid(),
+            started=convert.timestamp(about.started_ms),
+            memory=memory_status(services.memory.status()),
+            ingest=None if services.ingest is None else ingest_status(services.ingest.status()),
+            engine=engine_status(services.engine),
+            gate=pb.GateStatus(encoder=about.gate_encoder, threshold=about.gate_threshold),
+        )
+
+    def VerifyIndex(
+        self, request: pb.VerifyIndexRequest, context: grpc.ServicerContext
+    ) -> pb.VerifyIndexResponse:
+        memory = self._services.memory
+        report = memory.verify()
+        return pb.VerifyIndexResponse(
+            ok=report.ok,
+            keys=report.keys,
+            facts=report.facts,
+            vectors=report.vectors,
+            problems=report.problems,
+            recall=memory.recall_self_check(sample=SAMPLE, k=K),
+        )
+
+    def RebuildIndex(
+        self, request: pb.RebuildIndexRequest, context: grpc.ServicerContext
+    ) -> pb.RebuildIndexResponse:
+        self._services.memory.rebuild()
+        return pb.RebuildIndexResponse(vectors=self._services.memory.status().vectors_live)
+
+    def TakeSnapshot(
+        self, request: pb.TakeSnapshotRequest, context: grpc.ServicerContext
+    ) -> pb.TakeSnapshotResponse:
+        return pb.TakeSnapshotResponse(snapshot=snapshot(self._services.memory.snapshot()))
+
+    def AcceptGap(self, request: pb.AcceptGapRequest, context: grpc.ServicerContext) -> pb.AcceptGapResponse:
+        gap = self._services.require_ingest().accept_gap(timeout_s=left_s(context))
+        return pb.AcceptGapResponse(message=gap.message, resumed_at=convert.watermarks(gap.resume_at))
+
+    def ResumeIngest(
+        self, request: pb.ResumeIngestRequest, context: grpc.ServicerContext
+    ) -> pb.ResumeIngestResponse:
+        self._services.require_ingest().resume(timeout_s=left_s(context))
+        return pb.ResumeIngestResponse()
+
+    def ListDeadLetters(
+        self, request: pb.ListDeadLettersRequest, context: grpc.ServicerContext
+    ) -> pb.ListDeadLettersResponse:
+        size = page_size(request.page_size)
+        if request.page_token and not request.page_token.isdecimal():
+            raise BadRequest("page_token is not one that this daemon gave")
+        rows = self._services.memory.quarantined(size, int(request.page_token or 0))
+        token = str(rows[-1].id) if len(rows) == size else ""
+        return pb.ListDeadLettersResponse(dead_letters=map(dead_letter, rows), next_page_token=token)
+
+    def GetDeadLetter(
+        self, request: pb.GetDeadLetterRequest, context: grpc.ServicerContext
+    ) -> pb.GetDeadLetterResponse:
+        row = self._services.memory.quarantine_get(request.id)
+        message = dead_letter(row)
+        if row.record.key is not None:
+            message.record_key = row.record.key
+        if row.record.value is not None:
+            message.record_value = row.record.value
+        for name, value in row.record.headers:
+            message.headers.add(name=name, value=value or b"")
+        return pb.GetDeadLetterResponse(dead_letter=message)
+
+    def ReplayDeadLetters(
+        self, request: pb.ReplayDeadLettersRequest, context: grpc.ServicerContext
+    ) -> pb.ReplayDeadLettersResponse:
+        if not 0 < len(request.ids) <= MOST_REPLAYED:
+            raise BadRequest(f"between 1 and {MOST_REPLAYED} ids, not {len(request.ids)}")
+        report = self._services.require_ingest().replay(list(request.ids), timeout_s=left_s(context))
+        return pb.ReplayDeadLettersResponse(
+            records=report.records, applied_edit_ids=report.applied, rejected=report.rejected
+        )
+
+    def EraseFact(self, request: pb.EraseFactRequest, context: grpc.ServicerContext) -> pb.EraseFactResponse:
+        receipt = self._services.memory.erase(key_of(request.key))
+        return pb.EraseFactResponse(
+            receipt_id=receipt.id,
+            key_sha256=receipt.key_sha256,
+            edits=receipt.edits,
+            positions=receipt.positions,
+            quarantined=receipt.quarantined,
+            vectors=receipt.vectors,
+            erased=convert.timestamp(receipt.erased_ms),
+            not_covered=receipt.not_covered,
+        )
+
+
+def left_s(context: grpc.ServicerContext, most_s: float = 60.0) -> float:
+    """Seconds that the caller still waits, at most `most_s`."""
+    return min(context.time_remaining() or most_s, most_s)
+
+
+def snapshot(info: SnapshotInfo) -> pb.Snapshot:
+    return pb.Snapshot(
+        name=info.name,
+        sequence=info.sequence,
+        size_bytes=info.size_bytes,
+        created=convert.timestamp(info.created_ms),
+    )
+
+
+def memory_status(status: MemoryStatus) -> pb.MemoryStatus:
+    return pb.MemoryStatus(
+        edits=status.edits,
+        keys=status.keys,
+        current_facts=status.current_facts,
+        vectors_live=status.vectors_live,
+        vectors_dead=status.vectors_dead,
+        index_path=dict(status.index_path),
+        quarantine_rows=status.quarantine_rows,
+        quarantine_bytes=status.quarantine_bytes,
+        quarantine_pending=status.quarantine_pending,
+        state_bytes=status.state_bytes,
+        duplicates=status.duplicates,
+        conflicts=status.conflicts,
+        recall=status.recall,
+        watermarks=convert.watermarks(status.watermarks),
+        encoder=status.encoder,
+        snapshot=None if status.snapshot is None else snapshot(status.snapshot),
+    )
+
+
+def ingest_status(status: IngestStatus) -> pb.IngestStatus:
+    return pb.IngestStatus(
+        partitions=[
+            pb.PartitionStatus(
+                topic_id=tp.topic_id,
+                partition=tp.partition,
+                next_offset=each.next,
+                end_offset=each.end,
+                lag=each.lag,
+            )
+            for tp, each in sorted(status.partitions.items())
+        ],
+        last_event=convert.optional_time(status.last_event_ms),
+        records=status.records,
+        rejected=status.rejected,
+        alerts=status.alerts,
+        bad_publishers=dict(status.bad_publishers),
+        gap=None if status.gap is None else status.gap.message,
+    )
+
+
+def engine_status(engine: Engine) -> pb.EngineStatus:
+    stats = engine.stats()
+    return pb.EngineStatus(
+        **engine.describe(),
+        fingerprint=engine.fingerprint,
+        adapter=convert.adapter(engine.adapter),
+        requests=stats.requests,
+        refused=stats.refused,
+        batches=stats.batches,
+        rows=stats.rows,
+        tokens=stats.tokens,
+        model_ms=stats.model_ms,
+        queue_depth=stats.queue_depth,
+        running=stats.running,
+    )
+
+
+def dead_letter(row: QuarantineRow) -> pb.DeadLetter:
+    """A row without its bytes."""
+    return pb.DeadLetter(
+        id=row.id,
+        topic=row.record.topic,
+        position=convert.position(row.record.position),
+        code=row.code,
+        message=row.message,
+        sha256=row.sha256,
+        received=convert.timestamp(row.received_ms),
+        state=row.state,
+        size_bytes=len(row.record.value or b""),
+        timestamp=convert.timestamp(row.record.timestamp_ms),
+    )

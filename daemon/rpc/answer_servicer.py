@@ -1,0 +1,92 @@
+"""AnswerService: questions in, answers with their evidence out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+
+import grpc
+
+from daemon.rpc import convert
+from daemon.rpc.gen.lte.v1 import answer_service_pb2 as pb
+from daemon.rpc.gen.lte.v1 import answer_service_pb2_grpc
+from daemon.rpc.services import Services
+from lte_runtime.errors import BadRequest
+from lte_runtime.types import Answer, Question
+
+DEFAULT_NAMESPACE = "default"
+# gRPC gives an infinite time to calls without a deadline.
+_NO_DEADLINE_S = 1e9
+
+
+class AnswerServicer(answer_service_pb2_grpc.AnswerServiceServicer):
+    """`streams` runs the answers whose text is passed on while it is made."""
+
+    def __init__(self, services: Services, streams: ThreadPoolExecutor) -> None:
+        self._services = services
+        self._streams = streams
+
+    def Answer(self, request: pb.AnswerRequest, context: grpc.ServicerContext) -> pb.AnswerResponse:
+        self._services.require_serving()
+        answer = self._services.answerer.answer(self._question(request, context), cancelled=gone(context))
+        return self._response(answer)
+
+    def AnswerStream(
+        self, request: pb.AnswerStreamRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.AnswerStreamResponse]:
+        self._services.require_serving()
+        question = self._question(request, context)
+        pieces: SimpleQueue[str | None] = SimpleQueue()
+        answered: Future[Answer] = self._streams.submit(
+            self._services.answerer.answer, question, pieces.put, gone(context)
+        )
+        answered.add_done_callback(lambda _: pieces.put(None))
+        while (piece := pieces.get()) is not None:
+            yield pb.AnswerStreamResponse(text=piece)
+        yield pb.AnswerStreamResponse(answer=self._response(answered.result()))
+
+    def Retrieve(self, request: pb.RetrieveRequest, context: grpc.ServicerContext) -> pb.RetrieveResponse:
+        self._services.require_serving()
+        found = self._services.answerer.retrieve(self._question(request, context))
+        return convert.retrieval(found, **self._services.flags())
+
+    def _response(self, answer: Answer) -> pb.AnswerResponse:
+        self._services.on_answer(answer)
+        return convert.answer(answer, **self._services.flags())
+
+    def _question(
+        self,
+        request: pb.AnswerRequest | pb.AnswerStreamRequest | pb.RetrieveRequest,
+        context: grpc.ServicerContext,
+    ) -> Question:
+        return Question(
+            text=request.question,
+            namespace=request.namespace or DEFAULT_NAMESPACE,
+            max_new_tokens=self._new_tokens(request),
+            at_least=convert.at_least(request.at_least),
+            as_of=convert.milliseconds(request.as_of) if request.HasField("as_of") else None,
+            scope=convert.mode(request.scope),
+            deadline=deadline(context, self._services.deadline_s),
+        )
+
+    def _new_tokens(self, request: pb.AnswerRequest | pb.AnswerStreamRequest | pb.RetrieveRequest) -> int:
+        if isinstance(request, pb.RetrieveRequest) or not request.HasField("max_new_tokens"):
+            return self._services.max_new_tokens
+        if request.max_new_tokens < 1:
+            raise BadRequest("max_new_tokens must be at least 1")
+        return min(request.max_new_tokens, self._services.max_new_tokens_limit)
+
+
+def deadline(context: grpc.ServicerContext, default_s: float) -> float:
+    """The caller's deadline on the monotonic clock, or the daemon's own for a caller without one."""
+    left = context.time_remaining()
+    if left is None or left > _NO_DEADLINE_S:
+        left = default_s
+    return time.monotonic() + left
+
+
+def gone(context: grpc.ServicerContext) -> Callable[[], bool]:
+    """Whether the caller has gone away; asked between two tokens."""
+    return lambda: not context.is_active()

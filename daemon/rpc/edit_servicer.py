@@ -1,0 +1,84 @@
+"""EditService: the edit memory, read; and events on their way to Kafka."""
+
+# ruff: noqa: ARG002 - the signatures are gRPC's.
+
+from __future__ import annotations
+
+import grpc
+
+from daemon.rpc import convert
+from daemon.rpc.answer_servicer import DEFAULT_NAMESPACE
+from daemon.rpc.gen.lte.v1 import common_pb2 as common
+from daemon.rpc.gen.lte.v1 import edit_service_pb2 as pb
+from daemon.rpc.gen.lte.v1 import edit_service_pb2_grpc
+from daemon.rpc.services import Services
+from lte_runtime.errors import BadRequest, Refused
+from lte_runtime.memory.keys import fact_key
+from lte_runtime.memory.schema import parse_event
+from lte_runtime.types import FactKey
+
+DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
+MOST_EVENTS = 1000
+
+
+class EditServicer(edit_service_pb2_grpc.EditServiceServicer):
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def GetEdit(self, request: pb.GetEditRequest, context: grpc.ServicerContext) -> pb.GetEditResponse:
+        found = self._services.memory.get_edit(needed(request.edit_id, "edit_id"))
+        return pb.GetEditResponse(edit=convert.edit_record(found))
+
+    def ListEdits(self, request: pb.ListEditsRequest, context: grpc.ServicerContext) -> pb.ListEditsResponse:
+        size = page_size(request.page_size)
+        found = self._services.memory.list_edits(
+            namespace=request.namespace if request.HasField("namespace") else None,
+            subject=request.subject if request.HasField("subject") else None,
+            limit=size,
+            after=request.page_token or None,
+        )
+        token = found[-1].edit.id if len(found) == size else ""
+        return pb.ListEditsResponse(edits=map(convert.edit_record, found), next_page_token=token)
+
+    def GetHistory(
+        self, request: pb.GetHistoryRequest, context: grpc.ServicerContext
+    ) -> pb.GetHistoryResponse:
+        found = self._services.memory.history(key_of(request.key))
+        return pb.GetHistoryResponse(edits=map(convert.edit_record, found))
+
+    def WhyNot(self, request: pb.WhyNotRequest, context: grpc.ServicerContext) -> pb.WhyNotResponse:
+        at_ms = convert.milliseconds(request.as_of) if request.HasField("as_of") else None
+        why = self._services.memory.why_not(needed(request.edit_id, "edit_id"), at_ms)
+        return pb.WhyNotResponse(winner_id=why.winner_id, reason=why.reason)
+
+    def Publish(self, request: pb.PublishRequest, context: grpc.ServicerContext) -> pb.PublishResponse:
+        if self._services.publisher is None:
+            raise Refused("this daemon publishes nothing; publish to the topic itself")
+        if not 0 < len(request.events) <= MOST_EVENTS:
+            raise BadRequest(f"between 1 and {MOST_EVENTS} events, not {len(request.events)}")
+        events = [convert.event(event) for event in request.events]
+        for event in events:
+            parse_event(event)
+        positions = self._services.publisher.publish(events)
+        return pb.PublishResponse(positions=map(convert.position, positions))
+
+
+def needed(value: str, name: str) -> str:
+    if not value:
+        raise BadRequest(f"{name} is empty")
+    return value
+
+
+def page_size(wanted: int) -> int:
+    if not 0 <= wanted <= LARGEST_PAGE:
+        raise BadRequest(f"page_size must lie between 0 and {LARGEST_PAGE}")
+    return wanted or DEFAULT_PAGE
+
+
+def key_of(message: common.FactKey) -> FactKey:
+    """The normalised key; without a relation the subject is a prompt."""
+    namespace = message.namespace or DEFAULT_NAMESPACE
+    subject = needed(message.subject, "key.subject")
+    if message.relation:
+        return fact_key(namespace, subject, message.relation, "")
+    return fact_key(namespace, "", "", subject)

@@ -1,0 +1,118 @@
+"""What every call passes: access, token, limit, and the one place where errors become statuses."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.rpc import code_pb2, status_pb2
+from grpc_status import rpc_status
+
+from daemon.rpc import faults
+from daemon.rpc.access import HEALTH, RULES, Role, Tokens, allowed
+from lte_runtime.errors import LteError, Overloaded
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One finished call: full method name, gRPC code's name, seconds."""
+
+    method: str
+    code: str
+    seconds: float
+
+
+class Guard(grpc.ServerInterceptor):
+    """Stands before every method of one listener, whose role it knows."""
+
+    def __init__(
+        self,
+        role: Role,
+        tokens: Tokens | None,
+        max_concurrent: int,
+        on_call: Callable[[Call], None],
+    ) -> None:
+        self._role = role
+        self._tokens = tokens
+        self._free = threading.BoundedSemaphore(max_concurrent)
+        self._on_call = on_call
+
+    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        method: str = handler_call_details.method
+        if not allowed(method, self._role):
+            shown = method if method in RULES else "this method"
+            return _refusal(faults.denied(shown, self._role))
+        if self._tokens and not method.startswith(HEALTH):
+            if not self._tokens.accept(handler_call_details.invocation_metadata):
+                return _refusal(faults.unauthenticated())
+        handler = continuation(handler_call_details)
+        return self._guarded(method, handler) if method.startswith("/lte.") else handler
+
+    def _guarded(self, method: str, handler: Any) -> Any:
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                lambda request, context: self._stream(method, handler.unary_stream, request, context),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            lambda request, context: self._unary(method, handler.unary_unary, request, context),
+            handler.request_deserializer,
+            handler.response_serializer,
+        )
+
+    def _unary(self, method: str, behaviour: Any, request: Any, context: grpc.ServicerContext) -> Any:
+        with self._watched(method, context):
+            return behaviour(request, context)
+
+    def _stream(
+        self, method: str, behaviour: Any, request: Any, context: grpc.ServicerContext
+    ) -> Iterator[Any]:
+        with self._watched(method, context):
+            yield from behaviour(request, context)
+
+    @contextmanager
+    def _watched(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:
+        """Takes a place for the call, tells of its end, and aborts it with the status of what it raised."""
+        began = time.perf_counter()
+        code, status = "CANCELLED", None
+        try:
+            with self._place():
+                yield
+            code = "OK"
+        except LteError as error:
+            status = faults.status_of(error)
+        except Exception as error:
+            log.exception("%s failed", method)
+            status = faults.status_of(error)
+        finally:
+            code = code_pb2.Code.Name(status.code) if status else code
+            self._on_call(Call(method, code, time.perf_counter() - began))
+        if status:
+            context.abort_with_status(rpc_status.to_status(status))
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        if not self._free.acquire(blocking=False):
+            raise Overloaded("too many calls at once")
+        try:
+            yield
+        finally:
+            self._free.release()
+
+
+def _refusal(status: status_pb2.Status) -> Any:
+    """A handler that answers with the status, whatever was asked."""
+
+    def refuse(_request: Any, context: grpc.ServicerContext) -> Any:
+        context.abort_with_status(rpc_status.to_status(status))
+
+    return grpc.unary_unary_rpc_method_handler(refuse)

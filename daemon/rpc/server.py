@@ -1,0 +1,213 @@
+"""The daemon's sockets: one gRPC server for each listener, because the listener decides the caller's role.
+
+Order of a start: every socket is bound, health says NOT_SERVING, then calls are taken; health follows the
+lifecycle from there. Order of a stop: health down, calls get their time to end, sockets are gone.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from daemon.lifecycle import LifecycleStatus
+from daemon.rpc.access import Role, Tokens
+from daemon.rpc.admin_servicer import AdminServicer
+from daemon.rpc.answer_servicer import AnswerServicer
+from daemon.rpc.edit_servicer import EditServicer
+from daemon.rpc.gen.lte.v1 import (
+    admin_service_pb2,
+    admin_service_pb2_grpc,
+    answer_service_pb2,
+    answer_service_pb2_grpc,
+    edit_service_pb2,
+    edit_service_pb2_grpc,
+)
+from daemon.rpc.interceptors import Call, Guard
+from daemon.rpc.services import Services
+from daemon.settings import SOCKET_PATH_MAX, is_loopback
+from lte_runtime.errors import Refused
+
+ANSWERS = answer_service_pb2.DESCRIPTOR.services_by_name["AnswerService"].full_name
+EDITS = edit_service_pb2.DESCRIPTOR.services_by_name["EditService"].full_name
+ADMIN = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
+
+# Calls beyond the limit that still get a thread: health checks, and refusals with a reason.
+_SPARE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class RpcSettings:
+    """Where to listen; None for nowhere. `listen` is host:port, port 0 takes a free one. Sizes in bytes."""
+
+    socket: Path | None = None
+    listen: str | None = None
+    admin_socket: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    token_file: Path | None = None
+    max_concurrent: int = 128
+    max_message_bytes: int = 1 << 20
+
+
+class RpcServer:
+    """Raises `Refused` for a socket that is in use, a public bind without TLS and token, unreadable files."""
+
+    def __init__(
+        self, services: Services, settings: RpcSettings, on_call: Callable[[Call], None] = lambda call: None
+    ) -> None:
+        self._services = services
+        self._settings = settings
+        self._on_call = on_call
+        self._health = health.HealthServicer()
+        self._streams = ThreadPoolExecutor(2 * settings.max_concurrent, thread_name_prefix="answer-stream")
+        self._servers: list[grpc.Server] = []
+        self._sockets: list[Path] = []
+        self.tcp_address: str | None = None
+
+    def start(self) -> None:
+        """Binds all sockets, then takes calls on all of them; binds none if one cannot be bound."""
+        self._set_health(serving=False)
+        try:
+            self._bind()
+        except BaseException:
+            self.stop(grace=0)
+            raise
+        for server in self._servers:
+            server.start()
+        self._services.lifecycle.on_change(self._follow)
+        self._follow(self._services.lifecycle.status())
+
+    def stop(self, grace: float) -> None:
+        """Gives open calls `grace` seconds to end; harmless a second time."""
+        self._health.enter_graceful_shutdown()
+        for stopped in [server.stop(grace) for server in self._servers]:
+            stopped.wait()
+        self._streams.shutdown(wait=False, cancel_futures=True)
+        for path in self._sockets:
+            path.unlink(missing_ok=True)
+        self._servers, self._sockets = [], []
+
+    def _bind(self) -> None:
+        settings = self._settings
+        if settings.socket:
+            self._bind_unix(settings.socket, Role.USER, mode=0o660)
+        if settings.admin_socket:
+            self._bind_unix(settings.admin_socket, Role.ADMIN, mode=0o600)
+        if settings.listen:
+            self._bind_tcp(settings.listen)
+
+    def _bind_unix(self, path: Path, role: Role, mode: int) -> None:
+        make_way(path)
+        server = self._server(role, tokens=None)
+        with _umask(0o777 & ~mode):
+            _bound(server.add_insecure_port, f"unix:{path}")
+        self._sockets.append(path)
+        path.chmod(mode)
+
+    def _bind_tcp(self, listen: str) -> None:
+        settings = self._settings
+        secure, public = settings.tls_cert and settings.tls_key, not is_loopback(listen)
+        if public and not (secure and settings.token_file):
+            raise Refused(f"{listen} is not loopback: it needs TLS (certificate and key) and a token file")
+        tokens = Tokens.read(settings.token_file) if settings.token_file else None
+        server = self._server(Role.USER, tokens)
+        if secure:
+            port = _bound(server.add_secure_port, listen, self._credentials())
+        else:
+            port = _bound(server.add_insecure_port, listen)
+        self.tcp_address = f"{listen.rpartition(':')[0]}:{port}"
+
+    def _credentials(self) -> grpc.ServerCredentials:
+        try:
+            pair = [path.read_bytes() for path in (self._settings.tls_key, self._settings.tls_cert) if path]
+        except OSError as error:
+            raise Refused(f"TLS: {error}") from error
+        return grpc.ssl_server_credentials([(pair[0], pair[1])])
+
+    def _server(self, role: Role, tokens: Tokens | None) -> grpc.Server:
+        most = self._settings.max_concurrent
+        server = grpc.server(
+            ThreadPoolExecutor(most + _SPARE, thread_name_prefix=f"rpc-{role}"),
+            interceptors=[Guard(role, tokens, most, self._on_call)],
+            options=[
+                # Without this a second daemon would share the port silently.
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", self._settings.max_message_bytes),
+            ],
+            maximum_concurrent_rpcs=most + _SPARE,
+        )
+        self._register(server)
+        self._servers.append(server)
+        return server
+
+    def _register(self, server: grpc.Server) -> None:
+        """Every service on every listener: access rules decide, so that a refusal says why."""
+        services = self._services
+        answer_service_pb2_grpc.add_AnswerServiceServicer_to_server(
+            AnswerServicer(services, self._streams), server
+        )
+        edit_service_pb2_grpc.add_EditServiceServicer_to_server(EditServicer(services), server)
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(services), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection((ANSWERS, EDITS, ADMIN, health.SERVICE_NAME), server)
+
+    def _follow(self, _: LifecycleStatus) -> None:
+        self._set_health(serving=self._services.lifecycle.serving())
+
+    def _set_health(self, *, serving: bool) -> None:
+        """Admin calls are what ends a gap or a suspension: they are served as long as the process runs."""
+        states = health_pb2.HealthCheckResponse
+        now = states.SERVING if serving else states.NOT_SERVING
+        for name in ("", ANSWERS, EDITS):
+            self._health.set(name, now)
+        self._health.set(ADMIN, states.SERVING if self._servers else states.NOT_SERVING)
+
+
+def make_way(path: Path) -> None:
+    """Removes a socket that a killed daemon left; raises `Refused` when somebody listens, or it is no socket."""
+    if len(str(path)) > SOCKET_PATH_MAX:
+        raise Refused(f"the socket path {path} is longer than {SOCKET_PATH_MAX} characters")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.path.lexists(path):
+        return
+    if not stat.S_ISSOCK(path.lstat().st_mode):
+        raise Refused(f"{path} exists and is no socket")
+    if _answers(path):
+        raise Refused(f"another process listens on {path}")
+    path.unlink()
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        # A full backlog blocks, which is a sign of life too; only a refusal means that nobody is there.
+        with suppress(TimeoutError):
+            return probe.connect_ex(str(path)) == 0
+        return True
+
+
+def _bound(add_port: Callable[..., int], address: str, *credentials: grpc.ServerCredentials) -> int:
+    try:
+        return add_port(address, *credentials)
+    except RuntimeError as error:
+        raise Refused(f"cannot listen on {address}: {error}") from error
+
+
+@contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    """The socket must not be open to others even between bind and chmod."""
+    old = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(old)

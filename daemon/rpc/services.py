@@ -1,0 +1,65 @@
+"""What the servicers are given: the parts of the daemon, wired once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from daemon.lifecycle import Lifecycle, State
+from lte_runtime.errors import Refused, Retry
+from lte_runtime.types import Answer, Position
+
+if TYPE_CHECKING:
+    from daemon.ingest import Ingest
+    from lte_runtime.answer.answerer import Answerer
+    from lte_runtime.answer.engine.seam import Engine
+    from lte_runtime.memory.edit_memory import EditMemory
+
+
+class Publisher(Protocol):
+    """Sends events to the edits topic; returns when the broker has acknowledged all of them."""
+
+    def publish(self, events: Sequence[Mapping[str, Any]]) -> Sequence[Position]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What status tells of the process. `gate_threshold` is a probability."""
+
+    version: str
+    started_ms: int
+    gate_encoder: str
+    gate_threshold: float
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """`ingest` and `publisher` may be absent: the calls that need them are refused then."""
+
+    answerer: Answerer
+    memory: EditMemory
+    lifecycle: Lifecycle
+    engine: Engine
+    about: About
+    ingest: Ingest | None = None
+    publisher: Publisher | None = None
+    max_new_tokens: int = 32
+    max_new_tokens_limit: int = 256
+    deadline_s: float = 30.0
+    on_answer: Callable[[Answer], None] = lambda answer: None
+
+    def require_serving(self) -> None:
+        """Raises `Retry` while there is no state to answer from."""
+        if not self.lifecycle.serving():
+            why = "; ".join(self.lifecycle.reasons) or "not caught up with Kafka yet"
+            raise Retry(f"{self.lifecycle.state}: {why}")
+
+    def require_ingest(self) -> Ingest:
+        if self.ingest is None:
+            raise Refused("this daemon reads no topic")
+        return self.ingest
+
+    def flags(self) -> dict[str, bool]:
+        """What every answer says about how far its facts can be trusted."""
+        return {"stale": self.lifecycle.stale, "gap": self.lifecycle.state is State.GAP}
