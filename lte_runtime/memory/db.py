@@ -22,9 +22,7 @@ CREATE TABLE offsets(
 CREATE TABLE keys(
   id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, namespace TEXT NOT NULL, subject TEXT NOT NULL,
   relation TEXT NOT NULL, view TEXT, view_hash BLOB, names TEXT NOT NULL DEFAULT '[]',
-  facts INTEGER NOT NULL DEFAULT 0, chain BLOB NOT NULL DEFAULT x'', heads TEXT NOT NULL DEFAULT '{}',
-  seq INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX keys_seq ON keys(seq);
+  facts INTEGER NOT NULL DEFAULT 0, chain BLOB NOT NULL DEFAULT x'', heads TEXT NOT NULL DEFAULT '{}');
 CREATE INDEX keys_subject ON keys(namespace, subject);
 CREATE TABLE edits(
   id INTEGER PRIMARY KEY, key INTEGER, edit_id TEXT NOT NULL, op TEXT NOT NULL, namespace TEXT NOT NULL,

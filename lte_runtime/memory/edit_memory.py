@@ -15,7 +15,7 @@ from pathlib import Path
 from lte_runtime.errors import BadRecord, Refused
 from lte_runtime.memory import inspect, quarantine, reads, retrieve, upkeep
 from lte_runtime.memory.db import Connection, faults, open_reader, transaction
-from lte_runtime.memory.erase import ERASED, erase_key, scrub
+from lte_runtime.memory.erase import ERASED, erase_key, finish_erasure
 from lte_runtime.memory.events import at_original_position
 from lte_runtime.memory.keys import normalise_key
 from lte_runtime.memory.keywork import view_hash, view_text
@@ -29,11 +29,12 @@ from lte_runtime.memory.records import (
     MemorySettings,
     MemoryStatus,
     QuarantineRow,
+    SnapshotInfo,
     VerifyReport,
 )
-from lte_runtime.memory.restore import fill, open_store
+from lte_runtime.memory.restore import fill, open_store, restore, save
 from lte_runtime.memory.store import KeyChange, Store
-from lte_runtime.memory.views import Encoded, encode_views
+from lte_runtime.memory.views import encode_views
 from lte_runtime.types import (
     Batch,
     Candidates,
@@ -51,6 +52,7 @@ from lte_runtime.types import (
 __all__ = ["EditMemory", "MemorySettings", "wall_ms"]
 
 STORE_FILE = "edits.db"
+SNAPSHOTS = "snapshots"
 
 
 def wall_ms() -> int:
@@ -70,10 +72,13 @@ class EditMemory:
         lock: DirectoryLock,
         store: Store,
         projection: Projection,
+        known: SnapshotInfo | None,
     ) -> None:
         self.directory, self.encoder, self.settings, self.now = directory, encoder, settings, now
         self._lock, self._store, self._projection = lock, store, projection
+        self._snapshot = known
         self._writing = threading.RLock()
+        self._snapshotting = threading.Lock()
         self._local = threading.local()
         self._readers: list[Connection] = []
         self._closed = False
@@ -98,14 +103,15 @@ class EditMemory:
         try:
             store = open_store(directory / STORE_FILE, encoder, settings, on_progress)
             with faults():
+                finish_erasure(store, directory / SNAPSHOTS)
                 projection = Projection(
                     encoder.dimension, settings, reads.offsets(store.connection, store.topics)
                 )
-                fill(projection, store)
+                known = restore(projection, store, directory / SNAPSHOTS)
         except BaseException:
             lock.release()
             raise
-        return cls(directory, encoder, settings, now, lock, store, projection)
+        return cls(directory, encoder, settings, now, lock, store, projection, known)
 
     def close(self) -> None:
         """Close every connection and give the directory free; harmless a second time."""
@@ -128,16 +134,13 @@ class EditMemory:
         """Make a batch durable, then visible. After an exception nothing of it is either."""
         with self._writing:
             started = time.perf_counter()
-            encoded = encode_views(
-                self._store.missing_views(batch.edits), self.encoder, self.settings.encode_batch
-            )
-            edits, failed = self._without_failed(batch.edits, encoded)
+            edits, vectors, failed = self._encoded(batch.edits)
             rejected = [*map(_at_origin, batch.rejected), *failed]
             after_encode = time.perf_counter()
-            result = self._store.apply(edits, rejected, encoded.vectors, batch.next_offsets, self.now())
+            result = self._store.apply(edits, rejected, vectors, batch.next_offsets, self.now())
             after_store = time.perf_counter()
-            vectors = self._new_vectors(result.changes)
-            self._projection.update(result.changes, vectors, batch.next_offsets)
+            new = self._new_vectors(result.changes)
+            self._projection.update(result.changes, new, batch.next_offsets)
             self._duplicates += result.duplicates
             self._conflicts += result.conflicts
             self._quarantine_bytes += result.quarantine_bytes
@@ -146,27 +149,29 @@ class EditMemory:
                 duplicates=result.duplicates,
                 rejected=result.rejected,
                 conflicts=result.conflicts,
-                encoded=len(encoded.vectors),
+                encoded=len(vectors),
                 encode_ms=(after_encode - started) * 1000,
                 store_ms=(after_store - after_encode) * 1000,
                 index_ms=(time.perf_counter() - after_store) * 1000,
             )
 
-    def _without_failed(
-        self, edits: Sequence[Edit], encoded: Encoded
-    ) -> tuple[Sequence[Edit], list[Rejected]]:
-        """Edits whose view the encoder refuses go to the quarantine."""
-        if not encoded.failed:
-            return edits, []
-        good: list[Edit] = []
-        bad: list[Rejected] = []
-        for edit in edits:
-            reason = _failure(edit, encoded)
-            if reason is None:
-                good.append(edit)
-            elif edit.raw is not None:
-                bad.append(_at_origin(Rejected(edit.raw, "encoder_failed", reason)))
-        return good, bad
+    def _encoded(self, edits: Sequence[Edit]) -> tuple[Sequence[Edit], dict[bytes, Vectors], list[Rejected]]:
+        """The edits that can be encoded, the new vectors by view, and the edits that the encoder refuses."""
+        vectors: dict[bytes, Vectors] = {}
+        failed: list[Rejected] = []
+        while True:
+            missing = self._store.missing_views(edits)
+            made = encode_views(
+                {name: text for name, text in missing.items() if name not in vectors},
+                self.encoder,
+                self.settings.encode_batch,
+            )
+            vectors |= made.vectors
+            if not made.failed:
+                return edits, vectors, failed
+            # Another spelling of the same key may follow in the batch and need its own vector: look again.
+            failed += [_refused(edit, made.failed) for edit in edits if _view_of(edit) in made.failed]
+            edits = [edit for edit in edits if _view_of(edit) not in made.failed]
 
     def _new_vectors(self, changes: Sequence[KeyChange]) -> dict[int, Vectors]:
         come = [change.key_id for change in changes if change.present and not change.was_present]
@@ -323,6 +328,13 @@ class EditMemory:
             fill(fresh, self._store)
             self._projection.take_over(fresh)
 
+    def snapshot(self) -> SnapshotInfo:
+        """Write the indexes beside the store, for a quick start. One at a time; events wait for the copy."""
+        with self._snapshotting:
+            folder, keep = self.directory / SNAPSHOTS, self.settings.snapshot_keep
+            self._snapshot = save(self._projection, self._store, folder, keep, self.now(), self._writing)
+            return self._snapshot
+
     def maintain(self, now: int | None = None) -> None:
         """Rebuild what has too many dead entries, beside the running index. Call it from its own thread."""
         del now  # nothing here depends on the time yet
@@ -343,8 +355,12 @@ class EditMemory:
                 self._projection.forget(key_id, key.namespace)
             with faults():
                 self._quarantine_bytes = quarantine.totals(self._store.connection)[1]
-            scrub(self._store.connection)
-            return receipt
+        with self._snapshotting, self._writing:
+            had = finish_erasure(self._store, self.directory / SNAPSHOTS)
+            self._snapshot = None
+        if had:
+            self.snapshot()
+        return receipt
 
     def status(self) -> MemoryStatus:
         """Counters and sizes of the moment."""
@@ -368,7 +384,7 @@ class EditMemory:
             conflicts=self._conflicts,
             watermarks=self.watermarks(),
             encoder=self.encoder.fingerprint,
-            snapshot=None,
+            snapshot=self._snapshot,
         )
 
 
@@ -380,7 +396,13 @@ def _at_origin(rejected: Rejected) -> Rejected:
         return rejected
 
 
-def _failure(edit: Edit, encoded: Encoded) -> str | None:
+def _view_of(edit: Edit) -> bytes | None:
     if edit.op is not Op.ASSERT or edit.key is None:
         return None
-    return encoded.failed.get(view_hash(view_text(edit, edit.key)))
+    return view_hash(view_text(edit, edit.key))
+
+
+def _refused(edit: Edit, failed: Mapping[bytes, str]) -> Rejected:
+    if edit.raw is None:
+        raise ValueError("an edit without its raw record cannot be quarantined")
+    return _at_origin(Rejected(edit.raw, "encoder_failed", failed[_view_of(edit) or b""]))

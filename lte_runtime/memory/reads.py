@@ -6,6 +6,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -106,15 +107,22 @@ def vector_from(data: bytes, crc: int, dimension: int) -> Vectors:
     return np.frombuffer(data, np.float32)
 
 
-def present_keys(connection: Connection, after_sequence: int = -1) -> Iterator[tuple[int, str, str, bool]]:
-    """(key id, namespace, names as JSON pairs, has facts) of keys changed after a sequence."""
-    sql = "SELECT id, namespace, names, facts>0 FROM keys WHERE seq>? ORDER BY id"
-    for key_id, namespace, names, present in connection.execute(sql, (after_sequence,)):
-        yield key_id, namespace, names, bool(present)
+@dataclass(frozen=True, slots=True)
+class KeyNames:
+    """A key as the indexes need it."""
+
+    key_id: int
+    namespace: str
+    names: tuple[str, ...]
+    present: bool
 
 
-def names_from(text: str) -> tuple[str, ...]:
-    return tuple(name for _, name in json.loads(text))
+def key_names(connection: Connection) -> Iterator[KeyNames]:
+    """All keys, in order."""
+    for key_id, namespace, names, present in connection.execute(
+        "SELECT id, namespace, names, facts>0 FROM keys ORDER BY id"
+    ):
+        yield KeyNames(key_id, namespace, tuple(name for _, name in json.loads(names)), bool(present))
 
 
 def counts(connection: Connection) -> tuple[int, int, int]:

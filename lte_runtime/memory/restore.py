@@ -1,30 +1,36 @@
-"""Opening: the store for this encoder, and the projection from the store's own vectors."""
+"""Opening and saving: the store for this encoder, the projection from a snapshot or from stored vectors."""
 
 from __future__ import annotations
 
+import json
+import logging
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from lte_runtime.errors import Refused
-from lte_runtime.memory import reads
+from lte_runtime.errors import Damaged, Fatal, Refused, Retry
+from lte_runtime.memory import reads, snapshot
 from lte_runtime.memory.db import faults, transaction
 from lte_runtime.memory.projection import Projection
-from lte_runtime.memory.records import MemorySettings
+from lte_runtime.memory.records import MemorySettings, SnapshotInfo
 from lte_runtime.memory.store import KeyChange, Store
 from lte_runtime.memory.views import encode_views
 from lte_runtime.types import Encoder
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+Progress = Callable[[int, int], None]
 
 ENCODER = "encoder_fingerprint"
+TOKENS = "snapshot_tokens"
 _BLOCK = 4096
+_TOKENS_KEPT = 8
 
 
-def open_store(
-    path: Path, encoder: Encoder, settings: MemorySettings, on_progress: Callable[[int, int], None] | None
-) -> Store:
+def open_store(path: Path, encoder: Encoder, settings: MemorySettings, on_progress: Progress | None) -> Store:
     """The store, its vectors made by this encoder: all views are encoded again when it is another one."""
     store = Store(path, settings.busy_timeout_ms)
     try:
@@ -45,9 +51,7 @@ def _silent(_done: int, _total: int) -> None:
     """No progress wanted."""
 
 
-def _encode_again(
-    store: Store, encoder: Encoder, batch: int, on_progress: Callable[[int, int], None]
-) -> None:
+def _encode_again(store: Store, encoder: Encoder, batch: int, on_progress: Progress) -> None:
     """Replace every vector and then the fingerprint, in one transaction: never half of each."""
     rows = store.connection.execute(
         "SELECT DISTINCT view_hash, view FROM keys WHERE view_hash IS NOT NULL"
@@ -65,17 +69,106 @@ def _encode_again(
         store.meta_set(ENCODER, encoder.fingerprint)
 
 
+def restore(projection: Projection, store: Store, snapshots: Path) -> SnapshotInfo | None:
+    """Bring an empty projection up to the store: a snapshot that is whole and the store's own, then what
+    changed since; else everything from the stored vectors."""
+    found = _own_snapshot(store, projection, snapshots)
+    if found is not None:
+        try:
+            _load(projection, store, found)
+            return _info(found)
+        except (Damaged, ValueError) as error:
+            snapshot.put_aside(found.path)
+            projection.take_over(projection.empty_copy())
+            log.warning("snapshot %s cannot be used, the index is built anew: %s", found.path.name, error)
+    fill(projection, store)
+    return None
+
+
 def fill(projection: Projection, store: Store) -> None:
-    """Bring an empty projection up to the store."""
-    changes = (
-        KeyChange(key_id, namespace, True, False, reads.names_from(names), ())
-        for key_id, namespace, names, present in reads.present_keys(store.connection)
-        if present
+    """Bring an empty projection up to the store from the stored vectors alone."""
+    present = (row for row in reads.key_names(store.connection) if row.present)
+    for block in blocks(present, _BLOCK):
+        _add(projection, store, block)
+
+
+def _add(projection: Projection, store: Store, rows: list[reads.KeyNames], *, vectors: bool = True) -> None:
+    """Names, and with `vectors` the stored vectors too."""
+    changes = [KeyChange(row.key_id, row.namespace, True, not vectors, row.names, ()) for row in rows]
+    ids = [row.key_id for row in rows] if vectors else []
+    found = reads.vectors_of(store.connection, ids, projection.dimension)
+    projection.update(changes, dict(zip(ids, found, strict=True)), {})
+
+
+def _own_snapshot(store: Store, projection: Projection, snapshots: Path) -> snapshot.Snapshot | None:
+    """The newest whole snapshot if this very store wrote it (not one that was restored from a copy)."""
+    found = snapshot.read_verified(snapshots)
+    if found is None:
+        return None
+    tokens = json.loads(store.meta_get(TOKENS) or "{}")
+    same = tokens.get(found.about.get("token")) == found.about.get("sequence")
+    return found if same and found.about.get("dimension") == projection.dimension else None
+
+
+def _load(projection: Projection, store: Store, found: snapshot.Snapshot) -> None:
+    """Indexes from verified files, names from the store, then the keys that changed since."""
+    for folder, namespace in found.about["namespaces"].items():
+        projection.index_for(namespace).load(found.path / folder)
+    indexed = {name: set(index.ids()) for name, index in projection.indexes.items()}
+    wanted: dict[str, set[int]] = {}
+    for block in blocks((row for row in reads.key_names(store.connection) if row.present), _BLOCK):
+        for row in block:
+            wanted.setdefault(row.namespace, set()).add(row.key_id)
+        old = [row for row in block if row.key_id in indexed.get(row.namespace, ())]
+        new = [row for row in block if row.key_id not in indexed.get(row.namespace, ())]
+        _add(projection, store, old, vectors=False)
+        _add(projection, store, new)
+    for namespace, ids in indexed.items():
+        projection.index_for(namespace).remove(sorted(ids - wanted.get(namespace, set())))
+
+
+def save(
+    projection: Projection, store: Store, snapshots: Path, keep: int, now_ms: int, writing: Any
+) -> SnapshotInfo:
+    """Write a snapshot. Events wait (for the lock `writing`) while the indexes are copied to files, not while
+    these are made durable. Raises `Retry` when the disk is full, `Fatal` when it fails."""
+    about: dict[str, Any] = {}  # read by `snapshot.write` after `copy`
+
+    def copy(folder: Path) -> None:
+        with writing:
+            about.update(_about(projection, store, now_ms))
+            for name, namespace in about["namespaces"].items():
+                (folder / name).mkdir()
+                projection.indexes[namespace].save(folder / name)
+
+    try:
+        return _info(snapshot.write(snapshots, copy, about, keep=keep))
+    except OSError as error:
+        kind = Retry if error.errno in (28, 122) else Fatal  # ENOSPC, EDQUOT
+        raise kind(f"the snapshot cannot be written: {error}") from error
+
+
+def _about(projection: Projection, store: Store, now_ms: int) -> dict[str, Any]:
+    """What a start needs to trust and place a snapshot; its token goes into the store first."""
+    token = uuid.uuid4().hex
+    with transaction(store.connection):
+        tokens = json.loads(store.meta_get(TOKENS) or "{}")
+        kept = dict(list(tokens.items())[1 - _TOKENS_KEPT :])
+        store.meta_set(TOKENS, json.dumps({**kept, token: store.sequence}))
+    names = {f"index-{place:04d}": name for place, name in enumerate(sorted(projection.indexes))}
+    return {
+        "token": token,
+        "sequence": store.sequence,
+        "dimension": projection.dimension,
+        "created_ms": now_ms,
+        "namespaces": names,
+    }
+
+
+def _info(found: snapshot.Snapshot) -> SnapshotInfo:
+    return SnapshotInfo(
+        found.path.name, int(found.about["sequence"]), found.size, int(found.about["created_ms"])
     )
-    for block in blocks(changes, _BLOCK):
-        ids = [change.key_id for change in block]
-        rows = reads.vectors_of(store.connection, ids, projection.dimension)
-        projection.update(block, dict(zip(ids, rows, strict=True)), {})
 
 
 def blocks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -22,7 +22,7 @@ from lte_runtime.memory.reads import history_rows
 from lte_runtime.memory.rows import INSERT_EDIT, edit_from, edit_values
 from lte_runtime.types import Cardinality, Edit, FactKey, Op, Position, Rejected, TopicPartition, Vectors
 
-IdConflict = tuple[Edit, str]
+SEQUENCE = "sequence"  # how many batches were committed
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Store:
         self._numbers = {topic_id: number for number, topic_id in rows}
         named = self.connection.execute("SELECT namespace, retracts FROM edits WHERE retracts IS NOT NULL")
         self._retracted: set[tuple[str, str]] = set(named)
-        self.sequence = int(self.meta_get("sequence") or 0)
+        self.sequence = int(self.meta_get(SEQUENCE) or 0)
 
     def close(self) -> None:
         with faults():
@@ -104,7 +104,7 @@ class Store:
             with transaction(self.connection):
                 result = _BatchWriter(self, now_ms).write(edits, rejected, vectors)
                 self._move_offsets(next_offsets)
-                self.meta_set("sequence", str(self.sequence + 1))
+                self.meta_set(SEQUENCE, str(self.sequence + 1))
         except BaseException:
             self._numbers, self._retracted = known_topics, known_ids
             self.topics = {number: topic for topic, number in known_topics.items()}
@@ -323,7 +323,7 @@ class _BatchWriter:
         if work.refold:
             self._fold_again(work)
         self._db.execute(
-            "UPDATE keys SET view=?, view_hash=?, names=?, facts=?, chain=?, heads=?, seq=? WHERE id=?",
+            "UPDATE keys SET view=?, view_hash=?, names=?, facts=?, chain=?, heads=? WHERE id=?",
             (
                 work.view,
                 work.view_hash,
@@ -331,7 +331,6 @@ class _BatchWriter:
                 work.facts,
                 work.chain,
                 work.heads.dump(),
-                self._store.sequence + 1,
                 work.id,
             ),
         )
