@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from lte_runtime.errors import BadRecord, NotFound, Retry
 from lte_runtime.memory import reads
@@ -19,6 +20,7 @@ from lte_runtime.memory.db import Connection, faults, transaction
 from lte_runtime.memory.events import EventLimits, decode
 from lte_runtime.memory.keys import normalise_key
 from lte_runtime.memory.records import EraseReceipt
+from lte_runtime.memory.snapshot import remove_all
 from lte_runtime.memory.store import Store
 from lte_runtime.types import FactKey, Position, RawRecord
 
@@ -28,6 +30,7 @@ NOT_COVERED = (
     "adapters trained on the fact: they are marked by the registry, not changed",
 )
 ERASED = "erased"
+UNFINISHED = "unfinished_erasure"
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _LIMITS = EventLimits(max_bytes=1 << 30)
 
@@ -58,6 +61,7 @@ def erase_key(store: Store, key: FactKey, now_ms: int) -> tuple[EraseReceipt, in
             NOT_COVERED,
         )
         db.execute("INSERT INTO receipts VALUES(?,?)", (receipt_id, json.dumps(asdict(receipt))))
+        store.meta_set(UNFINISHED, receipt_id)
     return receipt, key_id
 
 
@@ -114,11 +118,20 @@ def _blank(db: Connection, ids: Sequence[int]) -> None:
     )
 
 
-def scrub(connection: Connection, patience_s: float = 10.0) -> None:
-    """Write the file anew without free pages and empty the write-ahead log.
+def finish_erasure(store: Store, snapshots: Path) -> int:
+    """Take the erased text out of snapshots, free pages and the write-ahead log, also after a crash in
+    between; returns how many snapshots went. Raises `Retry` when readers hold the log."""
+    if store.meta_get(UNFINISHED) is None:
+        return 0
+    had = remove_all(snapshots)
+    _scrub(store.connection)
+    with transaction(store.connection):
+        store.connection.execute("DELETE FROM meta WHERE name=?", (UNFINISHED,))
+    return had
 
-    Raises `Retry` when readers hold the log for longer than `patience_s`.
-    """
+
+def _scrub(connection: Connection, patience_s: float = 10.0) -> None:
+    """Write the file anew without free pages and empty the write-ahead log."""
     deadline = time.monotonic() + patience_s
     with faults():
         connection.execute("VACUUM")
@@ -130,9 +143,6 @@ def scrub(connection: Connection, patience_s: float = 10.0) -> None:
 
 def receipts(connection: Connection) -> list[EraseReceipt]:
     """All receipts, the newest last."""
-    rows = connection.execute("SELECT body FROM receipts")
-    made = [
-        EraseReceipt(**{**(body := json.loads(row[0])), "not_covered": tuple(body["not_covered"])})
-        for row in rows
-    ]
+    bodies = [json.loads(row[0]) for row in connection.execute("SELECT body FROM receipts")]
+    made = [EraseReceipt(**{**body, "not_covered": tuple(body["not_covered"])}) for body in bodies]
     return sorted(made, key=lambda receipt: receipt.erased_ms)
