@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from lte_runtime.types import Position
 from ops.kafka.broker import Broker, BrokerUnavailable
 
-_numbers = itertools.count(1)
+if TYPE_CHECKING:
+    from kafka_topic import KafkaTopic
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,83 +28,6 @@ def missing_part(reason: str) -> NoReturn:
     if os.environ.get("LTE_REQUIRE_ALL") == "1":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
-
-
-class KafkaTopic:
-    """A topic on a real broker and the ways to disturb it; the same methods as `MemoryLog` where both can."""
-
-    def __init__(self, bootstrap: str, partitions: int = 3, **configs: str) -> None:
-        from kafka import KafkaAdminClient, KafkaProducer
-
-        self.bootstrap = bootstrap
-        self.topic = f"t{next(_numbers)}-{uuid.uuid4().hex[:8]}"
-        self.configs = configs
-        self.admin: Any = KafkaAdminClient(bootstrap_servers=bootstrap)
-        self._new_producer = lambda: KafkaProducer(bootstrap_servers=bootstrap)
-        self._producer: Any = None
-        self.create(partitions)
-
-    @property
-    def topic_id(self) -> str:
-        return str(self.admin.describe_topics([self.topic])[0]["topic_id"])
-
-    def create(self, partitions: int) -> None:
-        from kafka.admin import NewTopic
-
-        if self._known():
-            self.delete()
-        self.admin.create_topics([NewTopic(self.topic, partitions, 1, topic_configs=self.configs)])
-        self.admin.wait_for_topics([self.topic])
-
-    def delete(self) -> None:
-        self.admin.delete_topics([self.topic])
-        self._close_producer()
-
-    def add_partitions(self, total: int) -> None:
-        self.admin.create_partitions({self.topic: total})
-        self._close_producer()
-
-    def append(
-        self,
-        value: bytes | None,
-        *,
-        key: bytes | None = None,
-        partition: int = 0,
-        headers: Sequence[tuple[str, bytes]] = (),
-        timestamp_ms: int | None = None,
-    ) -> Position:
-        self._producer = self._producer or self._new_producer()
-        sent = self._producer.send(
-            self.topic, value, key=key, partition=partition, headers=list(headers), timestamp_ms=timestamp_ms
-        ).get(30)
-        return Position(self.topic_id, partition, sent.offset)
-
-    def append_many(self, values: Sequence[bytes], *, partition: int | None = None) -> list[tuple[int, int]]:
-        """Write all; returns (partition, offset) of each."""
-        self._producer = self._producer or self._new_producer()
-        futures = [
-            self._producer.send(self.topic, value, key=b"%d" % i, partition=partition)
-            for i, value in enumerate(values)
-        ]
-        done = [future.get(30) for future in futures]
-        return [(each.partition, each.offset) for each in done]
-
-    def trim(self, partition: int, before: int) -> None:
-        from kafka import TopicPartition
-
-        self.admin.delete_records({TopicPartition(self.topic, partition): before})
-
-    def close(self) -> None:
-        self._close_producer()
-        self.admin.close()
-
-    def _known(self) -> bool:
-        return self.topic in self.admin.list_topics()
-
-    def _close_producer(self) -> None:
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            producer.close()
 
 
 def started_broker(directory: Path) -> Broker:
@@ -138,6 +59,8 @@ def own_broker(tmp_path: Path) -> Iterator[Broker]:
 @pytest.fixture
 def make_topic(broker: Broker) -> Iterator[Callable[..., KafkaTopic]]:
     """Topics on the shared broker: `make_topic(partitions=3, **configs)`."""
+    from kafka_topic import KafkaTopic
+
     made: list[KafkaTopic] = []
 
     def make(partitions: int = 3, **configs: str) -> KafkaTopic:

@@ -70,7 +70,7 @@ class Unreadable(Refused):
     """Records that this process cannot read (codec, checksum); `code` names why."""
 
     def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(f"{code}: {message}")
         self.code = code
 
 

@@ -403,7 +403,7 @@ class _Unreadable(MemorySource):
     def poll(self, timeout_s: float, max_records: int) -> Polled:
         if self.broken and not self._paused:
             self.attempts += 1
-            raise Unreadable("unsupported_codec", "unsupported_codec: no library for zstd")
+            raise Unreadable("unsupported_codec", "no library for zstd")
         return super().poll(timeout_s, max_records)
 
 
