@@ -176,8 +176,11 @@ def derived_id(position: Position) -> str:
 
 def _clean_names(names: list[str]) -> tuple[str, ...]:
     """Names without doubles, in order; empty ones go."""
-    cleaned = (clean_text(name) for name in names)
-    return tuple({normalise_key(name): name for name in cleaned if normalise_key(name)}.values())
+    found: dict[str, str] = {}
+    for name in map(clean_text, names):
+        if normalise_key(name):
+            found.setdefault(normalise_key(name), name)
+    return tuple(found.values())
 
 
 def _flags(event: Event) -> tuple[str, ...]:
