@@ -83,7 +83,7 @@ class Tokens:
             return False
         offered = _hash(given[0][7:].strip())
         # Every hash is compared, so that time does not tell which one came near.
-        return any([hmac.compare_digest(offered, known) for known in self._hashes])
+        return sum(hmac.compare_digest(offered, known) for known in self._hashes) > 0
 
 
 def _hash(token: str) -> bytes:

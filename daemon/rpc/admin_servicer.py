@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import grpc
 
-from daemon.ingest import IngestStatus
 from daemon.rpc import convert
 from daemon.rpc.edit_servicer import key_of, page_size
 from daemon.rpc.gen.lte.v1 import admin_service_pb2 as pb
@@ -17,6 +17,9 @@ from daemon.rpc.services import Services
 from lte_runtime.answer.engine.seam import Engine
 from lte_runtime.errors import BadRequest
 from lte_runtime.memory.records import MemoryStatus, QuarantineRow, SnapshotInfo
+
+if TYPE_CHECKING:
+    from daemon.ingest_values import IngestStatus
 
 MOST_REPLAYED = 1000
 SAMPLE, K = 64, 3

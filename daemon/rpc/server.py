@@ -63,7 +63,7 @@ class RpcServer:
     """Raises `Refused` for a socket that is in use, a public bind without TLS and token, unreadable files."""
 
     def __init__(
-        self, services: Services, settings: RpcSettings, on_call: Callable[[Call], None] = lambda call: None
+        self, services: Services, settings: RpcSettings, on_call: Callable[[Call], None] = lambda _: None
     ) -> None:
         self._services = services
         self._settings = settings
@@ -174,7 +174,7 @@ class RpcServer:
 
 
 def make_way(path: Path) -> None:
-    """Removes a socket that a killed daemon left; raises `Refused` when somebody listens, or it is no socket."""
+    """Removes a socket that a killed daemon left; raises `Refused` when it is in use, or no socket."""
     if len(str(path)) > SOCKET_PATH_MAX:
         raise Refused(f"the socket path {path} is longer than {SOCKET_PATH_MAX} characters")
     path.parent.mkdir(parents=True, exist_ok=True)

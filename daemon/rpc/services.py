@@ -47,7 +47,7 @@ class Services:
     max_new_tokens: int = 32
     max_new_tokens_limit: int = 256
     deadline_s: float = 30.0
-    on_answer: Callable[[Answer], None] = lambda answer: None
+    on_answer: Callable[[Answer], None] = lambda _: None
 
     def require_serving(self) -> None:
         """Raises `Retry` while there is no state to answer from."""

@@ -1,0 +1,128 @@
+"""A real gRPC server over a real unix socket: real memory, answerer and lifecycle, stub encoder and engine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.client import Client
+from daemon.lifecycle import Lifecycle
+from daemon.rpc.interceptors import Call
+from daemon.rpc.server import RpcServer, RpcSettings
+from daemon.rpc.services import About, Services
+from lte_runtime.answer import gate
+from lte_runtime.answer.answerer import Answerer
+from lte_runtime.answer.engine.stub import StubEngine
+from lte_runtime.answer.stub_encoder import StubEncoder
+from lte_runtime.errors import BadRecord
+from lte_runtime.memory import events
+from lte_runtime.memory.edit_memory import EditMemory
+from lte_runtime.memory.events import EventLimits
+from lte_runtime.types import Batch, Position, RawRecord, Rejected, TopicPartition
+
+TOPIC_ID = "topic-1"
+TP = TopicPartition(TOPIC_ID, 0)
+NOW_MS = 1_750_000_000_000
+
+
+class FakePublisher:
+    """Keeps what it was given; stands for a Kafka producer, which the Kafka tests run for real."""
+
+    def __init__(self) -> None:
+        self.events: list[Mapping[str, Any]] = []
+
+    def publish(self, events: Sequence[Mapping[str, Any]]) -> list[Position]:
+        start = len(self.events)
+        self.events += events
+        return [Position(TOPIC_ID, 0, start + number) for number in range(len(events))]
+
+
+@dataclass
+class Rig:
+    """One daemon's parts behind one server, and the means to feed it events."""
+
+    memory: EditMemory
+    lifecycle: Lifecycle
+    engine: StubEngine
+    services: Services
+    server: RpcServer
+    settings: RpcSettings
+    publisher: FakePublisher
+    calls: list[Call] = field(default_factory=list)
+    offset: int = 0
+
+    def client(self, **options: Any) -> Client:
+        return Client(self.settings.socket, admin_address=self.settings.admin_socket, **options)
+
+    def tell(self, *told: dict[str, Any] | bytes) -> None:
+        """Applies events as ingest would: decoded, or rejected with their reason."""
+        edits, rejected = [], []
+        for event in told:
+            value = event if isinstance(event, bytes) else json.dumps(event).encode()
+            position = Position(TOPIC_ID, 0, self.offset)
+            record = RawRecord("lte.edits", position, None, value, timestamp_ms=NOW_MS + self.offset)
+            self.offset += 1
+            try:
+                edits.append(events.decode(record, EventLimits()))
+            except BadRecord as error:
+                rejected.append(Rejected(record, error.code, str(error)))
+        self.memory.apply(Batch(tuple(edits), tuple(rejected), {TP: self.offset}))
+
+
+Build = Callable[..., Rig]
+
+
+@pytest.fixture
+def short_dir() -> Iterator[Path]:
+    """A directory whose sockets stay under 108 bytes, however deep pytest's own is."""
+    directory = Path(tempfile.mkdtemp(prefix="lte-"))
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def build(short_dir: Path) -> Iterator[Build]:
+    """Makes a started rig; keyword arguments go to the engine (`engine=`), RpcSettings or Services."""
+    made: list[Rig] = []
+
+    def make(engine: dict[str, Any] | None = None, services: dict[str, Any] | None = None, **rpc: Any) -> Rig:
+        stub, encoder, lifecycle = StubEngine(**(engine or {})), StubEncoder(), Lifecycle()
+        memory = EditMemory.open(short_dir / "state", encoder)
+        calibration = gate.lexical_calibration(encoder.fingerprint)
+        publisher, calls = FakePublisher(), list[Call]()
+        given = Services(
+            answerer=Answerer(memory, encoder, calibration, stub),
+            memory=memory,
+            lifecycle=lifecycle,
+            engine=stub,
+            about=About("0.1.0", NOW_MS, calibration.encoder, calibration.threshold),
+            **{"publisher": publisher, **(services or {})},
+        )
+        places = {"socket": short_dir / "s.sock", "admin_socket": short_dir / "a.sock", **rpc}
+        settings = RpcSettings(**places)
+        server = RpcServer(given, settings, on_call=calls.append)
+        rig = Rig(memory, lifecycle, stub, given, server, settings, publisher, calls)
+        made.append(rig)
+        server.start()
+        return rig
+
+    yield make
+    for rig in made:
+        rig.server.stop(grace=0)
+        rig.engine.close()
+        rig.memory.close()
+
+
+@pytest.fixture
+def rig(build: Build) -> Rig:
+    """A rig that is caught up and serves."""
+    made = build()
+    made.lifecycle.set_caught_up()
+    return made
