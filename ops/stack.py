@@ -15,6 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
+from kafka import KafkaAdminClient
+
+from daemon.kafka.topics import ensure_topics
 from ops.kafka.broker import Broker
 
 START_TIMEOUT_S = 180.0
@@ -80,6 +83,11 @@ class Stack:
     def start_broker(self) -> str:
         """Start Kafka and make the project's topics; returns the bootstrap address."""
         self._bootstrap = self.broker.start()
+        admin = KafkaAdminClient(bootstrap_servers=self._bootstrap)
+        try:
+            ensure_topics(admin)
+        finally:
+            admin.close()
         return self._bootstrap
 
     def start_daemon(self, tick: Callable[[], None] = lambda: None) -> float:

@@ -23,8 +23,7 @@ def open_producer(bootstrap: str, security: Security, *, timeout_s: float) -> An
         "delivery_timeout_ms": timeout_ms,
         "max_request_size": MAX_REQUEST_BYTES,
         "metrics_enabled": False,
+        # A mistyped or deleted topic must not come into being with a cluster's default retention.
+        "allow_auto_create_topics": False,
     }
-    producer = open_client(KafkaProducer, options)
-    # A mistyped or deleted topic must not come into being with a cluster's default retention.
-    producer._manager.cluster.config["allow_auto_create_topics"] = False
-    return producer
+    return open_client(KafkaProducer, options)

@@ -85,7 +85,7 @@ class Publisher:
         return producer.send(self._settings.topic, value=record.value, key=record.key, headers=headers)
 
     def _topic_id(self, producer: Any) -> str:
-        return str(producer._manager.cluster.topic_id(self._settings.topic))
+        return str(producer._metadata.topic_id(self._settings.topic))
 
     def _reaction(self, error: KafkaError) -> Exception:
         self.close()  # an idempotent producer does not outlive a failed send

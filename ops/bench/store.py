@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from lte_runtime.memory.edit_memory import EditMemory, MemorySettings
 
+from lte_runtime.memory.edit_memory import EditMemory, MemorySettings
 from lte_runtime.memory.events import EventLimits, decode
 from lte_runtime.types import Batch, Position, RawRecord, TopicPartition, Vectors
 from ops.bench.result import SEED, BenchResult, Spread, interleave, machine, percentile, today

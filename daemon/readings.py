@@ -1,0 +1,77 @@
+"""The parts' own status as the gauges of the metrics catalogue. Read when Prometheus asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from daemon.ingest import Ingest
+from daemon.lifecycle import Lifecycle, State
+from daemon.metrics import Reading, Readings
+from lte_runtime.answer.engine.seam import Engine
+from lte_runtime.memory.edit_memory import EditMemory
+from lte_runtime.memory.records import MemoryStatus
+
+
+@dataclass
+class Parts:
+    """What there is to read from; the later ones appear as the daemon starts. `recall` in [0, 1]."""
+
+    lifecycle: Lifecycle
+    memory: EditMemory
+    version: str
+    ingest: Ingest | None = None
+    engine: Engine | None = None
+    recall: float | None = None
+
+
+def readings(parts: Parts) -> Readings:
+    """Gauge name -> value."""
+    return {
+        **_of_lifecycle(parts.lifecycle),
+        **_of_memory(parts.memory.status(), parts.memory.settings.quarantine_max_bytes),
+        **_of_ingest(parts.ingest),
+        **_of_engine(parts.engine, parts.version),
+        **({} if parts.recall is None else {"lte_index_recall": parts.recall}),
+    }
+
+
+def _of_lifecycle(lifecycle: Lifecycle) -> dict[str, Reading]:
+    now = lifecycle.status()
+    states = {(state.value,): float(state is now.state) for state in State}
+    return {"lte_state": states, "lte_stale": float(now.stale)}
+
+
+def _of_memory(now: MemoryStatus, quarantine_limit: int) -> dict[str, Reading]:
+    paths = set(now.index_path.values()) or {"exact"}
+    found: dict[str, Reading] = {
+        "lte_memory_edits": now.edits,
+        "lte_memory_facts": now.current_facts,
+        "lte_memory_keys": now.keys,
+        "lte_memory_bytes": now.state_bytes,
+        "lte_index_vectors": {("live",): now.vectors_live, ("dead",): now.vectors_dead},
+        "lte_index_path": {(path,): float(path in paths) for path in ("exact", "hnsw")},
+        "lte_dead_letters_pending": now.quarantine_pending,
+        "lte_quarantine_records": now.quarantine_rows,
+        "lte_quarantine_bytes": now.quarantine_bytes,
+        "lte_quarantine_limit_bytes": quarantine_limit,
+    }
+    if now.snapshot:
+        found["lte_snapshot_timestamp_seconds"] = now.snapshot.created_ms / 1000
+    return found
+
+
+def _of_ingest(ingest: Ingest | None) -> dict[str, Reading]:
+    if ingest is None:
+        return {}
+    partitions = ingest.status().partitions
+    return {
+        "lte_ingest_lag_records": {(str(at.partition),): one.lag for at, one in partitions.items()},
+        "lte_ingest_next_offset": {(str(at.partition),): one.next for at, one in partitions.items()},
+    }
+
+
+def _of_engine(engine: Engine | None, version: str) -> dict[str, Reading]:
+    if engine is None:
+        return {}
+    adapter = engine.adapter.id if engine.adapter else "none"
+    return {"lte_queue_depth": engine.queue_depth, "lte_build": {(version, adapter): 1.0}}

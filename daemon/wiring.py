@@ -1,0 +1,332 @@
+"""Where the concrete parts meet: settings in, a running daemon out. Below this, parts take values.
+
+Start: lock and edit memory, then ingest (it catches up while the model loads), then the engine, then the
+sockets. Stop, each step so that the next finds nothing half done: health down and calls drained, timetable,
+ingest, dead letters, snapshot, engine, memory.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import structlog
+
+from daemon.ingest import BatchReport, Ingest, IngestSettings
+from daemon.kafka.dead_letters import DeadLetters, DeadLetterSettings
+from daemon.kafka.publisher import Publisher, PublisherSettings
+from daemon.kafka.source import KafkaSource, KafkaSourceSettings
+from daemon.lifecycle import Lifecycle, LifecycleStatus
+from daemon.metrics import Metrics, MetricsServer
+from daemon.readings import Parts, readings
+from daemon.rpc.interceptors import Call
+from daemon.rpc.server import RpcServer, RpcSettings
+from daemon.rpc.services import About, Services
+from daemon.schedule import Schedule
+from daemon.settings import OFF, Settings
+from lte_runtime import embedded
+from lte_runtime.answer import gate
+from lte_runtime.answer.answerer import Answerer, AnswerSettings
+from lte_runtime.answer.embed import load_encoder
+from lte_runtime.answer.engine.seam import Engine
+from lte_runtime.answer.retriever import RetrieverSettings
+from lte_runtime.errors import Fatal, LteError
+from lte_runtime.memory.edit_memory import EditMemory
+from lte_runtime.memory.events import EventLimits
+from lte_runtime.memory.locks import DirectoryLock
+from lte_runtime.memory.records import MemorySettings
+from lte_runtime.types import Answer, Encoder, Scope
+
+log = structlog.get_logger(__name__)
+TICK_S = 1.0
+JOIN_S = 20.0
+
+
+def serve(settings: Settings) -> None:
+    """Run the daemon until SIGTERM or SIGINT. Raises the error of a part that cannot go on."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    # Fail before the models are loaded: the loser of two daemons is told at once who the owner is.
+    DirectoryLock(settings.state_dir).release()
+    with Daemon(settings) as daemon:
+        daemon.run(stop)
+
+
+class Daemon:
+    """All parts of one process. Entering starts them; leaving stops what was started, in reverse."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._undo = ExitStack()
+        self._failures: list[BaseException] = []
+        self._failed = threading.Event()
+        self._started_ms = time.time_ns() // 1_000_000
+        self.lifecycle = Lifecycle(stale_after_s=settings.kafka.stale_after_s)
+
+    def __enter__(self) -> Daemon:
+        with ExitStack() as undo:
+            self._undo = undo
+            self._start()
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.lifecycle.set_stopping()
+        log.info("stopping")
+        self._undo.close()
+        log.info("stopped")
+
+    def run(self, stop: threading.Event) -> None:
+        """Wait for `stop` or for a part that failed, whose error is raised."""
+        while not stop.wait(TICK_S):
+            self.lifecycle.tick()
+            if self._failed.is_set():
+                raise self._failures[0]
+
+    def _start(self) -> None:
+        settings = self._settings
+        self._encoder = load_encoder(
+            settings.encoder.model, engine=settings.encoder.engine, cache_dir=settings.cache_dir
+        )
+        calibration = self._calibration(self._encoder)
+        self._memory = self._open_memory(self._encoder)
+        self._start_metrics()
+        self._start_dead_letters()
+        self._start_ingest()
+        self._start_schedule()
+        self._start_answers(calibration)
+        self.lifecycle.on_change(_log_state)
+        _log_state(self.lifecycle.status())
+
+    def _calibration(self, encoder: Encoder) -> gate.GateCalibration:
+        chosen = self._settings.gate
+        if chosen.calibration:
+            found = gate.load(chosen.calibration)
+        elif self._settings.encoder.model == "stub":
+            found = gate.lexical_calibration(encoder.fingerprint)
+        else:
+            found = gate.default_calibration()
+        return found if chosen.threshold is None else replace(found, threshold=chosen.threshold)
+
+    def _open_memory(self, encoder: Encoder) -> EditMemory:
+        chosen = self._settings.memory
+        settings = MemorySettings(
+            index_mode=chosen.index_mode,
+            hnsw_from=chosen.hnsw_from,
+            rebuild_dead_share=chosen.rebuild_dead_share,
+            quarantine_max_bytes=chosen.quarantine_max_bytes,
+            snapshot_keep=chosen.snapshot_keep,
+            encode_batch=chosen.encode_batch,
+        )
+        memory = EditMemory.open(self._settings.state_dir, encoder, settings, on_progress=_log_encoding)
+        self._undo.callback(memory.close)
+        return memory
+
+    def _start_metrics(self) -> None:
+        self._parts = Parts(self.lifecycle, self._memory, version("lte-daemon"))
+        self.metrics = Metrics(lambda: readings(self._parts))
+        if self._settings.metrics.listen != OFF:
+            server = MetricsServer(self.metrics, self._settings.metrics.listen)
+            self._undo.callback(server.stop)
+            log.info("metrics", address=server.address)
+
+    def _start_dead_letters(self) -> None:
+        kafka = self._settings.kafka
+        settings = DeadLetterSettings(kafka.bootstrap, kafka.dlq_topic, kafka.security)
+        self._dead_letters = DeadLetters(self._memory, settings)
+        self._undo.callback(self._thread("dead-letters", self._dead_letters.run, self._dead_letters.stop))
+
+    def _start_ingest(self) -> None:
+        kafka, memory = self._settings.kafka, self._settings.memory
+        writers = {name: frozenset(spaces) for name, spaces in kafka.publishers.items()}
+        source = KafkaSource(
+            KafkaSourceSettings(
+                kafka.bootstrap,
+                kafka.topic,
+                kafka.group_id,
+                kafka.security,
+                allow_compacted=kafka.allow_compacted,
+                refresh_s=kafka.refresh_s,
+                fetch_max_bytes=kafka.poll_max_bytes,
+            )
+        )
+        settings = IngestSettings(
+            max_records=kafka.poll_max_records,
+            max_bytes=kafka.poll_max_bytes,
+            max_gather_s=kafka.poll_max_ms / 1000,
+            refresh_s=kafka.refresh_s,
+            serve_stale_after_s=kafka.stale_after_s,
+            quarantine_max_bytes=memory.quarantine_max_bytes,
+            limits=EventLimits(memory.event_max_bytes, memory.event_max_depth, writers),
+        )
+        self._ingest = Ingest(
+            self._memory,
+            source,
+            self.lifecycle,
+            settings,
+            on_batch=self._count_batch,
+            on_rejected=self._dead_letters.wake,
+        )
+        self._parts.ingest = self._ingest
+        # A last snapshot once nothing is applied any more: the next start reads it instead of rebuilding.
+        self._undo.callback(self._last_snapshot)
+        self._undo.callback(self._thread("ingest", self._ingest.run, self._ingest.stop))
+
+    def _start_schedule(self) -> None:
+        chosen = self._settings.memory
+        schedule = Schedule(lambda job, ok, seconds: self.metrics.ran(job, ok=ok, seconds=seconds))
+        schedule.every(chosen.snapshot_interval_s, "snapshot", self._memory.snapshot)
+        schedule.every(chosen.maintain_interval_s, "maintain", self._memory.maintain)
+        schedule.every(chosen.recall_interval_s, "recall", self._check_recall)
+        schedule.start()
+        self._undo.callback(schedule.stop)
+
+    def _check_recall(self) -> None:
+        self._parts.recall = self._memory.recall_self_check()
+
+    def _start_answers(self, calibration: gate.GateCalibration) -> None:
+        # The sockets come last, so that whoever finds one can be answered.
+        chosen = self._settings.answer
+        engine = self._parts.engine = load_engine(self._settings)
+        self._undo.callback(engine.close)
+        self._note_base_model(engine.fingerprint)
+        answers = AnswerSettings(
+            max_new_tokens=chosen.max_new_tokens_limit,
+            retriever=RetrieverSettings(k=chosen.k, max_hops=chosen.hops),
+        )
+        kafka = self._settings.kafka
+        publisher = Publisher(PublisherSettings(kafka.bootstrap, kafka.topic, kafka.security))
+        self._undo.callback(publisher.close)
+        services = Services(
+            answerer=Answerer(self._memory, self._encoder, calibration, engine, answers),
+            memory=self._memory,
+            lifecycle=self.lifecycle,
+            engine=engine,
+            about=About(version("lte-daemon"), self._started_ms, calibration.encoder, calibration.threshold),
+            ingest=self._ingest,
+            publisher=publisher,
+            max_new_tokens=chosen.max_new_tokens,
+            max_new_tokens_limit=chosen.max_new_tokens_limit,
+            deadline_s=chosen.deadline_s,
+            on_answer=self._count_answer,
+        )
+        server = RpcServer(services, rpc_settings(self._settings), self._count_call)
+        server.start()
+        self._undo.callback(server.stop, self._settings.rpc.drain_s)
+        log.info("listening", socket=str(self._settings.socket), tcp=server.tcp_address)
+
+    def _note_base_model(self, fingerprint: str) -> None:
+        """No stored thing depends on the base model but adapters, which are checked when they are loaded."""
+        before = self._memory.meta_get("base_model")
+        if before != fingerprint:
+            self._memory.meta_set("base_model", fingerprint)
+            log.info("base_model", fingerprint=fingerprint[:12], before=before and before[:12])
+
+    def _last_snapshot(self) -> None:
+        try:
+            self._memory.snapshot()
+        except (LteError, OSError) as error:
+            log.warning("no_last_snapshot", error=str(error))
+
+    def _thread(self, name: str, run: Callable[[], None], stop: Callable[[], None]) -> Callable[[], None]:
+        """Start `run` in a thread whose failure ends the process; returns what stops it."""
+
+        def body() -> None:
+            try:
+                run()
+            except BaseException as error:  # noqa: BLE001 - told to the main thread, which raises it
+                self._failures.append(error)
+                self._failed.set()
+
+        thread = threading.Thread(target=body, name=name, daemon=True)
+        thread.start()
+
+        def end() -> None:
+            stop()
+            thread.join(JOIN_S)
+            if thread.is_alive():
+                raise Fatal(f"the {name} thread did not stop in {JOIN_S:.0f} s")
+
+        return end
+
+    def _count_batch(self, report: BatchReport) -> None:
+        applied = report.applied
+        self.metrics.ingested(
+            events=report.records,
+            applied=len(applied.applied),
+            duplicates=applied.duplicates,
+            conflicts=applied.conflicts,
+            rejected=report.rejected,
+            stages_ms={
+                "encode": applied.encode_ms,
+                "store": applied.store_ms,
+                "index": applied.index_ms,
+            },
+        )
+        self.metrics.fresh(milliseconds / 1000 for milliseconds in report.freshness_ms)
+
+    def _count_answer(self, answer: Answer) -> None:
+        self.metrics.gated(opened=answer.gate.scope is Scope.EDITED, score=answer.gate.score)
+        total = answer.timings_ms.get("total", 0.0) / 1000
+        self.metrics.answered(scope=answer.scope, code="OK", seconds=total, stages_ms=answer.timings_ms)
+
+    def _count_call(self, call: Call) -> None:
+        if call.code != "OK" and "/Answer" in call.method:
+            self.metrics.answered(scope="none", code=call.code, seconds=call.seconds, stages_ms={})
+
+
+def load_engine(settings: Settings) -> Engine:
+    """The engine that the settings name: the stub, or any Hugging Face causal model with its adapter."""
+    chosen = settings.model
+    if chosen.path == "stub":
+        from lte_runtime.answer.engine.stub import StubEngine
+
+        return StubEngine(max_batch=chosen.max_batch, queue_limit=chosen.queue_limit)
+    from lte_runtime.answer.engine.hf import HfEngine
+
+    own = chosen.path == "embedded"
+    if chosen.adapter == "embedded":
+        # The shipped adapter belongs to the shipped model; another model starts without one.
+        adapter = embedded.adapter_path() if own else None
+    else:
+        adapter = None if chosen.adapter == "none" else Path(chosen.adapter)
+    return HfEngine.load(
+        embedded.model_path() if own else chosen.path,
+        adapter,
+        device=chosen.device,
+        dtype=chosen.dtype,
+        adapter_mode=chosen.adapter_mode,
+        max_batch=chosen.max_batch,
+        queue_limit=chosen.queue_limit,
+        max_prompt_tokens=chosen.max_prompt_tokens,
+    )
+
+
+def rpc_settings(settings: Settings) -> RpcSettings:
+    """What the sockets need of the settings."""
+    chosen = settings.rpc
+    return RpcSettings(
+        socket=settings.socket,
+        listen=None if chosen.listen == OFF else chosen.listen,
+        admin_socket=settings.admin_socket,
+        tls_cert=chosen.tls_cert,
+        tls_key=chosen.tls_key,
+        token_file=chosen.token_file,
+        max_concurrent=chosen.max_concurrent,
+        max_message_bytes=chosen.max_message_bytes,
+    )
+
+
+def _log_state(status: LifecycleStatus) -> None:
+    log.info("state", state=status.state, stale=status.stale, reasons=list(status.reasons))
+
+
+def _log_encoding(done: int, total: int) -> None:
+    log.info("encoding_again", done=done, total=total)
