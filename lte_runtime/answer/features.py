@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rapidfuzz.distance import OSA
+from rapidfuzz.distance import Indel
 
 from lte_runtime.types import Fact
 
@@ -20,7 +20,8 @@ PLACEHOLDER = "it"
 """Stands where a name was taken out; a pronoun keeps the sentence one that the encoder has met."""
 
 _WORD = re.compile(r"\w+[+#]*")
-_FUZZY_FROM = 0.80
+_ARTICLES = frozenset(("the", "a", "an"))
+_TYPO, _TYPO_FROM = 0.9, 6
 _NEGATIONS = frozenset(
     "no not never none nobody nothing nowhere neither nor without except excluding besides cannot".split()
 )
@@ -96,11 +97,14 @@ def _looks_named(word: str) -> bool:
 
 
 def locate(question: Sequence[Word], name: str) -> Span | None:
-    """The best place of `name` in the question: the same words, else nearly the same with the same digits."""
+    """The best place of `name` in the question: the same words, else the same letters with two exchanged.
+
+    Nothing looser: `Rookwood` and `Rockwood` are as likely two names as one misspelt.
+    """
     wanted = [w.folded for w in words(name)]
-    if not wanted:
-        return None
-    return _same_words(question, wanted) or _similar_words(question, wanted)
+    if len(wanted) > 1 and wanted[0] in _ARTICLES:
+        wanted = wanted[1:]
+    return _same_words(question, wanted) or _similar_words(question, wanted) if wanted else None
 
 
 def _same_words(question: Sequence[Word], wanted: Sequence[str]) -> Span | None:
@@ -112,22 +116,30 @@ def _same_words(question: Sequence[Word], wanted: Sequence[str]) -> Span | None:
 
 
 def _similar_words(question: Sequence[Word], wanted: Sequence[str]) -> Span | None:
-    best: Span | None = None
-    text, codes = " ".join(wanted), codes_of(wanted)
-    if len(text) < 4:
-        return None
-    for size in range(max(1, len(wanted) - 1), len(wanted) + 2):
+    """Other word limits (`SKU4711`) are the same name, exchanged neighbour letters nearly the same."""
+    joined, codes = "".join(wanted), codes_of("".join(wanted))
+    for size in range(max(1, len(wanted) - 2), len(wanted) + 3):
         for i in range(len(question) - size + 1):
-            window = [w.folded for w in question[i : i + size]]
-            score = OSA.normalized_similarity(text, " ".join(window), score_cutoff=_FUZZY_FROM)
-            if score > (best.score if best else 0.0) and codes_of(window) == codes:
-                best = Span(question[i].start, question[i + size - 1].end, score)
-    return best
+            window = "".join(w.folded for w in question[i : i + size])
+            if len(window) != len(joined):
+                continue
+            same = window == joined
+            if same or (
+                len(joined) >= _TYPO_FROM and _exchanged(window, joined) and codes_of(window) == codes
+            ):
+                return Span(question[i].start, question[i + size - 1].end, 1.0 if same else _TYPO)
+    return None
 
 
-def codes_of(folded: Iterable[str]) -> tuple[str, ...]:
-    """Words with a digit: they agree wholly or name something else."""
-    return tuple(sorted(w for w in folded if any(c.isdigit() for c in w)))
+def _exchanged(a: str, b: str) -> bool:
+    """Whether `a` is `b` with two neighbouring letters exchanged."""
+    odd = [i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y]
+    return len(odd) == 2 and odd[1] == odd[0] + 1 and a[odd[0]] == b[odd[1]] and a[odd[1]] == b[odd[0]]
+
+
+def codes_of(text: str) -> str:
+    """The digits of a name in their order: they agree wholly or the name is another one."""
+    return "".join(c for c in text if c.isdigit())
 
 
 def mask(text: str, spans: Iterable[tuple[int, int]]) -> str:
@@ -196,3 +208,10 @@ def shared_words(masked_question: str, view: str) -> float:
     asked = {w.folded[:5] for w in words(masked_question)}
     told = {w.folded[:5] for w in words(view) if w.folded not in _QUESTION_WORDS}
     return len(asked & told) / len(told) if told else 0.0
+
+
+def swapped(masked_question: str, view: str) -> float:
+    """How much the two are one sentence with another word in it (`the father of it`, `the mother of it`)."""
+    asked = [w.folded for w in words(masked_question)]
+    told = [w.folded for w in words(view)]
+    return Indel.normalized_similarity(asked, told) * (1.0 - shared_words(masked_question, view))

@@ -34,6 +34,7 @@ FEATURES = (
     "mentioned",  # the question already tells the target
     "kind_clash",  # asks for a number and the target is none, or the reverse
     "shared",  # share of the view's words that the question repeats
+    "swapped",  # the same sentence but for a word of the view
     "rival",  # likeness of the best other fact of the same subject, minus this one's
     "hops",  # 0 for one fact, 1 and 2 for chains
     "gain",  # how much better the whole chain fits than the best part of it

@@ -71,7 +71,7 @@ def _fact(rng: random.Random, ident: str) -> Row:
     kind = rng.choice(_KINDS)
     subject = names.value(kind, rng)
     relation, target = _relation(rng, kind)
-    row = {"op": "assert", "id": ident, "subject": subject, "relation": relation}
+    row: Row = {"op": "assert", "id": ident, "subject": subject, "relation": relation}
     row["target"] = names.value(target, rng)
     if rng.random() < 0.4:
         row["subject_aliases"] = [_alias(rng, subject, kind)]
@@ -97,7 +97,7 @@ def _linked(rng: random.Random, fact: Row) -> Row:
     """A fact about the target of another one, so that two hops have an answer."""
     kind = rng.choice(("person", "org"))
     relation, target = _relation(rng, kind)
-    row = {"op": "assert", "id": fact["id"] + "l", "subject": fact["target"], "relation": relation}
+    row: Row = {"op": "assert", "id": fact["id"] + "l", "subject": fact["target"], "relation": relation}
     return row | {"target": names.value(target, rng)}
 
 

@@ -16,6 +16,7 @@ from lte_runtime.memory.keys import view_of
 from lte_runtime.types import (
     Candidate,
     Candidates,
+    Cardinality,
     Citation,
     Encoder,
     Fact,
@@ -116,7 +117,7 @@ class Retriever:
         """Facts for `q` as valid at `at_ms` (None = now), the gate's word, and milliseconds per stage."""
         marks = [time.perf_counter()]
         reading = Reading(q.text)
-        vectors = self._encode_question(q, reading, at_ms)
+        vectors = self._encode_queries({q.text, reading.masked(None)})
         marks.append(time.perf_counter())
         found = self._memory.candidates(
             q.text, vectors[q.text][None, :], namespace=q.namespace, k=self._settings.k, at_ms=at_ms
@@ -136,17 +137,11 @@ class Retriever:
     def scored_paths(self, q: Question, at_ms: int | None = None) -> list[Scored]:
         """All paths that the gate compares for `q`: what calibration learns from."""
         reading = Reading(q.text)
-        vectors = self._encode_question(q, reading, at_ms)
+        vectors = self._encode_queries({q.text, reading.masked(None)})
         found = self._memory.candidates(
             q.text, vectors[q.text][None, :], namespace=q.namespace, k=self._settings.k, at_ms=at_ms
         )
         return self._scored(self._paths(found.items, reading, q.namespace, at_ms), reading, vectors)
-
-    def _encode_question(self, q: Question, reading: Reading, at_ms: int | None) -> dict[str, Vectors]:
-        """The question and its masked forms in one call: names are looked up first, without a vector."""
-        named = self._memory.candidates(q.text, None, namespace=q.namespace, k=self._settings.k, at_ms=at_ms)
-        texts = {q.text, reading.masked(None), *(reading.masked(reading.span(c.fact)) for c in named.items)}
-        return self._encode_queries(texts)
 
     def _encode_queries(self, texts: Iterable[str]) -> dict[str, Vectors]:
         wanted = sorted(texts)
@@ -201,10 +196,15 @@ class Retriever:
             return tuple(Citation(_ambiguous(s.path.end), s.score, 1) for s in tied)
         cited: list[Citation] = []
         for hop, fact in enumerate(best.path.facts, start=1):
-            members = self._memory.facts_of_subject(fact.subject, namespace=q.namespace, at_ms=at_ms)
-            same = [m for m in members if m.key == fact.key] if fact.subject else []
-            cited += [Citation(m, best.score, hop) for m in same or [fact]]
+            cited += [Citation(m, best.score, hop) for m in self._members(fact, q.namespace, at_ms)]
         return tuple(cited)
+
+    def _members(self, fact: Fact, namespace: str, at_ms: int | None) -> Sequence[Fact]:
+        """All current facts of the same key: more than one only where the relation is set-valued."""
+        if fact.cardinality is Cardinality.ONE or not fact.subject:
+            return [fact]
+        facts = self._memory.facts_of_subject(fact.subject, namespace=namespace, at_ms=at_ms)
+        return [m for m in facts if m.key == fact.key] or [fact]
 
 
 class Reading:
@@ -250,6 +250,7 @@ def describe(reading: Reading, path: Path, span: f.Span | None, fits: Fits) -> d
         "mentioned": f.mentioned(reading.words, path.end.target),
         "kind_clash": f.kind_clash(masked, path.end.target),
         "shared": f.shared_words(masked, view),
+        "swapped": f.swapped(masked, view),
         "rival": fits.rival,
         "hops": float(len(path.facts) - 1),
         "gain": fits.gain,
