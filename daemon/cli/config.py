@@ -11,7 +11,7 @@ import typer
 from daemon.cli import output
 from daemon.cli.options import ConfigFile, Json
 
-app = typer.Typer(no_args_is_help=True, help="The configuration: show, check, schema.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="The configuration: show, check, schema.")
 
 
 @app.command()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -60,6 +60,26 @@ def find(flags: Where, config: Path | None = None, environ: Mapping[str, str] | 
     return found
 
 
+def flags(
+    address: str | None = None,
+    socket: Path | None = None,
+    admin_socket: Path | None = None,
+    timeout: float | None = None,
+    bootstrap: str | None = None,
+    topic: str | None = None,
+) -> Where:
+    """What the command line says; `--socket` is the short way to write `--address unix:PATH`."""
+    if address and socket:
+        raise BadRequest("--address and --socket say the same thing: give one of them")
+    return Where(
+        address=unix(socket) if socket else address,
+        admin_address=unix(admin_socket) if admin_socket else None,
+        bootstrap=bootstrap,
+        topic=topic,
+        timeout_s=timeout,
+    )
+
+
 @contextmanager
 def client(where: Where) -> Iterator[Client]:
     """An open client; a daemon that does not answer becomes an error that says how to start one."""
@@ -67,10 +87,28 @@ def client(where: Where) -> Iterator[Client]:
 
     _require_socket(where.address)
     try:
-        with Client(where.address, admin_address=where.admin_address) as opened:
+        with Client(
+            where.address,
+            admin_address=where.admin_address,
+            tls_ca=where.tls_ca,
+            token_file=where.token_file,
+            timeout_s=where.timeout_s or 30.0,
+        ) as opened:
             yield opened
     except Retry as error:
         raise Retry(f"{error}\n{_how_to_start(where.address)}") from error
+
+
+def paged(fetch: Callable[..., Mapping[str, Any]], name: str, limit: int, **filters: Any) -> Iterator[Any]:
+    """Items of a paged call, `limit` at most."""
+    token, left = "", limit
+    while left > 0:
+        page = fetch(page_size=min(left, 1000), page_token=token, **filters)
+        yield from page[name]
+        left -= len(page[name])
+        token = page["next_page_token"]
+        if not token:
+            return
 
 
 def unix(path: Path | str) -> str:

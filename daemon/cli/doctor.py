@@ -22,7 +22,7 @@ from lte_runtime.errors import BadRequest
 if TYPE_CHECKING:
     from daemon.settings import Settings
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 _FREE_BYTES = 1 << 30
 _CONNECT_S = 3.0

@@ -10,7 +10,7 @@ import typer
 from daemon.cli.options import Bootstrap, ConfigFile, Topic
 from lte_runtime.errors import BadRequest
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(help="Run the daemon until SIGTERM or Ctrl-C.")

@@ -1,0 +1,114 @@
+"""`lte edits`: what the edit memory holds, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+import typer
+
+from daemon.cli import connect, output
+from daemon.cli.key import Key, Prompt, Relation, Subject, key_parts
+from daemon.cli.options import Address, ConfigFile, Json, Namespace, Socket
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="What the edit memory holds, and why.")
+
+EditId = Annotated[str, typer.Argument(help="The edit's id.")]
+
+
+@app.command("list")
+def list_(
+    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Only this one.")] = None,
+    subject: Annotated[str | None, typer.Option("--subject", "-s", help="Only this subject.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most edits shown.")] = 100,
+    json_: Json = False,
+    address: Address = None,
+    socket: Socket = None,
+    config: ConfigFile = None,
+) -> None:
+    """Edits, newest first.
+
+    Example: lte edits list -s "Acme Corp"
+    """
+    with connect.client(connect.find(connect.flags(address, socket), config)) as daemon:
+        filters = {"namespace": namespace, "subject": subject}
+        found = list(connect.paged(daemon.list_edits, "edits", limit, **filters))
+    _show(found, json_)
+
+
+@app.command()
+def show(
+    edit_id: EditId,
+    json_: Json = False,
+    address: Address = None,
+    socket: Socket = None,
+    config: ConfigFile = None,
+) -> None:
+    """One edit with everything that is known of it.
+
+    Example: lte edits show 0b1f...
+    """
+    with connect.client(connect.find(connect.flags(address, socket), config)) as daemon:
+        edit = daemon.get_edit(edit_id)
+    if json_:
+        output.as_json(edit)
+    else:
+        output.pairs({name: value for name, value in edit.items() if value not in (None, "", [])})
+
+
+@app.command()
+def history(
+    key: Key = None,
+    subject: Subject = None,
+    relation: Relation = None,
+    prompt: Prompt = None,
+    namespace: Namespace = "default",
+    json_: Json = False,
+    address: Address = None,
+    socket: Socket = None,
+    config: ConfigFile = None,
+) -> None:
+    """All edits of one fact, oldest first.
+
+    Example: lte edits history -s "Acme Corp" -r CEO
+    """
+    spoken, named, asked = key_parts(namespace, subject, relation, prompt, key)
+    with connect.client(connect.find(connect.flags(address, socket), config)) as daemon:
+        found = daemon.history(named, asked, namespace=spoken)
+    _show(found, json_)
+
+
+@app.command("why-not")
+def why_not(
+    edit_id: EditId,
+    as_of: Annotated[str | None, typer.Option("--as-of", help="As things were valid then.")] = None,
+    json_: Json = False,
+    address: Address = None,
+    socket: Socket = None,
+    config: ConfigFile = None,
+) -> None:
+    """Why an edit is not what questions see, and which one is.
+
+    Example: lte edits why-not 0b1f...
+    """
+    with connect.client(connect.find(connect.flags(address, socket), config)) as daemon:
+        reply = daemon.why_not(edit_id, as_of=as_of)
+    if json_:
+        output.as_json(reply)
+    else:
+        output.pairs({"reason": reply["reason"], "winner": reply["winner_id"]})
+
+
+def _show(edits: list[dict[str, Any]], json_: bool) -> None:
+    if json_:
+        output.as_json(edits)
+    else:
+        output.table(("edit", "state", "fact", "target", "at", "position"), _rows(edits))
+
+
+def _rows(edits: Iterable[Mapping[str, Any]]) -> Iterable[tuple[object, ...]]:
+    for edit in edits:
+        fact = edit["prompt"] or f"{edit['subject']} / {edit['relation']}"
+        at = edit["positions"][0] if edit["positions"] else {}
+        where = f"{at.get('partition', '-')}/{at.get('offset', '-')}"
+        yield edit["id"], edit["state"], fact, edit["target"], edit["timestamp"], where

@@ -1,0 +1,165 @@
+"""Who may import whom, read from the syntax trees; and what the quick commands must never load."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("lte_runtime", "daemon", "ops")
+
+# One vendor, one home: a module may be imported only below these paths.
+HOMES: dict[str, tuple[str, ...]] = {
+    # Development tools act as a stranger's clients too.
+    "kafka": ("daemon/kafka/", "ops/"),
+    "grpc": ("daemon/rpc/", "daemon/client.py", "ops/"),
+    "grpc_health": ("daemon/rpc/", "daemon/client.py"),
+    "grpc_reflection": ("daemon/rpc/",),
+    "grpc_status": ("daemon/rpc/", "daemon/client.py"),
+    "prometheus_client": ("daemon/metrics.py",),
+    "apscheduler": ("daemon/schedule.py",),
+    "structlog": ("daemon/",),
+    "typer": ("daemon/cli/", "ops/", "lte_runtime/embedded/recipe.py"),
+    "hnswlib": ("lte_runtime/memory/index.py",),
+    "apsw": ("lte_runtime/memory/store.py", "lte_runtime/memory/db.py"),
+    "sqlite3": (),
+    "peft": ("lte_runtime/answer/engine/", "lte_runtime/align/train.py", "lte_runtime/embedded/"),
+    "openvino": ("lte_runtime/answer/embed",),
+    "pydantic_settings": ("daemon/config.py", "daemon/settings.py"),
+    # Comparisons are development dependencies: the product must not need them.
+    "chromadb": ("ops/bench/",),
+    "sentence_transformers": ("ops/bench/",),
+}
+# Whole areas that run without these vendors: the method knows no transport, the recipe runs on a GPU host.
+WITHOUT: dict[str, tuple[str, ...]] = {
+    "lte_runtime/": ("kafka", "grpc", "prometheus_client", "apscheduler", "daemon", "ops"),
+    "lte_runtime/align/": ("hnswlib", "kafka", "grpc"),
+    "lte_runtime/embedded/": ("hnswlib", "kafka", "grpc"),
+    "daemon/": ("ops",),
+}
+# Pure decisions: no clock, file, thread or log.
+PURE = (
+    "lte_runtime/memory/policy.py",
+    "lte_runtime/answer/gate.py",
+    "lte_runtime/answer/chain.py",
+    "lte_runtime/answer/prompt.py",
+    "lte_runtime/evals/metrics.py",
+)
+IMPURE = ("time", "datetime", "threading", "logging", "structlog", "os", "socket", "subprocess")
+
+
+def _modules() -> list[Path]:
+    found = (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))
+    return [path for path in found if "daemon/rpc/gen" not in path.as_posix()]
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Absolute module names that a file imports anywhere, lazily too; type-only imports do not count."""
+    tree = ast.parse(path.read_text("utf-8"), str(path))
+    typing_only = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test).endswith("TYPE_CHECKING")
+        for statement in block.body
+        for node in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _offences(forbidden: dict[str, tuple[str, ...]]) -> list[str]:
+    return [
+        f"{_relative(path)} imports {name}"
+        for path in _modules()
+        for area, vendors in forbidden.items()
+        if _relative(path).startswith(area)
+        for name in _imports(path)
+        if name.partition(".")[0] in vendors
+    ]
+
+
+def test_there_is_something_to_check() -> None:
+    assert len(_modules()) > 20
+
+
+def test_areas_do_not_import_what_they_must_not_know() -> None:
+    assert _offences(WITHOUT) == []
+
+
+def test_one_vendor_one_home() -> None:
+    offences = [
+        f"{_relative(path)} imports {name}"
+        for path in _modules()
+        for name in {name.partition(".")[0] for name in _imports(path)}
+        if name in HOMES and not _relative(path).startswith(HOMES[name] or "nowhere")
+    ]
+    assert offences == []
+
+
+def test_decisions_are_pure() -> None:
+    offences = [
+        f"{module} imports {name}"
+        for module in PURE
+        if (ROOT / module).exists()
+        for name in _imports(ROOT / module)
+        if name.partition(".")[0] in IMPURE
+    ]
+    assert offences == []
+
+
+def test_relative_imports_are_not_used() -> None:
+    relative = [
+        _relative(path)
+        for path in _modules()
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    assert relative == []
+
+
+HEAVY = ("torch", "transformers", "peft", "openvino", "hnswlib", "numpy", "apsw", "pydantic_settings")
+QUICK = {
+    "--help": ["--help"],
+    "ask": ["ask", "Who leads Acme?", "--socket", "nowhere.sock"],
+    "publish --help": ["publish", "--help"],
+}
+
+
+@pytest.mark.parametrize("arguments", QUICK.values(), ids=QUICK)
+def test_quick_commands_load_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        f"sys.argv = ['lte', *{arguments!r}]\n"
+        "from daemon.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit:\n    pass\n"
+        f"print('LOADED', [name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.splitlines()[-1:] == ["LOADED []"], done.stderr
+
+
+def test_the_runtime_is_importable_without_the_daemon() -> None:
+    script = (
+        "import sys\n"
+        "import lte_runtime.types, lte_runtime.errors\n"
+        "assert not [n for n in sys.modules if n.partition('.')[0] in ('daemon', 'ops', 'kafka', 'grpc')]\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
