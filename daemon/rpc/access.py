@@ -46,8 +46,8 @@ RULES: dict[str, frozenset[Role]] = {
     "/lte.v1.AdminService/ReplayDeadLetters": _ADMIN,
     "/lte.v1.AdminService/EraseFact": _ADMIN,
     "/grpc.health.v1.Health/Check": _EVERYBODY,
-    "/grpc.health.v1.Health/List": _EVERYBODY,
     "/grpc.health.v1.Health/Watch": _EVERYBODY,
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": _EVERYBODY,
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _EVERYBODY,
 }
 

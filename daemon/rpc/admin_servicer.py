@@ -155,7 +155,6 @@ def memory_status(status: MemoryStatus) -> pb.MemoryStatus:
         state_bytes=status.state_bytes,
         duplicates=status.duplicates,
         conflicts=status.conflicts,
-        recall=status.recall,
         watermarks=convert.watermarks(status.watermarks),
         encoder=status.encoder,
         snapshot=None if status.snapshot is None else snapshot(status.snapshot),

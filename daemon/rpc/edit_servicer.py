@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import grpc
 
 from daemon.rpc import convert
@@ -13,9 +16,10 @@ from daemon.rpc.gen.lte.v1 import edit_service_pb2 as pb
 from daemon.rpc.gen.lte.v1 import edit_service_pb2_grpc
 from daemon.rpc.services import Services
 from lte_runtime.errors import BadRequest, Refused
+from lte_runtime.memory import events
+from lte_runtime.memory.events import EventLimits
 from lte_runtime.memory.keys import fact_key
-from lte_runtime.memory.schema import parse_event
-from lte_runtime.types import FactKey
+from lte_runtime.types import FactKey, Position, RawRecord
 
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
 MOST_EVENTS = 1000
@@ -56,11 +60,17 @@ class EditServicer(edit_service_pb2_grpc.EditServiceServicer):
             raise Refused("this daemon publishes nothing; publish to the topic itself")
         if not 0 < len(request.events) <= MOST_EVENTS:
             raise BadRequest(f"between 1 and {MOST_EVENTS} events, not {len(request.events)}")
-        events = [convert.event(event) for event in request.events]
-        for event in events:
-            parse_event(event)
-        positions = self._services.publisher.publish(events)
+        published = [convert.event(event) for event in request.events]
+        for event in published:
+            check(event)
+        positions = self._services.publisher.publish(published)
         return pb.PublishResponse(positions=map(convert.position, positions))
+
+
+def check(event: Mapping[str, Any]) -> None:
+    """Decodes the event as every daemon will; raises `BadRecord` instead of publishing what none can use."""
+    record = RawRecord("", Position("", 0, 0), events.record_key(event), events.to_json(event))
+    events.decode(record, EventLimits())
 
 
 def needed(value: str, name: str) -> str:

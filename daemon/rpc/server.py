@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from daemon.lifecycle import LifecycleStatus
 from daemon.rpc.access import Role, Tokens
@@ -159,7 +159,9 @@ class RpcServer:
         edit_service_pb2_grpc.add_EditServiceServicer_to_server(EditServicer(services), server)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(services), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((ANSWERS, EDITS, ADMIN, health.SERVICE_NAME), server)
+        names = (ANSWERS, EDITS, ADMIN, health.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+        server.add_generic_rpc_handlers([_reflection_v1(names)])
 
     def _follow(self, _: LifecycleStatus) -> None:
         self._set_health(serving=self._services.lifecycle.serving())
@@ -171,6 +173,19 @@ class RpcServer:
         for name in ("", ANSWERS, EDITS):
             self._health.set(name, now)
         self._health.set(ADMIN, states.SERVING if self._servers else states.NOT_SERVING)
+
+
+def _reflection_v1(names: Sequence[str]) -> grpc.GenericRpcHandler:
+    """Reflection under its final name, which clients ask for first; the messages are those of v1alpha."""
+    servicer = reflection.ReflectionServicer(names)
+    handler = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        reflection_pb2.ServerReflectionRequest.FromString,
+        reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    return grpc.method_handlers_generic_handler(
+        "grpc.reflection.v1.ServerReflection", {"ServerReflectionInfo": handler}
+    )
 
 
 def make_way(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A real gRPC server over a real unix socket: real memory, answerer and lifecycle, stub encoder and engine."""
+"""A gRPC server over a unix socket: real memory, answerer and lifecycle, stub encoder and engine."""
 
 from __future__ import annotations
 

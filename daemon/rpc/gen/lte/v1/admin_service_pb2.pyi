@@ -124,7 +124,6 @@ class MemoryStatus(_message.Message):
     STATE_BYTES_FIELD_NUMBER: _builtins.int
     DUPLICATES_FIELD_NUMBER: _builtins.int
     CONFLICTS_FIELD_NUMBER: _builtins.int
-    RECALL_FIELD_NUMBER: _builtins.int
     WATERMARKS_FIELD_NUMBER: _builtins.int
     ENCODER_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
@@ -140,8 +139,6 @@ class MemoryStatus(_message.Message):
     state_bytes: _builtins.int
     duplicates: _builtins.int
     conflicts: _builtins.int
-    recall: _builtins.float
-    """Recall of the index against exact search, when it was last checked."""
     encoder: _builtins.str
     """Fingerprint of the sentence encoder."""
     @_builtins.property
@@ -167,22 +164,16 @@ class MemoryStatus(_message.Message):
         state_bytes: _builtins.int = ...,
         duplicates: _builtins.int = ...,
         conflicts: _builtins.int = ...,
-        recall: _builtins.float | None = ...,
         watermarks: _abc.Iterable[_common_pb2.Watermark] | None = ...,
         encoder: _builtins.str = ...,
         snapshot: Global___Snapshot | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_recall", b"_recall", "_snapshot", b"_snapshot", "recall", b"recall", "snapshot", b"snapshot"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_snapshot", b"_snapshot", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_recall", b"_recall", "_snapshot", b"_snapshot", "conflicts", b"conflicts", "current_facts", b"current_facts", "duplicates", b"duplicates", "edits", b"edits", "encoder", b"encoder", "index_path", b"index_path", "keys", b"keys", "quarantine_bytes", b"quarantine_bytes", "quarantine_pending", b"quarantine_pending", "quarantine_rows", b"quarantine_rows", "recall", b"recall", "snapshot", b"snapshot", "state_bytes", b"state_bytes", "vectors_dead", b"vectors_dead", "vectors_live", b"vectors_live", "watermarks", b"watermarks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_snapshot", b"_snapshot", "conflicts", b"conflicts", "current_facts", b"current_facts", "duplicates", b"duplicates", "edits", b"edits", "encoder", b"encoder", "index_path", b"index_path", "keys", b"keys", "quarantine_bytes", b"quarantine_bytes", "quarantine_pending", b"quarantine_pending", "quarantine_rows", b"quarantine_rows", "snapshot", b"snapshot", "state_bytes", b"state_bytes", "vectors_dead", b"vectors_dead", "vectors_live", b"vectors_live", "watermarks", b"watermarks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__recall: _TypeAlias = _typing.Literal["recall"]  # noqa: Y015
-    _WhichOneofArgType__recall: _TypeAlias = _typing.Literal["_recall", b"_recall"]  # noqa: Y015
     _WhichOneofReturnType__snapshot: _TypeAlias = _typing.Literal["snapshot"]  # noqa: Y015
     _WhichOneofArgType__snapshot: _TypeAlias = _typing.Literal["_snapshot", b"_snapshot"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__recall) -> _WhichOneofReturnType__recall | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__snapshot) -> _WhichOneofReturnType__snapshot | None: ...
 
 Global___MemoryStatus: _TypeAlias = MemoryStatus  # noqa: Y015
