@@ -160,7 +160,9 @@ class Broker:
         """Format the log directory, once."""
         if (self.data / "meta.properties").exists():
             return
-        command = java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id()}", "-c", str(self._properties))
+        command = java(
+            "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id()}", "-c", str(self._properties)
+        )
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise BrokerUnavailable(f"cannot format {self.data}: {(done.stdout + done.stderr)[-600:]}")
