@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from lte_runtime.errors import Refused
+
 # A gauge's value: a number, or one number for each tuple of label values.
 Reading = float | Mapping[tuple[str, ...], float]
 Readings = Mapping[str, Reading]
@@ -165,12 +167,20 @@ def _samples(reading: Reading) -> Iterator[tuple[tuple[str, ...], float]]:
 
 
 class MetricsServer:
-    """Serves `/metrics` at `host:port` (port 0 takes a free one) until `stop`."""
+    """Serves `/metrics` at `host:port` (port 0 takes a free one) until `stop`.
+
+    Raises `Refused` when the address cannot be bound.
+    """
 
     def __init__(self, metrics: Metrics, listen: str) -> None:
         host, _, port = listen.rpartition(":")
         self._server: Any
-        self._server, self._thread = start_http_server(int(port), host.strip("[]"), registry=metrics.registry)
+        try:
+            self._server, self._thread = start_http_server(
+                int(port), host.strip("[]"), registry=metrics.registry
+            )
+        except OSError as error:
+            raise Refused(f"metrics cannot be served at {listen} ({error}): set metrics.listen") from error
         self.address = f"{host}:{self._server.server_port}"
 
     def stop(self) -> None:

@@ -5,6 +5,12 @@ from __future__ import annotations
 
 def main() -> None:
     """Console entry point; ends the process with one of `daemon.cli.exits`."""
-    from daemon.cli.app import run
+    import sys
 
-    run()
+    try:
+        from daemon.cli.app import run
+
+        run()
+    except KeyboardInterrupt:
+        # Ctrl-C while the imports run; later ones are handled where they happen.
+        sys.exit(130)

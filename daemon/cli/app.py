@@ -67,6 +67,11 @@ class LazyGroup(TyperGroup):
 
     _listing = False
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # Their names alone: what "did you mean" looks through.
+        self.commands = dict.fromkeys(TABLE)  # type: ignore[assignment]
+
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
         return list(TABLE)
 

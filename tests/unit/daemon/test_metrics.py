@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from daemon import metrics as catalogue
 from daemon.metrics import GAUGES, Metrics, MetricsServer, Readings, Spec
+from lte_runtime.errors import Refused
 
 
 def _full_readings() -> Readings:
@@ -80,6 +81,15 @@ def test_the_endpoint_serves_on_loopback_and_stops() -> None:
         server.stop()
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"http://{server.address}/metrics", timeout=10)
+
+
+def test_an_address_in_use_is_refused_with_what_to_do() -> None:
+    server = MetricsServer(Metrics(), "127.0.0.1:0")
+    try:
+        with pytest.raises(Refused, match=r"set metrics\.listen"):
+            MetricsServer(Metrics(), server.address)
+    finally:
+        server.stop()
 
 
 def test_promtool_finds_no_fault() -> None:
