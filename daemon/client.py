@@ -124,7 +124,7 @@ class Client:
         page_token: str = "",
     ) -> Json:
         """{"edits", "next_page_token"}, the last applied first."""
-        page = {"page_size": page_size, "page_token": page_token}
+        page: Json = {"page_size": page_size, "page_token": page_token}
         return self._call("edit", "ListEdits", namespace=namespace, subject=subject, **page)
 
     def history(self, subject: str, relation: str = "", *, namespace: str = "default") -> list[Json]:
@@ -314,7 +314,7 @@ def _message(service: str, name: str, **fields: Any) -> Any:
 
 def _wishes(
     question: str, namespace: str, at_least: Iterable[Position], as_of: str | int | None, scope: str
-) -> Json:
+) -> Any:
     return {
         "question": question,
         "namespace": namespace,
@@ -353,7 +353,7 @@ def _milliseconds(text: str) -> int:
 
 def _event(event: Mapping[str, Any]) -> Json:
     """The topic's JSON object as the fields of the message; unknown fields are ignored, as on the topic."""
-    fields = _module("edit_service_pb2").Event.DESCRIPTOR.fields_by_name  # type: ignore[attr-defined]
+    fields = _module("edit_service_pb2").Event.DESCRIPTOR.fields_by_name
     known = {name: value for name, value in event.items() if name in fields and value is not None}
     for name, prefix in (("op", "OP"), ("cardinality", "CARDINALITY")):
         if name in known:

@@ -13,8 +13,8 @@ from daemon.rpc import convert
 from daemon.rpc.gen.lte.v1 import answer_service_pb2 as pb
 from daemon.rpc.gen.lte.v1 import answer_service_pb2_grpc
 from daemon.rpc.services import Services
+from lte_runtime import types
 from lte_runtime.errors import BadRequest
-from lte_runtime.types import Answer, Question
 
 DEFAULT_NAMESPACE = "default"
 # gRPC gives an infinite time to calls without a deadline.
@@ -39,7 +39,7 @@ class AnswerServicer(answer_service_pb2_grpc.AnswerServiceServicer):
         self._services.require_serving()
         question = self._question(request, context)
         pieces: SimpleQueue[str | None] = SimpleQueue()
-        answered: Future[Answer] = self._streams.submit(
+        answered: Future[types.Answer] = self._streams.submit(
             self._services.answerer.answer, question, pieces.put, gone(context)
         )
         answered.add_done_callback(lambda _: pieces.put(None))
@@ -52,7 +52,7 @@ class AnswerServicer(answer_service_pb2_grpc.AnswerServiceServicer):
         found = self._services.answerer.retrieve(self._question(request, context))
         return convert.retrieval(found, **self._services.flags())
 
-    def _response(self, answer: Answer) -> pb.AnswerResponse:
+    def _response(self, answer: types.Answer) -> pb.AnswerResponse:
         self._services.on_answer(answer)
         return convert.answer(answer, **self._services.flags())
 
@@ -60,8 +60,8 @@ class AnswerServicer(answer_service_pb2_grpc.AnswerServiceServicer):
         self,
         request: pb.AnswerRequest | pb.AnswerStreamRequest | pb.RetrieveRequest,
         context: grpc.ServicerContext,
-    ) -> Question:
-        return Question(
+    ) -> types.Question:
+        return types.Question(
             text=request.question,
             namespace=request.namespace or DEFAULT_NAMESPACE,
             max_new_tokens=self._new_tokens(request),

@@ -74,7 +74,7 @@ def source(uri: str, publisher: str) -> common.Source:
     return common.Source(uri=uri, publisher=publisher)
 
 
-def scope(value: types.Scope) -> common.Scope:
+def scope(value: types.Scope) -> common.Scope.ValueType:
     return common.SCOPE_EDITED if value is types.Scope.EDITED else common.SCOPE_BASE
 
 
@@ -200,19 +200,17 @@ def edit_record(value: EditRecord) -> edits.EditRecord:
 def event(message: edits.Event) -> dict[str, Any]:
     """The event as the JSON object that the edits topic carries."""
     event: dict[str, Any] = {"op": "retract" if message.op == common.OP_RETRACT else "assert"}
-    for name in _EVENT_SCALARS:
-        if message.HasField(name):
-            event[name] = getattr(message, name)
-    for name in ("subject_aliases", "target_aliases"):
-        if getattr(message, name):
-            event[name] = list(getattr(message, name))
-    for name in ("valid_from", "valid_until"):
-        if message.HasField(name):
-            event[name] = iso(getattr(message, name))
+    for field, value in message.ListFields():
+        if field.name in _EVENT_SCALARS:
+            event[field.name] = value
+        elif field.name in ("subject_aliases", "target_aliases"):
+            event[field.name] = list(value)
+        elif field.name in ("valid_from", "valid_until"):
+            event[field.name] = iso(value)
     if message.cardinality == common.CARDINALITY_MANY:
         event["cardinality"] = "many"
-    if message.HasField("source"):
-        given = {"uri": message.source.uri, "publisher": message.source.publisher}
+    given = {"uri": message.source.uri, "publisher": message.source.publisher}
+    if any(given.values()):
         event["source"] = {name: text for name, text in given.items() if text}
     return event
 

@@ -34,7 +34,7 @@ UNSUPPORTED = (
     "use_qalora",
     "layer_replication",
 )
-UNUSED = (None, False, "none", [], {})
+UNUSED: tuple[object, ...] = (None, False, "none", [], {})
 
 
 def sha256_file(path: Path) -> str:

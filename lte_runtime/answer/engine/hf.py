@@ -136,7 +136,7 @@ class HfEngine:
         threads: int,
     ) -> None:
         self._config = model.config
-        self._forward = {False: base, True: adapted}
+        self._forward: dict[bool, Any] = {False: base, True: adapted}
         self._device = device
         self._pads = greedy.takes_padding(model)
         self._eos = _eos_ids(model, tokenizer)

@@ -64,19 +64,19 @@ def _pair(
     fan_in, fan_out = _fans(module)
     if halves.keys() != {"A", "B"}:
         raise Refused(f"adapter {lora.ref.id} has half a pair for {name}")
-    shapes = halves["A"].shape, halves["B"].shape
+    shapes = tuple(halves["A"].shape), tuple(halves["B"].shape)
     if shapes != ((lora.rank, fan_in), (fan_out, lora.rank)):
-        raise Refused(f"adapter {lora.ref.id} has shapes {[*map(tuple, shapes)]} for {name}")
+        raise Refused(f"adapter {lora.ref.id} has shapes {shapes} for {name}")
     return halves["A"], halves["B"]
 
 
-def _fans(module: torch.nn.Module) -> tuple[int, int]:
+def _fans(module: Any) -> tuple[int, int]:
     """(in, out); GPT-2's Conv1D keeps its weight as [in, out], Linear as [out, in]."""
     rows, columns = module.weight.shape
     return (rows, columns) if isinstance(module, Conv1D) else (columns, rows)
 
 
-def merged_copy(base: Any, exact: torch.nn.Module, pairs: Pairs, scale: float) -> Any:
+def merged_copy(base: Any, exact: Any, pairs: Pairs, scale: float) -> Any:
     """A model beside `base` with the adapter merged; all tensors that it leaves alone are shared.
 
     `exact` is the same base in float32; the sums are made from its weights.

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ Make = Callable[..., Engine]
 def make(request: pytest.FixtureRequest, model_dir: Path, adapter_dir: Path) -> Iterator[Make]:
     engines: list[Engine] = []
 
-    def build(**settings: int) -> Engine:
+    def build(**settings: Any) -> Engine:
         if request.param == "stub":
             engine: Engine = StubEngine(token_s=0.002, **settings)
         else:

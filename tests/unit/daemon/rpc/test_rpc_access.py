@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -91,7 +92,7 @@ def test_a_rule_that_is_taken_away_closes_the_method(rig: Rig, monkeypatch: pyte
 
 def test_refusals_have_details(rig: Rig) -> None:
     with grpc.insecure_channel(f"unix:{rig.settings.socket}") as channel:
-        call = channel.unary_unary("/lte.v1.AdminService/GetStatus")
+        call: Any = channel.unary_unary("/lte.v1.AdminService/GetStatus")
         with pytest.raises(grpc.RpcError) as caught:
             call(b"", timeout=20)
     status = rpc_status.from_call(caught.value)
@@ -141,8 +142,8 @@ def test_tcp_with_a_token(build: Build, token_file: Path) -> None:
     wrong.write_text("a-token-that-is-not-known")
     with Client(address, token_file=token_file) as client:
         assert client.answer("What?")["scope"] == "base"
-    for options in ({}, {"token_file": wrong}):
-        with Client(address, **options) as client:
+    for other in (None, wrong):
+        with Client(address, token_file=other) as client:
             with pytest.raises(Refused, match="token"):
                 client.answer("What?")
             assert client.health() == "SERVING"
@@ -178,8 +179,8 @@ def test_tls_and_token(build: Build, token_file: Path, certificate: tuple[Path, 
 
 @pytest.mark.parametrize("given", [set(), {"tls"}, {"token"}])
 def test_a_public_bind_without_protection_is_refused(rig: Rig, tmp_path: Path, given: set[str]) -> None:
-    tls = {"tls_cert": tmp_path / "c", "tls_key": tmp_path / "k"} if "tls" in given else {}
-    token = {"token_file": tmp_path / "t"} if "token" in given else {}
+    tls: Any = {"tls_cert": tmp_path / "c", "tls_key": tmp_path / "k"} if "tls" in given else {}
+    token: Any = {"token_file": tmp_path / "t"} if "token" in given else {}
     server = RpcServer(rig.services, RpcSettings(listen="0.0.0.0:0", **tls, **token))
     with pytest.raises(Refused, match="not loopback"):
         server.start()

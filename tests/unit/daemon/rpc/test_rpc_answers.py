@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -155,7 +156,7 @@ def test_a_full_queue_is_resource_exhausted(build: Build) -> None:
             except Overloaded:
                 outcomes.append("refused")
 
-    run_all([lambda number=number: ask(number) for number in range(12)])
+    run_all([partial(ask, number) for number in range(12)])
     assert set(outcomes) == {"answered", "refused"}
 
 
@@ -173,7 +174,7 @@ def test_too_many_calls_are_refused_and_health_still_answers(build: Build) -> No
                 outcomes.append("refused")
                 assert client.health() == "SERVING"
 
-    run_all([lambda number=number: ask(number) for number in range(8)])
+    run_all([partial(ask, number) for number in range(8)])
     assert outcomes.count("answered") >= 2
     assert "refused" in outcomes
 
@@ -191,7 +192,7 @@ def test_a_cancelled_call_stops_generating(build: Build, streamed: bool) -> None
     rig = build(engine={"token_s": 0.05})
     rig.lifecycle.set_caught_up()
     rig.tell({**CEO, "target": "x" * 7000})
-    request = {"question": QUESTION, "max_new_tokens": 256}
+    request: dict[str, Any] = {"question": QUESTION, "max_new_tokens": 256}
     with grpc.insecure_channel(f"unix:{rig.settings.socket}") as channel:
         stub = answer_service_pb2_grpc.AnswerServiceStub(channel)
         if streamed:
