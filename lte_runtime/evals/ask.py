@@ -1,0 +1,39 @@
+"""Asking many probes through the real answerer, from several threads so that the engine can batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from lte_runtime.answer.answerer import Answerer
+from lte_runtime.types import Answer, Question, ScopeMode
+
+Progress = Callable[[str, int, int], None]
+"""Called as `progress(what, done, total)`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arms:
+    """The answerer under test, and how many threads ask at once."""
+
+    answerer: Answerer
+    threads: int = 8
+    max_new_tokens: int = 32
+
+
+def ask_all(
+    arms: Arms, questions: Sequence[str], progress: Progress, what: str, *, scope: ScopeMode = ScopeMode.AUTO
+) -> Mapping[str, Answer]:
+    """The answer to each distinct question."""
+    wanted = list(dict.fromkeys(questions))
+
+    def one(text: str) -> Answer:
+        return arms.answerer.answer(Question(text, max_new_tokens=arms.max_new_tokens, scope=scope))
+
+    answers: dict[str, Answer] = {}
+    with ThreadPoolExecutor(arms.threads) as pool:
+        for done, (text, answer) in enumerate(zip(wanted, pool.map(one, wanted), strict=True), start=1):
+            answers[text] = answer
+            progress(what, done, len(wanted))
+    return answers
