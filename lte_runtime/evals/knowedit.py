@@ -3,13 +3,13 @@
 `python -m lte_runtime.evals.knowedit --data DIR` prints the result as JSON; the data are read from the path
 given and are no part of the project.
 
-How it counts. A record is an edit; `n` counts records. Where records of a set repeat one prompt with several
-targets, the edit that the memory holds as current (the last one) is right for all of them, and portability is
-only asked of that one. Edit success: the prompt itself. Generality: the rephrased prompt. Portability: the mean
-over the probes of an edit and kind, then over edits. Locality: the mean over all probes of whether the answer
-equals the one of the base model without any edit; a question that the gate leaves to the base model is that
-model's answer by construction and is not generated twice. Exact match is after `metrics.normalise`, against all
-accepted forms.
+How it counts. A record is an edit; `n` counts records. Where records of a set repeat one prompt with
+several targets, the edit that the memory holds as current (the last one) is right for all of them, and
+portability is only asked of that one. Edit success: the prompt itself. Generality: the rephrased prompt.
+Portability: the mean over the probes of an edit and kind, then over edits. Locality: the mean over all
+probes of whether the answer equals the one of the base model without any edit; a question that the gate
+leaves to the base model is that model's answer by construction and is not generated twice. Exact match is
+after `metrics.normalise`, against all accepted forms.
 """
 
 from __future__ import annotations
