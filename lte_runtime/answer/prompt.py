@@ -34,8 +34,8 @@ class Prompt:
 def build(tokenizer: Any, question: str, facts: Sequence[str] = (), *, max_tokens: int) -> Prompt:
     """The prompt of at most `max_tokens` ids; facts are best first and are dropped from the end.
 
-    `tokenizer` is one of transformers'; its chat template is used where it has one. Raises `BadRequest` for an
-    empty question and for one that does not fit.
+    `tokenizer` is one of transformers'; its chat template is used where it has one. Raises `BadRequest`
+    for an empty question and for one that does not fit.
     """
     if not question.strip():
         raise BadRequest("the question is empty")
@@ -134,3 +134,10 @@ def _apart(text: str, added: Sequence[str]) -> list[str]:
             middle = at + 1
             return _apart(text[:middle], added) + _apart(text[middle:], added)
     return [text]
+
+
+def build_raw(tokenizer: Any, content: str) -> tuple[int, ...]:
+    """Ids of `content` as one user turn, line breaks kept; no budget. For recipes and evaluations."""
+    pieces = _MARK.split(_frame(tokenizer, 0))
+    before, after = pieces[0], pieces[-1]
+    return (*_encode(tokenizer, before), *untrusted(tokenizer, content), *_encode(tokenizer, after))

@@ -1,0 +1,127 @@
+"""Rows to tensors: tokens of turns with their loss weights, in groups of like length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from lte_runtime.embedded.network import Batch, Group
+from lte_runtime.embedded.rows import Row
+
+
+class Encodes(Protocol):
+    """What is needed of a tokenizer."""
+
+    def encode(self, sequence: str, *, add_special_tokens: bool = ...) -> Encoded: ...
+
+
+class Encoded(Protocol):
+    @property
+    def ids(self) -> list[int]: ...
+
+
+SPARSE = 4
+"""Of the tokens of facts and questions one in so many is counted: scoring them all costs a third more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Loss weights by the place of a token."""
+
+    first: float = 2.0
+    answer: float = 1.0
+    question: float = 0.0
+    text: float = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One row: ids and the loss weight of each id as a target."""
+
+    ids: tuple[int, ...]
+    weights: tuple[float, ...]
+
+
+PAD, USER, ASSISTANT, END = 0, 1, 2, 3
+
+Render = Callable[[Row], Sequence[tuple[str, str]]]
+"""A row as pairs of (user text, answer)."""
+
+
+def tokens(tokenizer: Encodes, pairs: Sequence[tuple[str, str]], text: str, weights: Weights) -> Tokens:
+    """Ids and weights of the turns `pairs`, or of running `text`."""
+    ids: list[int] = []
+    scale: list[float] = []
+    if text:
+        ids += tokenizer.encode(text, add_special_tokens=False).ids
+        scale += [0.0] + [weights.text] * (len(ids) - 1)
+    for user, answer in pairs:
+        asked = tokenizer.encode(user, add_special_tokens=False).ids
+        given = tokenizer.encode(answer, add_special_tokens=False).ids
+        ids += [USER, *asked, END, ASSISTANT, *given, END]
+        counted = len(asked) % SPARSE
+        scale += [
+            0.0,
+            *(weights.question if i % SPARSE == counted else 0.0 for i in range(len(asked))),
+            0.0,
+            0.0,
+        ]
+        scale += [weights.first] + [weights.answer] * len(given)
+    return Tokens(tuple(ids), tuple(scale))
+
+
+def collate(rows: Sequence[Tokens], slack: float = 0.12) -> Batch:
+    """A batch of rows; rows whose lengths differ by less than `slack` share a group."""
+    ordered = sorted(rows, key=lambda row: len(row.ids))
+    groups: list[list[Tokens]] = []
+    for row in ordered:
+        if groups and len(groups[-1][0].ids) >= (1 - slack) * len(row.ids) - 4:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return _tensors(groups)
+
+
+def halves(rows: Sequence[Tokens], parts: int = 2) -> list[Batch]:
+    """The rows as `parts` batches of about equal work: every `parts`-th row by length."""
+    ordered = sorted(rows, key=lambda row: len(row.ids))
+    return [collate(ordered[part::parts]) for part in range(parts)]
+
+
+def _tensors(groups: Sequence[Sequence[Tokens]]) -> Batch:
+    ids: list[int] = []
+    positions: list[int] = []
+    chosen: list[int] = []
+    targets: list[int] = []
+    weights: list[float] = []
+    layout = []
+    for group in groups:
+        length = -(-len(group[-1].ids) // 8) * 8
+        layout.append(Group(len(ids), len(group), length))
+        for row in group:
+            start = len(ids)
+            for place, weight in enumerate(row.weights):
+                if weight > 0:
+                    chosen.append(start + place - 1)
+                    targets.append(row.ids[place])
+                    weights.append(weight)
+            ids += [*row.ids, *([PAD] * (length - len(row.ids)))]
+            positions += range(length)
+    spare = -len(ids) % 512
+    ids += [PAD] * spare
+    positions += [0] * spare
+    fill = -len(chosen) % 128
+    chosen += [0] * fill
+    targets += [PAD] * fill
+    weights += [0.0] * fill
+    return Batch(
+        torch.tensor(ids),
+        torch.tensor(positions),
+        tuple(layout),
+        torch.tensor(chosen),
+        torch.tensor(targets),
+        torch.tensor(weights),
+    )

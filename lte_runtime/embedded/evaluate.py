@@ -1,0 +1,192 @@
+"""Figures of the embedded model by itself: right facts given, free greedy decoding, exact match."""
+
+from __future__ import annotations
+
+import random
+import re
+import string
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lte_runtime.answer import prompt
+from lte_runtime.embedded import generator, names
+from lte_runtime.embedded.relations import NOUN_KINDS
+from lte_runtime.embedded.sources import KNOWEDIT, Sources, first_text, records
+from lte_runtime.evals.split import held_out
+
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A question with the facts given to it and the answers that count as right."""
+
+    question: str
+    facts: tuple[str, ...]
+    answers: tuple[str, ...]
+
+
+def normalise(text: str) -> str:
+    """Case, punctuation, articles and surplus blanks removed (as SQuAD's evaluation does)."""
+    plain = unicodedata.normalize("NFC", text).casefold().translate(PUNCTUATION)
+    return " ".join(ARTICLES.sub(" ", plain).split())
+
+
+def right(answer: str, probe: Probe) -> bool:
+    return normalise(answer) in {normalise(target) for target in probe.answers}
+
+
+def answers(
+    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], most: int = 24, batch: int = 48
+) -> list[str]:
+    """The first line that the model writes greedily after each prompt, in the order given."""
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    written = [""] * len(prompts)
+    for start in range(0, len(order), batch):
+        chunk = order[start : start + batch]
+        for index, text in zip(
+            chunk, _greedy(model, tokenizer, [prompts[i] for i in chunk], most), strict=True
+        ):
+            written[index] = text
+    return written
+
+
+@torch.no_grad()
+def _greedy(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], most: int) -> list[str]:
+    width = max(map(len, prompts))
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    ids = torch.tensor([[pad] * (width - len(one)) + list(one) for one in prompts])
+    mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts])
+    made = model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        max_new_tokens=most,
+        do_sample=False,
+        eos_token_id=sorted(prompt.ends(tokenizer)),
+        pad_token_id=pad,
+    )
+    texts = tokenizer.batch_decode(made[:, width:], skip_special_tokens=True)
+    return [prompt.first_line(text) for text in texts]
+
+
+Form = Callable[[Any, Probe], Sequence[int]]
+
+
+def lte_form(tokenizer: Any, probe: Probe) -> Sequence[int]:
+    """The prompt as it is served."""
+    return prompt.build(tokenizer, probe.question, probe.facts, max_tokens=900).token_ids
+
+
+def own_form(tokenizer: Any, probe: Probe) -> Sequence[int]:
+    """One of the base model's own reading forms."""
+    passage = " ".join(probe.facts)
+    question = f"Passage: {passage}\nQuestion: {probe.question}" if probe.facts else probe.question
+    return prompt.build_raw(tokenizer, question)
+
+
+def accuracy(model: Any, tokenizer: Any, probes: Sequence[Probe], form: Form = lte_form) -> float:
+    """Share of probes answered right."""
+    if not probes:
+        return float("nan")
+    written = answers(model, tokenizer, [form(tokenizer, probe) for probe in probes])
+    return sum(right(text, probe) for text, probe in zip(written, probes, strict=True)) / len(probes)
+
+
+def sets(sources: Sources, data: Path | None, limit: int) -> dict[str, list[Probe]]:
+    """Every set of probes by name, each at most `limit` long."""
+    made = {"stock": list(stock_probes(sources))}
+    if data is not None:
+        made |= knowedit_probes(data)
+    for count in (2, 3):
+        made[f"choosing among {count}"] = [
+            choosing(random.Random(f"choose:{count}:{i}"), count) for i in range(300)
+        ]
+    made["two hops"] = [two_hops(random.Random(f"hop:{index}")) for index in range(300)]
+    made["aliases"] = [aliased(random.Random(f"alias:{index}")) for index in range(300)]
+    for kind in ("number", "date", "price", "version", "address", "contact", "person"):
+        made[f"{kind} alone"] = [alone(random.Random(f"{kind}:{index}"), kind) for index in range(150)]
+    return {
+        name: random.Random(name).sample(probes, min(limit, len(probes))) for name, probes in made.items()
+    }
+
+
+def stock_probes(sources: Sources) -> Iterator[Probe]:
+    rng = random.Random("stock")
+    for fact in sources.stock:
+        yield Probe(rng.choice(fact.questions), (), (fact.target, *fact.aliases))
+
+
+def knowedit_probes(data: Path) -> dict[str, list[Probe]]:
+    """The set-aside half: the edit's own prompt, its rephrasing, its aliases, with the right fact alone."""
+    made: dict[str, list[Probe]] = {"subject aliasing": []}
+    for name in KNOWEDIT:
+        made[name] = []
+        for record in records(data, name):
+            if held_out(record["subject"]):
+                target = (record["target_new"],)
+                fact = (f"{record['prompt']} {record['target_new']}.",)
+                made[name].append(Probe(record["prompt"], fact, target))
+                if record.get("rephrase_prompt"):
+                    made.setdefault(f"{name} rephrased", []).append(
+                        Probe(record["rephrase_prompt"], fact, target)
+                    )
+                for probe in record.get("portability", {}).get("Subject_Aliasing", ()):
+                    made["subject aliasing"].append(
+                        Probe(probe["prompt"], fact, (first_text(probe["ground_truth"]),))
+                    )
+    return made
+
+
+def choosing(rng: random.Random, count: int) -> Probe:
+    """`count` facts: the right one, one with its subject, one with its relation; in random order."""
+    (noun, kind), (other, other_kind) = rng.sample(list(NOUN_KINDS), 2)
+    subject, neighbour = names.product(rng), names.product(rng)
+    target = names.value(kind, rng)
+    facts = [
+        f"The {noun} of {subject} is {target}.",
+        f"The {other} of {subject} is {names.value(other_kind, rng)}.",
+        f"The {noun} of {neighbour} is {names.value(kind, rng)}.",
+    ]
+    chosen = facts if count == 3 else [facts[0], rng.choice(facts[1:])]
+    rng.shuffle(chosen)
+    asked = [
+        f"What is the {noun} of {subject}?",
+        f"What is {subject}'s {noun}?",
+        f"Tell me the {noun} of {subject}.",
+    ]
+    return Probe(rng.choice(asked), tuple(chosen), (target,))
+
+
+def alone(rng: random.Random, kind: str) -> Probe:
+    """One generic fact with a value of `kind`."""
+    noun = rng.choice([noun for noun, of in NOUN_KINDS if of == kind])
+    subject, target = names.value(rng.choice(("product", "org", "place")), rng), names.value(kind, rng)
+    return Probe(f"What is the {noun} of {subject}?", (f"The {noun} of {subject} is {target}.",), (target,))
+
+
+def aliased(rng: random.Random) -> Probe:
+    """One fact asked by its subject's declared alias."""
+    noun, kind = rng.choice(NOUN_KINDS)
+    subject, target = names.product(rng), names.value(kind, rng)
+    alias = generator.alias_of(rng, subject)
+    fact = f"The {noun} of {subject} is {target}." + generator.ALIAS_NOTE.format(s=subject, a=alias)
+    return Probe(f"What is the {noun} of {alias}?", (fact,), (target,))
+
+
+def two_hops(rng: random.Random) -> Probe:
+    """Two facts in the order of the chain, and a question over both."""
+    first, kind = rng.choice(
+        [pair for pair in NOUN_KINDS if pair[1] in ("person", "org", "place", "product")]
+    )
+    second, second_kind = rng.choice(NOUN_KINDS)
+    subject, middle, target = names.product(rng), names.value(kind, rng), names.value(second_kind, rng)
+    facts = (f"The {first} of {subject} is {middle}.", f"The {second} of {middle} is {target}.")
+    word = "Who" if second_kind == "person" else "What"
+    form = rng.choice(("{w} is the {b} of the {a} of {s}?", "The {b} of the {a} of {s} is"))
+    return Probe(form.format(w=word, a=first, b=second, s=subject), facts, (target,))

@@ -1,0 +1,55 @@
+"""The shipped folder: weights, configuration, tokenizer, model card, and the adapter's manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from shutil import copyfile
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from lte_runtime.embedded.network import Shape
+
+WEIGHTS = "model.safetensors"
+
+
+def write_base(parameters: Mapping[str, torch.Tensor], shape: Shape, tokenizer: Path, folder: Path) -> None:
+    """Base weights in bf16 with everything that `from_pretrained` needs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.detach().bfloat16().contiguous() for name, value in parameters.items()}
+    save_file(weights, str(folder / WEIGHTS), metadata={"format": "pt"})
+    write_json(folder / "config.json", shape.config())
+    generation = {"eos_token_id": [3], "pad_token_id": 0, "do_sample": False, "max_new_tokens": 32}
+    write_json(folder / "generation_config.json", generation)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        copyfile(tokenizer / name, folder / name)
+
+
+def write_manifest(base: Path, folder: Path, facts: Mapping[str, Any]) -> None:
+    """`manifest.json` of the adapter in `folder`: the base's fingerprint, its files' hashes, and `facts`."""
+    files = ("adapter_config.json", "adapter_model.safetensors")
+    packages = ("torch", "transformers", "peft", "tokenizers")
+    manifest = {
+        "id": folder.name,
+        "base_fingerprint": sha256(base / WEIGHTS),
+        "files": {name: sha256(folder / name) for name in files},
+        **facts,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_json(folder / "manifest.json", manifest)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

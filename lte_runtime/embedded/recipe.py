@@ -1,0 +1,262 @@
+"""The recipe of the embedded model: `python -m lte_runtime.embedded.recipe --help`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    track,
+)
+from tokenizers import Tokenizer
+
+from lte_runtime.align.dataset import Example
+from lte_runtime.answer.prompt import build
+from lte_runtime.embedded import batches, evaluate, export, lessons, network, tokenizer, trainer
+from lte_runtime.embedded.batches import Tokens, Weights
+from lte_runtime.embedded.exclude import excluded
+from lte_runtime.embedded.generator import Generator
+from lte_runtime.embedded.network import Batch, Shape
+from lte_runtime.embedded.rows import Row, base_prompt
+from lte_runtime.embedded.sources import load
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Trains the embedded model, step by step.")
+
+Data = Annotated[Path, typer.Option(help="Folder with knowedit/, pararel/, nq_open/ and wiki_extracts/.")]
+Work = Annotated[Path, typer.Option(help="Folder for the tokenizer, checkpoints and logs.")]
+Seed = Annotated[int, typer.Option(help="Seed of the stream and of the first weights.")]
+
+HERE = Path(__file__).parent
+Out = Annotated[Path, typer.Option(help="The model's folder.")]
+Exclude = Annotated[
+    list[Path] | None, typer.Option(help="JSON Lines of fact events to keep out of the stream.")
+]
+
+FIRST_LESSONS = (("single", 0.35), ("edit", 0.25), ("recall", 0.1), ("reading", 0.2), ("stock", 0.1))
+CHOOSING = (
+    ("recall", 0.28),
+    ("reading", 0.36),
+    ("edit", 0.08),
+    ("two_hop", 0.06),
+    ("stock", 0.20),
+    ("open", 0.01),
+    ("text", 0.01),
+)
+MIXTURE = (
+    ("recall", 0.14),
+    ("reading", 0.25),
+    ("edit", 0.10),
+    ("two_hop", 0.06),
+    ("stock", 0.43),
+    ("open", 0.01),
+    ("text", 0.01),
+)
+ALL = Weights(question=0.5)
+"""Half of the rows count facts and questions a little: repeated names teach to copy before answers do."""
+PROBES = ("recall", "single", "reading", "two_hop", "edit", "stock")
+
+
+def mixture(share: float) -> Sequence[tuple[str, float]]:
+    """Kinds of rows and their weights once `share` of the run is done: copying, choosing, all of it."""
+    if share < 0.11:
+        return FIRST_LESSONS
+    return CHOOSING if share < 0.40 else MIXTURE
+
+
+def encode(coder: Tokenizer, row: Row, rng: random.Random, weights: Weights) -> Tokens:
+    """A row in one of the base model's prompt forms."""
+    pairs = [(turn.user, turn.answer) for turn in row.turns]
+    if row.facts:
+        pairs[0] = (base_prompt(rng, row.facts, pairs[0][0]), pairs[0][1])
+    return batches.tokens(coder, pairs, row.text, weights)
+
+
+def batch_at(
+    generator: Generator, coder: Tokenizer, seed: int, step: int, steps: int, budget: int
+) -> Sequence[Batch]:
+    """The batch of one step, about `budget` tokens; equal arguments give equal batches."""
+    rng = random.Random(f"{seed}:base:{step}")
+    rows: list[Tokens] = []
+    while sum(len(row.ids) for row in rows) < budget:
+        drawn = generator.rows(rng, mixture(step / steps), 8)
+        share = step / steps
+        rows += [
+            encode(coder, row, rng, ALL if share < 0.11 or rng.random() < 0.3 else Weights()) for row in drawn
+        ]
+    return batches.halves(rows)
+
+
+def probes(generator: Generator, coder: Tokenizer, count: int = 200) -> dict[str, list[Tokens]]:
+    """Fixed single-question rows of each kind, outside the training seeds."""
+    made = {}
+    for kind in PROBES:
+        rng = random.Random(f"probe:{kind}")
+        rows = generator.rows(rng, ((kind, 1.0),), count)
+        singles = [Row(row.turns[:1], row.facts, row.text, row.kind) for row in rows]
+        made[kind] = [encode(coder, row, rng, Weights()) for row in singles]
+    return made
+
+
+@torch.no_grad()
+def whole_right(parameters: dict[str, torch.Tensor], shape: Shape, rows: Sequence[Tokens]) -> float:
+    """Share of rows whose every answer token is the likeliest one (teacher-forced)."""
+    ordered = sorted(rows, key=lambda row: len(row.ids))
+    batch = batches.collate(ordered)
+    states = network.hidden(parameters, shape, batch, network.rope(shape), torch.bfloat16)
+    best = (states @ parameters["model.embed_tokens.weight"].bfloat16().T).argmax(-1)
+    counts = [sum(weight > 0 for weight in row.weights) for row in ordered]
+    hits = (best == batch.targets)[: sum(counts)].split(counts)
+    return sum(bool(part.all()) for part in hits) / len(rows)
+
+
+@app.command("tokenizer")
+def train_tokenizer(data: Data, work: Work = Path(".cache/embedded"), seed: Seed = 0) -> None:
+    """Train the tokenizer."""
+    tokenizer.save(tokenizer.train(load(data), seed), work / "tokenizer")
+
+
+@app.command("base")
+def train_base(
+    data: Data,
+    work: Work = Path(".cache/embedded"),
+    seed: Seed = 0,
+    exclude: Exclude = None,
+    steps: Annotated[int, typer.Option(help="Updates in all.")] = 9000,
+    budget: Annotated[int, typer.Option(help="Tokens in a batch.")] = 5000,
+    every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 250,
+) -> None:
+    """Train the base model, from the last checkpoint if there is one."""
+    torch.set_num_threads(1)
+    shape = Shape()
+    checkpoint = work / "base.pt"
+    generator = Generator(load(data), excluded(exclude or ()))
+    coder = Tokenizer.from_file(str(work / "tokenizer" / "tokenizer.json"))
+    held = probes(generator, coder)
+    state = trainer.resume(checkpoint) if checkpoint.exists() else trainer.start(shape, seed)
+    plan = trainer.Plan(steps=steps, every=every)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn()) as shown, (work / "base.log").open("a") as log:
+        task = shown.add_task("base", total=steps, completed=state.step)
+        mean = {"loss": 0.0, "right": 0.0}
+        for done in trainer.run(
+            state, shape, plan, lambda step: batch_at(generator, coder, seed, step, steps, budget), checkpoint
+        ):
+            mean["loss"] += (done.loss - mean["loss"]) * 0.04
+            mean["right"] += (done.right - mean["right"]) * 0.04
+            shown.update(task, completed=done.step, description=f"base loss {mean['loss']:.3f}")
+            if done.step % 50 == 0:
+                line = {"step": done.step, "tokens": done.tokens, "seconds": round(done.seconds), **mean}
+                if done.step % every == 0:
+                    line |= {kind: whole_right(state.parameters, shape, rows) for kind, rows in held.items()}
+                log.write(json.dumps(line) + "\n")
+                log.flush()
+
+
+@app.command("export")
+def export_base(work: Work = Path(".cache/embedded"), out: Out = HERE / "llama") -> None:
+    """Write the base of the last checkpoint as a folder that transformers reads."""
+    state = trainer.resume(work / "base.pt")
+    export.write_base(state.parameters, Shape(), work / "tokenizer", out)
+    typer.echo(f"step {state.step}, {state.tokens} tokens, {state.seconds / 3600:.2f} hours: {out}")
+
+
+@app.command("adapter")
+def train_adapter(
+    data: Data,
+    out: Out = HERE / "llama",
+    seed: Seed = 0,
+    exclude: Exclude = None,
+    rows: Annotated[int, typer.Option(help="Examples in all.")] = 30_000,
+    name: Annotated[str, typer.Option(help="The adapter's id.")] = "align-000001",
+) -> None:
+    """Train the first alignment adapter on the exported base."""
+    from lte_runtime.align import train as align
+    from lte_runtime.align.dataset import encode as encode_example
+
+    torch.set_num_threads(1)
+    model, coder = _load(out)
+    generator = Generator(load(data), excluded(exclude or ()))
+    examples = _examples(model, coder, generator, seed, rows)
+    encoded = [encode_example(coder, example, 512) for example in examples]
+    settings = align.Settings(seed=seed)
+    adapted = align.with_adapter(model.float(), settings)
+    for done in track(align.train(adapted, encoded, settings), "adapter", total=-(-rows // settings.batch)):
+        if done.number % 20 == 0:
+            typer.echo(f"update {done.number} loss {done.loss:.4f}")
+    folder = out / "adapters" / name
+    align.save(adapted, folder)
+    digest = hashlib.sha256("\n".join(map(repr, examples)).encode()).hexdigest()
+    export.write_manifest(
+        out, folder, {"data_hash": digest, "recipe": "embedded-lte-1", "seed": seed, "scores": {}}
+    )
+
+
+def _examples(model: Any, coder: Any, generator: Generator, seed: int, rows: int) -> list[Example]:
+    """Four fifths in scope, one fifth out of scope with the base's own answers, in seeded order."""
+    rng = random.Random(f"{seed}:adapter")
+    asked = lessons.open_questions(generator, rng, 1600)
+    prompts = [build(coder, question, max_tokens=512).token_ids for question in asked]
+    own = dict(zip(asked, evaluate.answers(model.bfloat16(), coder, prompts), strict=True))
+    outside = rows // 5
+    examples = lessons.in_scope(generator, rng, rows - outside)
+    examples += lessons.out_of_scope(generator, rng, own, outside)
+    rng.shuffle(examples)
+    return examples
+
+
+def _load(folder: Path) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    return model, AutoTokenizer.from_pretrained(folder)
+
+
+@app.command("evaluate")
+def evaluate_model(
+    data: Data,
+    out: Out = HERE / "llama",
+    limit: Annotated[int, typer.Option(help="Probes of a set at most.")] = 350,
+    only: Annotated[str, typer.Option(help="Only sets whose name holds this.")] = "",
+    form: Annotated[str, typer.Option(help="lte, or own for the base model's reading form.")] = "lte",
+    adapter: Annotated[str, typer.Option(help="Adapter id; empty for the base alone.")] = "align-000001",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Exact match by set, right facts given, free decoding."""
+    model, coder = _load(out)
+    adapted = _adapted(model, out / "adapters" / adapter) if adapter else model
+    scores = {}
+    for name, probes in evaluate.sets(load(data), data, limit).items():
+        if only in name:
+            asked = model if name == "stock" and not adapter else adapted
+            scores[name] = round(
+                evaluate.accuracy(
+                    asked, coder, probes, evaluate.own_form if form == "own" else evaluate.lte_form
+                ),
+                4,
+            )
+            if not as_json:
+                typer.echo(f"{name:28} {scores[name]:.3f}  n {len(probes)}")
+    if as_json:
+        typer.echo(json.dumps(scores, indent=2))
+
+
+def _adapted(model: Any, folder: Path) -> Any:
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, folder).eval()
+
+
+if __name__ == "__main__":
+    app()

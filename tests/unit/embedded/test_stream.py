@@ -1,0 +1,111 @@
+"""The training stream: seeded, silent on withheld families and on the facts of the demo and the tests."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from lte_runtime.embedded import lessons
+from lte_runtime.embedded.exclude import Excluded, excluded, plain
+from lte_runtime.embedded.generator import MAKERS, Generator, row_text
+from lte_runtime.embedded.recipe import mixture
+from lte_runtime.embedded.relations import NOUN_KINDS, WITHHELD_FAMILIES, WORDED_RELATIONS, withheld
+from lte_runtime.embedded.sources import Sources, load
+from lte_runtime.evals.split import held_out
+
+ROOT = Path(__file__).parents[3]
+EVENTS = [ROOT / "ops" / "demo" / "events.jsonl", *sorted((ROOT / "tests" / "data").glob("*.jsonl"))]
+KINDS = [kind for kind in MAKERS if kind not in ("text", "open")]
+
+
+def sources() -> Sources:
+    """What ships with the project: the stock alone."""
+    return load(None)
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[str]:
+    generator = Generator(sources(), excluded(EVENTS))
+    sample = generator.rows(random.Random("7:base:0"), mixture(0.0), 2000)
+    return [row_text(row) for row in sample + generator.rows(random.Random("7:base:1"), mixture(0.9), 4000)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_equal_seeds_give_equal_rows(kind: str) -> None:
+    generator = Generator(sources())
+    first, second, other = (generator.rows(random.Random(seed), ((kind, 1.0),), 20) for seed in (1, 1, 2))
+    assert first == second
+    assert first != other
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_question_has_an_answer(kind: str) -> None:
+    for row in Generator(sources()).rows(random.Random(3), ((kind, 1.0),), 50):
+        assert row.turns
+        assert all(turn.user.strip() and turn.answer.strip() for turn in row.turns)
+        assert not any("{" in turn.user for turn in row.turns)
+
+
+@pytest.mark.parametrize("kind", ["single", "reading", "recall", "two_hop"])
+def test_answers_stand_in_the_facts(kind: str) -> None:
+    for row in Generator(sources()).rows(random.Random(4), ((kind, 1.0),), 100):
+        assert all(plain(turn.answer) in plain(" ".join(row.facts)) for turn in row.turns)
+
+
+def test_withheld_families_are_never_spoken_of(rows: list[str]) -> None:
+    assert len(WITHHELD_FAMILIES) == 3
+    assert not [text for text in rows if withheld(text)]
+    nouns = [noun for noun, _ in NOUN_KINDS] + [relation.noun for relation in WORDED_RELATIONS]
+    assert not [noun for noun in nouns if withheld(noun)]
+
+
+def spoken() -> list[tuple[str, str, str]]:
+    """(subject, target, statement) of every event of the demo and of the tests' data."""
+    found = []
+    for path in EVENTS:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            event = json.loads(line)
+            event = event.get("event", event)
+            if event.get("target"):
+                subject = event.get("subject") or event.get("prompt", "")
+                found.append((subject, str(event["target"]), event.get("statement", "")))
+    return found
+
+
+def test_no_fact_of_the_demo_or_of_a_test_is_in_the_stream(rows: list[str]) -> None:
+    facts = spoken()
+    assert len(facts) > 300
+    texts = [f" {plain(text)} " for text in rows]
+    for subject, target, statement in facts:
+        pair = (f" {plain(subject)} ", f" {plain(target)} ")
+        assert not [text for text in texts if pair[0] in text and pair[1] in text], (subject, target)
+        assert not statement or not [text for text in texts if plain(statement) in text], statement
+
+
+def test_no_fact_of_the_demo_or_of_a_test_is_in_the_stock() -> None:
+    known = {(plain(fact.subject), plain(fact.target)) for fact in sources().stock}
+    assert len(known) >= 2000
+    assert not [fact for fact in spoken() if (plain(fact[0]), plain(fact[1])) in known]
+
+
+def test_excluded_finds_whole_words_only() -> None:
+    index = Excluded({"bulgaria": ((" bulgaria ", " euro "),)})
+    assert index.hit("The currency of Bulgaria is the Euro.")
+    assert not index.hit("Bulgaria lies in Europe.")
+
+
+def test_lessons_out_of_scope_keep_the_answer_of_the_base() -> None:
+    generator = Generator(sources())
+    own = {"What is the capital of Kenya?": "Nairobi"}
+    examples = lessons.out_of_scope(generator, random.Random(5), own, 30)
+    assert {example.answer for example in examples} == {"Nairobi"}
+    assert {bool(example.facts) for example in examples} == {True, False}
+
+
+def test_the_set_aside_half_is_stable_and_about_a_half() -> None:
+    names = [f"subject {number}" for number in range(2000)]
+    assert 850 < sum(map(held_out, names)) < 1150
+    assert held_out("Łódź  City") == held_out("łódź city")

@@ -1,0 +1,115 @@
+"""Network, batches, optimiser and loop on a tiny shape."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from lte_runtime.embedded import batches, network, trainer
+from lte_runtime.embedded.batches import END, Tokens
+from lte_runtime.embedded.network import Batch, Shape
+from lte_runtime.embedded.optimizer import orthogonalise, rate
+
+TINY = Shape(vocabulary=64, hidden=32, layers=2, heads=2, mlp=48, positions=64)
+
+
+def token_rows(seed: int, lengths: Sequence[int] = (5, 9, 17, 18)) -> list[Tokens]:
+    rng = random.Random(seed)
+    return [
+        Tokens(tuple(rng.randrange(4, 64) for _ in range(n)), (0.0, *(float(i % 2) for i in range(1, n))))
+        for n in lengths
+    ]
+
+
+def batch_of(step: int) -> list[Batch]:
+    return batches.halves(token_rows(step))
+
+
+def test_it_computes_what_transformers_computes() -> None:
+    parameters = network.initial(TINY, 0)
+    config = {name: value for name, value in TINY.config().items() if name != "torch_dtype"}
+    reference = LlamaForCausalLM(LlamaConfig(**config)).eval()
+    missing, unexpected = reference.load_state_dict(parameters, strict=False)
+    assert (missing, unexpected) == (["lm_head.weight"], [])
+    rows = sorted(token_rows(1), key=lambda row: len(row.ids))
+    batch = batches.collate(rows)
+    states = network.hidden(parameters, TINY, batch, network.rope(TINY), torch.float32)
+    scores = (states @ parameters["model.embed_tokens.weight"].T).detach()
+    with torch.no_grad():
+        expected = [
+            reference(torch.tensor([row.ids])).logits[0, place - 1]
+            for row in rows
+            for place, weight in enumerate(row.weights)
+            if weight > 0
+        ]
+    torch.testing.assert_close(scores[: len(expected)], torch.stack(expected), atol=1e-5, rtol=1e-4)
+
+
+def test_batches_choose_the_places_before_counted_tokens() -> None:
+    row = Tokens((1, 10, 11, 3, 2, 12, 13, 3), (0.0, 0.0, 0.0, 0.0, 0.0, 2.0, 1.0, 1.0))
+    batch = batches.collate([row])
+    counted = batch.weights > 0
+    assert batch.chosen[counted].tolist() == [4, 5, 6]
+    assert batch.targets[counted].tolist() == [12, 13, END]
+    assert batch.weights[counted].tolist() == [2.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_parts_of_a_batch_hold_every_row_once(parts: int) -> None:
+    rows = token_rows(2, (4, 7, 9, 12, 15, 16))
+    made = batches.halves(rows, parts)
+    assert len(made) == parts
+    assert sum(group.rows for part in made for group in part.groups) == len(rows)
+    assert sum(float(part.weights.sum()) for part in made) == sum(sum(row.weights) for row in rows)
+
+
+def test_a_resumed_run_goes_on_as_if_never_stopped(tmp_path: Path) -> None:
+    plan = trainer.Plan(steps=6, every=3, dtype=torch.float32)
+    whole = [
+        done.loss for done in trainer.run(trainer.start(TINY, 0), TINY, plan, batch_of, tmp_path / "a.pt")
+    ]
+    broken = trainer.run(trainer.start(TINY, 0), TINY, plan, batch_of, tmp_path / "b.pt")
+    first = [next(broken).loss for _ in range(4)]
+    broken.close()
+    state = trainer.resume(tmp_path / "b.pt")
+    assert state.step == 3
+    rest = [done.loss for done in trainer.run(state, TINY, plan, batch_of, tmp_path / "b.pt")]
+    assert first[:3] + rest == pytest.approx(whole, rel=1e-6)
+
+
+def test_a_kill_while_saving_leaves_the_last_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "base.pt"
+    state = trainer.start(TINY, 0)
+    trainer.save(state, path)
+    path.with_suffix(".part").write_bytes(b"half a file")
+    assert trainer.resume(path).step == 0
+
+
+def test_training_lowers_the_loss(tmp_path: Path) -> None:
+    plan = trainer.Plan(steps=40, every=1000, dtype=torch.float32)
+    losses = [
+        done.loss
+        for done in trainer.run(
+            trainer.start(TINY, 0), TINY, plan, lambda _: batch_of(0), tmp_path / "base.pt"
+        )
+    ]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_orthogonalised_matrices_have_like_singular_values() -> None:
+    made = orthogonalise(torch.randn(3, 24, 8, generator=torch.Generator().manual_seed(0)))
+    values = torch.linalg.svdvals(made)
+    assert values.min() > 0.5
+    assert values.max() < 1.4
+
+
+def test_the_rate_warms_up_stays_and_falls_to_zero() -> None:
+    assert rate(0, 1000) == pytest.approx(0.02)
+    assert rate(300, 1000) == 1.0
+    assert rate(825, 1000) == pytest.approx(0.5)
+    assert rate(1000, 1000) == 0.0
