@@ -78,6 +78,7 @@ class DeadLetters:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._pause = settings.retry_s
+        self._failing = False
         self._refused: dict[int, tuple[float, float]] = {}  # row id -> (not before, next pause)
         self._status = DeadLetterStatus()
 
@@ -107,11 +108,11 @@ class DeadLetters:
             sent = self._send(rows)
         except (Retry, KafkaError) as error:
             return self._fail(error)
-        self._pause = self._settings.retry_s
+        self._pause, self._failing = self._settings.retry_s, False
         if sent:
             self._memory.mark_dead_lettered(sent)
         self._status = replace(self._status, sent=self._status.sent + len(sent))
-        if len(sent) == len(rows):
+        if len(sent) == len(rows) and not self._refused:
             self._status = replace(self._status, failure="")
         return 0.0
 
@@ -165,6 +166,7 @@ class DeadLetters:
 
     def _fail(self, error: Exception) -> float:
         self._note_failure(str(error))
+        self._failing = True
         self._drop_producer()  # an idempotent producer does not outlive a failed send
         pause, self._pause = self._pause, min(self._pause * 2, self._settings.retry_max_s)
         return pause
@@ -176,8 +178,8 @@ class DeadLetters:
 
     def _wait(self, seconds: float) -> None:
         if seconds > 0:
-            failing = bool(self._status.failure)
-            (self._stop if failing else self._wake).wait(seconds)
+            # After a failure new rows are no reason to try again sooner.
+            (self._stop if self._failing else self._wake).wait(seconds)
         self._wake.clear()
 
     def _drop_producer(self) -> None:

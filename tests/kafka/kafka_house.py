@@ -14,7 +14,7 @@ from daemon.ingest import Ingest, IngestSettings
 from daemon.kafka.source import KafkaSource, KafkaSourceSettings
 from daemon.lifecycle import Lifecycle, State
 
-GUARD_S = 60.0
+GUARD_S = 200.0
 
 
 def event(target: str, subject: str = "Ada", **more: Any) -> bytes:
