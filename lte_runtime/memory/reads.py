@@ -21,13 +21,13 @@ _NOW, _AS_OF = "({0}.valid_from IS NULL OR {0}.valid_from<=?2)", "{0}.since<=?2"
 
 
 def _facts_sql(start: str) -> str:
-    """The newest valid fact of each key, and all valid ones where sets are involved."""
+    """The valid facts of each key down to its newest that is no member of a set."""
     outer, inner = (_VALID.format(name, start=start.format(name)) for name in "fg")
     return (
         f"SELECT {EDIT_COLUMNS}, f.many, f.target, k.namespace, k.subject, k.relation, f.key "
         "FROM json_each(?1) j CROSS JOIN facts f ON f.key=j.value CROSS JOIN edits e ON e.id=f.edit "
-        f"CROSS JOIN keys k ON k.id=f.key WHERE {outer} AND (f.many OR f.rank="
-        f"(SELECT max(g.rank) FROM facts g WHERE g.key=f.key AND {inner})) ORDER BY j.key, f.rank DESC"
+        f"CROSS JOIN keys k ON k.id=f.key WHERE {outer} AND f.rank>=coalesce((SELECT max(g.rank) "
+        f"FROM facts g WHERE g.key=f.key AND NOT g.many AND {inner}), 0) ORDER BY j.key, f.rank DESC"
     )
 
 
@@ -45,16 +45,12 @@ def facts_at(
 ) -> dict[int, tuple[Fact, ...]]:
     """The facts of keys that hold at a time, newest first: for each key one, or the members of a set."""
     found: dict[int, dict[str, Fact]] = {key_id: {} for key_id in key_ids}
-    closed: set[int] = set()
     sql = _FACTS_AS_OF if as_of else _FACTS_NOW
     for row in connection.execute(sql, (json.dumps(list(key_ids)), at_ms)):
-        many, target, key_id = bool(row[15]), row[16], row[20]
+        many, target, key_id = row[15], row[16], row[20]
         members = found[key_id]
-        if key_id in closed or target in members or (members and not many):
-            closed.update(() if many else (key_id,))
-            continue
-        members[target] = fact_of(edit_from(row, FactKey(*row[17:20]), topics), key_id)
-        closed.update(() if many else (key_id,))
+        if (many or not members) and target not in members:
+            members[target] = fact_of(edit_from(row, FactKey(*row[17:20]), topics), key_id)
     return {key_id: tuple(members.values()) for key_id, members in found.items()}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from event_log import NOW, Log
 
-from lte_runtime.answer.stub_encoder import StubEncoder
+from lte_runtime.answer.embed import StubEncoder
 from lte_runtime.memory.edit_memory import EditMemory, MemorySettings
 
 

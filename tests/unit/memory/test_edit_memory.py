@@ -1,0 +1,338 @@
+"""The edit memory as questions and operators see it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from event_log import NOW, Log
+
+from lte_runtime.answer.embed import StubEncoder
+from lte_runtime.errors import BadRecord, NotFound, Refused
+from lte_runtime.memory.edit_memory import EditMemory
+from lte_runtime.memory.events import EventLimits, decode, fact_key, original_position_header
+from lte_runtime.types import Candidates, Rejected, TopicPartition, Vectors
+
+Opener = Callable[..., EditMemory]
+BOSS = fact_key("default", "Acme", "boss")
+
+
+def targets(
+    memory: EditMemory, question: str = "Who is the boss of Acme?", at_ms: int | None = None
+) -> set[str]:
+    return {item.fact.target for item in ask(memory, question, at_ms).items}
+
+
+def ask(
+    memory: EditMemory, question: str = "Who is the boss of Acme?", at_ms: int | None = None
+) -> Candidates:
+    return memory.candidates(question, None, namespace="default", at_ms=at_ms)
+
+
+class Encoder(StubEncoder):
+    """Refuses texts with the word refuse, makes NaN of those with nan; counts what it encodes."""
+
+    def __init__(self, name: str = "one") -> None:
+        super().__init__()
+        self.name, self.encoded = name, 0
+
+    @property
+    def fingerprint(self) -> str:
+        return f"test-{self.name}"
+
+    def encode(self, texts: Sequence[str], *, query: bool = False) -> Vectors:
+        if any("refuse" in text for text in texts):
+            raise ValueError("refused")
+        made = super().encode(texts, query=query)
+        self.encoded += len(texts)
+        made[["nan" in text for text in texts]] = np.nan
+        return made if self.name == "one" else made[:, ::-1].copy()
+
+
+def test_an_event_is_found_and_cited(open_memory: Opener, log: Log) -> None:
+    memory = open_memory()
+    edit = log.fact("Ann", id="a", subject_aliases=["Acme Corp"], source={"uri": "u", "publisher": "hr"})
+    applied = memory.apply(log.batch(edit))
+    assert (applied.applied, applied.duplicates, applied.rejected) == (("a",), 0, 0)
+    found = ask(memory).items[0]
+    assert (found.fact.edit_id, found.fact.target, found.fact.position) == ("a", "Ann", edit.position)
+    assert (found.fact.key, found.fact.source_uri, found.fact.publisher) == (BOSS, "u", "hr")
+    assert found.lexical == 1.0
+    assert [fact.target for fact in memory.facts_of_subject("ACME corp", namespace="default")] == ["Ann"]
+    assert memory.candidates("boss of Acme", None, namespace="other").items == ()
+
+
+def test_update_retraction_and_restore_change_no_vector(open_memory: Opener, log: Log) -> None:
+    encoder = Encoder()
+    memory = open_memory(encoder=encoder)
+    steps = [
+        log.fact("Ann", id="a"),
+        log.fact("Bo", id="b"),
+        log.retract(id="b"),
+        log.retract(),
+        log.fact("Cy"),
+    ]
+    seen = []
+    for edit in steps:
+        memory.apply(log.batch(edit))
+        seen.append({fact.target for fact in memory.facts_of_subject("Acme", namespace="default")})
+    assert seen == [{"Ann"}, {"Bo"}, {"Ann"}, set(), {"Cy"}]
+    assert encoder.encoded == 1
+    assert memory.verify().problems == ()
+
+
+def test_the_watermark_moves_with_the_batch(open_memory: Opener, log: Log) -> None:
+    memory = open_memory()
+    place = TopicPartition("T", 0)
+    assert memory.next_offsets() == {}
+    assert memory.wait_for({place: 1}, 0.01) is False
+    waited = threading.Thread(target=lambda: done.append(memory.wait_for({place: 1}, 30)))
+    done: list[bool] = []
+    waited.start()
+    memory.apply(log.batch(log.fact("Ann")))
+    waited.join(30)
+    assert done == [True]
+    assert ask(memory).watermarks == memory.watermarks() == memory.next_offsets() == {place: 1}
+
+
+def test_repeats_are_dropped_and_counted(open_memory: Opener, log: Log) -> None:
+    memory = open_memory()
+    edit, again = log.fact("Ann", id="a"), log.fact("Ann", id="a")
+    memory.apply(log.batch(edit))
+    assert memory.apply(log.batch(edit, again)).duplicates == 2
+    record = memory.get_edit("a")
+    assert [position.offset for position in record.positions] == [0, 1]
+    assert (memory.status().edits, memory.status().duplicates) == (1, 2)
+
+
+def test_an_id_with_another_content_is_quarantined(open_memory: Opener, log: Log) -> None:
+    memory = open_memory()
+    applied = memory.apply(log.batch(log.fact("Ann", id="a"), log.fact("Bo", id="a")))
+    assert (applied.applied, applied.conflicts, applied.rejected) == (("a",), 1, 1)
+    (row,) = memory.quarantined()
+    assert (row.code, row.record.position.offset, row.state) == ("id_conflict", 1, "pending")
+    assert targets(memory) == {"Ann"}
+    other_source = log.fact("Bo", id="a", source={"uri": "elsewhere"})
+    assert memory.apply(log.batch(other_source)).conflicts == 0
+
+
+def test_bad_records_wait_for_the_dead_letter_topic(open_memory: Opener, log: Log) -> None:
+    memory = open_memory()
+    record = log.record(b"\xff", key=b"k", headers=(("h", b"\xfe"), ("h", b"2")))
+    memory.apply(log.batch(log.fact("Ann"), rejected=(Rejected(record, "not_utf8", "no"),)))
+    (row,) = memory.quarantine_pending_dlq()
+    assert row.record == record
+    assert (row.code, row.message, len(row.sha256), row.received_ms) == ("not_utf8", "no", 64, NOW)
+    assert memory.quarantine_bytes() >= len(record.value or b"")
+    memory.mark_dead_lettered([row.id])
+    assert memory.quarantine_pending_dlq() == []
+    assert memory.quarantine_get(row.id).state == "dead_lettered"
+    with pytest.raises(NotFound):
+        memory.quarantine_get(99)
+
+
+def test_a_replay_keeps_its_place_and_is_marked(open_memory: Opener, log: Log) -> None:
+    """As after an upgrade: what was refused is an event now, and older than what came meanwhile."""
+    memory = open_memory()
+    old = log.fact("Ann", id="a").raw
+    assert old
+    memory.apply(log.batch(log.fact("Bo", id="b"), rejected=(Rejected(old, "unknown_op", "op"),)))
+    (record,) = memory.requeue([1])
+    header = original_position_header(record.position, record.timestamp_ms)
+    replay = log.record(record.value, headers=(header,))
+    assert memory.apply(log.batch(decode(replay, EventLimits(), NOW))).applied == ("a",)
+    assert memory.quarantine_get(1).state == "replayed"
+    assert targets(memory) == {"Bo"}
+    assert memory.get_edit("a").positions == (old.position,)
+
+
+def test_a_replay_that_fails_again_stays_one_row(open_memory: Opener, log: Log) -> None:
+    memory = open_memory()
+    record = log.record(b"{}")
+    memory.apply(log.batch(rejected=(Rejected(record, "missing_key", "old"),)))
+    used = memory.quarantine_bytes()
+    replay = log.record(b"{}", headers=(original_position_header(record.position, record.timestamp_ms),))
+    with pytest.raises(BadRecord):
+        decode(replay, EventLimits())
+    memory.apply(log.batch(rejected=(Rejected(replay, "missing_key", "new"),)))
+    assert [row.message for row in memory.quarantined()] == ["new"]
+    assert memory.quarantine_bytes() == used
+
+
+def test_text_that_the_encoder_refuses_stops_no_other(open_memory: Opener, log: Log) -> None:
+    memory = open_memory(encoder=Encoder())
+    bad = [log.fact("x", subject="refuse me"), log.fact("x", subject="nan")]
+    good = [log.fact("Ann"), log.fact("y", subject="REFUSE me")]
+    applied = memory.apply(log.batch(bad[0], good[0], bad[1], good[1]))
+    assert (len(applied.applied), applied.rejected) == (2, 2)
+    assert {row.code for row in memory.quarantined()} == {"encoder_failed"}
+    assert memory.verify().problems == ()
+
+
+def test_questions_about_the_past(open_memory: Opener, log: Log) -> None:
+    memory = open_memory()
+    memory.apply(log.batch(log.fact("Ann", at=100), log.fact("Bo", at=200)))
+    assert (targets(memory), targets(memory, at_ms=150), targets(memory, at_ms=50)) == (
+        {"Bo"},
+        {"Ann"},
+        set(),
+    )
+
+
+def test_expired_neighbours_do_not_hide_a_fact(open_memory: Opener, log: Log) -> None:
+    memory = open_memory()
+    expired = [
+        log.fact("x", subject=f"Acme {n}", valid_from="2019-01-01", valid_until="2020-01-01")
+        for n in range(60)
+    ]
+    memory.apply(log.batch(*expired, log.fact("Ann", subject="Zenith", relation="owner")))
+    assert targets(memory, "the boss of Acme") == {"Ann"}
+
+
+def test_an_ambiguous_name_brings_all_and_is_flagged(open_memory: Opener, log: Log) -> None:
+    memory = open_memory()
+    facts = [
+        log.fact(name, subject=f"Mercury {name}", subject_aliases=["Mercury"]) for name in ("Band", "Car")
+    ]
+    memory.apply(log.batch(*facts, log.fact("Ann")))
+    found = {item.fact.target: item.ambiguous for item in ask(memory, "Who is the boss of Mercury?").items}
+    assert found == {"Band": True, "Car": True, "Ann": False}
+
+
+def test_a_set_comes_whole(open_memory: Opener, log: Log) -> None:
+    memory = open_memory()
+    memory.apply(log.batch(*(log.fact(name, cardinality="many") for name in ("Ann", "Bo"))))
+    memory.apply(log.batch(log.fact("Cy", cardinality="many"), log.retract(target="Bo")))
+    assert targets(memory) == {"Ann", "Cy"}
+
+
+def test_history_list_and_reasons(open_memory: Opener, log: Log) -> None:
+    memory = open_memory()
+    edits = [
+        log.fact("Ann", id="a", revision=1),
+        log.fact("Bo", id="b", revision=2),
+        log.fact("Cy", id="c", revision=2),
+        log.fact("CY", id="c2", revision=2),
+        log.edit(id="p", prompt="Who owns it?", target="Dee"),
+        log.retract(id="p"),
+    ]
+    memory.apply(log.batch(*edits))
+    history = {record.edit.id: (record.state, record.winner_id) for record in memory.history(BOSS)}
+    assert history == {"a": ("superseded", "c"), "b": ("conflict_lost", "c"), "c": ("current", None)}
+    assert memory.get_edit("c2").collapsed == ("c2",)
+    assert [position.offset for position in memory.get_edit("c").positions] == [2, 3]
+    assert (memory.why_not("b").reason, memory.why_not("p").winner_id) == ("conflict_lost", "retract:p")
+    listed = memory.list_edits()
+    assert [record.edit.id for record in listed] == ["retract:p", "p", "c", "b", "a"]
+    assert [record.state for record in listed[:2]] == ["retraction", "retracted"]
+    assert [record.edit.id for record in memory.list_edits(subject="ACME", limit=1, after="c")] == ["b"]
+    assert memory.list_edits(namespace="other") == []
+    for call in (memory.get_edit, memory.why_not):
+        with pytest.raises(NotFound):
+            call("x")
+    with pytest.raises(NotFound):
+        memory.history(fact_key("default", "x", "y"))
+
+
+def test_a_second_owner_is_refused_and_told_of_the_first(open_memory: Opener) -> None:
+    import os
+
+    memory = open_memory()
+    with pytest.raises(Refused, match=f"pid {os.getpid()} on "):
+        open_memory()
+    memory.close()
+    open_memory()
+
+
+@pytest.mark.parametrize("mode", ["exact", "hnsw"])
+def test_both_index_paths(open_memory: Opener, log: Log, mode: str) -> None:
+    memory = open_memory(index_mode=mode)
+    memory.apply(log.batch(*(log.fact(f"P{n}", subject=f"Firm {n}") for n in range(50))))
+    found = ask(memory, "The boss of Firm 7")
+    assert (found.items[0].fact.target, found.index_path) == ("P7", mode)
+    assert memory.recall_self_check() == 1.0
+
+
+def test_dead_vectors_are_swept(open_memory: Opener, log: Log) -> None:
+    memory = open_memory(index_mode="hnsw")
+    memory.apply(log.batch(*(log.fact("x", subject=f"Firm {n}", id=f"f{n}") for n in range(50))))
+    memory.apply(log.batch(*(log.retract(id=f"f{n}") for n in range(30))))
+    assert memory.status().vectors_dead == 30
+    memory.maintain(NOW)
+    assert (memory.status().vectors_live, memory.status().vectors_dead) == (20, 0)
+
+
+def test_a_retraction_is_never_served_from_its_watermark_on(open_memory: Opener, log: Log) -> None:
+    """Readers ask while facts come and go; each answer is held against the watermark it carries."""
+    memory = open_memory()
+    facts = [log.fact("Ann", id=f"a{n}") if n % 2 == 0 else log.retract(id=f"a{n - 1}") for n in range(120)]
+    wrong: list[object] = []
+    stop = threading.Event()
+
+    def read() -> None:
+        place = TopicPartition("T", 0)
+        while not stop.is_set():
+            found = ask(memory)
+            seen = found.watermarks.get(place, 0)
+            wrong.extend(
+                (item.fact.edit_id, seen)
+                for item in found.items
+                if int(item.fact.edit_id[1:]) + 2 <= seen  # its retraction lies below the watermark
+            )
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for offset, edit in enumerate(facts):
+        batch = log.batch(edit)
+        memory.apply(type(batch)(batch.edits, (), {TopicPartition("T", 0): offset + 1}))
+    stop.set()
+    for reader in readers:
+        reader.join(60)
+    assert wrong == []
+
+
+def test_meta_is_durable(open_memory: Opener) -> None:
+    memory = open_memory()
+    memory.meta_set("adapter", "align-000001")
+    memory.close()
+    memory = open_memory()
+    assert (memory.meta_get("adapter"), memory.meta_get("none")) == ("align-000001", None)
+
+
+def test_erasing_leaves_no_trace_but_the_positions(open_memory: Opener, log: Log, tmp_path: Path) -> None:
+    memory = open_memory()
+    secret = log.fact("Ossington Vane", id="s", subject="Marigold Thistlewood", relation="heir")
+    junk = log.record(b'{"subject": "marigold THISTLEWOOD", "relation": "heir", "target": 7}')
+    other = log.record(b"not about it")
+    rejected = (Rejected(junk, "wrong_type", "target"), Rejected(other, "not_json", "no"))
+    memory.apply(
+        log.batch(
+            secret,
+            log.fact("Ann"),
+            log.fact("Ossington", id="s", subject="Marigold Thistlewood", relation="heir"),
+            rejected=rejected,
+        )
+    )
+    memory.snapshot()
+    assert secret.key
+    receipt = memory.erase(secret.key)
+    assert (receipt.edits, receipt.positions, receipt.quarantined, receipt.vectors) == (1, 1, 2, 1)
+    assert any("Kafka" in text for text in receipt.not_covered)
+    assert targets(memory, "heir of Marigold Thistlewood") == {"Ann"}
+    assert memory.apply(log.batch(secret)).duplicates == 1
+    with pytest.raises(NotFound):
+        memory.erase(secret.key)
+    with pytest.raises(Refused):
+        memory.requeue([1])
+    assert memory.verify().problems == ()
+    memory.close()
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert not any(word in path.read_bytes().lower() for word in (b"thistlewood", b"ossington")), path
+    reopened = open_memory()
+    assert targets(reopened) == {"Ann"}
+    assert reopened.status().snapshot is not None
