@@ -109,7 +109,7 @@ class Daemon:
         chosen = self._settings.gate
         if chosen.calibration:
             found = gate.load(chosen.calibration)
-        elif self._settings.encoder.model == "stub":
+        elif is_stub(self._settings.encoder.model):
             found = gate.lexical_calibration(encoder.fingerprint)
         else:
             found = gate.default_calibration()
@@ -282,13 +282,20 @@ class Daemon:
             self.metrics.answered(scope="none", code=call.code, seconds=call.seconds, stages_ms={})
 
 
+def is_stub(name: str) -> bool:
+    """Whether an encoder or model is the one without weights, for trials: `stub`, or `stub:VARIANT`."""
+    return name.partition(":")[0] == "stub"
+
+
 def load_engine(settings: Settings) -> Engine:
     """The engine that the settings name: the stub, or any Hugging Face causal model with its adapter."""
     chosen = settings.model
-    if chosen.path == "stub":
+    if is_stub(chosen.path):
         from lte_runtime.answer.engine.stub import StubEngine
 
-        return StubEngine(max_batch=chosen.max_batch, queue_limit=chosen.queue_limit)
+        # `stub:0.1` takes a tenth of a second for each token, so that load can be tried.
+        token_s = float(chosen.path.partition(":")[2] or 0)
+        return StubEngine(max_batch=chosen.max_batch, queue_limit=chosen.queue_limit, token_s=token_s)
     from lte_runtime.answer.engine.hf import HfEngine
 
     own = chosen.path == "embedded"

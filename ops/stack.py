@@ -17,7 +17,7 @@ from types import TracebackType
 
 from kafka import KafkaAdminClient
 
-from daemon.kafka.topics import ensure_topics
+from daemon.kafka.topics import ensure_topics, plans
 from ops.kafka.broker import Broker
 
 START_TIMEOUT_S = 180.0
@@ -47,12 +47,23 @@ class Addresses:
 
 
 class Stack:
-    """Starts, kills and stops the parts. Everything that it started is gone after `close`."""
+    """Starts, kills and stops the parts. Everything that it started is gone after `close`.
 
-    def __init__(self, directory: Path, *, settings: Mapping[str, str] | None = None) -> None:
+    A `broker` that is given runs already, and goes on running.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        settings: Mapping[str, str] | None = None,
+        broker: Broker | None = None,
+        topic: str = "lte.edits",
+    ) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
-        self.broker = Broker(directory / "kafka")
+        self.broker = broker or Broker(directory / "kafka")
+        self._own_broker, self._topic = broker is None, topic
         self._settings = dict(settings or {})
         self._daemon: subprocess.Popen[bytes] | None = None
         self._grpc, self._metrics = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
@@ -63,7 +74,7 @@ class Stack:
         place = self.directory
         return Addresses(
             kafka=self._bootstrap,
-            topic="lte.edits",
+            topic=self._topic,
             grpc=self._grpc,
             socket=str(place / "lte.sock"),
             admin_socket=str(place / "admin.sock"),
@@ -82,10 +93,10 @@ class Stack:
 
     def start_broker(self) -> str:
         """Start Kafka and make the project's topics; returns the bootstrap address."""
-        self._bootstrap = self.broker.start()
+        self._bootstrap = self.broker.start() if self._own_broker else self.broker.bootstrap
         admin = KafkaAdminClient(bootstrap_servers=self._bootstrap)
         try:
-            ensure_topics(admin)
+            ensure_topics(admin, plans(edits=self._topic, dlq=f"{self._topic}.dlq"))
         finally:
             admin.close()
         return self._bootstrap
@@ -93,18 +104,23 @@ class Stack:
     def start_daemon(self, tick: Callable[[], None] = lambda: None) -> float:
         """Start the daemon and wait until it is READY; returns the seconds that it took."""
         begin = time.monotonic()
-        with self.daemon_log.open("ab") as log:
-            self._daemon = subprocess.Popen(
-                [sys.executable, "-m", "daemon", "serve"], env=self._environment(), stdout=log, stderr=log
-            )
+        process = self.launch_daemon()
         while not self._ready():
             tick()
-            if self._daemon.poll() is not None:
-                raise StackError(f"the daemon ended with {self._daemon.returncode}:\n{self._tail()}")
+            if process.poll() is not None:
+                raise StackError(f"the daemon ended with {process.returncode}:\n{self._tail()}")
             if time.monotonic() - begin > START_TIMEOUT_S:
                 raise StackError(f"the daemon was not READY in {START_TIMEOUT_S:.0f} s:\n{self._tail()}")
             time.sleep(0.05)
         return time.monotonic() - begin
+
+    def launch_daemon(self) -> subprocess.Popen[bytes]:
+        """Start the daemon without waiting."""
+        with self.daemon_log.open("ab") as log:
+            self._daemon = subprocess.Popen(
+                [sys.executable, "-m", "daemon", "serve"], env=self._environment(), stdout=log, stderr=log
+            )
+        return self._daemon
 
     def daemon_exit(self) -> int | None:
         """The daemon's exit status, None while it runs."""
@@ -134,7 +150,8 @@ class Stack:
         try:
             self.stop_daemon()
         finally:
-            self.broker.stop()
+            if self._own_broker:
+                self.broker.stop()
 
     def __enter__(self) -> Stack:
         return self
@@ -150,6 +167,7 @@ class Stack:
             "LTE_STATE_DIR": str(self.directory / "state"),
             "LTE_KAFKA__BOOTSTRAP": places.kafka,
             "LTE_KAFKA__TOPIC": places.topic,
+            "LTE_KAFKA__DLQ_TOPIC": f"{places.topic}.dlq",
             "LTE_RPC__SOCKET": places.socket,
             "LTE_RPC__LISTEN": places.grpc,
             "LTE_RPC__ADMIN_SOCKET": places.admin_socket,

@@ -29,11 +29,15 @@ def checked_text(text: str) -> str:
 class StubEncoder:
     """Signed feature hashing (Weinberger et al., 2009) of words and letter trigrams into 64 dimensions.
 
-    Texts that share words are near each other, equal texts are equal on every machine.
+    Texts that share words are near each other, equal texts are equal on every machine. Each `variant` hashes
+    in its own way.
     """
 
     dimension = 64
-    fingerprint = "stub-64-1"
+
+    def __init__(self, variant: int = 1) -> None:
+        self.fingerprint = f"stub-64-{variant}"
+        self._seed = variant - 1
 
     def encode(self, texts: Sequence[str], *, query: bool = False) -> Vectors:
         """Unit vectors [len(texts), 64]; `query` makes no difference. ValueError as in `checked_text`."""
@@ -45,10 +49,10 @@ class StubEncoder:
         row = np.zeros(self.dimension, np.float32)
         folded = unicodedata.normalize("NFC", text).casefold()
         for feature, weight in _features(folded):
-            code = zlib.crc32(feature.encode())
+            code = zlib.crc32(feature.encode(), self._seed)
             row[code % self.dimension] += weight if code & 0x8000 else -weight
         if not row.any():
-            row[zlib.crc32(folded.encode()) % self.dimension] = 1.0
+            row[zlib.crc32(folded.encode(), self._seed) % self.dimension] = 1.0
         return np.asarray(row / np.linalg.norm(row), np.float32)
 
 

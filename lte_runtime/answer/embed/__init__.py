@@ -20,8 +20,11 @@ def load_encoder(
 ) -> Encoder:
     """The encoder called `name`: "stub", the default's name, a sentence-transformers directory or id.
 
+    "stub:N" is the stub's variant N, another encoder for all that look at fingerprints.
+
     Arguments and errors as in `SentenceEncoder.load`.
     """
-    if str(name) == "stub":
-        return StubEncoder()
+    stub, _, variant = str(name).partition(":")
+    if stub == "stub":
+        return StubEncoder(int(variant or 1))
     return SentenceEncoder.load(name, engine=engine, cache_dir=cache_dir, download=download)
