@@ -68,7 +68,7 @@ def history(
     socket: Socket = None,
     config: ConfigFile = None,
 ) -> None:
-    """All edits of one fact, oldest first.
+    """All edits of one fact, the newest order first.
 
     Example: lte edits history -s "Acme Corp" -r CEO
     """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from daemon.cli import connect, output
 from daemon.cli.connect import Where
 from daemon.cli.event_input import Event
-from lte_runtime.errors import LteError, Retry
+from lte_runtime.errors import LteError, NotFound, Retry
 
 if TYPE_CHECKING:
     from daemon.client import Client
@@ -124,7 +124,10 @@ def _has_key(event: Event) -> bool:
 
 def _known(daemon: Client, event: Event, at: Position) -> bool:
     subject, relation = event.get("prompt") or event["subject"], event.get("relation") or ""
-    history = daemon.history(subject, relation, namespace=event.get("namespace") or "default")
+    try:
+        history = daemon.history(subject, relation, namespace=event.get("namespace") or "default")
+    except NotFound:
+        return False
     place = {"topic_id": at.topic_id, "partition": at.partition, "offset": at.offset}
     return any(place in edit["positions"] or edit["id"] == event.get("id") for edit in history)
 

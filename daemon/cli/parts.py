@@ -1,0 +1,60 @@
+"""The configured encoder, gate and model, for commands that work without a daemon."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from daemon.settings import Settings
+    from lte_runtime.answer.engine.seam import Engine
+    from lte_runtime.answer.gate import GateCalibration
+    from lte_runtime.types import Encoder
+
+Progress = Callable[[str, int, int], None]
+
+
+def encoder(settings: Settings) -> Encoder:
+    """The sentence encoder that the daemon would use."""
+    from lte_runtime.answer.embed import load_encoder
+
+    chosen = settings.encoder
+    return load_encoder(chosen.model, engine=chosen.engine, cache_dir=settings.cache_dir)
+
+
+def calibration(settings: Settings) -> GateCalibration:
+    """The gate that the daemon would use."""
+    from lte_runtime.answer import gate
+
+    chosen = settings.gate
+    found = gate.load(chosen.calibration) if chosen.calibration else gate.default_calibration()
+    return found if chosen.threshold is None else replace(found, threshold=chosen.threshold)
+
+
+@contextmanager
+def engine(settings: Settings) -> Iterator[Engine]:
+    """The language model with its adapter, closed afterwards."""
+    from daemon.wiring import load_engine
+
+    loaded = load_engine(settings)
+    try:
+        yield loaded
+    finally:
+        loaded.close()
+
+
+@contextmanager
+def progress(shown: bool) -> Iterator[Progress]:
+    """A bar on stderr where somebody looks at it."""
+    if not (shown and sys.stderr.isatty()):
+        yield lambda _what, _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("")
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
