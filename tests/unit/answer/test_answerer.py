@@ -1,0 +1,199 @@
+"""The answerer over a real memory, with the stub encoder and the stub engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from lte_runtime.answer.answerer import Answerer, AnswerSettings, told
+from lte_runtime.answer.embed import StubEncoder
+from lte_runtime.answer.engine.stub import STUB_ADAPTER, StubEngine
+from lte_runtime.answer.gate import lexical_calibration
+from lte_runtime.answer.scratch import TOPIC, apply_events, memory_of
+from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, Refused
+from lte_runtime.memory.edit_memory import EditMemory
+from lte_runtime.types import Question, Scope, ScopeMode
+
+EVENTS = (
+    {"op": "assert", "id": "ceo", "subject": "Nordwind Cargo", "subject_aliases": ["NWC"]}
+    | {"relation": "chief executive", "target": "Anna Berg"},
+    {
+        "op": "assert",
+        "id": "made",
+        "subject": "Zephyr X2",
+        "relation": "manufacturer",
+        "target": "Nordwind Cargo",
+    },
+    {"op": "assert", "id": "price", "subject": "SKU-4711", "relation": "price", "target": "19.90 EUR"},
+    {
+        "op": "assert",
+        "id": "lea",
+        "subject": "Team Orion",
+        "relation": "member",
+        "target": "Lea",
+        "cardinality": "many",
+    },
+    {
+        "op": "assert",
+        "id": "max",
+        "subject": "Team Orion",
+        "relation": "member",
+        "target": "Max",
+        "cardinality": "many",
+    },
+    {"op": "assert", "id": "oslo", "subject": "Mercury Ltd", "subject_aliases": ["Mercury"]}
+    | {"relation": "head office", "target": "Oslo"},
+    {"op": "assert", "id": "rome", "subject": "Mercury Mission", "subject_aliases": ["Mercury"]}
+    | {"relation": "head office", "target": "Rome"},
+    {"op": "assert", "id": "term", "subject": "Lake Vey", "relation": "warden", "target": "Bo Lie"}
+    | {"valid_from": "2020-01-01", "valid_until": "2021-01-01"},
+)
+IN_2020 = 1_590_000_000_000
+
+
+@pytest.fixture(scope="module")
+def memory() -> Iterator[EditMemory]:
+    with memory_of(EVENTS, StubEncoder()) as filled:
+        yield filled
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[StubEngine]:
+    started = StubEngine()
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def answerer(memory: EditMemory, engine: StubEngine) -> Answerer:
+    encoder = StubEncoder()
+    return Answerer(memory, encoder, lexical_calibration(encoder.fingerprint), engine)
+
+
+def ids(answerer: Answerer, text: str) -> list[tuple[int, str]]:
+    return [(c.hop, c.fact.edit_id) for c in answerer.answer(Question(text)).citations]
+
+
+def test_a_question_about_an_edit_is_answered_from_it_with_evidence(answerer: Answerer) -> None:
+    answer = answerer.answer(Question("Who is the chief executive of Nordwind Cargo?"))
+    assert (answer.text, answer.scope, answer.adapter) == ("Anna Berg", Scope.EDITED, STUB_ADAPTER)
+    assert [c.fact.edit_id for c in answer.citations] == ["ceo"]
+    assert answer.watermarks == {TOPIC: len(EVENTS)}
+    assert answer.gate.score >= answer.gate.threshold
+    assert {"encode", "search", "chain", "gate", "queue", "model", "total"} <= answer.timings_ms.keys()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "What is the capital of France?",
+        "What is the price of SKU-4712?",
+        "Where was Nordwind Cargo founded?",
+        "Who is not the chief executive of Nordwind Cargo?",
+    ],
+)
+def test_other_questions_go_to_the_base_model_unchanged(
+    answerer: Answerer, text: str
+) -> None:
+    answer = answerer.answer(Question(text))
+    plain = answerer.answer(Question(text, scope=ScopeMode.BASE))
+    assert (answer.scope, answer.citations, answer.adapter) == (Scope.BASE, (), None)
+    assert answer.token_ids == plain.token_ids
+    assert plain.gate.reason == "asked for the base model"
+    assert plain.watermarks == answer.watermarks
+
+
+def test_scope_edited_forces_the_nearest_fact(answerer: Answerer) -> None:
+    answer = answerer.answer(Question("What does SKU-4711 weigh?", scope=ScopeMode.EDITED))
+    assert [c.fact.edit_id for c in answer.citations] == ["price"]
+
+
+def test_an_alias_is_explained_in_the_statement(answerer: Answerer) -> None:
+    question = "Who is the chief executive of NWC?"
+    found = answerer.retrieve(Question(question)).citations
+    assert [fact.statement for fact in told(question, found)] == [
+        "The chief executive of Nordwind Cargo is Anna Berg. (Nordwind Cargo is also known as NWC.)"
+    ]
+    plain = told("Who is the chief executive of Nordwind Cargo?", found)
+    assert plain[0].statement == "The chief executive of Nordwind Cargo is Anna Berg."
+
+
+def test_an_ambiguous_alias_gives_all_facts_flagged(answerer: Answerer) -> None:
+    cited = answerer.answer(Question("Where is the head office of Mercury?")).citations
+    assert {c.fact.edit_id for c in cited} == {"oslo", "rome"}
+    assert all("ambiguous" in c.fact.flags and c.hop == 1 for c in cited)
+    assert ids(answerer, "Where is the head office of Mercury Mission?") == [(1, "rome")]
+
+
+def test_all_members_of_a_set_are_told(answerer: Answerer) -> None:
+    assert sorted(ids(answerer, "Which member does Team Orion have?")) == [(1, "lea"), (1, "max")]
+
+
+def test_two_hops_are_cited_in_order_and_one_hop_stays_one(answerer: Answerer) -> None:
+    two = "Who is the chief executive of the manufacturer of Zephyr X2?"
+    assert ids(answerer, two) == [(1, "made"), (2, "ceo")]
+    assert ids(answerer, "Which company is the manufacturer of Zephyr X2?") == [(1, "made")]
+
+
+def test_as_of_answers_from_what_was_valid_then(answerer: Answerer) -> None:
+    question = Question("Who is the warden of Lake Vey?")
+    assert answerer.answer(question).scope is Scope.BASE
+    assert answerer.answer(replace(question, as_of=IN_2020)).text == "Bo Lie"
+
+
+def test_a_retraction_restores_and_then_gives_the_base_answer_back(engine: StubEngine) -> None:
+    old = {"op": "assert", "id": "old", "subject": "Rill", "relation": "colour", "target": "red"}
+    new = old | {"id": "new", "target": "blue"}
+    encoder, question = StubEncoder(), Question("What is the colour of Rill?")
+    with memory_of([old, new], encoder) as memory:
+        answerer = Answerer(memory, encoder, lexical_calibration(encoder.fingerprint), engine)
+        assert answerer.answer(question).text == "blue"
+        apply_events(memory, [{"op": "retract", "id": "new"}])
+        assert answerer.answer(question).text == "red"
+        apply_events(memory, [{"op": "retract", "subject": "Rill", "relation": "colour"}])
+        assert answerer.answer(question).scope is Scope.BASE
+
+
+def test_at_least_waits_or_says_what_is_missing(answerer: Answerer) -> None:
+    question = Question("What is the price of SKU-4711?", at_least={TOPIC: len(EVENTS)})
+    assert answerer.answer(question).text == "19.90 EUR"
+    late = replace(question, at_least={TOPIC: 99}, deadline=time.monotonic() + 0.05)
+    with pytest.raises(DeadlineExceeded, match=rf"scratch/0 is at {len(EVENTS)}, wanted 99"):
+        answerer.answer(late)
+
+
+def test_a_passed_deadline_a_cancellation_and_bad_questions_are_told_apart(answerer: Answerer) -> None:
+    question = Question("What is the price of SKU-4711?")
+    with pytest.raises(DeadlineExceeded):
+        answerer.answer(replace(question, deadline=time.monotonic() - 1))
+    with pytest.raises(Cancelled):
+        answerer.answer(question, cancelled=lambda: True)
+    for bad in (replace(question, text=" \n"), replace(question, text="x" * 9000)):
+        with pytest.raises(BadRequest):
+            answerer.answer(bad)
+    with pytest.raises(BadRequest):
+        answerer.answer(replace(question, max_new_tokens=0))
+
+
+def test_a_gate_of_another_encoder_is_refused(memory: EditMemory, engine: StubEngine) -> None:
+    with pytest.raises(Refused, match="lte gate calibrate"):
+        Answerer(memory, StubEncoder(), lexical_calibration("another encoder"), engine)
+
+
+def test_without_the_adapter_the_facts_are_told_to_the_base_model(
+    memory: EditMemory, engine: StubEngine
+) -> None:
+    encoder = StubEncoder()
+    gate = lexical_calibration(encoder.fingerprint)
+    arm = Answerer(memory, encoder, gate, engine, AnswerSettings(use_adapter=False))
+    answer = arm.answer(Question("What is the price of SKU-4711?"))
+    assert (answer.scope, answer.adapter) == (Scope.EDITED, None)
+
+
+def test_text_is_streamed_as_it_is_made(answerer: Answerer) -> None:
+    pieces: list[str] = []
+    answer = answerer.answer(Question("What is the price of SKU-4711?"), on_text=pieces.append)
+    assert "".join(pieces) == answer.text == "19.90 EUR"

@@ -1,0 +1,91 @@
+"""What the gate sees of a question: names found and taken out, and signs of another wish."""
+
+from __future__ import annotations
+
+import pytest
+
+from lte_runtime.answer import features as f
+
+
+def located(question: str, name: str) -> str | None:
+    span = f.locate(f.words(question), name)
+    return None if span is None else question[span.start : span.end]
+
+
+@pytest.mark.parametrize(
+    ("question", "name", "found"),
+    [
+        ("Who runs Nordwind Cargo?", "Nordwind Cargo", "Nordwind Cargo"),
+        ("who runs nordwind cargo's depot", "Nordwind Cargo", "nordwind cargo"),
+        ("Where was Stanislav Rossler born?", "Stanislav Rössler", "Stanislav Rossler"),
+        ("What does SKU4711 cost?", "SKU-4711", "SKU4711"),
+        ("What does SKU 4712 cost?", "SKU-4711", None),
+        ("What does SKU 4171 cost?", "SKU-4711", None),
+        ("Who owns Rockwood?", "Rookwood", None),
+        ("Who owns Rookwodo?", "Rookwood", "Rookwodo"),
+        ("How many Bellamont teapots, or one Bellamont teapot?", "the Bellamont teapot", "Bellamont teapot"),
+        ("Is C++ older than C#?", "C#", "C#"),
+        ("Is C++ old?", "C", None),
+        ("Who runs Nordwindcargoes?", "Nordwind Cargo", None),
+    ],
+)
+def test_names_are_found_as_whole_words_with_their_digits(
+    question: str, name: str, found: str | None
+) -> None:
+    assert located(question, name) == found
+
+
+def test_masking_leaves_the_rest_of_the_question() -> None:
+    question = "Who runs Nordwind Cargo in Oslo?"
+    spans = f.anchors(question)
+    assert [question[a:b] for a, b in spans] == ["Nordwind Cargo", "Oslo"]
+    assert f.mask(question, spans) == "Who runs it in it?"
+
+
+@pytest.mark.parametrize(
+    ("question", "name", "view", "longer"),
+    [
+        ("Who leads Acme?", "Acme", "The leader of it", False),
+        ("Who leads Acme Labs?", "Acme", "The leader of it", True),
+        ("Who leads New Acme?", "Acme", "The leader of it", True),
+        ("Acme CEO", "Acme", "The CEO of it", False),
+        ("What weighs Acme 2?", "Acme", "The weight of it", True),
+    ],
+)
+def test_a_longer_name_is_another_name(question: str, name: str, view: str, longer: bool) -> None:
+    span = f.locate(f.words(question), name)
+    assert span is not None
+    assert f.extended(question, span, view) == float(longer)
+
+
+def test_foreign_names_count_by_their_share() -> None:
+    question = "Does Ida Krog work at Acme?"
+    span = f.locate(f.words(question), "Acme")
+    assert f.foreign(question, span, ("The employees of Acme",)) == pytest.approx(2 / 3)
+    assert f.foreign(question, span, ("The work of Ida Krog at Acme",)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "negated"),
+    [
+        ("Who does not lead it?", True),
+        ("Who isn't paid?", True),
+        ("who no longer leads it", True),
+        ("Who leads it?", False),
+    ],
+)
+def test_negation(text: str, negated: bool) -> None:
+    assert f.negated(text) is negated
+
+
+def test_the_wanted_kind_of_answer_is_compared_with_the_target() -> None:
+    assert f.kind_clash("When did it open?", "Anna Berg") == 1.0
+    assert f.kind_clash("When did it open?", "4 May 2024") == 0.0
+    assert f.kind_clash("Who opened it?", "4 May 2024") == 1.0
+    assert f.kind_clash("Where is it?", "Oslo") == 0.0
+
+
+def test_one_word_exchanged_in_the_same_sentence() -> None:
+    assert f.swapped("The father of it is", "The mother of it is") > 0.7
+    assert f.swapped("The father of it is", "The father of it is") == 0.0
+    assert f.mentioned(f.words("The father of it, which is not Bo Lie, is"), "Bo Lie") == 1.0
