@@ -13,7 +13,7 @@ import numpy as np
 
 from lte_runtime.errors import Damaged, NotFound
 from lte_runtime.memory.db import Connection
-from lte_runtime.memory.rows import EDIT_COLUMNS, edit_from, fact_of
+from lte_runtime.memory.rows import EDIT_COLUMNS, check_row, edit_from, fact_of
 from lte_runtime.types import Fact, FactKey, Position, TopicPartition, Vectors
 
 _VALID = "({0}.valid_until IS NULL OR {0}.valid_until>?2) AND {start}"
@@ -24,7 +24,8 @@ def _facts_sql(start: str) -> str:
     """The valid facts of each key down to its newest that is no member of a set."""
     outer, inner = (_VALID.format(name, start=start.format(name)) for name in "fg")
     return (
-        f"SELECT {EDIT_COLUMNS}, f.many, f.target, k.namespace, k.subject, k.relation, f.key "
+        f"SELECT {EDIT_COLUMNS}, f.many, f.target, k.namespace, k.subject, k.relation, "
+        "f.key, f.rank, f.since, f.valid_from, f.valid_until, f.crc "
         "FROM json_each(?1) j CROSS JOIN facts f ON f.key=j.value CROSS JOIN edits e ON e.id=f.edit "
         f"CROSS JOIN keys k ON k.id=f.key WHERE {outer} AND f.rank>=coalesce((SELECT max(g.rank) "
         f"FROM facts g WHERE g.key=f.key AND NOT g.many AND {inner}), 0) ORDER BY j.key, f.rank DESC"
@@ -47,7 +48,8 @@ def facts_at(
     found: dict[int, dict[str, Fact]] = {key_id: {} for key_id in key_ids}
     sql = _FACTS_AS_OF if as_of else _FACTS_NOW
     for row in connection.execute(sql, (json.dumps(list(key_ids)), at_ms)):
-        many, target, key_id = row[15], row[16], row[20]
+        many, target, key_id, rank, since, start, end, crc = *row[15:17], *row[20:]
+        check_row(crc, "fact", key_id, rank, row[0], since, start, end, many, target)
         members = found[key_id]
         if (many or not members) and target not in members:
             members[target] = fact_of(edit_from(row, FactKey(*row[17:20]), topics), key_id)
@@ -72,8 +74,12 @@ def key_of(connection: Connection, key_id: int) -> FactKey:
 
 
 def offsets(connection: Connection, topics: Mapping[int, str]) -> dict[TopicPartition, int]:
-    rows = connection.execute("SELECT topic, partition, next FROM offsets")
-    return {TopicPartition(topics[topic], partition): next_ for topic, partition, next_ in rows}
+    """The durable next offsets; raises `Damaged` for one that was not written like that."""
+    found = {}
+    for topic, partition, next_, crc in connection.execute("SELECT topic, partition, next, crc FROM offsets"):
+        check_row(crc, "offset", topic, partition, next_)
+        found[TopicPartition(topics[topic], partition)] = next_
+    return found
 
 
 def positions_of(connection: Connection, edit_row: int, topics: Mapping[int, str]) -> tuple[Position, ...]:
@@ -115,10 +121,11 @@ class KeyNames:
 
 def key_names(connection: Connection) -> Iterator[KeyNames]:
     """All keys, in order."""
-    for key_id, namespace, names, present in connection.execute(
-        "SELECT id, namespace, names, facts>0 FROM keys ORDER BY id"
+    for key_id, text, namespace, names, facts, chain, crc in connection.execute(
+        "SELECT id, key, namespace, names, facts, chain, crc FROM keys ORDER BY id"
     ):
-        yield KeyNames(key_id, namespace, tuple(name for _, name in json.loads(names)), bool(present))
+        check_row(crc, "key", key_id, text, names, facts, chain)
+        yield KeyNames(key_id, namespace, tuple(name for _, name in json.loads(names)), facts > 0)
 
 
 def counts(connection: Connection) -> tuple[int, int, int]:

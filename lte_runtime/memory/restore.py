@@ -58,6 +58,7 @@ def _encode_again(store: Store, encoder: Encoder, batch: int, on_progress: Progr
     ).fetchall()
     with transaction(store.connection):
         store.connection.execute("DELETE FROM vectors")
+        store.meta_set(TOKENS, "{}")  # snapshots hold the old vectors
         done = 0
         for block in blocks(rows, 512):
             encoded = encode_views(dict(block), encoder, batch)

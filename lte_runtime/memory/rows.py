@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,17 @@ INSERT_EDIT = (
 )
 _OPS = {op.value: op for op in Op}
 _CARDINALITIES = {cardinality.value: cardinality for cardinality in Cardinality}
+
+
+def row_crc(*values: object) -> int:
+    """Checksum of a row's values, for damage that SQLite's own check does not see."""
+    return zlib.crc32(repr(values).encode())
+
+
+def check_row(crc: int, what: str, *values: object) -> None:
+    """Raises `Damaged` when the values are not those that were written."""
+    if row_crc(*values) != crc:
+        raise Damaged(f"a stored {what} does not match its checksum")
 
 
 def edit_values(edit: Edit, key_id: int | None, topic: int) -> tuple[object, ...]:
@@ -60,10 +72,20 @@ def edit_values(edit: Edit, key_id: int | None, topic: int) -> tuple[object, ...
 
 def edit_from(row: Row, key: FactKey | None, topics: Mapping[int, str]) -> Edit:
     """The edit in a row of `EDIT_COLUMNS`; raises `Damaged` when its content does not match its hash."""
+    try:
+        edit = _edit(row, key, topics)
+    except (KeyError, TypeError, ValueError) as error:
+        raise Damaged(f"edit row {row[0]} cannot be read: {error}") from error
+    if content_hash(edit, WITHDRAW_ALL if WITHDRAW_ALL in edit.flags else edit.retracts) != edit.content_hash:
+        raise Damaged(f"the stored text of edit row {row[0]} does not match its hash")
+    return edit
+
+
+def _edit(row: Row, key: FactKey | None, topics: Mapping[int, str]) -> Edit:
     subject, relation, prompt, target, statement, aliases, target_aliases, many, publisher, sure, flags = (
-        _body(row[14])
+        json.loads(row[14])
     )
-    edit = Edit(
+    return Edit(
         id=row[1],
         op=_OPS[row[2]],
         namespace=row[3],
@@ -88,19 +110,6 @@ def edit_from(row: Row, key: FactKey | None, topics: Mapping[int, str]) -> Edit:
         retracts=row[5],
         flags=tuple(flags),
     )
-    if content_hash(edit, WITHDRAW_ALL if WITHDRAW_ALL in edit.flags else edit.retracts) != edit.content_hash:
-        raise Damaged(f"the stored text of edit row {row[0]} does not match its hash")
-    return edit
-
-
-def _body(text: str) -> list[Any]:
-    try:
-        parts = json.loads(text)
-    except ValueError as error:
-        raise Damaged("the stored text of an edit is no JSON") from error
-    if not isinstance(parts, list) or len(parts) != 11:
-        raise Damaged("the stored text of an edit has another shape")
-    return parts
 
 
 def fact_of(edit: Edit, key_id: int) -> Fact:

@@ -13,13 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lte_runtime.memory import quarantine
+from lte_runtime.memory import quarantine, reads
 from lte_runtime.memory.db import Connection, faults, open_writer, transaction
 from lte_runtime.memory.events import ORIGINAL_POSITION
 from lte_runtime.memory.keywork import Heads, KeyWork, view_hash, view_text
 from lte_runtime.memory.policy import fold, moment_of, target_form
-from lte_runtime.memory.reads import history_rows
-from lte_runtime.memory.rows import INSERT_EDIT, edit_from, edit_values
+from lte_runtime.memory.rows import INSERT_EDIT, check_row, edit_from, edit_values, row_crc
 from lte_runtime.types import Cardinality, Edit, FactKey, Op, Position, Rejected, TopicPartition, Vectors
 
 SEQUENCE = "sequence"  # how many batches were committed
@@ -122,11 +121,12 @@ class Store:
         return number
 
     def _move_offsets(self, next_offsets: Mapping[TopicPartition, int]) -> None:
-        self.connection.executemany(
-            "INSERT INTO offsets VALUES(?,?,?) "
-            "ON CONFLICT DO UPDATE SET next=max(offsets.next, excluded.next)",
-            [(self.topic_number(tp.topic_id), tp.partition, next_) for tp, next_ in next_offsets.items()],
-        )
+        """Forward only: a batch that was read twice does not take a watermark back."""
+        have = reads.offsets(self.connection, self.topics)
+        for place, next_ in next_offsets.items():
+            values = (self.topic_number(place.topic_id), place.partition, max(next_, have.get(place, 0)))
+            sql = "INSERT OR REPLACE INTO offsets VALUES(?,?,?,?)"
+            self.connection.execute(sql, (*values, row_crc(*values)))
 
     def put_vectors(self, vectors: Mapping[bytes, Vectors]) -> None:
         """Keep vectors by the hash of their view, in the caller's transaction."""
@@ -239,10 +239,8 @@ class _BatchWriter:
     def _put_fact(self, key_id: int, rank: int, edit: Edit, row: int) -> None:
         since = edit.timestamp_ms if edit.valid_from is None else edit.valid_from
         many = edit.cardinality is Cardinality.MANY
-        self._db.execute(
-            "INSERT INTO facts VALUES(?,?,?,?,?,?,?,?)",
-            (key_id, rank, row, since, edit.valid_from, edit.valid_until, many, target_form(edit)),
-        )
+        values = (key_id, rank, row, since, edit.valid_from, edit.valid_until, int(many), target_form(edit))
+        self._db.execute("INSERT INTO facts VALUES(?,?,?,?,?,?,?,?,?)", (*values, row_crc(*values)))
 
     def _put_position(self, edit: Edit, topic: int, row: int) -> None:
         where = edit.position
@@ -305,10 +303,11 @@ class _BatchWriter:
         return work
 
     def _read_key(self, key: FactKey, text: str) -> KeyWork | None:
-        sql = "SELECT id, view, view_hash, names, facts, chain, heads FROM keys WHERE key=?"
+        sql = "SELECT id, view, view_hash, names, facts, chain, heads, crc FROM keys WHERE key=?"
         row = self._db.execute(sql, (text,)).fetchone()
         if row is None:
             return None
+        check_row(row[7], "key", row[0], text, row[3], row[4], row[5])
         names: dict[str, str] = dict(json.loads(row[3]))
         work = KeyWork(row[0], key, row[1], row[2], names, row[4], row[5], Heads.load(row[6]))
         work.was_present, work.old_names = work.facts > 0, work.name_list
@@ -322,15 +321,17 @@ class _BatchWriter:
     def _finish(self, work: KeyWork) -> None:
         if work.refold:
             self._fold_again(work)
+        names = json.dumps(list(work.names.items()), ensure_ascii=False)
         self._db.execute(
-            "UPDATE keys SET view=?, view_hash=?, names=?, facts=?, chain=?, heads=? WHERE id=?",
+            "UPDATE keys SET view=?, view_hash=?, names=?, facts=?, chain=?, heads=?, crc=? WHERE id=?",
             (
                 work.view,
                 work.view_hash,
-                json.dumps(list(work.names.items()), ensure_ascii=False),
+                names,
                 work.facts,
                 work.chain,
                 work.heads.dump(),
+                row_crc(work.id, work.key.text, names, work.facts, work.chain),
                 work.id,
             ),
         )
@@ -340,7 +341,7 @@ class _BatchWriter:
         self._result.changes.append(change)
 
     def _fold_again(self, work: KeyWork) -> None:
-        rows = history_rows(self._db, work.id, work.key.namespace)
+        rows = reads.history_rows(self._db, work.id, work.key.namespace)
         edits = [edit_from(row, None if row[15] is None else work.key, self._store.topics) for row in rows]
         row_of = {id(edit): row[0] for edit, row in zip(edits, rows, strict=True)}
         state = fold(edits)
