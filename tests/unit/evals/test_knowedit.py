@@ -98,10 +98,9 @@ def test_progress_and_missing_data(tmp_path: Path, engine: StubEngine) -> None:
     seen: list[tuple[str, int, int]] = []
     run(tmp_path, engine, RECORDS, methods=["ours"], progress=lambda *step: seen.append(step))
     assert ("zsre ours: edits", 2, 2) in seen
+    encoder = StubEncoder()
     with pytest.raises(NotFound):
-        run_in = tmp_path / "empty"
-        run_in.mkdir()
-        knowedit.run(run_in, StubEncoder(), engine, lexical_calibration(StubEncoder.fingerprint))
+        knowedit.run(tmp_path / "none", encoder, engine, lexical_calibration(encoder.fingerprint))
 
 
 def test_user_facts_are_counted_by_kind_of_probe(tmp_path: Path, engine: StubEngine) -> None:
