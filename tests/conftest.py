@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import pytest
+from real_parts import missing_part
 
 from ops.kafka.broker import Broker, BrokerUnavailable
 
@@ -21,13 +21,6 @@ def pytest_configure(config: pytest.Config) -> None:
     # It leaves the sockets of refused connections to the garbage collector.
     unconnected = r"ignore:unclosed <socket\.socket .*laddr=\('0\.0\.0\.0':ResourceWarning"
     config.addinivalue_line("filterwarnings", unconnected)
-
-
-def missing_part(reason: str) -> NoReturn:
-    """Skip where a real part is missing; fail where CI promises that it is there."""
-    if os.environ.get("LTE_REQUIRE_ALL") == "1":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
 
 
 def started_broker(directory: Path) -> Broker:
@@ -48,10 +41,10 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     running.stop()
 
 
-@pytest.fixture
-def own_broker(tmp_path: Path) -> Iterator[Broker]:
-    """A broker that the test may stop, pause and kill."""
-    running = started_broker(tmp_path / "broker")
+@pytest.fixture(scope="module")
+def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A broker that the tests of a module may stop, pause and kill; they leave it running."""
+    running = started_broker(tmp_path_factory.mktemp("own-broker"))
     yield running
     running.stop()
 

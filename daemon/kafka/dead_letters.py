@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -130,7 +131,7 @@ class DeadLetters:
         return first + self._deliver(rows[1:])
 
     def _deliver(self, rows: Sequence[QuarantineRow]) -> list[int]:
-        waiting = [(row, self._attempt(row, lambda row=row: self._produce(row))) for row in rows]
+        waiting = [(row, self._attempt(row, functools.partial(self._produce, row))) for row in rows]
         return [row.id for row, future in waiting if future is not None and self._taken(row, future)]
 
     def _produce(self, row: QuarantineRow) -> Any:

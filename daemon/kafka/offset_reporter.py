@@ -60,12 +60,13 @@ class OffsetReporter:
                 self._write(admin)
             except (Retry, KafkaError) as error:
                 log.debug("offsets of %s not committed: %s", self._topic, error)
-                admin = _closed(admin)
+                _close(admin)
+                admin = None
                 self._wake.set()
                 if self._stop.is_set():
                     return
             self._stop.wait(INTERVAL_S)
-        _closed(admin)
+        _close(admin)
 
     def _write(self, admin: Any) -> None:
         with self._lock:
@@ -83,6 +84,6 @@ class OffsetReporter:
                     del self._waiting[partition]
 
 
-def _closed(admin: Any) -> None:
+def _close(admin: Any) -> None:
     if admin is not None:
         admin.close()

@@ -27,6 +27,9 @@ from daemon.kafka.offset_reporter import OffsetReporter
 from lte_runtime.errors import Refused, Retry
 from lte_runtime.types import Position, RawRecord, TopicPartition
 
+# Brokers are asked at least this often, so that their silence and another topic id are noticed in time.
+LISTEN_S = 2.0
+
 
 class Source(Protocol):
     """Reads all partitions of one topic. One thread uses it; only `last_answer` may be asked from others.
@@ -193,7 +196,7 @@ class KafkaSource:
             "isolation_level": "read_committed",
             "auto_offset_reset": "none",
             "enable_auto_commit": False,
-            "metadata_max_age_ms": int(self._settings.refresh_s * 1000),
+            "metadata_max_age_ms": int(min(self._settings.refresh_s, LISTEN_S) * 1000),
             "fetch_max_bytes": self._settings.fetch_max_bytes,
             "max_partition_fetch_bytes": self._settings.fetch_max_bytes,
             "metrics_enabled": False,

@@ -12,9 +12,10 @@ import signal
 import socket
 import string
 import subprocess
+import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -46,7 +47,7 @@ def fetch_jars() -> Path:
     wanted = (HERE / "pom.xml").read_text()
     if stamp.exists() and stamp.read_text() == wanted:
         return JARS
-    shutil.rmtree(JARS, ignore_errors=True)
+    shutil.rmtree(TARGET, ignore_errors=True)
     command = ["mvn", "-q", "-B", "-f", str(HERE / "pom.xml"), "dependency:copy-dependencies"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -73,16 +74,20 @@ class Broker:
     """One Kafka on loopback whose log lives under `directory`.
 
     `start` blocks until the broker answers (about 3 s). The child dies with the *thread* that started it
-    (parent-death signal), so start it from the main thread.
+    (parent-death signal), so start it from the main thread. `properties` are added to the template's
+    and win over them; they may use its placeholders.
     """
 
-    def __init__(self, directory: Path, *, port: int | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, port: int | None = None, properties: Mapping[str, str] | None = None
+    ) -> None:
         self.directory = directory
         self.data = directory / "log"
         self.log_file = directory / "broker.log"
         ports = free_ports(2)
         self.port = port or ports[0]
         self._controller_port = ports[1]
+        self._more = properties or {}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -152,20 +157,38 @@ class Broker:
         return self._process
 
     def _write_properties(self) -> None:
-        template = string.Template((HERE / "server.properties.template").read_text())
+        lines = (HERE / "server.properties.template").read_text().splitlines()
+        own = (line for line in lines if line.split("=", 1)[0] not in self._more)
+        more = (f"{name}={value}" for name, value in self._more.items())
+        template = string.Template("\n".join((*own, *more, "")))
         text = template.substitute(port=self.port, controller_port=self._controller_port, data=self.data)
         self._properties.write_text(text)
 
     def _format(self) -> None:
-        """Format the log directory, once."""
-        if (self.data / "meta.properties").exists():
+        """Format the log directory, once: a copy of a formatted one, under a cluster id of its own."""
+        meta = self.data / "meta.properties"
+        if meta.exists():
             return
-        command = java(
-            "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id()}", "-c", str(self._properties)
-        )
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise BrokerUnavailable(f"cannot format {self.data}: {(done.stdout + done.stderr)[-600:]}")
+        shutil.copytree(self._formatted(), self.data, dirs_exist_ok=True)
+        kept = [line for line in meta.read_text().splitlines() if not line.startswith("cluster.id=")]
+        meta.write_text("\n".join((*kept, f"cluster.id={cluster_id()}", "")))
+
+    def _formatted(self) -> Path:
+        """A formatted, empty log directory, kept beside the jars: formatting costs a second JVM."""
+        ready = TARGET / "formatted"
+        if ready.exists():
+            return ready
+        with tempfile.TemporaryDirectory(dir=TARGET) as work:
+            data, properties = Path(work, "log"), Path(work, "server.properties")
+            properties.write_text(self._properties.read_text().replace(str(self.data), str(data)))
+            chosen = f"--cluster-id={cluster_id()}"  # an id may begin with a dash
+            command = java("kafka.tools.StorageTool", "format", chosen, "-c", str(properties))
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                raise BrokerUnavailable(f"cannot format a log: {(done.stdout + done.stderr)[-600:]}")
+            with contextlib.suppress(OSError):  # another process was first
+                data.rename(ready)
+        return ready
 
     def _await_answer(self) -> None:
         deadline = time.monotonic() + START_SECONDS
