@@ -111,8 +111,10 @@ def _slip(name: str, text: str) -> float:
 
 
 def _respaced(name: str, text: str) -> float:
-    """Open AI for OpenAI, with one slip at most."""
-    return _RESPACED if name == text else _spelt(name, text, 1)
+    """Open AI for OpenAI; beside the blanks, two letters may be exchanged and none may be another."""
+    if name == text:
+        return _RESPACED
+    return _spelt(name, text, 1) if sorted(name) == sorted(text) else 0.0
 
 
 def _spelt(name: str, text: str, allowed: int) -> float:
