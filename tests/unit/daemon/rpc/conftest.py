@@ -19,8 +19,8 @@ from daemon.rpc.server import RpcServer, RpcSettings
 from daemon.rpc.services import About, Services
 from lte_runtime.answer import gate
 from lte_runtime.answer.answerer import Answerer
+from lte_runtime.answer.embed import StubEncoder
 from lte_runtime.answer.engine.stub import StubEngine
-from lte_runtime.answer.stub_encoder import StubEncoder
 from lte_runtime.errors import BadRecord
 from lte_runtime.memory import events
 from lte_runtime.memory.edit_memory import EditMemory
