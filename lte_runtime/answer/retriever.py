@@ -126,7 +126,7 @@ class Retriever:
         paths = self._paths(found.items, reading, q.namespace, at_ms)
         marks.append(time.perf_counter())
         scored = self._scored(paths, reading, vectors)
-        best = _best(scored, self._gate)
+        best = best_of(scored, self._gate)
         decision = gate.decide(best.features if best else None, self._gate, q.scope)
         cited = self._cited(best, scored, decision, q, at_ms)
         marks.append(time.perf_counter())
@@ -289,7 +289,7 @@ def _outdone(path: Path, paths: Sequence[Path], gains: Sequence[float]) -> float
     return max(0.0, max(longer, default=0.0))
 
 
-def _best(scored: Sequence[Scored], calibration: gate.GateCalibration) -> Scored | None:
+def best_of(scored: Sequence[Scored], calibration: gate.GateCalibration) -> Scored | None:
     """The likeliest path; a chain only counts when it fits better than each part of it."""
     allowed = [s for s in scored if s.features["hops"] == 0 or s.features["gain"] >= calibration.hop_margin]
     return max(allowed, key=lambda s: (s.score, s.features["likeness"], s.features["dense"]), default=None)

