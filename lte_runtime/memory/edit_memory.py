@@ -9,16 +9,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from lte_runtime.errors import BadRecord, Refused
+from lte_runtime.errors import Refused
 from lte_runtime.memory import inspect, quarantine, reads, retrieve, upkeep
+from lte_runtime.memory.attempts import Attempts
 from lte_runtime.memory.db import Connection, faults, open_reader, transaction
 from lte_runtime.memory.erase import ERASED, erase_key, finish_erasure
-from lte_runtime.memory.events import at_original_position
+from lte_runtime.memory.intake import take_in
 from lte_runtime.memory.keys import normalise_key
-from lte_runtime.memory.keywork import view_hash, view_text
 from lte_runtime.memory.locks import DirectoryLock
 from lte_runtime.memory.policy import WhyNot
 from lte_runtime.memory.projection import Projection, reached
@@ -34,17 +33,13 @@ from lte_runtime.memory.records import (
 )
 from lte_runtime.memory.restore import fill, open_store, restore, save
 from lte_runtime.memory.store import KeyChange, Store
-from lte_runtime.memory.views import encode_views
 from lte_runtime.types import (
     Batch,
     Candidates,
-    Edit,
     Encoder,
     Fact,
     FactKey,
-    Op,
     RawRecord,
-    Rejected,
     TopicPartition,
     Vectors,
 )
@@ -77,6 +72,7 @@ class EditMemory:
         self.directory, self.encoder, self.settings, self.now = directory, encoder, settings, now
         self._lock, self._store, self._projection = lock, store, projection
         self._snapshot = known
+        self._attempts = Attempts(directory)
         self._writing = threading.RLock()
         self._snapshotting = threading.Lock()
         self._local = threading.local()
@@ -134,10 +130,19 @@ class EditMemory:
         """Make a batch durable, then visible. After an exception nothing of it is either."""
         with self._writing:
             started = time.perf_counter()
-            edits, vectors, failed = self._encoded(batch.edits)
-            rejected = [*map(_at_origin, batch.rejected), *failed]
+            taken = take_in(
+                batch.edits,
+                batch.rejected,
+                self._store.missing_views,
+                self.encoder,
+                self.settings.encode_batch,
+                self._attempts,
+            )
             after_encode = time.perf_counter()
-            result = self._store.apply(edits, rejected, vectors, batch.next_offsets, self.now())
+            result = self._store.apply(
+                taken.edits, taken.rejected, taken.vectors, batch.next_offsets, self.now()
+            )
+            self._attempts.done([edit.position for edit in batch.edits])
             after_store = time.perf_counter()
             new = self._new_vectors(result.changes)
             self._projection.update(result.changes, new, batch.next_offsets)
@@ -149,29 +154,11 @@ class EditMemory:
                 duplicates=result.duplicates,
                 rejected=result.rejected,
                 conflicts=result.conflicts,
-                encoded=len(vectors),
+                encoded=len(taken.vectors),
                 encode_ms=(after_encode - started) * 1000,
                 store_ms=(after_store - after_encode) * 1000,
                 index_ms=(time.perf_counter() - after_store) * 1000,
             )
-
-    def _encoded(self, edits: Sequence[Edit]) -> tuple[Sequence[Edit], dict[bytes, Vectors], list[Rejected]]:
-        """The edits that can be encoded, the new vectors by view, and the edits that the encoder refuses."""
-        vectors: dict[bytes, Vectors] = {}
-        failed: list[Rejected] = []
-        while True:
-            missing = self._store.missing_views(edits)
-            made = encode_views(
-                {name: text for name, text in missing.items() if name not in vectors},
-                self.encoder,
-                self.settings.encode_batch,
-            )
-            vectors |= made.vectors
-            if not made.failed:
-                return edits, vectors, failed
-            # Another spelling of the same key may follow in the batch and need its own vector: look again.
-            failed += [_refused(edit, made.failed) for edit in edits if _view_of(edit) in made.failed]
-            edits = [edit for edit in edits if _view_of(edit) not in made.failed]
 
     def _new_vectors(self, changes: Sequence[KeyChange]) -> dict[int, Vectors]:
         come = [change.key_id for change in changes if change.present and not change.was_present]
@@ -386,23 +373,3 @@ class EditMemory:
             encoder=self.encoder.fingerprint,
             snapshot=self._snapshot,
         )
-
-
-def _at_origin(rejected: Rejected) -> Rejected:
-    """A replay that fails again belongs to its original position."""
-    try:
-        return replace(rejected, record=at_original_position(rejected.record))
-    except BadRecord:
-        return rejected
-
-
-def _view_of(edit: Edit) -> bytes | None:
-    if edit.op is not Op.ASSERT or edit.key is None:
-        return None
-    return view_hash(view_text(edit, edit.key))
-
-
-def _refused(edit: Edit, failed: Mapping[bytes, str]) -> Rejected:
-    if edit.raw is None:
-        raise ValueError("an edit without its raw record cannot be quarantined")
-    return _at_origin(Rejected(edit.raw, "encoder_failed", failed[_view_of(edit) or b""]))

@@ -54,8 +54,6 @@ def statement_of(subject: str, relation: str, prompt: str, target: str, statemen
     """The fact as a sentence: as given, else made from prompt and target or from the key's parts."""
     if statement:
         return statement
-    if prompt and prompt.rstrip().endswith("?"):
-        return f"{prompt.rstrip()} {target}."
     if prompt:
         return f"{prompt.rstrip()} {target}."
     return f"The {relation} of {subject} is {target}."

@@ -35,13 +35,9 @@ def ask(
 class Encoder(StubEncoder):
     """Refuses texts with the word refuse, makes NaN of those with nan; counts what it encodes."""
 
-    def __init__(self, name: str = "one") -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.name, self.encoded = name, 0
-
-    @property
-    def fingerprint(self) -> str:
-        return f"test-{self.name}"
+        self.encoded = 0
 
     def encode(self, texts: Sequence[str], *, query: bool = False) -> Vectors:
         if any("refuse" in text for text in texts):
@@ -49,7 +45,7 @@ class Encoder(StubEncoder):
         made = super().encode(texts, query=query)
         self.encoded += len(texts)
         made[["nan" in text for text in texts]] = np.nan
-        return made if self.name == "one" else made[:, ::-1].copy()
+        return made
 
 
 def test_an_event_is_found_and_cited(open_memory: Opener, log: Log) -> None:
