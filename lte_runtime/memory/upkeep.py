@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -102,11 +104,10 @@ def recall(db: Connection, projection: Projection, sample: int, k: int) -> float
 
 
 def size_of(directory: Path) -> int:
-    """Bytes of all files below a directory; files that vanish meanwhile do not count."""
+    """Bytes of all files below a directory; what vanishes meanwhile (a snapshot, say) does not count."""
     total = 0
-    for path in directory.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:
-            continue
+    for place, _, names in os.walk(directory):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(place, name)).st_size
     return total
