@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import hnswlib
@@ -19,11 +19,10 @@ import numpy as np
 
 from lte_runtime.errors import Damaged
 from lte_runtime.memory.exact_rows import ExactRows
+from lte_runtime.memory.hnsw_file import check_head
 from lte_runtime.memory.locks import ReadWriteLock
+from lte_runtime.memory.recall import recall
 from lte_runtime.types import Vectors
-
-# Chosen by measurement (docs/decisions/001-vector-index.md): groups of near-copies need them this high.
-LINKS, EF_CONSTRUCTION, EF_SEARCH = 32, 200, 256
 
 _GRAPH, _LABELS, _KIND = "hnsw.bin", "labels.npy", "kind.json"
 _SLICE = 32  # vectors added under one hold of the write lock: about 10 ms, which a waiting search can bear
@@ -31,8 +30,18 @@ _BULK = 512  # from here on an add uses all cores
 _EXPORT = 1000
 _HYSTERESIS = 0.8  # the graph is given up only well below the size that brought it
 _UNIT_TOLERANCE = 1e-2
-# Head of a hnswlib 0.8 file: six size_t, a signed int (top level) and the entry point follow.
-_HEAD = struct.Struct("<6Q")
+
+
+@dataclass(frozen=True, slots=True)
+class GraphShape:
+    """Links per row (M), and how many rows a walk keeps while building and while searching.
+
+    Chosen by measurement (docs/decisions/001-vector-index.md): groups of near-copies need them this high.
+    """
+
+    links: int = 32
+    ef_construction: int = 200
+    ef_search: int = 256
 
 
 class HnswRows:
@@ -40,15 +49,17 @@ class HnswRows:
 
     path = "hnsw"
 
-    def __init__(self, dimension: int, capacity: int) -> None:
+    def __init__(self, dimension: int, capacity: int, shape: GraphShape) -> None:
         self._dimension = dimension
         self._graph = hnswlib.Index(space="ip", dim=dimension)
-        self._graph.init_index(max_elements=max(capacity, 1), M=LINKS, ef_construction=EF_CONSTRUCTION)
-        self._adopt([])
+        self._graph.init_index(
+            max_elements=max(capacity, 1), M=shape.links, ef_construction=shape.ef_construction
+        )
+        self._adopt([], shape)
 
-    def _adopt(self, ids: Sequence[int]) -> None:
-        # set_ef also after a load: hnswlib falls back to 10.
-        self._graph.set_ef(EF_SEARCH)
+    def _adopt(self, ids: Sequence[int], shape: GraphShape) -> None:
+        # Also after a load: hnswlib falls back to 10.
+        self._graph.set_ef(shape.ef_search)
         self._id_of = np.full(self._graph.get_max_elements(), -1, np.int64)
         self._id_of[: len(ids)] = ids
         self._label_of = {int(key): label for label, key in enumerate(ids) if key >= 0}
@@ -119,15 +130,15 @@ class HnswRows:
         np.save(directory / _LABELS, self._id_of[: self._graph.get_current_count()], allow_pickle=False)
 
     @classmethod
-    def load(cls, directory: Path, dimension: int) -> HnswRows:
+    def load(cls, directory: Path, dimension: int, shape: GraphShape) -> HnswRows:
         """Read what `save` wrote. The caller has verified the bytes; checked here is that they fit."""
         ids = np.load(directory / _LABELS, allow_pickle=False)
-        _check_head(directory / _GRAPH, dimension, len(ids))
+        check_head(directory / _GRAPH, dimension, len(ids))
         rows = cls.__new__(cls)
         rows._dimension = dimension
         rows._graph = hnswlib.Index(space="ip", dim=dimension)
         rows._graph.load_index(str(directory / _GRAPH), max_elements=max(len(ids), 1))
-        rows._adopt(ids)
+        rows._adopt(ids, shape)
         return rows
 
     def _reserve(self, count: int) -> None:
@@ -138,19 +149,6 @@ class HnswRows:
         ids = np.full(self._graph.get_max_elements(), -1, np.int64)
         ids[:capacity] = self._id_of
         self._id_of = ids
-
-
-def _check_head(file: Path, dimension: int, count: int) -> None:
-    """hnswlib loads a file of another dimension or size without a word."""
-    with file.open("rb") as stream:
-        head = stream.read(_HEAD.size)
-    if len(head) < _HEAD.size:
-        raise Damaged(f"{file.name} is too short")
-    _, _, elements, _, label_at, data_at = _HEAD.unpack(head)
-    if elements != count or label_at - data_at != 4 * dimension:
-        raise Damaged(
-            f"{file.name} holds {elements} rows of {(label_at - data_at) // 4}, not {count} of {dimension}"
-        )
 
 
 Rows = ExactRows | HnswRows
@@ -166,12 +164,19 @@ class VectorIndex:
     """
 
     def __init__(
-        self, dimension: int, *, mode: str = "auto", hnsw_from: int = 5000, rebuild_dead_share: float = 0.2
+        self,
+        dimension: int,
+        *,
+        mode: str = "auto",
+        hnsw_from: int = 5000,
+        rebuild_dead_share: float = 0.2,
+        shape: GraphShape | None = None,
     ) -> None:
         if mode not in ("auto", "exact", "hnsw"):
             raise ValueError(f"index mode {mode!r} is none of auto, exact, hnsw")
         self.dimension = dimension
         self._mode = mode
+        self._shape = shape or GraphShape()
         self._hnsw_from = hnsw_from
         self._rebuild_dead_share = rebuild_dead_share
         self._lock = ReadWriteLock()
@@ -195,7 +200,9 @@ class VectorIndex:
 
     @property
     def nbytes(self) -> int:
-        return self._rows.nbytes
+        """Memory that the rows take, in bytes."""
+        with self._lock.read():
+            return self._rows.nbytes
 
     def ids(self) -> list[int]:
         with self._lock.read():
@@ -252,20 +259,8 @@ class VectorIndex:
             return self._rows.export([int(key) for key in ids])
 
     def recall(self, sample: Vectors, k: int) -> float:
-        """Share of the best `k` that search finds for the sample [n, dimension], against a scan of all rows.
-
-        A hit has a score of at least the exact k-th less 1e-6 (ties are nobody's fault). 1.0 when empty.
-        """
-        with self._lock.read():
-            count = min(k, self._rows.live)
-            if not count or not len(sample):
-                return 1.0
-            truth = [_scan(self._rows, row[None], count)[1][-1] for row in sample]
-        found = [self.search(row[None], count)[1] for row in sample]
-        hits = sum(
-            score >= least - 1e-6 for least, scores in zip(truth, found, strict=True) for score in scores
-        )
-        return hits / (count * len(sample))
+        """Share of the best `k` that search finds for the sample [n, dimension]; see `recall.recall`."""
+        return recall(self, sample, k)
 
     def needs_rebuild(self) -> bool:
         rows = self._rows
@@ -304,17 +299,22 @@ class VectorIndex:
         kind = json.loads((directory / _KIND).read_text(encoding="utf-8"))
         if kind["dimension"] != self.dimension:
             raise Damaged(f"the saved index has dimension {kind['dimension']}, not {self.dimension}")
-        loader = HnswRows.load if kind["kind"] == "hnsw" else ExactRows.load
-        rows: Rows = loader(directory, self.dimension)
+        rows: Rows
+        if kind["kind"] == "hnsw":
+            rows = HnswRows.load(directory, self.dimension, self._shape)
+        else:
+            rows = ExactRows.load(directory, self.dimension)
         if rows.live != kind["live"]:
             raise Damaged(f"the saved index holds {rows.live} live rows, not {kind['live']}")
-        with self._changing:
+        with self._rebuilding, self._changing:
             self._exchange(rows)
             if self._wants_graph(rows.live) != isinstance(rows, HnswRows):
                 self._exchange(self._copy(rows.live, os.cpu_count() or 1))
 
     def _fresh(self, count: int) -> Rows:
-        return HnswRows(self.dimension, count) if self._wants_graph(count) else ExactRows(self.dimension)
+        if self._wants_graph(count):
+            return HnswRows(self.dimension, count, self._shape)
+        return ExactRows(self.dimension)
 
     def _wants_graph(self, live: float) -> bool:
         return self._mode == "hnsw" or (self._mode == "auto" and live >= self._hnsw_from)
