@@ -59,6 +59,7 @@ class Reader:
         self._truncated: Offsets = {}
         self._paused = False
         self._interrupted = False
+        self._silence = ""
         self._connect_at = 0.0
         self._connect_pause = settings.reconnect_s
         self._refresh_at = 0.0
@@ -199,8 +200,9 @@ class Reader:
     def _assign(self, positions: Offsets) -> None:
         self._source.assign(positions)
         self._source.pause()
-        self.connected, self._paused = True, True
+        self.connected, self._paused, self._silence = True, True, ""
         self._lifecycle.set_connected(True)
+        self._lifecycle.clear_degraded("brokers")
 
     # -- staying there -------------------------------------------------------------------------------------
 
@@ -277,14 +279,22 @@ class Reader:
         self._lifecycle.set_degraded("topic", reason)
 
     def _wait_for_brokers(self, error: Retry) -> None:
-        log.debug("brokers: %s", error)
         self._interrupted = True
+        self._tell_silence(str(error))
         heard = self._source.last_answer()
         silent = heard is None or self._monotonic() - heard > self._settings.renew_after_s
         if self.connected and silent:
             # A client without an answer for this long is not trusted to find back by itself.
             self.drop()
         self._stop.wait(0.05)
+
+    def _tell_silence(self, message: str) -> None:
+        """Why nothing comes; while answers go on from what there is, `stale` says enough."""
+        if self._silence != message:
+            log.warning("brokers: %s", message)
+        self._silence = message
+        if not self._lifecycle.conditions.caught_up:
+            self._lifecycle.set_degraded("brokers", message)
 
 
 def size_of(records: Sequence[RawRecord]) -> int:

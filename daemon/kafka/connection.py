@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kafka.errors import KafkaError
+from kafka.errors import KafkaConfigurationError, KafkaError
 from kafka.net.compat import KafkaNetClient
 
-from lte_runtime.errors import BadRequest, Retry
+from lte_runtime.errors import BadRequest, Refused, Retry
 
 Security = Mapping[str, str | int | bool]
 
@@ -38,7 +38,7 @@ def client_options(bootstrap: str, security: Security, *, bootstrap_timeout_s: f
 
 
 def open_client(factory: Callable[..., Any], options: Mapping[str, Any]) -> Any:
-    """Construct a kafka-python client, or raise `Retry` and leave nothing behind.
+    """Construct a kafka-python client, or raise `Retry` or `Refused` and leave nothing behind.
 
     The constructors start an IO thread and then wait for a broker; when none comes they raise and would
     leak that thread, so the inner client is caught on its way in.
@@ -51,6 +51,8 @@ def open_client(factory: Callable[..., Any], options: Mapping[str, Any]) -> Any:
 
     try:
         return factory(**options, kafka_client=remember)
+    except KafkaConfigurationError as error:
+        raise Refused(f"the Kafka client refuses its configuration: {error}") from error
     except KafkaError as error:
         for client in inner:
             client.close()

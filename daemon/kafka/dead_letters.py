@@ -102,16 +102,15 @@ class DeadLetters:
 
     def step(self) -> float:
         """Send one batch; returns how long to wait before the next (0: there may be more)."""
-        rows = self._due_rows()
-        if not rows:
-            return self._settings.idle_s
         try:
+            rows = self._due_rows()
+            if not rows:
+                return self._settings.idle_s
             sent = self._send(rows)
+            self._memory.mark_dead_lettered(sent)
         except (Retry, KafkaError) as error:
             return self._fail(error)
         self._pause, self._failing = self._settings.retry_s, False
-        if sent:
-            self._memory.mark_dead_lettered(sent)
         self._status = replace(self._status, sent=self._status.sent + len(sent))
         if len(sent) == len(rows) and not self._refused:
             self._status = replace(self._status, failure="")

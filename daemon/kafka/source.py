@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import logging
 import time
 import zlib
 from collections.abc import Mapping, Sequence
@@ -27,6 +27,7 @@ from daemon.kafka.offset_reporter import OffsetReporter
 from lte_runtime.errors import Refused, Retry
 from lte_runtime.types import Position, RawRecord, TopicPartition
 
+log = logging.getLogger(__name__)
 # Brokers are asked at least this often, so that their silence and another topic id are noticed in time.
 LISTEN_S = 2.0
 
@@ -117,17 +118,18 @@ class KafkaSource:
         self._consumer: Any = None
         self._topic_id = ""
         self._last_answer: float | None = None
-        self._closed = threading.Event()
         self._reporter = OffsetReporter(self._options, settings.topic, settings.group_id)
 
     def connect(self) -> Topology:
         self._drop_consumer()
-        self._refuse_compacted()
         self._consumer = self._open_consumer()
         self._refresh(None)
         topology = self.topology()
+        if topology is None and self._consumer._cluster.partitions_for_topic(self.topic):
+            raise Refused("these brokers give no topic ids: Kafka 2.8 or newer is needed")
         if topology is None:
             raise TopicMissing(f"topic {self.topic} does not exist on {self._settings.bootstrap}")
+        self._refuse_compacted()
         self._topic_id = topology.topic_id
         return topology
 
@@ -221,6 +223,8 @@ class KafkaSource:
             raise Retry(f"{self.topic}: {error}") from error
         finally:
             admin.close()
+        if not policy:
+            log.warning("brokers do not tell whether topic %s is compacted", self.topic)
         if "compact" in policy:
             raise Refused(
                 f"topic {self.topic} is compacted, which deletes what restore, history and set members need; "

@@ -291,6 +291,7 @@ def test_brokers_may_be_absent_at_start_and_the_empty_state_serves_nothing(house
     house.log.down = True
     house.step(40, seconds=1.0)
     assert (house.state, house.lifecycle.serving(), house.lifecycle.stale) == (State.STARTING, False, True)
+    assert "no broker answers" in house.lifecycle.reasons[0]
     house.log.down = False
     house.log.append(event("here"))
     house.step(10, seconds=1.0)
