@@ -62,7 +62,7 @@ tools:
 	@PYTHON="$(PYTHON)" ops/preflight.sh
 
 jars: setup ## the broker's jars, through Maven
-	@$(BIN)/python -m ops.kafka.broker fetch
+	@$(BIN)/python -c 'from ops.kafka.broker import fetch_jars; fetch_jars()'
 
 clean: ## remove what was built; the state in .lte/ stays
 	rm -rf $(VENV) $(TOOLS) dist build ops/kafka/target .mypy_cache .ruff_cache .pytest_cache

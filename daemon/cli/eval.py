@@ -49,12 +49,13 @@ def knowedit(
     from lte_runtime.evals import knowedit as measured
 
     settings = load(config).settings
+    encoder = parts.encoder(settings)
     with parts.engine(settings) as engine, parts.progress(not json_) as progress:
         result = measured.run(
             data,
-            parts.encoder(settings),
+            encoder,
             engine,
-            parts.calibration(settings),
+            parts.calibration(settings, encoder),
             methods=[each.value for each in method or list(Method)],
             sets=set_ or measured.SETS,
             split=split.value,
@@ -83,12 +84,13 @@ def userfacts(
     from lte_runtime.evals import userfacts as measured
 
     settings = load(config).settings
+    encoder = parts.encoder(settings)
     with parts.engine(settings) as engine, parts.progress(not json_) as progress:
         result = measured.run(
             data,
-            parts.encoder(settings),
+            encoder,
             engine,
-            parts.calibration(settings),
+            parts.calibration(settings, encoder),
             methods=[each.value for each in method or list(Method)],
             limit=limit,
             progress=progress,

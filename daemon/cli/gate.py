@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -45,7 +46,10 @@ def calibrate(
 
     settings = load(config).settings
     rows = _read(data) if data else gate_data.generate(seed)
-    fitted = fitting.calibrate(rows, parts.encoder(settings), closed_at_least=closed)
+    with parts.progress(not json_) as progress:
+        fitted = fitting.calibrate(
+            rows, parts.encoder(settings), closed_at_least=closed, progress=partial(progress, "questions")
+        )
     out.write_text(fitted.to_json(), "utf-8")
     if json_:
         output.as_json({"file": str(out), "threshold": fitted.threshold, **fitted.report})

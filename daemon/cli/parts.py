@@ -25,12 +25,17 @@ def encoder(settings: Settings) -> Encoder:
     return load_encoder(chosen.model, engine=chosen.engine, cache_dir=settings.cache_dir)
 
 
-def calibration(settings: Settings) -> GateCalibration:
-    """The gate that the daemon would use."""
+def calibration(settings: Settings, encoder: Encoder) -> GateCalibration:
+    """The gate that the daemon would use with this encoder."""
     from lte_runtime.answer import gate
 
     chosen = settings.gate
-    found = gate.load(chosen.calibration) if chosen.calibration else gate.default_calibration()
+    if chosen.calibration:
+        found = gate.load(chosen.calibration)
+    elif settings.encoder.model == "stub":
+        found = gate.lexical_calibration(encoder.fingerprint)
+    else:
+        found = gate.default_calibration()
     return found if chosen.threshold is None else replace(found, threshold=chosen.threshold)
 
 

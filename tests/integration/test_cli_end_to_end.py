@@ -141,8 +141,8 @@ def test_edits_tell_history_and_why_not(house: House) -> None:
 
 
 def test_as_of_answers_from_what_was_valid_then(house: House) -> None:
-    key = ("-s", "Port Ellis", "-r", "mayor")
-    house.lte("publish", *key, "-t", "Ada Kern", "--valid-until", "2025-01-01", "--wait")
+    key, since = ("-s", "Port Ellis", "-r", "mayor"), ("--valid-from", "2020-01-01")
+    house.lte("publish", *key, "-t", "Ada Kern", *since, "--valid-until", "2025-01-01", "--wait")
     house.lte("publish", *key, "-t", "Bo Lind", "--valid-from", "2025-01-01", "--wait")
     question = "Who is the mayor of Port Ellis?"
     assert "Bo Lind" in house.lte("ask", question).out

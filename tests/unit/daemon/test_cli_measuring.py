@@ -1,0 +1,76 @@
+"""`lte gate` and `lte eval` with the stub encoder and model: the commands, not the figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from daemon.cli import exits
+from daemon.cli.app import app
+from lte_runtime.answer import gate, gate_data
+from lte_runtime.answer.embed import load_encoder
+
+RECORD = {
+    "subject": "Velmora Systems",
+    "prompt": "Who is the CEO of Velmora Systems?",
+    "target_new": "Ina Torvald",
+    "rephrase_prompt": "Velmora Systems is led by which CEO?",
+    "portability": {
+        "Subject_Aliasing": [{"prompt": "Velmora's CEO is", "ground_truth": ["Ina Torvald"]}]
+    },
+    "locality": {"Relation_Specificity": [{"prompt": "Where is Velmora Systems?", "ground_truth": ["Oslo"]}]},
+}
+
+
+@pytest.fixture(autouse=True)
+def _stubs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LTE_ENCODER__MODEL", "stub")
+    monkeypatch.setenv("LTE_MODEL__PATH", "stub")
+
+
+def _lte(*arguments: str) -> int:
+    try:
+        return exits.guarded(lambda: app(args=list(arguments), prog_name="lte"))
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+def test_gate_calibrate_writes_a_calibration_of_the_configured_encoder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = gate_data.generate(1, worlds=6)
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    assert _lte("gate", "calibrate", "--data", "rows.jsonl", "-o", "gate.json", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    written = gate.load(tmp_path / "gate.json")
+    assert written.encoder == load_encoder("stub").fingerprint
+    assert told["threshold"] == written.threshold
+    assert written.report
+
+
+def test_gate_calibrate_names_a_file_that_is_not_there() -> None:
+    assert _lte("gate", "calibrate", "--data", "gone.jsonl") == exits.USAGE
+
+
+def test_eval_knowedit_prints_figures_of_each_method_and_set(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("zsre.json").write_text(json.dumps([RECORD]), "utf-8")
+    arguments = ("eval", "knowedit", "--data", ".", "--split", "all", "--limit", "1")
+    assert _lte(*arguments, "--json") == 0
+    methods = json.loads(capsys.readouterr().out)["methods"]
+    assert set(methods) == {"ours", "no-adapter"}
+    figures = methods["ours"]["sets"]["zsre"]
+    assert figures["n"] == 1
+    assert set(figures) >= {"edit_success", "generality", "portability", "locality", "fluency"}
+
+    assert _lte(*arguments, "--method", "ours") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "method\tset\tfigure\tvalue"
+    assert all(line.startswith("ours\tzsre\t") for line in lines[1:])
+
+
+def test_eval_without_data_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _lte("eval", "knowedit", "--data", "nowhere") == exits.NOT_FOUND
+    assert "nowhere" in capsys.readouterr().err
