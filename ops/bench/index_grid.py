@@ -1,0 +1,81 @@
+"""The table behind docs/decisions/001-vector-index.md: shapes of the graph by recall, time and memory.
+
+`python -m ops.bench.index_grid [FACTS] [GROUPS]` prints it as Markdown.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+
+from lte_runtime.answer.embed import load_encoder
+from lte_runtime.memory.index import GraphShape, VectorIndex
+from lte_runtime.types import Vectors
+from ops.bench.recall import QUICK, K, Plan, fact_vectors, version_vectors
+
+SHAPES = (
+    GraphShape(16, 100, 128),
+    GraphShape(16, 200, 256),
+    GraphShape(24, 200, 256),
+    GraphShape(32, 100, 256),
+    GraphShape(32, 200, 128),
+    GraphShape(32, 200, 256),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Recall@3, processor milliseconds per insert and per search, and bytes per vector."""
+
+    recall: float
+    insert_ms: float
+    search_ms: float
+    size: float
+
+
+def main() -> None:
+    sizes = [int(text) for text in sys.argv[1:]]
+    facts, groups = (
+        (*sizes, QUICK.facts, QUICK.rewritten)[:2] if len(sizes) != 1 else (sizes[0], QUICK.rewritten)
+    )
+    plan = Plan(facts=facts, rounds=0, share=0.0, rewritten=groups, times=50, questions=1000)
+    encoder = load_encoder()
+    views, questions = fact_vectors(encoder, plan, _say)
+    versions = version_vectors(encoder, plan, _say)
+    print(f"{facts} facts; {groups} groups of 50 near copies\n")
+    print("| M | ef build | ef search | facts | near copies | insert ms | search ms | bytes |")
+    print("|---:|---:|---:|---:|---:|---:|---:|---:|")
+    for shape in SHAPES:
+        plain, copies = (
+            measure(views, questions, shape),
+            measure(versions, versions[:: len(versions) // 1000], shape),
+        )
+        print(
+            f"| {shape.links} | {shape.ef_construction} | {shape.ef_search} | {plain.recall:.4f} | "
+            f"{copies.recall:.4f} | {plain.insert_ms:.2f} | {plain.search_ms:.2f} | {plain.size:.0f} |",
+            flush=True,
+        )
+
+
+def measure(rows: Vectors, questions: Vectors, shape: GraphShape) -> Row:
+    """Fill one index and ask it; times are the processor's, so that a busy machine blurs them less."""
+    index = VectorIndex(rows.shape[1], mode="hnsw", shape=shape)
+    begin = time.process_time()
+    for start in range(0, len(rows), 256):
+        index.add(range(start, min(start + 256, len(rows))), rows[start : start + 256])
+    filled = time.process_time()
+    for question in questions:
+        index.search(question[None], K)
+    asked = time.process_time()
+    recall = index.recall(questions, K)
+    inserting, searching = (filled - begin) * 1e3 / len(rows), (asked - filled) * 1e3 / len(questions)
+    return Row(recall, inserting, searching, index.nbytes / index.live)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
