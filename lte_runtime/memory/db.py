@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Protocol, cast
 
 import apsw
 
 from lte_runtime.errors import Damaged, Fatal, Refused, Retry
 
-Connection = apsw.Connection
 SCHEMA_VERSION = 1
 
 _TABLES = """
@@ -55,6 +55,23 @@ MIGRATIONS: dict[int, str] = {}
 """Statements that lift a store from version n to n + 1; each runs in one transaction with its number."""
 
 
+class Connection(Protocol):
+    """What is used of `apsw.Connection`; rows are tuples of whatever the columns hold."""
+
+    @property
+    def in_transaction(self) -> bool: ...
+
+    def execute(self, sql: str, bindings: Sequence[object] = (), /) -> Any: ...
+
+    def executemany(self, sql: str, bindings: Iterable[Sequence[object]], /) -> Any: ...
+
+    def changes(self) -> int: ...
+
+    def last_insert_rowid(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
 @contextmanager
 def faults() -> Iterator[None]:
     """Turn SQLite's faults into the project's: each class is one reaction."""
@@ -68,7 +85,7 @@ def faults() -> Iterator[None]:
         raise Fatal(f"the store's disk failed, nothing more is written: {error}") from error
 
 
-def open_writer(path: Path, busy_timeout_ms: int) -> apsw.Connection:
+def open_writer(path: Path, busy_timeout_ms: int) -> Connection:
     """The connection that writes and checkpoints, checked and at the schema of this version.
 
     Raises `Damaged` for a file that fails SQLite's own check, `Refused` for a newer schema.
@@ -83,20 +100,20 @@ def open_writer(path: Path, busy_timeout_ms: int) -> apsw.Connection:
         if found != ["ok"]:
             connection.close()
             raise Damaged(f"the store {path.name} is damaged: {'; '.join(map(str, found))[:300]}")
-        _migrate(connection)
-    return connection
+        _migrate(cast(Connection, connection))
+    return cast(Connection, connection)
 
 
-def open_reader(path: Path, busy_timeout_ms: int) -> apsw.Connection:
+def open_reader(path: Path, busy_timeout_ms: int) -> Connection:
     """A connection of one thread that only reads."""
     with faults():
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
         connection.set_busy_timeout(busy_timeout_ms)
         connection.execute("PRAGMA cache_size=-16384").fetchall()
-    return connection
+    return cast(Connection, connection)
 
 
-def _migrate(connection: apsw.Connection) -> None:
+def _migrate(connection: Connection) -> None:
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > SCHEMA_VERSION:
         raise Refused(f"the store has schema {version}, this version knows {SCHEMA_VERSION}: upgrade first")
@@ -107,14 +124,14 @@ def _migrate(connection: apsw.Connection) -> None:
         _in_one(connection, MIGRATIONS[step], step + 1)
 
 
-def _in_one(connection: apsw.Connection, statements: str, version: int) -> None:
+def _in_one(connection: Connection, statements: str, version: int) -> None:
     with transaction(connection):
         connection.execute(statements)
         connection.execute(f"PRAGMA user_version={version}")
 
 
 @contextmanager
-def transaction(connection: apsw.Connection, wrote: Callable[[], None] | None = None) -> Iterator[None]:
+def transaction(connection: Connection, wrote: Callable[[], None] | None = None) -> Iterator[None]:
     """One immediate transaction: all or nothing, also when the commit itself fails."""
     with faults():
         connection.execute("BEGIN IMMEDIATE")

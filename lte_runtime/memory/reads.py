@@ -48,7 +48,8 @@ def facts_at(
     found: dict[int, dict[str, Fact]] = {key_id: {} for key_id in key_ids}
     sql = _FACTS_AS_OF if as_of else _FACTS_NOW
     for row in connection.execute(sql, (json.dumps(list(key_ids)), at_ms)):
-        many, target, key_id, rank, since, start, end, crc = *row[15:17], *row[20:]
+        many, target = row[15:17]
+        key_id, rank, since, start, end, crc = row[20:]
         check_row(crc, "fact", key_id, rank, row[0], since, start, end, many, target)
         members = found[key_id]
         if (many or not members) and target not in members:

@@ -69,8 +69,12 @@ class Source(BaseModel):
     """Where the fact comes from and who vouches for it."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
-    uri: Text | None = Field(None, description="Where it can be read. With `id` it makes the event unique.")
-    publisher: Name | None = Field(None, description="Who publishes; namespaces can be limited by it.")
+    uri: Text | None = Field(
+        default=None, description="Where it can be read. With `id` it makes the event unique."
+    )
+    publisher: Name | None = Field(
+        default=None, description="Who publishes; namespaces can be limited by it."
+    )
 
 
 class Event(BaseModel):
@@ -78,29 +82,38 @@ class Event(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True, title="lte.edits event")
     id: Name | None = Field(
-        None,
+        default=None,
         description="Unique within source and key; derived from the record's position when absent. "
         "A retraction without a key names the edit that it withdraws here.",
     )
-    op: Literal["assert", "retract"] = Field("assert", description="What happens to the fact.")
-    namespace: Name = Field("default", description="Facts of different namespaces never meet.")
-    subject: Text | None = Field(None, description="What the fact is about.")
+    op: Literal["assert", "retract"] = Field(default="assert", description="What happens to the fact.")
+    namespace: Name = Field(default="default", description="Facts of different namespaces never meet.")
+    subject: Text | None = Field(default=None, description="What the fact is about.")
     subject_aliases: Names = Field(default_factory=list, description="Other names of the subject.")
-    relation: Text | None = Field(None, description="Which property of the subject.")
-    target: Text | None = Field(None, description="The value. In a retraction: one member of a set.")
+    relation: Text | None = Field(default=None, description="Which property of the subject.")
+    target: Text | None = Field(default=None, description="The value. In a retraction: one member of a set.")
     target_aliases: Names = Field(default_factory=list, description="Other names of the value.")
-    prompt: Text | None = Field(None, description="Question or cloze, instead of subject and relation.")
-    statement: Text | None = Field(None, description="The fact as a sentence; made from the parts if absent.")
-    revision: Annotated[StrictInt, Field(ge=0, le=MAX_REVISION)] | None = Field(
-        None, description="The publisher's version of the fact: the highest one wins, whenever it arrives."
+    prompt: Text | None = Field(
+        default=None, description="Question or cloze, instead of subject and relation."
     )
-    valid_from: Moment = Field(None, description="First instant at which the fact holds.")
-    valid_until: Moment = Field(None, description="First instant at which it holds no longer.")
-    cardinality: Literal["one", "many"] = Field("one", description="`many`: the key holds a set of values.")
-    retracts: Name | None = Field(None, description="The id of the one edit that a retraction withdraws.")
+    statement: Text | None = Field(
+        default=None, description="The fact as a sentence; made from the parts if absent."
+    )
+    revision: Annotated[StrictInt, Field(ge=0, le=MAX_REVISION)] | None = Field(
+        default=None,
+        description="The publisher's version of the fact: the highest one wins, whenever it arrives.",
+    )
+    valid_from: Moment = Field(default=None, description="First instant at which the fact holds.")
+    valid_until: Moment = Field(default=None, description="First instant at which it holds no longer.")
+    cardinality: Literal["one", "many"] = Field(
+        default="one", description="`many`: the key holds a set of values."
+    )
+    retracts: Name | None = Field(
+        default=None, description="The id of the one edit that a retraction withdraws."
+    )
     source: Source = Field(default_factory=Source, description="Where the fact comes from.")
     confidence: Annotated[StrictFloat | StrictInt, Field(ge=0, le=1)] | None = Field(
-        None, description="The publisher's own; kept and shown, it decides nothing."
+        default=None, description="The publisher's own; kept and shown, it decides nothing."
     )
 
 

@@ -201,13 +201,10 @@ class _BatchWriter:
 
     def _same_id(self, edit: Edit, work: KeyWork | None) -> tuple[int, str, int, int, int, int] | None:
         columns = "SELECT id, content_hash, ts, partition, offset, topic FROM edits WHERE "
-        if work:
-            where, values = "key=?", (work.id,)
-        else:
-            where, values = "key IS NULL AND namespace=?", (edit.namespace,)
+        where, value = ("key=?", work.id) if work else ("key IS NULL AND namespace=?", edit.namespace)
         return self._db.execute(  # type: ignore[no-any-return]
             f"{columns}{where} AND source=? AND op=? AND edit_id=?",
-            (*values, edit.source_uri, edit.op.value, edit.id),
+            (value, edit.source_uri, edit.op.value, edit.id),
         ).fetchone()
 
     def _insert(self, edit: Edit, work: KeyWork | None, topic: int) -> None:
