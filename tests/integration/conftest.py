@@ -1,0 +1,47 @@
+"""Fixtures of the tests on the whole daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from daemon_house import House
+
+    from ops.kafka.broker import Broker
+
+
+def _houses(broker: Broker, factory: pytest.TempPathFactory) -> Iterator[Callable[..., House]]:
+    from daemon_house import House
+
+    made: list[House] = []
+
+    def make(*, directory: Any = None, topic: Any = None, **settings: str) -> House:
+        made.append(House(broker, directory or factory.mktemp("d"), topic=topic, **settings))
+        return made[-1]
+
+    yield make
+    for house in reversed(made):
+        house.close()
+
+
+@pytest.fixture
+def make_house(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., House]]:
+    """Daemons for one test: `make_house(LTE_...="...")`, not yet started."""
+    yield from _houses(broker, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def make_module_house(
+    broker: Broker, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., House]]:
+    """Daemons that the tests of a module share."""
+    yield from _houses(broker, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def house(make_module_house: Callable[..., House]) -> House:
+    """A running daemon that the tests of a module share; each uses subjects of its own."""
+    return make_module_house().start()
