@@ -61,11 +61,11 @@ class TrigramIndex:
         postings = sorted((p for part in grams(text) if (p := self._postings.get(part))), key=len)
         chosen: list[npt.NDArray[np.uint32]] = []
         budget = _POSTINGS
-        for slots in postings:
-            budget -= len(slots)
+        for posting in postings:
+            budget -= len(posting)
             if budget < 0 and chosen:
                 break
-            chosen.append(np.array(slots, np.uint32))
+            chosen.append(np.array(posting, np.uint32))
         if not chosen:
             return []
         counts = np.bincount(np.concatenate(chosen), minlength=len(self._names))

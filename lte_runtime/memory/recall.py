@@ -31,12 +31,12 @@ def recall(index: Searchable, sample: Vectors, k: int) -> float:
     least = _exact_scores(index, sample, k)
     if not least.size:
         return 1.0
-    count = least.shape[1]
+    count = int(least.shape[1])
     found = [index.search(row[None], count)[1] for row in sample]
     hits = sum(
-        score >= bar - 1e-6 for bar, scores in zip(least[:, -1], found, strict=True) for score in scores
+        bool(score >= bar - 1e-6) for bar, scores in zip(least[:, -1], found, strict=True) for score in scores
     )
-    return float(hits) / (count * len(sample))
+    return hits / (count * len(sample))
 
 
 def _exact_scores(index: Searchable, sample: Vectors, k: int) -> Vectors:

@@ -53,6 +53,7 @@ class OpenVinoBert:
             "INFERENCE_PRECISION_HINT": precision,
             "NUM_STREAMS": streams,
             "INFERENCE_NUM_THREADS": streams,
+            "ENABLE_CPU_PINNING": False,  # a busy neighbour on a pinned core would hold every batch up
         }
         self._compiled = core.compile_model(_graph(_weights(files), files.config), "CPU", settings)
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -100,7 +101,11 @@ def _weights(files: ModelFiles) -> Weights:
     stripped = {name.removeprefix("bert."): array for name, array in loaded.items()}
     if "embeddings.word_embeddings.weight" not in stripped:
         raise Refused(f"{files.directory} holds no BERT weights")
-    return {name: array.astype(np.float32) for name, array in stripped.items() if array.dtype.kind == "f"}
+    return {
+        name: array.astype(np.float32, copy=False)
+        for name, array in stripped.items()
+        if array.dtype.kind == "f"
+    }
 
 
 def _graph(weights: Weights, config: Mapping[str, Any]) -> Any:

@@ -32,7 +32,7 @@ def _pool(tokens: Vectors, mask: Mask, mode: str) -> Vectors:
     if mode == "lasttoken":
         return _at(tokens, mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1))
     if mode == "max":
-        return np.where(mask[..., None] > 0, tokens, -np.inf).max(axis=1).astype(np.float32)
+        return np.asarray(np.where(mask[..., None] > 0, tokens, -np.inf).max(axis=1), np.float32)
     weights = mask * np.arange(1, mask.shape[1] + 1, dtype=np.float32) if mode == "weightedmean" else mask
     totals = (weights[:, None, :] @ tokens)[:, 0]
     counts = weights.sum(axis=1, keepdims=True)

@@ -44,7 +44,7 @@ class SentenceEncoder:
         self._pad = int(files.config.get("pad_token_id") or 0)
         self.engine = engine
         self.precision = model.precision
-        self._dimension = self.encode(["dimension"]).shape[1]
+        self._dimension = int(self.encode(["dimension"]).shape[1])
 
     @classmethod
     def load(

@@ -168,7 +168,8 @@ STEP = st.tuples(
 def test_any_history_agrees_with_a_dictionary(
     mode: str, steps: Sequence[tuple[str, list[int]]], seed: int
 ) -> None:
-    index, known = VectorIndex(D, mode=mode, hnsw_from=12), {}
+    index = VectorIndex(D, mode=mode, hnsw_from=12)
+    known: dict[int, Vectors] = {}
     for turn, (kind, ids) in enumerate(steps):
         if kind == "add":
             rows = unit(len(ids), seed * 100 + turn)
@@ -276,7 +277,8 @@ def test_rewritten_facts_keep_recall() -> None:
         index.add(range(200), rows / np.linalg.norm(rows, axis=1, keepdims=True))
         if index.needs_rebuild():
             index.rebuild()
-    assert (index.live, index.recall(base, 3)) == (200, pytest.approx(1.0, abs=0.01))
+    assert index.live == 200
+    assert index.recall(base, 3) >= 0.99
 
 
 # --- files -------------------------------------------------------------------------------------------------
