@@ -88,7 +88,9 @@ def page_size(wanted: int) -> int:
 def key_of(message: common.FactKey) -> FactKey:
     """The normalised key; without a relation the subject is a prompt."""
     namespace = message.namespace or DEFAULT_NAMESPACE
-    subject = needed(message.subject, "key.subject")
-    if message.relation:
-        return fact_key(namespace, subject, message.relation, "")
-    return fact_key(namespace, "", "", subject)
+    try:
+        if message.relation:
+            return fact_key(namespace, message.subject, message.relation)
+        return fact_key(namespace, prompt=message.subject)
+    except ValueError as error:
+        raise BadRequest(f"the key {error}") from error

@@ -45,7 +45,7 @@ def moved(source: str) -> str:
 def _protoc(out: Path) -> None:
     """protoc finds its mypy plugins on the path, beside the interpreter."""
     import grpc_tools  # type: ignore[import-untyped]
-    from grpc_tools import protoc  # type: ignore[import-untyped]
+    from grpc_tools import protoc
 
     bundled = Path(grpc_tools.__file__).parent / "_proto"
     files = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto"))

@@ -84,6 +84,8 @@ class Worker:
                 raise Retry("the engine is stopping")
             self._counts["requests"] += 1
             if len(self._waiting) >= self._queue_limit:
+                self._sweep()
+            if len(self._waiting) >= self._queue_limit:
                 self._counts["refused"] += 1
                 raise Overloaded(f"{self._queue_limit} questions wait already")
             self._waiting.append(job)
@@ -116,6 +118,17 @@ class Worker:
                 job.future.set_exception(Retry("the engine is stopping"))
         self._thread.join()
 
+    def _sweep(self) -> None:
+        """Ends waiting jobs that are late or that nobody waits for, so that they keep no live one out."""
+        now = time.monotonic()
+        for job in list(self._waiting):
+            job.row.interrupt(now)
+            if job.row.finish:
+                self._waiting.remove(job)
+                job.started = now
+                if job.future.set_running_or_notify_cancel():
+                    self._settle(job)
+
     def _loop(self) -> None:
         self._on_start()
         while batch := self._take():
@@ -141,11 +154,11 @@ class Worker:
             job.row.interrupt(started)
         self._running = {job.row: job for job in wanted}
         for row in [row for row in self._running if row.finish]:
-            self._settle(row)
+            self._settle_row(row)
         rows = list(self._running)
         try:
             if rows:
-                self._run(rows, self._settle)
+                self._run(rows, self._settle_row)
         except Exception as error:
             log.exception("a batch of %d failed", len(rows))
             self._fail(error)
@@ -153,9 +166,11 @@ class Worker:
             self._counts["batches"] += bool(rows)
             self._model_s += time.monotonic() - started
 
-    def _settle(self, row: Row) -> None:
-        job = self._running.pop(row)
-        now = time.monotonic()
+    def _settle_row(self, row: Row) -> None:
+        self._settle(self._running.pop(row))
+
+    def _settle(self, job: Job) -> None:
+        row, now = job.row, time.monotonic()
         generation = Generation(
             text=row.text,
             token_ids=tuple(row.tokens),

@@ -99,6 +99,27 @@ def test_full_queue_refuses_and_close_fails_what_waits() -> None:
         made.submit(a_row())
 
 
+def test_a_full_queue_makes_room_from_callers_who_are_gone() -> None:
+    busy, release = threading.Event(), threading.Event()
+
+    def run(rows: Sequence[Row], settled: Callable[[Row], None]) -> None:
+        busy.set()
+        release.wait(10)
+        finish(rows, settled)
+
+    made = worker(run, queue_limit=1)
+    made.submit(a_row(adapter=False))
+    assert busy.wait(10)
+    gone = made.submit(Row(GenerateRequest((1,), True, 1, cancelled=lambda: True), lambda _: "", ()))
+    kept = made.submit(a_row())
+    assert gone.result(timeout=10).finish == "cancelled"
+    with pytest.raises(Overloaded):
+        made.submit(a_row())
+    release.set()
+    assert kept.result(timeout=10).finish == "length"
+    made.close()
+
+
 def test_a_cancelled_future_is_dropped_before_the_model() -> None:
     busy, release = threading.Event(), threading.Event()
     seen: list[int] = []

@@ -43,6 +43,9 @@ def test_history_and_why_not(rig: Rig) -> None:
         why = client.why_not("p1")
         with pytest.raises(NotFound):
             client.history("Brisk kettle", "weight")
+        for empty in ("", " ", "\u200b"):
+            with pytest.raises(BadRequest):
+                client.history(empty, "price")
     assert [(edit["id"], edit["state"]) for edit in history] == [("p2", "current"), ("p1", "superseded")]
     assert why == {"winner_id": "p2", "reason": "superseded"}
 

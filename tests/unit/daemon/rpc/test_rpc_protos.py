@@ -65,6 +65,12 @@ def test_every_service_and_method_of_more_than_one_word_is_commented() -> None:
         assert re.search(r"^// .+\nservice ", path.read_text(), re.M), path.name
 
 
+def test_the_documentation_names_every_method() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "api.md").read_text()
+    methods = [m.name for f in FILES for s in f.services_by_name.values() for m in s.methods]
+    assert [name for name in methods if f"`{name}`" not in text] == []
+
+
 @pytest.mark.slow
 def test_generated_code_is_committed(tmp_path: Path) -> None:
     generate(tmp_path / "gen")
