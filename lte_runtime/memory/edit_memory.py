@@ -14,6 +14,7 @@ from pathlib import Path
 from lte_runtime.errors import Refused
 from lte_runtime.memory import inspect, quarantine, reads, retrieve, upkeep
 from lte_runtime.memory.attempts import Attempts
+from lte_runtime.memory.batch_writer import KeyChange
 from lte_runtime.memory.db import Connection, faults, open_reader, transaction
 from lte_runtime.memory.erase import ERASED, erase_key, finish_erasure
 from lte_runtime.memory.intake import take_in
@@ -32,7 +33,7 @@ from lte_runtime.memory.records import (
     VerifyReport,
 )
 from lte_runtime.memory.restore import fill, open_store, restore, save
-from lte_runtime.memory.store import KeyChange, Store
+from lte_runtime.memory.store import Store
 from lte_runtime.types import (
     Batch,
     Candidates,

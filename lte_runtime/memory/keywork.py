@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lte_runtime.memory.keys import names_in_prompt, normalise_key, view_of
-from lte_runtime.memory.policy import KeyState, Order, moment_of, order_of
+from lte_runtime.memory.policy import Order, moment_of, order_of
 from lte_runtime.types import Edit, FactKey, Op
 
 
@@ -21,9 +21,11 @@ class Heads:
     revision: int = -1
     retract_revision: int = -1
     retract_moment: Sequence[Any] = ()
+    moment: Sequence[Any] = ()
 
     def saw(self, edit: Edit) -> None:
         revision = -1 if edit.revision is None else edit.revision
+        self.moment = max(tuple(self.moment), moment_of(edit))
         if edit.op is Op.ASSERT:
             self.order = max(tuple(self.order), order_of(edit))
             self.revision = max(self.revision, revision)
@@ -38,8 +40,16 @@ class Heads:
             return False
         return edit.revision is None or edit.revision > max(self.revision, self.retract_revision)
 
+    def is_last_word(self, retraction: Edit) -> bool:
+        """Whether a retraction was said after everything else and is no repetition of one."""
+        if moment_of(retraction) <= tuple(self.moment):
+            return False
+        return retraction.revision is None or retraction.revision > self.retract_revision
+
     def dump(self) -> str:
-        return json.dumps([self.order, self.revision, self.retract_revision, self.retract_moment])
+        return json.dumps(
+            [self.order, self.revision, self.retract_revision, self.retract_moment, self.moment]
+        )
 
     @classmethod
     def load(cls, text: str) -> Heads:
@@ -68,13 +78,13 @@ class KeyWork:
         self.chain = chained(self.chain, edit)
         self.names.update(names_of(edit))
 
-    def take(self, state: KeyState) -> None:
-        """Account for a fold of the whole history."""
-        self.facts = len(state.members)
+    def take(self, standing: Sequence[Edit]) -> None:
+        """Account for all facts that stand, lowest first."""
+        self.facts = len(standing)
         self.chain, self.names = b"", {}
-        for member in state.members:
-            self.chain = chained(self.chain, member.edit)
-            self.names.update(names_of(member.edit))
+        for edit in standing:
+            self.chain = chained(self.chain, edit)
+            self.names.update(names_of(edit))
 
     @property
     def name_list(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ every given one, a missing valid_from is the record's timestamp. The rules are t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from lte_runtime.errors import NotFound
@@ -86,9 +86,10 @@ def fold(history: Sequence[Edit]) -> KeyState:
     known = {name for member in standing for name in member.ids}
     gone: list[Member] = []
     for retraction in _spoken_once(retractions, known):
-        taken = _taken(retraction, standing, known)
+        taken = taken_by(retraction, standing, known)
         gone += [replace(member, withdrawn_by=retraction.id) for member in taken]
-        standing = [member for member in standing if member not in taken]
+        gone_now = {id(member) for member in taken}
+        standing = [member for member in standing if id(member) not in gone_now]
     return KeyState(tuple(standing), tuple(gone), tuple(retractions))
 
 
@@ -122,7 +123,7 @@ def _spoken_once(retractions: Sequence[Edit], known: set[str]) -> Iterable[Edit]
     return seen.values()
 
 
-def _taken(retraction: Edit, standing: Sequence[Member], known: set[str]) -> list[Member]:
+def taken_by(retraction: Edit, standing: Sequence[Member], known: Collection[str]) -> list[Member]:
     """What one retraction takes. One that names an edit of this key takes that and nothing else, whenever
     it was said; an own id that names nothing here leaves a retraction of the key."""
     if retraction.retracts in known:

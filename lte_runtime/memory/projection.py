@@ -12,11 +12,11 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from lte_runtime.memory.batch_writer import KeyChange
 from lte_runtime.memory.index import VectorIndex
 from lte_runtime.memory.lexical import NameHit, NameIndex
 from lte_runtime.memory.locks import ReadWriteLock
 from lte_runtime.memory.records import MemorySettings
-from lte_runtime.memory.store import KeyChange
 from lte_runtime.types import TopicPartition, Vectors
 
 Watermarks = Mapping[TopicPartition, int]

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 from lte_runtime.errors import Damaged, Fatal, Refused, Retry
 from lte_runtime.memory import reads, snapshot
+from lte_runtime.memory.batch_writer import KeyChange
 from lte_runtime.memory.db import faults, transaction
 from lte_runtime.memory.projection import Projection
 from lte_runtime.memory.records import MemorySettings, SnapshotInfo
-from lte_runtime.memory.store import KeyChange, Store
+from lte_runtime.memory.store import Store
 from lte_runtime.memory.views import encode_views
 from lte_runtime.types import Encoder
 

@@ -1,0 +1,281 @@
+"""The edits of one batch into the store, inside its transaction.
+
+Most edits are the newest of their key and go on top, or take from the top; only where order, a collapsed
+revision or an earlier retraction is in play is the key's whole history folded again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from lte_runtime.memory import quarantine, reads
+from lte_runtime.memory.db import Connection
+from lte_runtime.memory.events import ORIGINAL_POSITION
+from lte_runtime.memory.keywork import Heads, KeyWork, view_hash, view_text
+from lte_runtime.memory.policy import Member, fold, moment_of, taken_by, target_form
+from lte_runtime.memory.rows import EDIT_COLUMNS, INSERT_EDIT, check_row, edit_from, edit_values, row_crc
+from lte_runtime.types import Cardinality, Edit, FactKey, Op, Position, Rejected
+
+
+class Home(Protocol):
+    """What is needed of the store."""
+
+    connection: Connection
+    topics: dict[int, str]
+    retracted: set[tuple[str, str]]
+
+    def topic_number(self, topic_id: str) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """What the in-memory indexes must learn about a key: whether it has facts, under which names."""
+
+    key_id: int
+    namespace: str
+    present: bool
+    was_present: bool
+    names: tuple[str, ...]
+    old_names: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class StoreResult:
+    """What one transaction did."""
+
+    applied: list[str] = field(default_factory=list)
+    duplicates: int = 0
+    conflicts: int = 0
+    rejected: int = 0
+    quarantine_bytes: int = 0
+    changes: list[KeyChange] = field(default_factory=list)
+
+
+class BatchWriter:
+    """The edits of one batch, inside its transaction."""
+
+    def __init__(self, store: Home, now_ms: int) -> None:
+        self._store, self._db, self._now = store, store.connection, now_ms
+        self._work: dict[int, KeyWork] = {}
+        self._ids: dict[str, int] = {}
+        self._result = StoreResult()
+        self.retracted: set[tuple[str, str]] = set()
+        """(namespace, id) of edits that retractions of this batch name."""
+
+    def write(self, edits: Sequence[Edit], rejected: Sequence[Rejected]) -> StoreResult:
+        for edit in edits:
+            self._write_edit(edit)
+        for one in rejected:
+            self._quarantine(one)
+        for work in self._work.values():
+            self._finish(work)
+        return self._result
+
+    def _write_edit(self, edit: Edit) -> None:
+        if self._take_edit(edit) and edit.raw and ORIGINAL_POSITION in dict(edit.raw.headers):
+            topic = self._store.topic_number(edit.position.topic_id)
+            quarantine.mark_replayed(self._db, topic, edit.position)
+
+    def _take_edit(self, edit: Edit) -> bool:
+        """Bring one edit in, or count it as a duplicate; False when its id has another content already."""
+        topic = self._store.topic_number(edit.position.topic_id)
+        if self._is_known(topic, edit.position):
+            self._result.duplicates += 1
+            return True
+        work = self._key_work(edit.key) if edit.key else None
+        known = self._same_id(edit, work)
+        if known is None:
+            self._insert(edit, work, topic)
+        elif known[1] == edit.content_hash:
+            self._add_delivery(edit, work, topic, known)
+        else:
+            self._conflict(edit)
+            return False
+        return True
+
+    def _is_known(self, topic: int, where: Position) -> bool:
+        sql = "SELECT 1 FROM positions WHERE topic=? AND partition=? AND offset=?"
+        return self._db.execute(sql, (topic, where.partition, where.offset)).fetchone() is not None
+
+    def _same_id(self, edit: Edit, work: KeyWork | None) -> tuple[int, str, int, int, int, int] | None:
+        columns = "SELECT id, content_hash, ts, partition, offset, topic FROM edits WHERE "
+        where, value = ("key=?", work.id) if work else ("key IS NULL AND namespace=?", edit.namespace)
+        return self._db.execute(  # type: ignore[no-any-return]
+            f"{columns}{where} AND source=? AND op=? AND edit_id=?",
+            (value, edit.source_uri, edit.op.value, edit.id),
+        ).fetchone()
+
+    def _insert(self, edit: Edit, work: KeyWork | None, topic: int) -> None:
+        self._db.execute(INSERT_EDIT, edit_values(edit, work.id if work else None, topic))
+        row = int(self._db.last_insert_rowid())
+        self._put_position(edit, topic, row)
+        self._result.applied.append(edit.id)
+        if edit.retracts is not None:
+            self.retracted.add((edit.namespace, edit.retracts))
+        if work is None:
+            for named in self._named_keys(edit):
+                self._retract(edit, named)
+        elif edit.op is Op.ASSERT:
+            self._assert(edit, work, row)
+        else:
+            self._retract(edit, work)
+
+    def _assert(self, edit: Edit, work: KeyWork, row: int) -> None:
+        if work.view is None:
+            work.view = view_text(edit, work.key)
+            work.view_hash = view_hash(work.view)
+        name = (edit.namespace, edit.id)
+        named = name in self.retracted or name in self._store.retracted
+        simple = work.heads.is_newest(edit) and not named
+        work.heads.saw(edit)
+        if work.refold or not simple:
+            work.refold = True
+            return
+        self._put_fact(work.id, work.facts, edit, row)
+        work.put_on_top(edit)
+
+    def _retract(self, edit: Edit, work: KeyWork) -> None:
+        simple = work.heads.is_last_word(edit) and not work.refold
+        work.heads.saw(edit)
+        if not (simple and self._take_from_standing(edit, work)):
+            work.refold = True
+
+    def _take_from_standing(self, edit: Edit, work: KeyWork) -> bool:
+        """Take what the newest retraction of a key takes; False when the facts that stand do not tell."""
+        sql = f"SELECT {EDIT_COLUMNS} FROM facts f JOIN edits e ON e.id=f.edit WHERE f.key=? ORDER BY f.rank"
+        rows = self._db.execute(sql, (work.id,)).fetchall()
+        members = [Member(known := edit_from(row, work.key, self._store.topics), (known.id,)) for row in rows]
+        named = {edit.retracts} & {member.edit.id for member in members}
+        if edit.retracts is not None and not named and self._has_edit(work, edit.retracts):
+            return False  # withdrawn already, or collapsed into another: the history knows
+        taken = taken_by(edit, members, {name for name in named if name})
+        gone = {id(member) for member in taken}
+        kept = [place for place, member in enumerate(members) if id(member) not in gone]
+        self._stand(work, [(members[place], rows[place][0]) for place in kept])
+        return True
+
+    def _has_edit(self, work: KeyWork, edit_id: str) -> bool:
+        sql = "SELECT 1 FROM edits WHERE key=? AND op='assert' AND edit_id=?"
+        return self._db.execute(sql, (work.id, edit_id)).fetchone() is not None
+
+    def _stand(self, work: KeyWork, members: Sequence[tuple[Member, int]]) -> None:
+        """Write the facts of a key anew: members with the rows of their edits, lowest first."""
+        self._db.execute("DELETE FROM facts WHERE key=?", (work.id,))
+        for rank, (member, row) in enumerate(members):
+            self._put_fact(work.id, rank, member.edit, row)
+        work.take([member.edit for member, _ in members])
+
+    def _put_fact(self, key_id: int, rank: int, edit: Edit, row: int) -> None:
+        since = edit.timestamp_ms if edit.valid_from is None else edit.valid_from
+        many = edit.cardinality is Cardinality.MANY
+        values = (key_id, rank, row, since, edit.valid_from, edit.valid_until, int(many), target_form(edit))
+        self._db.execute("INSERT INTO facts VALUES(?,?,?,?,?,?,?,?,?)", (*values, row_crc(*values)))
+
+    def _put_position(self, edit: Edit, topic: int, row: int) -> None:
+        where = edit.position
+        self._db.execute(
+            "INSERT INTO positions(topic, partition, offset, ts, edit) VALUES(?,?,?,?,?)",
+            (topic, where.partition, where.offset, edit.timestamp_ms, row),
+        )
+
+    def _add_delivery(
+        self,
+        edit: Edit,
+        work: KeyWork | None,
+        topic: int,
+        known: tuple[int, str, int, int, int, int],
+    ) -> None:
+        """The same event again: one more position, and the earliest of them is the one that counts."""
+        row, _, ts, partition, offset, known_topic = known
+        self._put_position(edit, topic, row)
+        self._result.duplicates += 1
+        if moment_of(edit) >= (ts, partition, offset, self._store.topics[known_topic]):
+            return
+        self._db.execute(
+            "UPDATE edits SET ts=?, topic=?, partition=?, offset=? WHERE id=?",
+            (edit.timestamp_ms, topic, edit.position.partition, edit.position.offset, row),
+        )
+        if work:
+            work.refold = True
+
+    def _conflict(self, edit: Edit) -> None:
+        if edit.raw is None:
+            raise ValueError("an edit without its raw record cannot be quarantined")
+        message = f"id {edit.id!r} was used for another content of this key"
+        self._result.conflicts += 1
+        self._quarantine(Rejected(edit.raw, "id_conflict", message), edit.position)
+
+    def _quarantine(self, rejected: Rejected, position: Position | None = None) -> None:
+        position = position or rejected.record.position
+        topic = self._store.topic_number(position.topic_id)
+        size = quarantine.insert(self._db, rejected, topic, self._now)
+        self._result.rejected += 1
+        self._result.quarantine_bytes += size
+
+    def _named_keys(self, edit: Edit) -> list[KeyWork]:
+        """A retraction by id alone reaches every key that has an edit of that id."""
+        rows = self._db.execute(
+            "SELECT DISTINCT k.namespace, k.subject, k.relation FROM edits e JOIN keys k ON k.id=e.key "
+            "WHERE e.edit_id=? AND e.namespace=? AND e.op='assert'",
+            (edit.retracts, edit.namespace),
+        )
+        return [self._key_work(FactKey(*parts)) for parts in rows.fetchall()]
+
+    def _key_work(self, key: FactKey) -> KeyWork:
+        text = key.text
+        known = self._ids.get(text)
+        if known is not None:
+            return self._work[known]
+        work = self._read_key(key, text) or self._new_key(key, text)
+        self._ids[text], self._work[work.id] = work.id, work
+        return work
+
+    def _read_key(self, key: FactKey, text: str) -> KeyWork | None:
+        sql = "SELECT id, view, view_hash, names, facts, chain, heads, crc FROM keys WHERE key=?"
+        row = self._db.execute(sql, (text,)).fetchone()
+        if row is None:
+            return None
+        check_row(row[7], "key", row[0], text, row[3], row[4], row[5])
+        names: dict[str, str] = dict(json.loads(row[3]))
+        work = KeyWork(row[0], key, row[1], row[2], names, row[4], row[5], Heads.load(row[6]))
+        work.was_present, work.old_names = work.facts > 0, work.name_list
+        return work
+
+    def _new_key(self, key: FactKey, text: str) -> KeyWork:
+        sql = "INSERT INTO keys(key, namespace, subject, relation) VALUES(?,?,?,?)"
+        self._db.execute(sql, (text, key.namespace, key.subject, key.relation))
+        return KeyWork(int(self._db.last_insert_rowid()), key)
+
+    def _finish(self, work: KeyWork) -> None:
+        if work.refold:
+            self._fold_again(work)
+        names = json.dumps(list(work.names.items()), ensure_ascii=False)
+        self._db.execute(
+            "UPDATE keys SET view=?, view_hash=?, names=?, facts=?, chain=?, heads=?, crc=? WHERE id=?",
+            (
+                work.view,
+                work.view_hash,
+                names,
+                work.facts,
+                work.chain,
+                work.heads.dump(),
+                row_crc(work.id, work.key.text, names, work.facts, work.chain),
+                work.id,
+            ),
+        )
+        change = KeyChange(
+            work.id, work.key.namespace, work.facts > 0, work.was_present, work.name_list, work.old_names
+        )
+        self._result.changes.append(change)
+
+    def _fold_again(self, work: KeyWork) -> None:
+        rows = reads.history_rows(self._db, work.id, work.key.namespace)
+        edits = [edit_from(row, None if row[15] is None else work.key, self._store.topics) for row in rows]
+        row_of = {id(edit): row[0] for edit, row in zip(edits, rows, strict=True)}
+        self._stand(work, [(member, row_of[id(member.edit)]) for member in fold(edits).members])
+        work.heads = Heads()
+        for edit in edits:
+            work.heads.saw(edit)
