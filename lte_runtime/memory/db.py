@@ -79,7 +79,7 @@ def faults() -> Iterator[None]:
         yield
     except (apsw.FullError, apsw.BusyError, apsw.LockedError) as error:
         raise Retry(f"the store cannot be written now: {error}") from error
-    except (apsw.CorruptError, apsw.NotADBError, apsw.FormatError) as error:
+    except (apsw.CorruptError, apsw.NotADBError, apsw.FormatError, UnicodeDecodeError) as error:
         raise Damaged(f"the store is damaged: {error}; restore a copy or let it be rebuilt") from error
     except (apsw.IOError, apsw.ReadOnlyError) as error:
         raise Fatal(f"the store's disk failed, nothing more is written: {error}") from error
