@@ -131,14 +131,14 @@ class House:
                 return
 
     def metrics(self) -> Read:
-        """Samples by name and labels; empty while nobody listens."""
+        """Samples by name and sorted labels; empty while nobody listens."""
         try:
             with urllib.request.urlopen(f"http://{self.stack.addresses.metrics}/metrics", timeout=10) as page:
                 text = page.read().decode()
         except OSError:
             return {}
-        found = ((m[1], tuple(_LABEL.findall(m[2] or "")), float(m[3])) for m in _SAMPLE.finditer(text))
-        return {(name, labels): value for name, labels, value in found}
+        found = _SAMPLE.finditer(text)
+        return {(m[1], tuple(sorted(_LABEL.findall(m[2] or "")))): float(m[3]) for m in found}
 
     def lte(self, *arguments: str, stdin: str = "", **environment: str) -> Ran:
         """`lte` as a person would call it, told of this daemon by the environment."""

@@ -15,7 +15,7 @@ import pytest
 from daemon_house import House, question, targets, until
 from kafka import KafkaConsumer, TopicPartition
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(900)]
 SEED = int(os.environ.get("LTE_TEST_SEED", "20"))
 KILLS = int(os.environ.get("LTE_TEST_KILLS", "4"))
 EVENTS = 2000
