@@ -27,6 +27,7 @@ Weights = Mapping[str, npt.NDArray[Any]]
 
 _GELU = {"gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 _MASKED = 1e9
+_USUAL_LENGTHS = range(8, 33, 4)
 
 
 def supports(files: ModelFiles) -> bool:
@@ -57,6 +58,7 @@ class OpenVinoBert:
         }
         self._compiled = core.compile_model(_graph(_weights(files), files.config), "CPU", settings)
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._warm_up()
 
     def run(self, batches: Sequence[tuple[Ids, Mask]]) -> Iterator[Vectors]:
         """For each (ids, mask) [n, length] the token vectors [n, length, d], in order, as copies."""
@@ -70,6 +72,13 @@ class OpenVinoBert:
                 running.append(request)
             while running:
                 yield self._taken(running, free)
+
+    def _warm_up(self) -> None:
+        """Meet the shapes of single questions on every stream, so that the first askers need not wait."""
+        for length in _USUAL_LENGTHS:
+            ids, mask = np.zeros((1, length), np.int64), np.ones((1, length), np.float32)
+            for _ in self.run([(ids, mask)] * (2 * self.streams)):
+                pass
 
     @staticmethod
     def _taken(running: deque[Any], free: list[Any]) -> Vectors:

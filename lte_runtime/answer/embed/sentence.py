@@ -17,6 +17,7 @@ from lte_runtime.types import Vectors
 
 ENGINES = ("auto", "openvino", "openvino-f32", "torch")
 _BATCH = 32
+_LENGTH_STEP = 4
 Ids = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.float32]
 
@@ -103,6 +104,9 @@ class SentenceEncoder:
 
     def _padded(self, rows: Sequence[list[int]]) -> tuple[Ids, Mask]:
         length = max(map(len, rows))
+        if len(rows) < _BATCH:
+            # Few shapes: an engine prepares each one that it has not met, for some milliseconds.
+            length = -(-length // _LENGTH_STEP) * _LENGTH_STEP
         ids = np.full((len(rows), length), self._pad, np.int64)
         mask = np.zeros((len(rows), length), np.float32)
         for place, row in enumerate(rows):
