@@ -16,7 +16,15 @@ from lte_runtime.memory.db import Connection
 from lte_runtime.memory.events import ORIGINAL_POSITION
 from lte_runtime.memory.keywork import Heads, KeyWork, view_hash, view_text
 from lte_runtime.memory.policy import Member, fold, moment_of, taken_by, target_form
-from lte_runtime.memory.rows import EDIT_COLUMNS, INSERT_EDIT, check_row, edit_from, edit_values, row_crc
+from lte_runtime.memory.rows import (
+    EDIT_COLUMNS,
+    INSERT_EDIT,
+    check_row,
+    edit_from,
+    edit_values,
+    evidence_of,
+    row_crc,
+)
 from lte_runtime.types import Cardinality, Edit, FactKey, Op, Position, Rejected
 
 
@@ -172,7 +180,8 @@ class BatchWriter:
         since = edit.timestamp_ms if edit.valid_from is None else edit.valid_from
         many = edit.cardinality is Cardinality.MANY
         values = (key_id, rank, row, since, edit.valid_from, edit.valid_until, int(many), target_form(edit))
-        self._db.execute("INSERT INTO facts VALUES(?,?,?,?,?,?,?,?,?)", (*values, row_crc(*values)))
+        crc = row_crc(*values, *evidence_of(edit))
+        self._db.execute("INSERT INTO facts VALUES(?,?,?,?,?,?,?,?,?)", (*values, crc))
 
     def _put_position(self, edit: Edit, topic: int, row: int) -> None:
         where = edit.position

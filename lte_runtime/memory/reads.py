@@ -13,7 +13,7 @@ import numpy as np
 
 from lte_runtime.errors import Damaged, NotFound
 from lte_runtime.memory.db import Connection
-from lte_runtime.memory.rows import EDIT_COLUMNS, check_row, edit_from, fact_of
+from lte_runtime.memory.rows import EDIT_COLUMNS, check_row, edit_from, evidence_of, fact_of
 from lte_runtime.types import Fact, FactKey, Position, TopicPartition, Vectors
 
 _VALID = "({0}.valid_until IS NULL OR {0}.valid_until>?2) AND {start}"
@@ -50,10 +50,12 @@ def facts_at(
     for row in connection.execute(sql, (json.dumps(list(key_ids)), at_ms)):
         many, target = row[15:17]
         key_id, rank, since, start, end, crc = row[20:]
-        check_row(crc, "fact", key_id, rank, row[0], since, start, end, many, target)
+        edit = edit_from(row, FactKey(*row[17:20]), topics)
+        values = (key_id, rank, row[0], since, start, end, many, target)
+        check_row(crc, "fact", *values, *evidence_of(edit))
         members = found[key_id]
         if (many or not members) and target not in members:
-            members[target] = fact_of(edit_from(row, FactKey(*row[17:20]), topics), key_id)
+            members[target] = fact_of(edit, key_id)
     return {key_id: tuple(members.values()) for key_id, members in found.items()}
 
 

@@ -36,6 +36,12 @@ def check_row(crc: int, what: str, *values: object) -> None:
         raise Damaged(f"a stored {what} does not match its checksum")
 
 
+def evidence_of(edit: Edit) -> tuple[object, ...]:
+    """What an answer cites and the hash of the content leaves out: id, time and place."""
+    where = edit.position
+    return (edit.id, edit.timestamp_ms, where.topic_id, where.partition, where.offset)
+
+
 def edit_values(edit: Edit, key_id: int | None, topic: int) -> tuple[object, ...]:
     """The values of `INSERT_EDIT`."""
     body = (
