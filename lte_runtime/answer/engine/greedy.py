@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
+from lte_runtime.answer.engine import lookup
 from lte_runtime.answer.engine.rows import Row
 
 Forward = Callable[..., Any]
@@ -85,6 +87,47 @@ def generate(
         alive = [index for index, row in enumerate(batch.rows) if not row.finish]
         if len(alive) < len(batch.rows):
             batch.keep(alive) if alive else batch.rows.clear()
+
+
+def generate_copying(
+    forward: Forward,
+    config: Any,
+    row: Row,
+    device: torch.device,
+    settled: Callable[[Row], None],
+    words: Mapping[int, int],
+) -> None:
+    """Generates for one row, checking guesses from its prompt (`lookup`) several tokens at a time.
+
+    Greedy as ever, but a pass over several tokens rounds its last bits in another way: not for base rows.
+    """
+    cache = DynamicCache(config=config)
+    prompt = list(row.request.token_ids)
+    pending, guessed = prompt, list[int]()
+    while not row.finish:
+        logits = forward(
+            input_ids=torch.tensor([pending + guessed], device=device),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=len(guessed) + 1,
+        ).logits[0]
+        refuted = _take(row, logits.argmax(-1).tolist(), guessed)
+        row.interrupt(time.monotonic())
+        if refuted:
+            cache.crop(-refuted)
+        pending, room = row.tokens[-1:], row.request.max_new_tokens - len(row.tokens) - 1
+        copies = room > 0 and all(type(layer) is DynamicLayer for layer in cache.layers)
+        guessed = lookup.guess(prompt + row.tokens, words, min(room, lookup.MOST)) if copies else []
+    settled(row)
+
+
+def _take(row: Row, chosen: Sequence[int], guessed: Sequence[int]) -> int:
+    """Gives the row its tokens up to the first that was guessed wrong; returns the guesses left over."""
+    for taken, token in enumerate(chosen):
+        row.push(token)
+        if row.finish or taken == len(guessed) or token != guessed[taken]:
+            return len(guessed) - taken
+    return 0
 
 
 def by_length(rows: Sequence[Row]) -> list[list[Row]]:

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from lte_runtime.answer.engine import greedy, lora
+from lte_runtime.answer.engine import greedy, lookup, lora
 from lte_runtime.answer.engine.files import Lora, base_fingerprint, verify_adapter
 from lte_runtime.answer.engine.rows import Row
 from lte_runtime.answer.engine.seam import EngineStats
@@ -145,6 +145,7 @@ class HfEngine:
         self._tokenizer = tokenizer
         # A fast tokenizer refuses to be used while another thread sets its padding: one copy for each side.
         self._decoder = copy.deepcopy(tokenizer)
+        self._words = lookup.same_words(tokenizer)
         self._tokenizer_lock = threading.Lock()
         self._fingerprint = fingerprint
         self._adapter = adapter
@@ -251,6 +252,9 @@ class HfEngine:
 
     def _run(self, rows: Sequence[Row], settled: Callable[[Row], None]) -> None:
         forward = self._forward[rows[0].request.adapter]
+        if len(rows) == 1 and rows[0].request.adapter:
+            greedy.generate_copying(forward, self._config, rows[0], self._device, settled, self._words)
+            return
         for group in [list(rows)] if self._pads else greedy.by_length(rows):
             greedy.generate(forward, self._config, group, self._device, settled)
 

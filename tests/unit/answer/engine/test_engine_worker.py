@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lte_runtime.answer.engine.rows import Row
@@ -24,6 +24,7 @@ def jobs(*shapes: tuple[int, bool]) -> list[Job]:
     return [Job(a_row(length, adapter=adapter), arrived=0.0) for length, adapter in shapes]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 50), st.booleans()), min_size=1, max_size=30),
     st.integers(1, 8),
