@@ -11,7 +11,7 @@ import numpy as np
 
 from lte_runtime.errors import Damaged
 from lte_runtime.memory import reads
-from lte_runtime.memory.db import Connection
+from lte_runtime.memory.db import Connection, faults
 from lte_runtime.memory.keywork import chained
 from lte_runtime.memory.policy import fold, target_form
 from lte_runtime.memory.projection import Projection
@@ -44,7 +44,8 @@ def verify(store: Store, projection: Projection) -> VerifyReport:
 def _key_problems(store: Store, key_id: int, key: FactKey, count: int, chain: bytes) -> list[str]:
     """What the history says against what the tables say."""
     try:
-        rows = reads.history_rows(store.connection, key_id, key.namespace)
+        with faults():
+            rows = reads.history_rows(store.connection, key_id, key.namespace)
         edits = [edit_from(row, None if row[15] is None else key, store.topics) for row in rows]
     except Damaged as error:
         return [f"key {key_id}: {error}"]
