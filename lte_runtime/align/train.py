@@ -40,9 +40,9 @@ class Update:
     loss: float
 
 
-def linear_names(model: nn.Module) -> list[str]:
+def linear_names(model: Any) -> list[str]:
     """Names of the linear layers of the blocks: every linear weight but the vocabulary's head."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    head = model.get_output_embeddings()
     found = {
         name.rsplit(".", 1)[-1]
         for name, module in model.named_modules()

@@ -22,6 +22,9 @@ class Encoded(Protocol):
     @property
     def ids(self) -> list[int]: ...
 
+    @property
+    def offsets(self) -> list[tuple[int, int]]: ...
+
 
 SPARSE = 4
 """Of the tokens of facts and questions one in so many is counted: scoring them all costs a third more."""
@@ -51,13 +54,17 @@ Render = Callable[[Row], Sequence[tuple[str, str]]]
 """A row as pairs of (user text, answer)."""
 
 
-def tokens(tokenizer: Encodes, pairs: Sequence[tuple[str, str]], text: str, weights: Weights) -> Tokens:
-    """Ids and weights of the turns `pairs`, or of running `text`."""
+def tokens(tokenizer: Encodes, pairs: Sequence[tuple[str, str]], row: Row, weights: Weights) -> Tokens:
+    """Ids and weights of the turns `pairs`, or of the row's running text behind its uncounted lead."""
     ids: list[int] = []
     scale: list[float] = []
-    if text:
-        ids += tokenizer.encode(text, add_special_tokens=False).ids
-        scale += [0.0] + [weights.text] * (len(ids) - 1)
+    if row.text:
+        ids += tokenizer.encode(row.lead, add_special_tokens=False).ids
+        scale += [0.0] * len(ids)
+        told = tokenizer.encode(row.text, add_special_tokens=False)
+        ids += told.ids
+        scale += _counted(told, row.spans, weights)
+        scale[0] = 0.0
     for user, answer in pairs:
         asked = tokenizer.encode(user, add_special_tokens=False).ids
         given = tokenizer.encode(answer, add_special_tokens=False).ids
@@ -71,6 +78,13 @@ def tokens(tokenizer: Encodes, pairs: Sequence[tuple[str, str]], text: str, weig
         ]
         scale += [weights.first] + [weights.answer] * len(given)
     return Tokens(tuple(ids), tuple(scale))
+
+
+def _counted(told: Encoded, spans: Sequence[tuple[int, int]], weights: Weights) -> list[float]:
+    """Weights of running text: a little everywhere, or in full at the spans alone."""
+    if not spans:
+        return [weights.text] * len(told.ids)
+    return [float(any(stop > a and start < b for a, b in spans)) for start, stop in told.offsets]
 
 
 def collate(rows: Sequence[Tokens], slack: float = 0.12) -> Batch:

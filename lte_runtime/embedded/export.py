@@ -47,6 +47,25 @@ def write_manifest(base: Path, folder: Path, facts: Mapping[str, Any]) -> None:
     write_json(folder / "manifest.json", manifest)
 
 
+def record(
+    base: Path, adapter: Path, scores: Mapping[str, Mapping[str, float]], counts: Mapping[str, int]
+) -> None:
+    """Writes measured scores into the adapter's manifest and the table of figures into the model card."""
+    manifest = json.loads((adapter / "manifest.json").read_text(encoding="utf-8"))
+    write_json(adapter / "manifest.json", {**manifest, "scores": scores})
+    card = base / "MODEL_CARD.md"
+    kept = card.read_text(encoding="utf-8").partition(FIGURES)[0]
+    figures = [(name, n, scores["base"][name], scores["adapter"][name]) for name, n in counts.items()]
+    lines = [f"| {name} | {n} | {base_:.3f} | {tuned:.3f} |" for name, n, base_, tuned in figures]
+    command = "python -m lte_runtime.embedded.recipe evaluate --data DIR"
+    stamp = f"Measured {datetime.now(UTC):%Y-%m-%d} with `{command}`, the right facts given, free decoding:"
+    head = ["| probes | n | base, own form | adapter, LTE form |", "|---|---|---|---|"]
+    card.write_text("\n".join([f"{kept}{FIGURES}", stamp, "", *head, *lines, ""]), encoding="utf-8")
+
+
+FIGURES = "## Figures\n"
+
+
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

@@ -46,7 +46,7 @@ class Generator:
 
 def row_text(row: Row) -> str:
     """All that a row says, line by line."""
-    return "\n".join([row.text, *row.facts, *(f"{turn.user}\n{turn.answer}" for turn in row.turns)])
+    return "\n".join([row.lead, row.text, *row.facts, *(f"{turn.user}\n{turn.answer}" for turn in row.turns)])
 
 
 def _ask(
@@ -114,17 +114,89 @@ def _grid(rng: random.Random, count: int) -> list[tuple[int, int]]:
 
 def recall_row(_: Sources, rng: random.Random, most: int = 6) -> Row:
     """Very short facts, several questions: teaches to match subject and relation together."""
-    count = rng.randint(2, most)
+    items = _short_items(rng, min(most, rng.choices((2, 3, 4, 5, 6), (0.4, 0.25, 0.15, 0.1, 0.1))[0]))
+    return _ask(rng, items, items, 6, "recall")
+
+
+LOOKUP_FORMS = (
+    ("{k}: {t}.", "{k}:"),
+    ("{k}: {t}.", "{k}?"),
+    ("{k} is {t}.", "What is {k}?"),
+    ("{k} is {t}.", "{k} is"),
+    ("{k} = {t}", "{k}"),
+    ("The {k} is {t}.", "What is the {k}?"),
+    ("{t} is the {k}.", "The {k} is"),
+    ("{k} has {t}.", "What does {k} have?"),
+)
+
+
+def lookup_row(_: Sources, rng: random.Random) -> Row:
+    """Values under a single key each, every one asked: the plainest lesson in matching."""
+    count = rng.randint(2, 8)
+    make = _short_subject if rng.random() < 0.6 else lambda draw: draw.choice(SHORT_NOUNS)
+    keys, targets = _distinct(rng, make, count), _distinct(rng, names.short, count)
+    statement, question = rng.choice(LOOKUP_FORMS)
+    items = [
+        Statement(k, t, statement.format(k=k, t=t), (question.format(k=k),))
+        for k, t in zip(keys, targets, strict=True)
+    ]
+    return _ask(rng, items, items, count, "lookup")
+
+
+def repeat_row(_: Sources, rng: random.Random) -> Row:
+    """Short facts told again in another order, twice: in later tellings every value can be known.
+
+    From a value right behind its key to one behind a whole phrase: each gap is learned from the one before.
+    """
+    form = rng.choice(REPEAT_FORMS)
+    keys, targets = _repeat_values(rng, form, rng.randint(2, 7))
+    gap = rng.choice((" ", "\n", ". ", "; "))
+    lead = gap.join(form.format(k=k, n=n, t=t) for (k, n), t in zip(keys, targets, strict=True))
+    if rng.random() < 0.5:
+        form = rng.choice([asked for asked in ASKED_FORMS if ("{n}" in asked) == ("{n}" in form)])
+    order = [index for _ in range(2) for index in rng.sample(range(len(keys)), len(keys))]
+    text, spans = "", []
+    for index in order:
+        text += gap + form.partition("{t}")[0].format(k=keys[index][0], n=keys[index][1])
+        spans.append((len(text), len(text) + len(targets[index])))
+        text += targets[index]
+    return Row(lead=lead, text=text, spans=tuple(spans), kind="repeat")
+
+
+REPEAT_FORMS = (
+    *("{k} {t}", "{k}: {t}", "{k} is {t}", "{k} = {t}", "{k} has {t}", "{k} -> {t}", "{k} is now {t}"),
+    *("{n} {k}: {t}", "{k} {n}: {t}", "The {n} of {k} is {t}", "{k}'s {n} is {t}", "{n} of {k} is {t}"),
+)
+
+ASKED_FORMS = (
+    *("{k}? {t}", "What is {k}? {t}", "Q: {k}? A: {t}", "And {k}? It is {t}", "What about {k}? Answer: {t}"),
+    *("The {n} of {k}? {t}", "What is the {n} of {k}? {t}", "What is {k}'s {n}? {t}", "{k} {n}? Answer: {t}"),
+    *("Q: {n} of {k}? A: {t}", "Which {n} does {k} have? {t}", "Tell me the {n} of {k}. It is {t}"),
+)
+
+
+def _repeat_values(rng: random.Random, form: str, count: int) -> tuple[list[tuple[str, str]], list[str]]:
+    """Keys (a subject, or subject and noun) and their short values."""
+    targets = _distinct(rng, names.short, count)
+    if "{n}" not in form:
+        return [(key, "") for key in _distinct(rng, _short_subject, count)], targets
+    cells = _grid(rng, count)
+    subjects = _distinct(rng, _short_subject, 1 + max(row for row, _ in cells))
+    nouns = rng.sample(SHORT_NOUNS, 1 + max(column for _, column in cells))
+    return [(subjects[row], nouns[column]) for row, column in cells], targets
+
+
+def _short_items(rng: random.Random, count: int) -> list[Statement]:
+    """Facts of a grid of short subjects and nouns, all in one wording."""
     cells = _grid(rng, count)
     subjects = _distinct(rng, _short_subject, 1 + max(row for row, _ in cells))
     nouns = rng.sample(SHORT_NOUNS, 1 + max(column for _, column in cells))
     targets = _distinct(rng, names.short, count)
     statement, question = rng.choice(SHORT_FORMS)
-    items = [
+    return [
         _short_item(subjects[row], nouns[column], target, statement, question)
         for (row, column), target in zip(cells, targets, strict=True)
     ]
-    return _ask(rng, items, items, rng.randint(2, 5), "recall")
 
 
 def _short_item(s: str, n: str, t: str, statement: str, question: str) -> Statement:
@@ -394,6 +466,8 @@ def open_row(sources: Sources, rng: random.Random) -> Row:
 
 MAKERS: dict[str, Callable[[Sources, random.Random], Row]] = {
     "recall": recall_row,
+    "repeat": repeat_row,
+    "lookup": lookup_row,
     "single": single_row,
     "reading": reading_row,
     "two_hop": two_hop_row,

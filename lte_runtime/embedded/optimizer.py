@@ -25,7 +25,8 @@ def orthogonalise(stack: Tensor, steps: int = 5) -> Tensor:
     for _ in range(steps):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.mT if turned else x).float()
+    made: Tensor = (x.mT if turned else x).float()
+    return made
 
 
 class Optimizer:
@@ -75,7 +76,7 @@ class Optimizer:
         self._adam.load_state_dict(state["adam"])
 
 
-def rate(step: int, steps: int, warm: int = 50, decay: float = 0.35) -> float:
+def rate(step: int, steps: int, warm: int = 50, decay: float = 0.5) -> float:
     """Share of the full rate: warm-up, constant, then linear to zero over the last `decay` of the steps."""
     left = (steps - step) / max(1.0, decay * steps)
     return max(0.0, min(1.0, (step + 1) / warm, left))

@@ -6,6 +6,8 @@ import hashlib
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,35 +46,41 @@ Exclude = Annotated[
     list[Path] | None, typer.Option(help="JSON Lines of fact events to keep out of the stream.")
 ]
 
-FIRST_LESSONS = (("single", 0.35), ("edit", 0.25), ("recall", 0.1), ("reading", 0.2), ("stock", 0.1))
-CHOOSING = (
-    ("recall", 0.28),
-    ("reading", 0.36),
-    ("edit", 0.08),
-    ("two_hop", 0.06),
-    ("stock", 0.20),
+COPYING = (("single", 0.35), ("edit", 0.25), ("recall", 0.1), ("reading", 0.2), ("stock", 0.1))
+MATCHING = (
+    ("stock", 0.30),
+    ("repeat", 0.16),
+    ("reading", 0.13),
+    ("recall", 0.12),
+    ("edit", 0.10),
+    ("single", 0.08),
+    ("lookup", 0.06),
+    ("two_hop", 0.03),
     ("open", 0.01),
     ("text", 0.01),
 )
 MIXTURE = (
-    ("recall", 0.14),
-    ("reading", 0.25),
-    ("edit", 0.10),
-    ("two_hop", 0.06),
-    ("stock", 0.43),
-    ("open", 0.01),
-    ("text", 0.01),
+    ("stock", 0.52),
+    ("reading", 0.155),
+    ("recall", 0.080),
+    ("lookup", 0.035),
+    ("repeat", 0.030),
+    ("single", 0.050),
+    ("edit", 0.085),
+    ("two_hop", 0.035),
+    ("open", 0.005),
+    ("text", 0.005),
 )
+PHASES = ((0.25, COPYING), (0.45, MATCHING), (float("inf"), MIXTURE))
+"""Until which share of the run which rows are drawn: each skill stands on the one before."""
 ALL = Weights(question=0.5)
-"""Half of the rows count facts and questions a little: repeated names teach to copy before answers do."""
-PROBES = ("recall", "single", "reading", "two_hop", "edit", "stock")
+"""At first facts and questions count a little: repeated names teach to copy before answers do."""
+PROBES = ("repeat", "lookup", "recall", "single", "reading", "two_hop", "edit", "stock")
 
 
 def mixture(share: float) -> Sequence[tuple[str, float]]:
     """Kinds of rows and their weights once `share` of the run is done: copying, choosing, all of it."""
-    if share < 0.11:
-        return FIRST_LESSONS
-    return CHOOSING if share < 0.40 else MIXTURE
+    return next(kinds for until, kinds in PHASES if share < until)
 
 
 def encode(coder: Tokenizer, row: Row, rng: random.Random, weights: Weights) -> Tokens:
@@ -80,7 +88,7 @@ def encode(coder: Tokenizer, row: Row, rng: random.Random, weights: Weights) -> 
     pairs = [(turn.user, turn.answer) for turn in row.turns]
     if row.facts:
         pairs[0] = (base_prompt(rng, row.facts, pairs[0][0]), pairs[0][1])
-    return batches.tokens(coder, pairs, row.text, weights)
+    return batches.tokens(coder, pairs, row, weights)
 
 
 def batch_at(
@@ -93,7 +101,8 @@ def batch_at(
         drawn = generator.rows(rng, mixture(step / steps), 8)
         share = step / steps
         rows += [
-            encode(coder, row, rng, ALL if share < 0.11 or rng.random() < 0.3 else Weights()) for row in drawn
+            encode(coder, row, rng, ALL if share < PHASES[0][0] or rng.random() < 0.1 else Weights())
+            for row in drawn
         ]
     return batches.halves(rows)
 
@@ -104,7 +113,7 @@ def probes(generator: Generator, coder: Tokenizer, count: int = 200) -> dict[str
     for kind in PROBES:
         rng = random.Random(f"probe:{kind}")
         rows = generator.rows(rng, ((kind, 1.0),), count)
-        singles = [Row(row.turns[:1], row.facts, row.text, row.kind) for row in rows]
+        singles = [replace(row, turns=row.turns[:1]) for row in rows]
         made[kind] = [encode(coder, row, rng, Weights()) for row in singles]
     return made
 
@@ -117,8 +126,8 @@ def whole_right(parameters: dict[str, torch.Tensor], shape: Shape, rows: Sequenc
     states = network.hidden(parameters, shape, batch, network.rope(shape), torch.bfloat16)
     best = (states @ parameters["model.embed_tokens.weight"].bfloat16().T).argmax(-1)
     counts = [sum(weight > 0 for weight in row.weights) for row in ordered]
-    hits = (best == batch.targets)[: sum(counts)].split(counts)
-    return sum(bool(part.all()) for part in hits) / len(rows)
+    hits = iter((best == batch.targets).tolist())
+    return sum(all(list(islice(hits, count))) for count in counts) / len(rows)
 
 
 @app.command("tokenizer")
@@ -229,27 +238,34 @@ def evaluate_model(
     out: Out = HERE / "llama",
     limit: Annotated[int, typer.Option(help="Probes of a set at most.")] = 350,
     only: Annotated[str, typer.Option(help="Only sets whose name holds this.")] = "",
-    form: Annotated[str, typer.Option(help="lte, or own for the base model's reading form.")] = "lte",
     adapter: Annotated[str, typer.Option(help="Adapter id; empty for the base alone.")] = "align-000001",
+    record: Annotated[bool, typer.Option(help="Write the figures into manifest and model card.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Exact match by set, right facts given, free decoding."""
+    """Exact match by set, right facts given: the base in its own form, the adapter in the LTE form."""
     model, coder = _load(out)
-    adapted = _adapted(model, out / "adapters" / adapter) if adapter else model
-    scores = {}
-    for name, probes in evaluate.sets(load(data), data, limit).items():
-        if only in name:
-            asked = model if name == "stock" and not adapter else adapted
-            scores[name] = round(
-                evaluate.accuracy(
-                    asked, coder, probes, evaluate.own_form if form == "own" else evaluate.lte_form
-                ),
-                4,
-            )
-            if not as_json:
-                typer.echo(f"{name:28} {scores[name]:.3f}  n {len(probes)}")
+    probes = {name: rows for name, rows in evaluate.sets(load(data), data, limit).items() if only in name}
+    scores = {"base": _scores(model, coder, probes, evaluate.own_form, as_json)}
+    if adapter:
+        adapted = _adapted(model, out / "adapters" / adapter)
+        scores["adapter"] = _scores(adapted, coder, probes, evaluate.lte_form, as_json)
     if as_json:
         typer.echo(json.dumps(scores, indent=2))
+    if record and adapter:
+        export.record(
+            out, out / "adapters" / adapter, scores, {name: len(rows) for name, rows in probes.items()}
+        )
+
+
+def _scores(
+    model: Any, coder: Any, probes: dict[str, list[evaluate.Probe]], form: evaluate.Form, silent: bool
+) -> dict[str, float]:
+    scores = {}
+    for name, rows in probes.items():
+        scores[name] = round(evaluate.accuracy(model, coder, rows, form), 4)
+        if not silent:
+            typer.echo(f"{form.__name__:10} {name:24} {scores[name]:.3f}  n {len(rows)}")
+    return scores
 
 
 def _adapted(model: Any, folder: Path) -> Any:

@@ -30,12 +30,15 @@ class Turn:
 class Row:
     """One training row. With `facts` the first turn's question stands behind them.
 
-    `text` rows are running text: every token counts and there are no turns.
+    `text` rows are running text: every token counts and there are no turns; what stands in `lead` comes
+    before the text and does not count. With `spans` (places in the text) only those places count.
     """
 
     turns: tuple[Turn, ...] = ()
     facts: tuple[str, ...] = ()
     text: str = ""
+    lead: str = ""
+    spans: tuple[tuple[int, int], ...] = ()
     kind: str = ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +90,7 @@ def run(
     plan: Plan,
     batch_of: Callable[[int], Sequence[Batch]],
     checkpoint: Path,
-) -> Iterator[Progress]:
+) -> Generator[Progress, None, None]:
     """Trains from `state.step` to the plan's end; `batch_of(step)` must depend on the step alone.
 
     Each part of a batch has a thread of its own: one meeting a step costs less than one an operation.

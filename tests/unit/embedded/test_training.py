@@ -11,9 +11,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lte_runtime.embedded import batches, network, trainer
-from lte_runtime.embedded.batches import END, Tokens
+from lte_runtime.embedded import tokenizer as recipe_tokenizer
+from lte_runtime.embedded.batches import END, Tokens, Weights
 from lte_runtime.embedded.network import Batch, Shape
 from lte_runtime.embedded.optimizer import orthogonalise, rate
+from lte_runtime.embedded.rows import Row
+from lte_runtime.embedded.sources import Sources
 
 TINY = Shape(vocabulary=64, hidden=32, layers=2, heads=2, mlp=48, positions=64)
 
@@ -57,6 +60,22 @@ def test_batches_choose_the_places_before_counted_tokens() -> None:
     assert batch.chosen[counted].tolist() == [4, 5, 6]
     assert batch.targets[counted].tolist() == [12, 13, END]
     assert batch.weights[counted].tolist() == [2.0, 1.0, 1.0]
+
+
+def test_running_text_counts_at_its_spans_alone() -> None:
+    coder = recipe_tokenizer.train(Sources(), seed=0, size=500)
+    row = Row(lead="Oslo: Tolmin", text="; Oslo: Tolmin; Lima: Ada", spans=((8, 14),))
+    made = batches.tokens(coder, [], row, Weights())
+    counted = [number for number, weight in zip(made.ids, made.weights, strict=True) if weight > 0]
+    assert coder.decode(counted).strip() == "Tolmin"
+
+
+def test_answers_are_counted_with_the_first_token_first() -> None:
+    coder = recipe_tokenizer.train(Sources(), seed=0, size=500)
+    made = batches.tokens(coder, [("Who?", "Ada")], Row(), Weights(first=2.0, answer=1.0))
+    given = len(coder.encode("Ada", add_special_tokens=False).ids)
+    assert [weight for weight in made.weights if weight] == [2.0] + [1.0] * given
+    assert made.weights[: -given - 1] == (0.0,) * (len(made.weights) - given - 1)
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3])
@@ -111,5 +130,5 @@ def test_orthogonalised_matrices_have_like_singular_values() -> None:
 def test_the_rate_warms_up_stays_and_falls_to_zero() -> None:
     assert rate(0, 1000) == pytest.approx(0.02)
     assert rate(300, 1000) == 1.0
-    assert rate(825, 1000) == pytest.approx(0.5)
+    assert rate(750, 1000) == pytest.approx(0.5)
     assert rate(1000, 1000) == 0.0
