@@ -109,7 +109,7 @@ def _daemon(directory: Path, n: int, progress: Callable[[str], None]) -> tuple[f
 
 
 def _fill(directory: Path, n: int) -> None:
-    fingerprint = model_files.read(model_files.locate(model_files.DEFAULT_NAMES[0], False)).fingerprint
+    fingerprint = model_files.read(model_files.locate(model_files.DEFAULT_NAMES[0])).fingerprint
     memory = EditMemory.open(directory, Given(SEED, fingerprint), MemorySettings())
     values = encoded(n, SEED)
     for start in range(0, n, 1000):

@@ -354,7 +354,7 @@ def test_empty_directory_and_unknown_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="none of"):
         load_encoder(engine="abacus")
     with pytest.raises(Refused, match="local cache only"):
-        load_encoder("nobody/has-this-model", cache_dir=tmp_path)
+        load_encoder("nobody/has-this-model")
 
 
 # --- pooling by hand ---------------------------------------------------------------------------------------
