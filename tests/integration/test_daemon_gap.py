@@ -9,7 +9,7 @@ import pytest
 from daemon_house import House, Json, fact, question, targets, until
 from kafka_topic import KafkaTopic
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(1200)]
 # How long a daemon that would wrongly go on gets to do it; it needs some milliseconds.
 LONG_ENOUGH_S = 1.5
 

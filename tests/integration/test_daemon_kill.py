@@ -9,13 +9,14 @@ import random
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 from daemon_house import House, question, targets, until
 from kafka import KafkaConsumer, TopicPartition
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(1200)]
 SEED = int(os.environ.get("LTE_TEST_SEED", "20"))
 KILLS = int(os.environ.get("LTE_TEST_KILLS", "4"))
 EVENTS = 2000
@@ -154,10 +155,7 @@ def test_kills_while_events_arrive(make_house: Callable[..., House]) -> None:
         burst = Burst(house, records[number * share : (number + 1) * share])
         process = house.stack.launch_daemon()
         goal = chance.randrange(1, share)
-        until(
-            lambda goal=goal: house.metrics().get(("lte_ingest_events_total", ()), 0) >= goal,
-            f"{goal} records in life {number}",
-        )
+        until(partial(has_read, house, goal), f"{goal} records in life {number}")
         assert process.poll() is None, house.log[-2000:]
         house.stack.kill_daemon()
         acknowledged += burst.join()
@@ -168,6 +166,11 @@ def test_kills_while_events_arrive(make_house: Callable[..., House]) -> None:
     check_log(house, model, acknowledged)
     check_answers(house, model, chance)
     assert house.client.verify_index()["ok"]
+
+
+def has_read(house: House, goal: int) -> bool:
+    """Whether this life of the daemon has read so many records."""
+    return house.metrics().get(("lte_ingest_events_total", ()), 0) >= goal
 
 
 def check_log(house: House, model: Model, acknowledged: list[Place]) -> None:

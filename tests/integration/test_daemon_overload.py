@@ -16,7 +16,7 @@ from daemon_house import GUARD_S, House, Json, fact, question, run_lte, targets,
 
 from lte_runtime.errors import BadRequest, DeadlineExceeded, LteError, Overloaded
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")

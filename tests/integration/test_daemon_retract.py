@@ -12,7 +12,7 @@ from daemon_house import House, Json, fact, question, targets, until
 
 from lte_runtime.answer.stub_encoder import StubEncoder
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def passed(answer: Json, position: Json) -> bool:
