@@ -34,7 +34,7 @@ SPARSE = 4
 class Weights:
     """Loss weights by the place of a token."""
 
-    first: float = 2.0
+    first: float = 3.0
     answer: float = 1.0
     question: float = 0.0
     text: float = 0.3

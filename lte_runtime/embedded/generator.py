@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import random
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from lte_runtime.embedded import names
 from lte_runtime.embedded.exclude import Excluded
+from lte_runtime.embedded.matching import (
+    ask,
+    grid,
+    lookup_row,
+    recall_row,
+    repeat_row,
+    roughen,
+    strip_accents,
+)
 from lte_runtime.embedded.relations import (
     EPITHETS,
     NOUN_KINDS,
@@ -47,163 +55,6 @@ class Generator:
 def row_text(row: Row) -> str:
     """All that a row says, line by line."""
     return "\n".join([row.lead, row.text, *row.facts, *(f"{turn.user}\n{turn.answer}" for turn in row.turns)])
-
-
-def _ask(
-    rng: random.Random, items: Sequence[Statement], context: Sequence[Statement], count: int, kind: str
-) -> Row:
-    """A row over `context` that asks for `count` of `items`, each in one of its wordings."""
-    asked = rng.sample(list(items), min(count, len(items)))
-    turns = tuple(Turn(_roughen(rng, rng.choice(item.questions)), item.target) for item in asked)
-    return Row(turns, tuple(item.text for item in context), kind=kind)
-
-
-def _roughen(rng: random.Random, question: str) -> str:
-    """Now and then the way people type: lower case, no question mark, no accents."""
-    roll = rng.random()
-    if roll < 0.03:
-        return question.lower()
-    if roll < 0.06:
-        return question.rstrip("?.")
-    if roll < 0.08:
-        return strip_accents(question)
-    return question
-
-
-def strip_accents(text: str) -> str:
-    return "".join(char for char in unicodedata.normalize("NFD", text) if not unicodedata.combining(char))
-
-
-# Lessons in choosing: a grid of subjects and relations with short values.
-
-SHORT_FORMS = (
-    ("{s} {n}: {t}.", "{s} {n}:"),
-    ("{n} {s}: {t}.", "{n} {s}:"),
-    ("The {n} of {s} is {t}.", "The {n} of {s} is"),
-    ("The {n} of {s} is {t}.", "The {n} of {s} is"),
-    ("The {n} of {s} is {t}.", "What is the {n} of {s}?"),
-    ("The {n} of {s} is {t}.", "What is {s}'s {n}?"),
-    ("{s}'s {n} is {t}.", "What is the {n} of {s}?"),
-    ("{t} is the {n} of {s}.", "The {n} of {s} is"),
-    ("{s} has {t} as its {n}.", "{n} of {s}?"),
-)
-SHORT_NOUNS = [noun for noun, _ in NOUN_KINDS if " " not in noun]
-
-
-def _distinct(rng: random.Random, make: Callable[[random.Random], str], count: int) -> list[str]:
-    seen: dict[str, None] = {}
-    while len(seen) < count:
-        seen[make(rng)] = None
-    return list(seen)
-
-
-def _short_subject(rng: random.Random) -> str:
-    known = [rng.choice(values) for values in (names.THINGS, names.FIRST, names.LAST, names.CITIES)]
-    return rng.choice([names.name(rng, 1, 1), *known, names.name(rng, 1, 2)])
-
-
-def _grid(rng: random.Random, count: int) -> list[tuple[int, int]]:
-    """`count` cells (subject, relation) that share rows and columns, in random order."""
-    height = rng.randint(1, count)
-    width = max(1, -(-count // height)) + (1 if rng.random() < 0.4 else 0)
-    if height == 1:
-        width = max(width, count)
-    cells = [(row, column) for row in range(height) for column in range(width)]
-    return rng.sample(cells, count)
-
-
-def recall_row(_: Sources, rng: random.Random, most: int = 6) -> Row:
-    """Very short facts, several questions: teaches to match subject and relation together."""
-    items = _short_items(rng, min(most, rng.choices((2, 3, 4, 5, 6), (0.4, 0.25, 0.15, 0.1, 0.1))[0]))
-    return _ask(rng, items, items, 6, "recall")
-
-
-LOOKUP_FORMS = (
-    ("{k}: {t}.", "{k}:"),
-    ("{k}: {t}.", "{k}?"),
-    ("{k} is {t}.", "What is {k}?"),
-    ("{k} is {t}.", "{k} is"),
-    ("{k} = {t}", "{k}"),
-    ("The {k} is {t}.", "What is the {k}?"),
-    ("{t} is the {k}.", "The {k} is"),
-    ("{k} has {t}.", "What does {k} have?"),
-)
-
-
-def lookup_row(_: Sources, rng: random.Random) -> Row:
-    """Values under a single key each, every one asked: the plainest lesson in matching."""
-    count = rng.randint(2, 8)
-    make = _short_subject if rng.random() < 0.6 else lambda draw: draw.choice(SHORT_NOUNS)
-    keys, targets = _distinct(rng, make, count), _distinct(rng, names.short, count)
-    statement, question = rng.choice(LOOKUP_FORMS)
-    items = [
-        Statement(k, t, statement.format(k=k, t=t), (question.format(k=k),))
-        for k, t in zip(keys, targets, strict=True)
-    ]
-    return _ask(rng, items, items, count, "lookup")
-
-
-def repeat_row(_: Sources, rng: random.Random) -> Row:
-    """Short facts told again in another order, twice: in later tellings every value can be known.
-
-    From a value right behind its key to one behind a whole phrase: each gap is learned from the one before.
-    """
-    form = rng.choice(REPEAT_FORMS)
-    keys, targets = _repeat_values(rng, form, rng.randint(2, 7))
-    gap = rng.choice((" ", "\n", ". ", "; "))
-    lead = gap.join(form.format(k=k, n=n, t=t) for (k, n), t in zip(keys, targets, strict=True))
-    if rng.random() < 0.5:
-        form = rng.choice([asked for asked in ASKED_FORMS if ("{n}" in asked) == ("{n}" in form)])
-    order = [index for _ in range(2) for index in rng.sample(range(len(keys)), len(keys))]
-    text, spans = "", []
-    for index in order:
-        text += gap + form.partition("{t}")[0].format(k=keys[index][0], n=keys[index][1])
-        spans.append((len(text), len(text) + len(targets[index])))
-        text += targets[index]
-    return Row(lead=lead, text=text, spans=tuple(spans), kind="repeat")
-
-
-REPEAT_FORMS = (
-    *("{k} {t}", "{k}: {t}", "{k} is {t}", "{k} = {t}", "{k} has {t}", "{k} -> {t}", "{k} is now {t}"),
-    *("{n} {k}: {t}", "{k} {n}: {t}", "The {n} of {k} is {t}", "{k}'s {n} is {t}", "{n} of {k} is {t}"),
-)
-
-ASKED_FORMS = (
-    *("{k}? {t}", "What is {k}? {t}", "Q: {k}? A: {t}", "And {k}? It is {t}", "What about {k}? Answer: {t}"),
-    *("The {n} of {k}? {t}", "What is the {n} of {k}? {t}", "What is {k}'s {n}? {t}", "{k} {n}? Answer: {t}"),
-    *("Q: {n} of {k}? A: {t}", "Which {n} does {k} have? {t}", "Tell me the {n} of {k}. It is {t}"),
-)
-
-
-def _repeat_values(rng: random.Random, form: str, count: int) -> tuple[list[tuple[str, str]], list[str]]:
-    """Keys (a subject, or subject and noun) and their short values."""
-    targets = _distinct(rng, names.short, count)
-    if "{n}" not in form:
-        return [(key, "") for key in _distinct(rng, _short_subject, count)], targets
-    cells = _grid(rng, count)
-    subjects = _distinct(rng, _short_subject, 1 + max(row for row, _ in cells))
-    nouns = rng.sample(SHORT_NOUNS, 1 + max(column for _, column in cells))
-    return [(subjects[row], nouns[column]) for row, column in cells], targets
-
-
-def _short_items(rng: random.Random, count: int) -> list[Statement]:
-    """Facts of a grid of short subjects and nouns, all in one wording."""
-    cells = _grid(rng, count)
-    subjects = _distinct(rng, _short_subject, 1 + max(row for row, _ in cells))
-    nouns = rng.sample(SHORT_NOUNS, 1 + max(column for _, column in cells))
-    targets = _distinct(rng, names.short, count)
-    statement, question = rng.choice(SHORT_FORMS)
-    return [
-        _short_item(subjects[row], nouns[column], target, statement, question)
-        for (row, column), target in zip(cells, targets, strict=True)
-    ]
-
-
-def _short_item(s: str, n: str, t: str, statement: str, question: str) -> Statement:
-    return Statement(s, t, statement.format(s=s, n=n, t=t), (question.format(s=s, n=n),), n)
-
-
-# Reading: relations in their own wordings, subjects and targets of every kind.
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +168,7 @@ def single_row(sources: Sources, rng: random.Random) -> Row:
 def reading_row(sources: Sources, rng: random.Random, count: int = 0) -> Row:
     """One to four facts (or `count`) that share subjects and relations, asked in other words."""
     count = count or rng.choices((1, 2, 3, 4), (0.2, 0.35, 0.3, 0.15))[0]
-    cells = _grid(rng, count)
+    cells = grid(rng, count)
     kind = rng.choice(SUBJECT_KINDS)
     subjects = _subjects(rng, kind, 1 + max(row for row, _ in cells), sources)
     slots = _slots(rng, kind, 1 + max(column for _, column in cells), sources)
@@ -327,7 +178,7 @@ def reading_row(sources: Sources, rng: random.Random, count: int = 0) -> Row:
         if target not in seen:
             seen.add(target)
             items.append(_aliased(rng, subjects[row], slots[column], target))
-    return _ask(rng, items, items, rng.randint(1, 3), "reading")
+    return ask(rng, items, items, rng.randint(1, 3), "reading")
 
 
 def _slots(rng: random.Random, kind: str, count: int, sources: Sources) -> list[Slot]:
@@ -359,16 +210,26 @@ def _aliased(rng: random.Random, subject: str, slot: Slot, target: str) -> State
 
 
 def alias_of(rng: random.Random, subject: str) -> str:
-    """A second name: initials, a part of the name, or a wholly other one."""
+    """A second name: made of the first (initials, a word of it), a code, or a wholly other one."""
     words = subject.split()
-    roll = rng.random()
-    if len(words) > 1 and roll < 0.25:
-        return "".join(word[0].upper() for word in words)
-    if len(words) > 1 and roll < 0.45:
-        return words[-1]
-    if roll < 0.7:
-        return names.name(rng)
-    return f"{rng.choice(['Old', 'Big', 'The', 'Little', 'Project', 'Team'])} {names.name(rng, 1, 2)}"
+    made = [
+        names.name(rng),
+        names.code(rng),
+        f"{rng.choice(NICKNAMES)} {names.name(rng, 1, 2)}",
+        words[0].lower(),
+    ]
+    if len(words) > 1:
+        made += [
+            "".join(word[0].upper() for word in words),
+            words[-1],
+            f"the {words[-1]}",
+            "".join(words),
+            words[0],
+        ]
+    return rng.choice(made)
+
+
+NICKNAMES = ("Old", "Big", "The", "Little", "Project", "Team")
 
 
 # Chains: two facts, one question.
@@ -431,7 +292,7 @@ def edit_row(sources: Sources, rng: random.Random) -> Row:
         if not withheld(record.text):
             items[target] = Statement(record.subject, target, f"{record.text} {target}.", record.questions)
     chosen = list(items.values())
-    return _ask(rng, chosen, chosen, rng.randint(1, count), "edit")
+    return ask(rng, chosen, chosen, rng.randint(1, count), "edit")
 
 
 def stock_row(sources: Sources, rng: random.Random) -> Row:
@@ -441,7 +302,7 @@ def stock_row(sources: Sources, rng: random.Random) -> Row:
     fact = rng.choice(sources.stock)
     question = rng.choice(fact.questions)
     if rng.random() < 0.85:
-        return Row((Turn(_roughen(rng, question), fact.target),), kind="stock")
+        return Row((Turn(roughen(rng, question), fact.target),), kind="stock")
     target = rng.choice(sources.stock).target if rng.random() < 0.4 else _target(rng, "any", sources)
     text = f"{rng.choice(fact.questions)} {target}."
     return Row((Turn(question, target),), (text,), kind="changed")

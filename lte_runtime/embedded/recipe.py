@@ -60,14 +60,14 @@ MATCHING = (
     ("text", 0.01),
 )
 MIXTURE = (
-    ("stock", 0.52),
-    ("reading", 0.155),
+    ("stock", 0.60),
+    ("reading", 0.120),
     ("recall", 0.080),
+    ("edit", 0.065),
+    ("single", 0.040),
     ("lookup", 0.035),
-    ("repeat", 0.030),
-    ("single", 0.050),
-    ("edit", 0.085),
-    ("two_hop", 0.035),
+    ("repeat", 0.025),
+    ("two_hop", 0.025),
     ("open", 0.005),
     ("text", 0.005),
 )
