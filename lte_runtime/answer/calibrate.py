@@ -11,22 +11,30 @@ import argparse
 import hashlib
 import json
 import sys
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lte_runtime.answer import gate, gate_data
+import numpy as np
+import numpy.typing as npt
+
+from lte_runtime.answer import gate, gate_data, wording
 from lte_runtime.answer.retriever import Reading, Retriever, Scored, best_of
 from lte_runtime.answer.scratch import memory_of
 from lte_runtime.errors import BadRequest
 from lte_runtime.types import Encoder, Question, Vectors
 
 Row = Mapping[str, Any]
+Floats = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
 
 CLOSED_AT_LEAST = 0.98
+MOST_PATHS = 6
+TILT_SCALE, RIDGE = 4.0, 2.0
+"""Chosen on generated questions: how freely the tilt may follow the calibration's questions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +42,16 @@ class Asked:
     """One labelled question with all paths that the gate compares for it."""
 
     row: Row
+    reading: Reading
     paths: tuple[Scored, ...]
 
     @property
     def inside(self) -> bool:
         return bool(self.row["label"] == "in")
+
+    def masked(self, path: Scored) -> str:
+        """The question without the name of the path's subject."""
+        return self.reading.masked(path.span)
 
     def answers(self, path: Scored) -> bool:
         """Whether `path` ends in the fact that answers the question."""
@@ -69,8 +82,6 @@ class Memo:
 
 
 def _stacked(rows: Sequence[Vectors], dimension: int) -> Vectors:
-    import numpy as np
-
     return np.stack(rows) if rows else np.empty((0, dimension), np.float32)
 
 
@@ -86,30 +97,35 @@ def calibrate(
     `closed_at_least` is the share of out-of-scope calibration questions that the threshold keeps closed. The
     report holds the figures of the test split. Raises `BadRequest` when a side has no question.
     """
-    asked = ask(rows, encoder, progress)
-    fitted = fit([a for a in asked if a.row.get("split") != "test"], encoder.fingerprint, closed_at_least)
+    memo = Memo(encoder)
+    asked = ask(rows, memo, progress)
+    fitted = fit([a for a in asked if a.row.get("split") != "test"], memo, closed_at_least)
     tested = [a for a in asked if a.row.get("split") == "test"]
-    best, labels = _scores(tested, fitted), [a.inside for a in tested]
-    points = gate.roc(best, labels) if tested else ()
+    tested = worded(tested, memo, lambda _text: fitted.wording)
+    points = gate.roc(_scores(tested, fitted), [a.inside for a in tested]) if tested else ()
     digest = hashlib.sha256(json.dumps(list(rows), sort_keys=True).encode()).hexdigest()
     return replace(fitted, roc=points, data_sha256=digest, report=report(tested, fitted))
 
 
-def ask(rows: Sequence[Row], encoder: Encoder, progress: Progress) -> list[Asked]:
-    """The paths of every question, over one memory of all events."""
-    memo = Memo(encoder)
+def ask(rows: Sequence[Row], memo: Encoder, progress: Progress) -> list[Asked]:
+    """The paths of every question, over one memory of all events, without the features of wording."""
     questions = [row for row in rows if "question" in row]
     readings = [Reading(row["question"]) for row in questions]
     memo.encode([text for r in readings for text in (r.text, r.masked(None))], query=True)
-    neutral = gate.lexical_calibration(encoder.fingerprint)
+    neutral = gate.lexical_calibration(memo.fingerprint)
     found: list[Asked] = []
     with memory_of(list(_events(rows)), memo) as memory:
         retriever = Retriever(memory, memo, neutral)
-        for done, row in enumerate(questions, start=1):
+        for done, (row, reading) in enumerate(zip(questions, readings, strict=True), start=1):
             question = Question(row["question"], namespace=row.get("namespace", "default"))
-            found.append(Asked(row, tuple(retriever.scored_paths(question))))
+            paths = sorted(retriever.scored_paths(question), key=_promise, reverse=True)
+            found.append(Asked(row, reading, tuple(paths[:MOST_PATHS])))
             progress(done, len(questions))
     return found
+
+
+def _promise(path: Scored) -> float:
+    return path.features["name"] + path.features["likeness"]
 
 
 def _events(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
@@ -120,23 +136,83 @@ def _events(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
             yield fields | {"namespace": row.get("namespace", event.get("namespace", "default"))}
 
 
-def fit(asked: Sequence[Asked], fingerprint: str, closed_at_least: float) -> gate.GateCalibration:
-    """Every path is a row: right or wrong. A question's wrong paths weigh together as much as a right one."""
+def fit(asked: Sequence[Asked], encoder: Encoder, closed_at_least: float) -> gate.GateCalibration:
+    """Every path is a row: right or wrong. A question's wrong paths weigh together as much as a right one.
+
+    The map of wordings is learnt first, in two halves: rows take it from the half that has not seen them.
+    """
     if not any(a.inside for a in asked) or all(a.inside for a in asked):
         raise BadRequest("calibration needs questions in scope and out of scope")
+    pairs = [*gate_data.wording_pairs(), *_pairs(asked)]
+    halves = [wording.learn([p for p in pairs if _half(p.question) == h], encoder) for h in (0, 1)]
+    unseen = worded(asked, encoder, lambda text: halves[1 - _half(text)])
+    fitted, tilt = _fit_rows(unseen, encoder)
+    whole = replace(wording.learn(pairs, encoder), tilt=tilt)
+    fitted = replace(fitted, wording=whole, weights={**fitted.weights, "tilt": 1.0})
+    scores = _scores(_tilted(unseen, encoder, tilt), fitted)
+    threshold = gate.threshold_for(scores, [a.inside for a in asked], closed_at_least=closed_at_least)
+    return replace(fitted, threshold=threshold)
+
+
+def _fit_rows(asked: Sequence[Asked], encoder: Encoder) -> tuple[gate.GateCalibration, Floats]:
     features: list[Mapping[str, float]] = []
     labels: list[bool] = []
     weights: list[float] = []
+    texts: list[str] = []
     for question in asked:
         right = [question.answers(path) for path in question.paths]
         wrong = max(1, len(right) - sum(right))
         features += [path.features for path in question.paths]
+        texts += [question.masked(path) for path in question.paths]
         labels += right
         weights += [1.0 if r else (0.5 if question.inside else 1.0) / wrong for r in right]
-    fitted = gate.fit(features, labels, fingerprint, weights=weights)
-    scores = _scores(asked, fitted)
-    threshold = gate.threshold_for(scores, [a.inside for a in asked], closed_at_least=closed_at_least)
-    return replace(fitted, threshold=threshold)
+    vectors = TILT_SCALE * encoder.encode(texts, query=True).astype(np.float64)
+    fitted, slope = gate.fit(
+        features, labels, encoder.fingerprint, weights=weights, directions=vectors, ridge=RIDGE
+    )
+    return fitted, TILT_SCALE * slope
+
+
+def _pairs(asked: Sequence[Asked]) -> Iterator[wording.Pair]:
+    """Each question with the view that it asks for, or with the near one that it does not."""
+    seen: set[tuple[str, str]] = set()
+    for question in asked:
+        near = question.row.get("event_id") if question.inside else question.row.get("near_event_id")
+        for path in question.paths:
+            pair = (question.masked(path), path.path.view)
+            if path.span is not None and path.path.end.edit_id == near and pair not in seen:
+                seen.add(pair)
+                yield wording.Pair(*pair, question.inside, 1.0)
+
+
+def worded(
+    asked: Sequence[Asked], encoder: Encoder, choose: Callable[[str], wording.Wording | None]
+) -> list[Asked]:
+    """`asked` with the features of wording added, by the map that `choose` gives for the masked question."""
+    return [replace(a, paths=tuple(_worded(a, path, encoder, choose) for path in a.paths)) for a in asked]
+
+
+def _worded(
+    asked: Asked, path: Scored, encoder: Encoder, choose: Callable[[str], wording.Wording | None]
+) -> Scored:
+    text = asked.masked(path)
+    chosen = choose(text)
+    if chosen is None:
+        return path
+    question, view = encoder.encode([text], query=True)[0], encoder.encode([path.path.view])[0]
+    return replace(path, features={**path.features, **chosen.features(question, view)})
+
+
+def _tilted(asked: Sequence[Asked], encoder: Encoder, tilt: Floats) -> list[Asked]:
+    def with_tilt(a: Asked, path: Scored) -> Scored:
+        vector = encoder.encode([a.masked(path)], query=True)[0]
+        return replace(path, features={**path.features, "tilt": float(vector @ tilt)})
+
+    return [replace(a, paths=tuple(with_tilt(a, path) for path in a.paths)) for a in asked]
+
+
+def _half(text: str) -> int:
+    return zlib.crc32(text.encode()) % 2
 
 
 def _best(question: Asked, calibration: gate.GateCalibration) -> Scored | None:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from lte_runtime.answer.wording import FEATURES as WORDING_FEATURES
+from lte_runtime.answer.wording import Wording, unpacked
 from lte_runtime.errors import Damaged
-from lte_runtime.types import GateDecision, Scope, ScopeMode
+from lte_runtime.types import GateDecision, Scope, ScopeMode, Vectors
 
 Floats = npt.NDArray[np.float64]
 
@@ -39,6 +41,7 @@ FEATURES = (
     "hops",  # 0 for one fact, 1 and 2 for chains
     "gain",  # how much better the whole chain fits than the best part of it
     "outdone",  # the gain of the best longer chain that begins with this path
+    *WORDING_FEATURES,  # how the question's wording goes with the view, by a map learnt from pairs
 )
 
 
@@ -55,16 +58,23 @@ class GateCalibration:
     threshold: float
     hop_margin: float = 0.02
     tie_margin: float = 0.05
+    wording: Wording | None = None
     roc: tuple[tuple[float, float], ...] = ()
     data_sha256: str = ""
     report: Mapping[str, float] = field(default_factory=dict)
+
+    def wording_features(self, question: Vectors, view: Vectors) -> Mapping[str, float]:
+        """Empty when no map was learnt."""
+        return self.wording.features(question, view) if self.wording else {}
 
     def probability(self, features: Mapping[str, float]) -> float:
         z = self.bias + sum(w * features.get(name, 0.0) for name, w in self.weights.items())
         return 1.0 / (1.0 + math.exp(-max(-40.0, min(40.0, z))))
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+        flat = asdict(replace(self, wording=None))
+        flat["wording"] = self.wording.packed if self.wording else None
+        return json.dumps(flat, indent=1, sort_keys=True) + "\n"
 
 
 def load(path: Path) -> GateCalibration:
@@ -72,6 +82,7 @@ def load(path: Path) -> GateCalibration:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         raw["roc"] = tuple((float(x), float(y)) for x, y in raw["roc"])
+        raw["wording"] = unpacked(raw["wording"]) if raw.get("wording") else None
         found = GateCalibration(**raw)
     except (ValueError, TypeError, KeyError) as error:
         raise Damaged(f"{path} is no gate calibration: {error}") from error
@@ -125,35 +136,38 @@ def fit(
     labels: Sequence[bool],
     encoder: str,
     *,
-    ridge: float = 1.0,
     weights: Sequence[float] | None = None,
-) -> GateCalibration:
+    directions: Floats | None = None,
+    ridge: float = 1.0,
+) -> tuple[GateCalibration, Floats]:
     """Weighted ridge logistic regression by Newton's method on standardised features; deterministic.
 
-    `labels` tell whether the path of the row answers its question. The threshold is left at 0.5.
+    `labels` tell whether the path of a row answers its question; the threshold is left at 0.5. `directions`
+    [rows, d] are fitted beside the features, unscaled; their slope [d] (empty without) comes back second.
     """
     x = np.array([[r.get(name, 0.0) for name in FEATURES] for r in rows], dtype=np.float64)
-    mean, scale = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-9)
-    scale = np.where(x.std(axis=0) < 1e-9, np.inf, scale)
+    mean, spread = x.mean(axis=0), x.std(axis=0)
+    scale = np.where(spread < 1e-9, np.inf, spread)
+    free = np.empty((len(x), 0)) if directions is None else directions
     y = np.array(labels, dtype=np.float64)
     w = np.ones_like(y) if weights is None else np.array(weights, dtype=np.float64)
-    beta = _newton(np.column_stack([np.ones(len(y)), (x - mean) / scale]), y, w, ridge)
-    slopes = beta[1:] / scale
-    bias = float(beta[0] - slopes @ mean)
-    return GateCalibration(encoder, dict(zip(FEATURES, map(float, slopes), strict=True)), bias, 0.5)
-
-
-def _newton(x: Floats, y: Floats, w: Floats, ridge: float, steps: int = 50) -> Floats:
-    beta = np.zeros(x.shape[1])
-    penalty = np.full(x.shape[1], ridge)
+    penalty = np.full(1 + x.shape[1] + free.shape[1], ridge)
     penalty[0] = 1e-6
+    beta = _newton(np.column_stack([np.ones(len(y)), (x - mean) / scale, free]), y, w, penalty)
+    slopes = beta[1 : 1 + x.shape[1]] / scale
+    named = dict(zip(FEATURES, map(float, slopes), strict=True))
+    return GateCalibration(encoder, named, float(beta[0] - slopes @ mean), 0.5), beta[1 + x.shape[1] :]
+
+
+def _newton(x: Floats, y: Floats, w: Floats, penalty: Floats, steps: int = 25) -> Floats:
+    beta = np.zeros(x.shape[1])
     for _ in range(steps):
         p = 1.0 / (1.0 + np.exp(-np.clip(x @ beta, -40, 40)))
         slope = x.T @ (w * (p - y)) + penalty * beta
         curve = (x * (w * p * (1 - p))[:, None]).T @ x + np.diag(penalty)
         move = np.linalg.solve(curve, slope)
         beta = beta - move
-        if np.abs(move).max() < 1e-9:
+        if np.abs(move).max() < 1e-6:
             break
     return beta
 

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import random
 import re
+import zlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from lte_runtime.answer.features import PLACEHOLDER
+from lte_runtime.answer.wording import Pair
 from lte_runtime.embedded import names
 from lte_runtime.embedded.relations import NOUN_KINDS, WORDED_RELATIONS
 
@@ -172,3 +176,28 @@ def _near(rng: random.Random, name: str) -> str:
         i = rng.randrange(len(parts))
         return " ".join([*parts[:i], names.name(rng), *parts[i + 1 :]])
     return f"{name} {rng.choice(['Labs', 'North', 'II', '2', 'Junior', 'Mini', 'West', 'B'])}"
+
+
+def wording_pairs() -> list[Pair]:
+    """Relations and the ways to ask for them (or for something near), from the tables that ship."""
+    pairs = [
+        Pair(_say(text, PLACEHOLDER), f"The {r.noun} of {PLACEHOLDER}", fits=True)
+        for r in WORDED_RELATIONS
+        for text in r.questions
+    ]
+    for noun, _kind in NOUN_KINDS:
+        plain = _PLAIN[zlib.crc32(noun.encode()) % len(_PLAIN)].replace("{n}", noun)
+        pairs.append(Pair(_say(plain, PLACEHOLDER), f"The {noun} of {PLACEHOLDER}", fits=True, weight=0.3))
+    table = Path(__file__).with_name("wordings.txt").read_text(encoding="utf-8")
+    for line in table.splitlines():
+        if not line.startswith("#"):
+            pairs += _table_pairs(line)
+    return pairs
+
+
+def _table_pairs(line: str) -> Iterator[Pair]:
+    noun, asking, other = line.split("|")
+    view = f"The {noun} of {PLACEHOLDER}"
+    for texts, fits in ((asking, True), (other, False)):
+        for text in filter(None, texts.split(";")):
+            yield Pair(_say(text, PLACEHOLDER), view, fits)

@@ -178,6 +178,7 @@ class Retriever:
         for i, (path, span) in enumerate(zip(paths, spans, strict=True)):
             fits = Fits(likeness[i], rivals[i], gains[i], _outdone(path, paths, gains))
             row = describe(reading, path, span, fits)
+            row |= self._gate.wording_features(vectors[reading.masked(span)], views[path.view])
             rows.append(Scored(path, span, row, self._gate.probability(row)))
         return rows
 

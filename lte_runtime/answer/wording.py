@@ -1,0 +1,91 @@
+"""How questions are worded and how relations are called: a linear map learnt between the two.
+
+Sentence encoders put "Who edits it?" far from "The chief editor of it", and "Who left it?" near to it.
+The map takes the vector of a question without its subject to where the view of the relation that it asks
+for should be: ridge regression in closed form, drawn towards the identity; questions that ask for
+something else are sent to where they have nothing of the near view. Pure.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lte_runtime.types import Encoder, Vectors
+
+Floats = npt.NDArray[np.float64]
+
+FEATURES = ("wording", "wording_squared", "wording_cosine", "wording_length", "tilt")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A question and a view, both without the subject's name; `fits` tells whether one asks for the other."""
+
+    question: str
+    view: str
+    fits: bool
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Wording:
+    """The map as identity + left @ right (both [dimension, rank], right transposed), and a direction of tilt.
+
+    `tilt` [dimension] tells questions about an end, a refusal or a change from those about a fact.
+    """
+
+    left: Floats
+    right: Floats
+    tilt: Floats
+
+    def features(self, question: Vectors, view: Vectors) -> Mapping[str, float]:
+        """What the gate sees of one question and one view, vectors of [dimension]."""
+        asked = question + (question @ self.left) @ self.right
+        fit, length = float(asked @ view), float(np.linalg.norm(asked))
+        values = (fit, fit * abs(fit), fit / max(length, 1e-6), length, float(question @ self.tilt))
+        return dict(zip(FEATURES, values, strict=True))
+
+    @cached_property
+    def packed(self) -> Mapping[str, Any]:
+        """For JSON: half floats in base64."""
+        arrays = {"left": self.left, "right": self.right, "tilt": self.tilt}
+        return {"shape": list(self.left.shape)} | {name: _packed(a) for name, a in arrays.items()}
+
+
+def unpacked(packed: Mapping[str, Any]) -> Wording:
+    """Raises `ValueError` or `KeyError` when the arrays do not have the shape that is told."""
+    rows, rank = packed["shape"]
+    left = _unpacked(packed["left"]).reshape(rows, rank)
+    right = _unpacked(packed["right"]).reshape(rank, rows)
+    return Wording(left, right, _unpacked(packed["tilt"]).reshape(rows))
+
+
+def _packed(array: Floats) -> str:
+    return base64.b64encode(array.astype("<f2").tobytes()).decode("ascii")
+
+
+def _unpacked(text: str) -> Floats:
+    return np.frombuffer(base64.b64decode(text, validate=True), dtype="<f2").astype(np.float64)
+
+
+def learn(pairs: Sequence[Pair], encoder: Encoder, *, ridge: float = 1.0, rank: int = 64) -> Wording:
+    """The map that brings fitting questions to their view, and takes the view out of those that do not fit.
+
+    Closed form: with residuals R = wanted - X, the map is I + (X'WX + ridge I)^-1 X'WR, cut to `rank` by SVD.
+    """
+    x = encoder.encode([p.question for p in pairs], query=True).astype(np.float64)
+    v = encoder.encode([p.view for p in pairs]).astype(np.float64)
+    w = np.array([p.weight for p in pairs])[:, None]
+    fits = np.array([p.fits for p in pairs])[:, None]
+    residual = np.where(fits, v - x, -(x * v).sum(axis=1, keepdims=True) * v)
+    change = np.linalg.solve((x * w).T @ x + ridge * np.eye(x.shape[1]), (x * w).T @ residual)
+    u, s, vt = np.linalg.svd(change)
+    k = min(rank, len(s))
+    return Wording(u[:, :k] * s[:k], vt[:k], np.zeros(x.shape[1]))
