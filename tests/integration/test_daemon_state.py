@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -106,8 +107,14 @@ def test_an_adapter_of_another_base_model_is_refused(
 ) -> None:
     """The state of one base model, then another one with the first one's adapter."""
     tools = Path(__file__).parents[1] / "unit/answer/engine"
-    subprocess.run([sys.executable, "-c", MAKE, str(tools), str(tmp_path)], check=True, timeout=GUARD_S)
-    adapter = {"LTE_MODEL__ADAPTER": str(tmp_path / "adapter"), "LTE_MODEL__DTYPE": "float32"}
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", MAKE, str(tools), str(tmp_path)]
+    subprocess.run(command, check=True, env=alone, timeout=2 * GUARD_S)
+    adapter = {
+        "LTE_MODEL__ADAPTER": str(tmp_path / "adapter"),
+        "LTE_MODEL__DTYPE": "float32",
+        "OMP_NUM_THREADS": "1",
+    }
     house = make_house(LTE_MODEL__PATH=str(tmp_path / "one"), **adapter).start()
     answer = house.ask(question("Winch"), house.publish([fact("Winch", "Ulla")]))
     assert (answer["scope"], answer["adapter"]["id"]) == ("edited", "align-000001")
