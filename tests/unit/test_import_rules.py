@@ -28,7 +28,12 @@ HOMES: dict[str, tuple[str, ...]] = {
     "hnswlib": ("lte_runtime/memory/index.py",),
     "apsw": ("lte_runtime/memory/store.py", "lte_runtime/memory/db.py"),
     "sqlite3": (),
-    "peft": ("lte_runtime/answer/engine/", "lte_runtime/align/train.py", "lte_runtime/embedded/", "ops/bench/"),
+    "peft": (
+        "lte_runtime/answer/engine/",
+        "lte_runtime/align/train.py",
+        "lte_runtime/embedded/",
+        "ops/bench/",
+    ),
     "openvino": ("lte_runtime/answer/embed",),
     "pydantic_settings": ("daemon/config.py", "daemon/settings.py"),
     # Comparisons are development dependencies: the product must not need them.
