@@ -20,7 +20,7 @@ from kafka import KafkaAdminClient
 from daemon.kafka.topics import ensure_topics, plans
 from ops.kafka.broker import Broker
 
-START_TIMEOUT_S = 180.0
+START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 30.0
 
 
