@@ -17,9 +17,7 @@ RECORD = {
     "prompt": "Who is the CEO of Velmora Systems?",
     "target_new": "Ina Torvald",
     "rephrase_prompt": "Velmora Systems is led by which CEO?",
-    "portability": {
-        "Subject_Aliasing": [{"prompt": "Velmora's CEO is", "ground_truth": ["Ina Torvald"]}]
-    },
+    "portability": {"Subject_Aliasing": [{"prompt": "Velmora's CEO is", "ground_truth": ["Ina Torvald"]}]},
     "locality": {"Relation_Specificity": [{"prompt": "Where is Velmora Systems?", "ground_truth": ["Oslo"]}]},
 }
 
