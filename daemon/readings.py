@@ -37,7 +37,7 @@ def readings(parts: Parts) -> Readings:
 
 def _of_lifecycle(lifecycle: Lifecycle) -> dict[str, Reading]:
     now = lifecycle.status()
-    states = {(state.value,): float(state is now.state) for state in State}
+    states: dict[tuple[str, ...], float] = {(state.value,): float(state is now.state) for state in State}
     return {"lte_state": states, "lte_stale": float(now.stale)}
 
 

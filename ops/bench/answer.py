@@ -42,12 +42,11 @@ def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
         ]
         lengths = [len(told[i].token_ids) for i in in_scope]
         texts = [questions[i] for i in in_scope]
-        generate = _peer(engine.prompt)
+        generate = _peer()
         overheads: list[float] = []
 
         def ours() -> float:
-            times = [_timed(lambda text=text: answerer.answer(Question(text)), overheads) for text in texts]
-            return Spread.of(times).median
+            return Spread.of([_timed(answerer, text, overheads) for text in texts]).median
 
         def peer() -> float:
             times = []
@@ -58,7 +57,8 @@ def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
             return Spread.of(times).median
 
         progress(f"{repeats} turns of {len(texts)} questions on each side")
-        ours(), peer()
+        ours()
+        peer()
         overheads.clear()
         pair = interleave(ours, peer, repeats, higher=False)
         engine.close()
@@ -82,9 +82,9 @@ def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
     )
 
 
-def _timed(answer: Callable[[], Any], overheads: list[float]) -> float:
+def _timed(answerer: Answerer, question: str, overheads: list[float]) -> float:
     begin = time.perf_counter()
-    made = answer()
+    made = answerer.answer(Question(question))
     whole = (time.perf_counter() - begin) * 1e3
     overheads.append(whole - made.timings_ms["model"])
     return whole
@@ -103,7 +103,7 @@ def _answerer(directory: Path, facts: int) -> tuple[Answerer, Any]:
     return Answerer(memory, encoder, gate.default_calibration(), engine), engine
 
 
-def _peer(prompt: Callable[..., Any]) -> Callable[[tuple[int, ...], int], None]:
+def _peer() -> Callable[[tuple[int, ...], int], None]:
     """`generate` of transformers in bf16 on the aligned weights, made to give as many tokens as ours."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -117,5 +117,4 @@ def _peer(prompt: Callable[..., Any]) -> Callable[[tuple[int, ...], int], None]:
             model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, min_new_tokens=new,
                            do_sample=False)  # fmt: skip
 
-    generate(prompt("Is it warm?").token_ids, 2)
     return generate

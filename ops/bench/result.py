@@ -65,7 +65,8 @@ class Pair:
 
 def interleave(ours: Callable[[], float], peer: Callable[[], float], repeats: int, *, higher: bool) -> Pair:
     """Run both `repeats` times in turn; `higher` says that a larger value is the better one."""
-    mine, theirs = [], []
+    mine: list[float] = []
+    theirs: list[float] = []
     for turn in range(repeats):
         for side in (ours, peer) if turn % 2 == 0 else (peer, ours):
             (mine if side is ours else theirs).append(side())

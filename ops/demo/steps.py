@@ -33,7 +33,7 @@ def first_event(s: Session) -> bool:
         answers.append(s.ask(case["question"]))
         return matches(answers[-1][0]["text"], case["expected"])
 
-    s.publish(next(reversed(s.events)))  # connects the producer
+    s.publish(list(s.events)[-1])  # connects the producer
     begin = time.perf_counter()
     s.publish(case["event_id"])
     acknowledged = (time.perf_counter() - begin) * 1e3
@@ -162,8 +162,8 @@ def more_questions(s: Session) -> bool:
         ids = case.get("event_ids") or [case["event_id"]]
         held = s.expect(case["kind"].replace("_", " "), case["question"], case["expected"], ids)
         right.setdefault(case["kind"], []).append(held)
-    for kind, held in right.items():
-        s.show(f"{kind.replace('_', ' ')}: {sum(held)} of {len(held)} right")
+    for kind, each in right.items():
+        s.show(f"{kind.replace('_', ' ')}: {sum(each)} of {len(each)} right")
     whole = [held for each in right.values() for held in each]
     s.show(f"together {sum(whole)} of {len(whole)}; promised: at least {QUESTIONS_RIGHT:.0%}")
     return sum(whole) >= QUESTIONS_RIGHT * len(whole)
