@@ -144,10 +144,11 @@ def fit(asked: Sequence[Asked], encoder: Encoder, closed_at_least: float) -> gat
     if not any(a.inside for a in asked) or all(a.inside for a in asked):
         raise BadRequest("calibration needs questions in scope and out of scope")
     pairs = [*gate_data.wording_pairs(), *_pairs(asked)]
-    halves = [wording.learn([p for p in pairs if _half(p.question) == h], encoder) for h in (0, 1)]
+    cohort = gate_data.common_views()
+    halves = [wording.learn([p for p in pairs if _half(p.question) == h], cohort, encoder) for h in (0, 1)]
     unseen = worded(asked, encoder, lambda text: halves[1 - _half(text)])
     fitted, tilt = _fit_rows(unseen, encoder)
-    whole = replace(wording.learn(pairs, encoder), tilt=tilt)
+    whole = replace(wording.learn(pairs, cohort, encoder), tilt=tilt)
     fitted = replace(fitted, wording=whole, weights={**fitted.weights, "tilt": 1.0})
     scores = _scores(_tilted(unseen, encoder, tilt), fitted)
     threshold = gate.threshold_for(scores, [a.inside for a in asked], closed_at_least=closed_at_least)

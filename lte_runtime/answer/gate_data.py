@@ -188,11 +188,7 @@ def wording_pairs() -> list[Pair]:
     for noun, _kind in NOUN_KINDS:
         plain = _PLAIN[zlib.crc32(noun.encode()) % len(_PLAIN)].replace("{n}", noun)
         pairs.append(Pair(_say(plain, PLACEHOLDER), f"The {noun} of {PLACEHOLDER}", fits=True, weight=0.3))
-    table = Path(__file__).with_name("wordings.txt").read_text(encoding="utf-8")
-    for line in table.splitlines():
-        if not line.startswith("#"):
-            pairs += _table_pairs(line)
-    return pairs
+    return pairs + [pair for line in _table() for pair in _table_pairs(line)]
 
 
 def _table_pairs(line: str) -> Iterator[Pair]:
@@ -201,3 +197,14 @@ def _table_pairs(line: str) -> Iterator[Pair]:
     for texts, fits in ((asking, True), (other, False)):
         for text in filter(None, texts.split(";")):
             yield Pair(_say(text, PLACEHOLDER), view, fits)
+
+
+def common_views() -> list[str]:
+    """Views of the relations of both tables, each once."""
+    nouns = [r.noun for r in WORDED_RELATIONS] + [line.split("|")[0] for line in _table()]
+    return [f"The {noun} of {PLACEHOLDER}" for noun in dict.fromkeys(nouns)]
+
+
+def _table() -> list[str]:
+    text = Path(__file__).with_name("wordings.txt").read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if not line.startswith("#")]

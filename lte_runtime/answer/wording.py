@@ -21,7 +21,10 @@ from lte_runtime.types import Encoder, Vectors
 
 Floats = npt.NDArray[np.float64]
 
-FEATURES = ("wording", "wording_squared", "wording_cosine", "wording_length", "tilt")
+FEATURES = ("wording", "wording_squared", "wording_cosine", "wording_length", "wording_margin", "tilt")
+
+_OTHER_RELATION = 0.75
+"""Views less alike than this (cosine) are views of different relations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +39,31 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class Wording:
-    """The map as identity + left @ right (both [dimension, rank], right transposed), and a direction of tilt.
+    """The map as identity + left @ right (both [dimension, rank], right transposed), a tilt, and a cohort.
 
-    `tilt` [dimension] tells questions about an end, a refusal or a change from those about a fact.
+    `tilt` [dimension] tells questions about an end, a refusal or a change from those about a fact. `cohort`
+    [n, dimension] are views of common relations: a question that fits one of them better asks for that one
+    (the cohort normalisation of speaker verification).
     """
 
     left: Floats
     right: Floats
     tilt: Floats
+    cohort: Floats
 
     def features(self, question: Vectors, view: Vectors) -> Mapping[str, float]:
         """What the gate sees of one question and one view, vectors of [dimension]."""
         asked = question + (question @ self.left) @ self.right
         fit, length = float(asked @ view), float(np.linalg.norm(asked))
-        values = (fit, fit * abs(fit), fit / max(length, 1e-6), length, float(question @ self.tilt))
+        others = (self.cohort @ asked)[self.cohort @ view < _OTHER_RELATION]
+        margin = fit - float(others.max(initial=0.0))
+        values = (fit, fit * abs(fit), fit / max(length, 1e-6), length, margin, float(question @ self.tilt))
         return dict(zip(FEATURES, values, strict=True))
 
     @cached_property
     def packed(self) -> Mapping[str, Any]:
         """For JSON: half floats in base64."""
-        arrays = {"left": self.left, "right": self.right, "tilt": self.tilt}
+        arrays = {"left": self.left, "right": self.right, "tilt": self.tilt, "cohort": self.cohort}
         return {"shape": list(self.left.shape)} | {name: _packed(a) for name, a in arrays.items()}
 
 
@@ -64,7 +72,8 @@ def unpacked(packed: Mapping[str, Any]) -> Wording:
     rows, rank = packed["shape"]
     left = _unpacked(packed["left"]).reshape(rows, rank)
     right = _unpacked(packed["right"]).reshape(rank, rows)
-    return Wording(left, right, _unpacked(packed["tilt"]).reshape(rows))
+    cohort = _unpacked(packed["cohort"]).reshape(-1, rows)
+    return Wording(left, right, _unpacked(packed["tilt"]).reshape(rows), cohort)
 
 
 def _packed(array: Floats) -> str:
@@ -75,7 +84,9 @@ def _unpacked(text: str) -> Floats:
     return np.frombuffer(base64.b64decode(text, validate=True), dtype="<f2").astype(np.float64)
 
 
-def learn(pairs: Sequence[Pair], encoder: Encoder, *, ridge: float = 1.0, rank: int = 64) -> Wording:
+def learn(
+    pairs: Sequence[Pair], cohort: Sequence[str], encoder: Encoder, *, ridge: float = 1.0, rank: int = 64
+) -> Wording:
     """The map that brings fitting questions to their view, and takes the view out of those that do not fit.
 
     Closed form: with residuals R = wanted - X, the map is I + (X'WX + ridge I)^-1 X'WR, cut to `rank` by SVD.
@@ -88,4 +99,5 @@ def learn(pairs: Sequence[Pair], encoder: Encoder, *, ridge: float = 1.0, rank: 
     change = np.linalg.solve((x * w).T @ x + ridge * np.eye(x.shape[1]), (x * w).T @ residual)
     u, s, vt = np.linalg.svd(change)
     k = min(rank, len(s))
-    return Wording(u[:, :k] * s[:k], vt[:k], np.zeros(x.shape[1]))
+    known = encoder.encode(cohort).astype(np.float64)
+    return Wording(u[:, :k] * s[:k], vt[:k], np.zeros(x.shape[1]), known)
