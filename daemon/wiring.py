@@ -50,12 +50,19 @@ JOIN_S = 20.0
 
 def serve(settings: Settings) -> None:
     """Run the daemon until SIGTERM or SIGINT. Raises the error of a part that cannot go on."""
-    stop = threading.Event()
+    stop, started = threading.Event(), threading.Event()
+
+    def end(*_: object) -> None:
+        stop.set()
+        if not started.is_set():
+            raise SystemExit(0)  # loading a model can take minutes: what has started is undone at once
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, end)
     # Fail before the models are loaded: the loser of two daemons is told at once who the owner is.
     DirectoryLock(settings.state_dir).release()
     with Daemon(settings) as daemon:
+        started.set()
         daemon.run(stop)
 
 
@@ -93,7 +100,7 @@ class Daemon:
     def _start(self) -> None:
         settings = self._settings
         self._encoder = load_encoder(
-            settings.encoder.model, engine=settings.encoder.engine, cache_dir=settings.cache_dir
+            settings.encoder.model, engine=settings.encoder.engine, download=settings.encoder.download
         )
         calibration = self._calibration(self._encoder)
         self._memory = self._open_memory(self._encoder)
@@ -313,6 +320,7 @@ def load_engine(settings: Settings) -> Engine:
         max_batch=chosen.max_batch,
         queue_limit=chosen.queue_limit,
         max_prompt_tokens=chosen.max_prompt_tokens,
+        allow_download=chosen.download,
     )
 
 
