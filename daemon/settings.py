@@ -50,15 +50,6 @@ class KafkaSettings(_Section):
     dlq_topic: str = Field(
         default="lte.edits.dlq", description="Topic that takes the records that are no edits."
     )
-    control_topic: str = Field(
-        default="lte.control", description="Topic of manual re-alignment; one partition."
-    )
-    adapters_topic: str = Field(
-        default="lte.adapters", description="Compacted topic: which adapter is current."
-    )
-    audit_topic: str = Field(
-        default="lte.audit", description="Topic that takes applied, rejected, drift and swap."
-    )
     group_id: str = Field(
         default="lte-daemon", description="Group whose offsets are committed for lag tools only."
     )
@@ -118,7 +109,6 @@ class MemorySettings(_Section):
         ge=1 << 20,
         description="Bytes of bad records kept; past it ingest suspends until resumed.",
     )
-    quarantine_interval_s: float = Field(default=30.0, gt=0, description="How often its size is checked.")
     event_max_bytes: int = Field(
         default=256 << 10,
         ge=1024,
@@ -136,13 +126,18 @@ class EncoderSettings(_Section):
     engine: Literal["auto", "openvino", "torch"] = Field(
         default="auto", description="auto: the fastest engine that stays exact to fp32."
     )
-    cache_dir: Path | None = Field(default=None, description="Converted encoders. Default: STATE_DIR/cache.")
+    download: bool = Field(
+        default=False, description="Fetch an id from the Hugging Face hub when this machine lacks it."
+    )
 
 
 class ModelSettings(_Section):
     path: str = Field(
         default="embedded",
         description="Causal language model: embedded, a directory, a Hugging Face id, or stub.",
+    )
+    download: bool = Field(
+        default=False, description="Fetch an id from the Hugging Face hub when this machine lacks it."
     )
     adapter: str = Field(
         default="embedded", description="LoRA adapter for edited questions: embedded, a directory, or none."
@@ -327,8 +322,3 @@ class Settings(BaseSettings):
     def admin_socket(self) -> Path:
         """Unix socket of the admin calls."""
         return self.rpc.admin_socket or self.state_dir / "admin.sock"
-
-    @property
-    def cache_dir(self) -> Path:
-        """Where converted encoders are kept."""
-        return self.encoder.cache_dir or self.state_dir / "cache"

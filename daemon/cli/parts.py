@@ -22,7 +22,7 @@ def encoder(settings: Settings) -> Encoder:
     from lte_runtime.answer.embed import load_encoder
 
     chosen = settings.encoder
-    return load_encoder(chosen.model, engine=chosen.engine, cache_dir=settings.cache_dir)
+    return load_encoder(chosen.model, engine=chosen.engine, download=chosen.download)
 
 
 def calibration(settings: Settings, encoder: Encoder) -> GateCalibration:

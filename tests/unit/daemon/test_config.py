@@ -30,11 +30,11 @@ def test_flags_beat_environment_beats_file_beats_default(tmp_path: Path) -> None
     loaded = load(file, {"kafka.topic": "flag"}, {"LTE_KAFKA__TOPIC": "e", "LTE_KAFKA__DLQ_TOPIC": "e"})
     kafka = loaded.settings.kafka
     assert (kafka.topic, kafka.dlq_topic, kafka.bootstrap) == ("flag", "e", "f:1")
-    assert kafka.audit_topic == "lte.audit"
+    assert kafka.group_id == "lte-daemon"
     assert loaded.origins["kafka.topic"] == "flag"
     assert loaded.origins["kafka.dlq_topic"] == "environment"
     assert loaded.origins["kafka.bootstrap"] == f"file {file}"
-    assert "kafka.audit_topic" not in loaded.origins
+    assert "kafka.group_id" not in loaded.origins
 
 
 @pytest.mark.parametrize(
