@@ -18,6 +18,11 @@ FactsOfSubject = Callable[[str], Sequence[Fact]]
 _END = re.compile(r"\s*(\b(is|are|was|were)( (what|who|whom|where|when))?)?\s*[.?:]*\s*$", re.IGNORECASE)
 
 
+_ARTICLE = re.compile(r"\b(the|a|an)\b", re.IGNORECASE)
+_CLAUSE = re.compile(r"\b(that|which|who|whom|whose|where)\b", re.IGNORECASE)
+_OWNED = re.compile(r"['’]s?( \w+){1,3}?(?=['’?.]|\s+\w+ed\b|$)")
+
+
 @dataclass(frozen=True, slots=True)
 class Path:
     """Facts in hop order, and the candidate that it starts from. `end` is the last fact."""
@@ -54,6 +59,28 @@ def _phrase(view: str) -> str:
     """A view as part of a sentence: no capital, no copula or mark at its end."""
     cut = _END.sub("", view)
     return (cut[:1].lower() + cut[1:]).replace("\\", "")
+
+
+def splits(question: str) -> tuple[tuple[str, str], ...]:
+    """Ways to read a question without its name as one about a described thing: (outer, description) pairs.
+
+    "Who leads the company that makes it?" is "Who leads it?" of "the company that makes it". A description
+    begins with an article and ends with the pronoun, or is the pronoun's possession ("it's author"); what is
+    left must still ask for something, so "Where is the head office of it?" is not split.
+    """
+    found = []
+    for place in re.finditer(rf"\b{f.PLACEHOLDER}\b", question):
+        starts = [m.start() for m in _ARTICLE.finditer(question, 0, place.start())]
+        spans = [(start, place.end()) for start in starts]
+        end = len(question.rstrip(" ?.!"))
+        spans += [(start, end) for start in starts if _CLAUSE.search(question, start, place.start())]
+        owned = _OWNED.match(question, place.end())
+        spans += [(place.start(), owned.end())] if owned else []
+        for start, end in spans:
+            outer = f"{question[:start]}{f.PLACEHOLDER}{question[end:]}"
+            if f.content_words(outer):
+                found.append((outer, question[start:end]))
+    return tuple(dict.fromkeys(found))
 
 
 def expand(

@@ -180,6 +180,11 @@ def foreign(question: str, span: Span | None, known: Sequence[str]) -> float:
     return sum(w.folded not in told for w in outside) / len(named)
 
 
+def content_words(text: str) -> tuple[str, ...]:
+    """Words that are neither function words nor the placeholder."""
+    return tuple(w.folded for w in words(text) if w.folded not in _QUESTION_WORDS)
+
+
 def negated(text: str) -> bool:
     return _CONTRACTED.search(text) is not None or any(w.folded in _NEGATIONS for w in words(text))
 
@@ -206,7 +211,7 @@ def kind_clash(masked_question: str, target: str) -> float:
 def shared_words(masked_question: str, view: str) -> float:
     """Share of the view's content words (by their first five letters) that the question repeats."""
     asked = {w.folded[:5] for w in words(masked_question)}
-    told = {w.folded[:5] for w in words(view) if w.folded not in _QUESTION_WORDS}
+    told = {word[:5] for word in content_words(view)}
     return len(asked & told) / len(told) if told else 0.0
 
 

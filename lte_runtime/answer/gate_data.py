@@ -68,6 +68,8 @@ def _world(rng: random.Random, world: int, facts_each: int) -> Iterator[Row]:
         yield from (row | {"split": split} for row in _questions(rng, fact, facts))
     for a, b in linked:
         text = rng.choice(_CHAINS).format(a=a["relation"], b=b["relation"], s=a["subject"])
+        if rng.random() < 0.6:
+            text = _say(rng.choice(_wordings(b["relation"])), f"the {a['relation']} of {a['subject']}")
         yield {"question": text, "label": "in", "kind": "two_hop", "event_id": b["id"], "split": split}
 
 

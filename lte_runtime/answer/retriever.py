@@ -40,6 +40,10 @@ class Lookup(Protocol):
     ) -> tuple[Fact, ...]: ...
 
 
+HOPS_FROM = 0.55
+"""From here on a hop counts as asked for (mean of the cosine and the learnt one)."""
+
+
 @dataclass(frozen=True, slots=True)
 class RetrieverSettings:
     """`k` candidates per look-up, chains up to `max_hops`, at most `max_paths` chains are compared."""
@@ -69,6 +73,46 @@ class Fits:
     rival: float
     gain: float
     outdone: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How well paths fit a question without its name, as a whole view and hop by hop."""
+
+    vectors: Mapping[str, Vectors]
+    views: Mapping[str, Vectors]
+    splits: Mapping[str, Sequence[tuple[str, str]]]
+    gate: gate.GateCalibration
+
+    def path(self, asked: str, path: Path) -> tuple[float, float]:
+        """Likeness, and the gain over what less than the whole path would explain (0 for single facts)."""
+        whole = self._cosine(asked, path.view)
+        if len(path.facts) == 1:
+            return whole, 0.0
+        by_hops = self._by_hops(asked, path.facts)
+        part = max(self._cosine(asked, view) for view in path.parts)
+        return max(whole, by_hops), max(whole - part, by_hops - HOPS_FROM)
+
+    def _by_hops(self, asked: str, facts: Sequence[Fact]) -> float:
+        """The weakest hop of the best reading of `asked` as a question about a described thing."""
+        best = 0.0
+        for outer, inner in self.splits.get(asked, ()):
+            rest = self._one(inner, facts[:-1])
+            best = max(best, min(self._worded(outer, f.masked_view(facts[-1])), rest))
+        return best
+
+    def _one(self, inner: str, facts: Sequence[Fact]) -> float:
+        if len(facts) == 1:
+            return self._worded(inner, f.masked_view(facts[0]))
+        return max(self._cosine(inner, chain.compose(facts)), self._by_hops(inner, facts))
+
+    def _worded(self, text: str, view: str) -> float:
+        found = self.gate.wording_features(self.vectors[text], self.views[view])
+        cosine = self._cosine(text, view)
+        return (cosine + found.get("wording_cosine", cosine)) / 2
+
+    def _cosine(self, text: str, view: str) -> float:
+        return float(self.vectors[text] @ self.views[view])
 
 
 class ViewCache:
@@ -165,15 +209,15 @@ class Retriever:
         spans = [reading.span(path.facts[0]) for path in paths]
         masked = {reading.masked(span) for span in spans}
         vectors = vectors | self._encode_queries(masked - vectors.keys())
-        views = self._views.of(v for path in paths for v in (path.view, *path.parts))
-        likeness = [
-            float(vectors[reading.masked(s)] @ views[p.view]) for p, s in zip(paths, spans, strict=True)
-        ]
+        splits = {text: chain.splits(text) for text in masked} if any(len(p.facts) > 1 for p in paths) else {}
+        halves = {half for found in splits.values() for split in found for half in split}
+        vectors |= self._encode_queries(halves - vectors.keys())
+        views = self._views.of(v for p in paths for v in (p.view, *p.parts, *map(f.masked_view, p.facts)))
+        fit = Fit(vectors, views, splits, self._gate)
+        whole = [fit.path(reading.masked(s), p) for p, s in zip(paths, spans, strict=True)]
+        likeness = [like for like, _ in whole]
+        gains = [gain for _, gain in whole]
         rivals = _rivals(paths, likeness)
-        gains = [
-            like - max((float(vectors[reading.masked(s)] @ views[v]) for v in p.parts), default=like)
-            for p, s, like in zip(paths, spans, likeness, strict=True)
-        ]
         rows: list[Scored] = []
         for i, (path, span) in enumerate(zip(paths, spans, strict=True)):
             fits = Fits(likeness[i], rivals[i], gains[i], _outdone(path, paths, gains))
