@@ -61,8 +61,10 @@ def configure(level: str = "info", style: str = "auto", stream: TextIO | None = 
     # These libraries tell at info what is our own business to tell.
     for chatty in ("kafka", "apscheduler", "httpx", "urllib3", "openvino", "transformers"):
         logging.getLogger(chatty).setLevel(max(threshold, logging.WARNING))
-    # It warns of every turn of its loop over 100 ms, which a busy machine makes normal.
-    logging.getLogger("kafka.net.selector").setLevel(max(threshold, logging.ERROR))
+    # They warn of every turn of a loop over 100 ms, and of every run that waits for the one before it: both
+    # are normal on a busy machine.
+    for anxious in ("kafka.net.selector", "apscheduler.scheduler"):
+        logging.getLogger(anxious).setLevel(max(threshold, logging.ERROR))
 
 
 def _shared_processors(*, hide_text: bool) -> list[Processor]:

@@ -17,10 +17,10 @@ import pytest
 if TYPE_CHECKING:
     from kafka_topic import KafkaTopic
 
-pytestmark = [pytest.mark.kafka, pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.kafka, pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).resolve().parents[2]
-START_GUARD_S = 300
+START_GUARD_S = 600
 
 
 def _uv() -> str:
