@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,25 @@ from lte_runtime.types import Vectors
 
 _FILE = "exact.npz"
 _LEAST = 64
+_SLICE = 1000
+
+
+class Exportable(Protocol):
+    """Rows that can be read: live ids, and copies of their vectors."""
+
+    def ids(self) -> list[int]: ...
+
+    def export(self, ids: Sequence[int]) -> tuple[list[int], Vectors]: ...
+
+
+def scan(rows: Exportable, vector: Vectors, k: int) -> tuple[list[int], list[float]]:
+    """The best `k` by reading every live vector in slices, whatever holds them: slow, and right."""
+    ids = rows.ids()
+    parts = [rows.export(ids[start : start + _SLICE]) for start in range(0, len(ids), _SLICE)]
+    keys = np.concatenate([np.asarray(kept, np.int64) for kept, _ in parts])
+    scores = np.concatenate([vectors @ vector[0] for _, vectors in parts])
+    order = np.lexsort((keys, -scores))[:k]
+    return [int(key) for key in keys[order]], [float(score) for score in scores[order]]
 
 
 class ExactRows:

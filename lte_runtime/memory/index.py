@@ -18,7 +18,7 @@ import hnswlib
 import numpy as np
 
 from lte_runtime.errors import Damaged
-from lte_runtime.memory.exact_rows import ExactRows
+from lte_runtime.memory.exact_rows import ExactRows, scan
 from lte_runtime.memory.hnsw_file import check_head
 from lte_runtime.memory.locks import ReadWriteLock
 from lte_runtime.memory.recall import recall
@@ -28,6 +28,7 @@ _GRAPH, _LABELS, _KIND = "hnsw.bin", "labels.npy", "kind.json"
 _SLICE = 32  # vectors added under one hold of the write lock: about 10 ms, which a waiting search can bear
 _BULK = 512  # from here on an add uses all cores
 _EXPORT = 1000
+_LEAST_RECALL, _STREAMED_SHARE = 0.99, 0.05
 _HYSTERESIS = 0.8  # the graph is given up only well below the size that brought it
 _UNIT_TOLERANCE = 1e-2
 
@@ -183,6 +184,7 @@ class VectorIndex:
         self._changing = threading.Lock()
         self._rebuilding = threading.Lock()
         self._journal: list[Change] | None = None
+        self._streamed, self._weak = 0, False
         self._rows: Rows = self._fresh(0)
 
     @property
@@ -251,7 +253,7 @@ class VectorIndex:
                 return *rows.search(checked, count), rows.path
             except RuntimeError:
                 # The walk met fewer live rows than asked for (many dead ones around): read them all instead.
-                return *_scan(rows, checked, count), "exact"
+                return *scan(rows, checked, count), "exact"
 
     def vectors(self, ids: Sequence[int]) -> tuple[list[int], Vectors]:
         """The ids among `ids` that are live, and their vectors [n, dimension]."""
@@ -259,12 +261,18 @@ class VectorIndex:
             return self._rows.export([int(key) for key in ids])
 
     def recall(self, sample: Vectors, k: int) -> float:
-        """Share of the best `k` that search finds for the sample [n, dimension]; see `recall.recall`."""
-        return recall(self, sample, k)
+        """Share of the best `k` that search finds for the sample [n, dimension]; see `recall.recall`.
+
+        A poor figure of a graph that has grown since it was built asks for a rebuild.
+        """
+        found = recall(self, sample, k)
+        self._weak = found < _LEAST_RECALL and self._streamed > _STREAMED_SHARE * self.live
+        return found
 
     def needs_rebuild(self) -> bool:
+        """Whether dead rows are too many, or the last check of recall was poor for the order of arrival."""
         rows = self._rows
-        return rows.dead > self._rebuild_dead_share * (rows.live + rows.dead)
+        return self._weak or rows.dead > self._rebuild_dead_share * (rows.live + rows.dead)
 
     def rebuild(self, threads: int = 1) -> None:
         """Copy the live vectors into fresh rows and exchange them; searches and changes go on meanwhile.
@@ -339,13 +347,14 @@ class VectorIndex:
             part = slice(start, start + step)
             with self._lock.write():
                 self._rows.put(keys[part], vectors[part], threads)
+        self._streamed += len(keys)
         if self._journal is not None:
             self._journal.append((keys, vectors))
 
     def _copy(self, capacity: int, threads: int = 1) -> Rows:
         """The live vectors in fresh rows for `capacity`; the read lock is held for one slice at a time."""
         source, fresh = self._rows, self._fresh(capacity)
-        ids = self.ids()
+        ids = _shuffled(self.ids())
         for start in range(0, len(ids), _EXPORT):
             with self._lock.read():
                 kept, vectors = source.export(ids[start : start + _EXPORT])
@@ -368,6 +377,13 @@ class VectorIndex:
     def _exchange(self, rows: Rows) -> None:
         with self._lock.write():
             self._rows = rows
+        self._streamed, self._weak = 0, False
+
+
+def _shuffled(ids: Sequence[int]) -> list[int]:
+    """A fixed random order: a graph that meets groups of near-copies one by one hardly links them."""
+    order: list[int] = np.random.default_rng(len(ids)).permutation(np.asarray(ids, np.int64)).tolist()
+    return order
 
 
 def _replay(rows: Rows, changes: Sequence[Change]) -> None:
@@ -376,13 +392,3 @@ def _replay(rows: Rows, changes: Sequence[Change]) -> None:
             rows.drop(keys)
         else:
             rows.put(keys, vectors)
-
-
-def _scan(rows: Rows, vector: Vectors, k: int) -> tuple[list[int], list[float]]:
-    """Exact best `k` by reading every live vector in slices: slow, and right."""
-    ids = rows.ids()
-    parts = [rows.export(ids[start : start + _EXPORT]) for start in range(0, len(ids), _EXPORT)]
-    keys = np.concatenate([np.asarray(kept, np.int64) for kept, _ in parts])
-    scores = np.concatenate([vectors @ vector[0] for _, vectors in parts])
-    order = np.lexsort((keys, -scores))[:k]
-    return [int(key) for key in keys[order]], [float(score) for score in scores[order]]
