@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,10 +25,10 @@ class Settings:
 
     rank: int = 16
     alpha: int = 32
-    rate: float = 2e-3
+    rate: float = 7e-4
     warm: int = 20
     batch: int = 64
-    first: float = 3.0
+    first: float = 2.0
     threads: int = 2
     seed: int = 0
 
@@ -150,6 +151,9 @@ def save(adapted: PeftModel, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.bfloat16() for name, value in get_peft_model_state_dict(adapted).items()}
     adapted.save_pretrained(folder, state_dict=None, safe_serialization=True)
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    named = {**config, "base_model_name_or_path": ""}  # a path of the machine that trained it says nothing
+    (folder / "adapter_config.json").write_text(json.dumps(named, indent=2) + "\n", encoding="utf-8")
     _save_weights(state, folder / "adapter_model.safetensors")
     (folder / "README.md").unlink(missing_ok=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import string
@@ -98,9 +99,11 @@ def accuracy(model: Any, tokenizer: Any, probes: Sequence[Probe], form: Form = l
     return sum(right(text, probe) for text, probe in zip(written, probes, strict=True)) / len(probes)
 
 
-def sets(sources: Sources, data: Path | None, limit: int) -> dict[str, list[Probe]]:
+def sets(sources: Sources, data: Path | None, facts: Path | None, limit: int) -> dict[str, list[Probe]]:
     """Every set of probes by name, each at most `limit` long."""
     made = {"stock": list(stock_probes(sources))}
+    if facts is not None:
+        made |= user_probes(facts)
     if data is not None:
         made |= knowedit_probes(data)
     for count in (2, 3):
@@ -140,6 +143,25 @@ def knowedit_probes(data: Path) -> dict[str, list[Probe]]:
                     made["subject aliasing"].append(
                         Probe(probe["prompt"], fact, (first_text(probe["ground_truth"]),))
                     )
+    return made
+
+
+def user_probes(path: Path) -> dict[str, list[Probe]]:
+    """Facts as users write them (JSON Lines with event, question, paraphrase, alias_question, expected)."""
+    made: dict[str, list[Probe]] = {"user facts": [], "user paraphrases": [], "user aliases": []}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        event, answers = row["event"], tuple(row["expected"])
+        subject = event["subject"]
+        fact = event.get("statement") or f"The {event['relation']} of {subject} is {event['target']}."
+        made["user facts"].append(Probe(row["question"], (fact,), answers))
+        made["user paraphrases"].append(Probe(row["paraphrase"], (fact,), answers))
+        named = next(
+            (name for name in event.get("subject_aliases", ()) if name in row.get("alias_question", "")), ""
+        )
+        if named:
+            noted = fact + generator.ALIAS_NOTE.format(s=subject, a=named)
+            made["user aliases"].append(Probe(row["alias_question"], (noted,), answers))
     return made
 
 

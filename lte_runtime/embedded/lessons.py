@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from lte_runtime.align.dataset import Example
 from lte_runtime.embedded.generator import Generator
 
-IN_SCOPE = (("single", 0.15), ("reading", 0.37), ("edit", 0.24), ("two_hop", 0.16), ("recall", 0.08))
+IN_SCOPE = (("single", 0.32), ("reading", 0.22), ("edit", 0.30), ("two_hop", 0.13), ("recall", 0.03))
 
 
 def in_scope(generator: Generator, rng: random.Random, count: int) -> list[Example]:

@@ -215,10 +215,10 @@ def train_adapter(
 def _examples(model: Any, coder: Any, generator: Generator, seed: int, rows: int) -> list[Example]:
     """Four fifths in scope, one fifth out of scope with the base's own answers, in seeded order."""
     rng = random.Random(f"{seed}:adapter")
-    asked = lessons.open_questions(generator, rng, 1600)
+    asked = lessons.open_questions(generator, rng, 800)
     prompts = [build(coder, question, max_tokens=512).token_ids for question in asked]
     own = dict(zip(asked, evaluate.answers(model.bfloat16(), coder, prompts), strict=True))
-    outside = rows // 5
+    outside = rows // 8
     examples = lessons.in_scope(generator, rng, rows - outside)
     examples += lessons.out_of_scope(generator, rng, own, outside)
     rng.shuffle(examples)
@@ -237,6 +237,7 @@ def evaluate_model(
     data: Data,
     out: Out = HERE / "llama",
     limit: Annotated[int, typer.Option(help="Probes of a set at most.")] = 350,
+    facts: Annotated[Path | None, typer.Option(help="JSON Lines of users' facts with questions.")] = None,
     only: Annotated[str, typer.Option(help="Only sets whose name holds this.")] = "",
     adapter: Annotated[str, typer.Option(help="Adapter id; empty for the base alone.")] = "align-000001",
     record: Annotated[bool, typer.Option(help="Write the figures into manifest and model card.")] = False,
@@ -244,7 +245,9 @@ def evaluate_model(
 ) -> None:
     """Exact match by set, right facts given: the base in its own form, the adapter in the LTE form."""
     model, coder = _load(out)
-    probes = {name: rows for name, rows in evaluate.sets(load(data), data, limit).items() if only in name}
+    probes = {
+        name: rows for name, rows in evaluate.sets(load(data), data, facts, limit).items() if only in name
+    }
     scores = {"base": _scores(model, coder, probes, evaluate.own_form, as_json)}
     if adapter:
         adapted = _adapted(model, out / "adapters" / adapter)
