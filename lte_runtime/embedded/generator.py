@@ -20,6 +20,7 @@ from lte_runtime.embedded.matching import (
 from lte_runtime.embedded.relations import (
     EPITHETS,
     NOUN_KINDS,
+    NOUNS_OF,
     QUESTIONS,
     STATEMENTS,
     SUBJECT_KINDS,
@@ -88,7 +89,7 @@ def _slot(rng: random.Random, subject_kind: str, sources: Sources) -> Slot:
 
 def _noun(rng: random.Random) -> tuple[str, str]:
     """A noun for a relation with its target's kind, often made longer: no list of nouns to learn."""
-    noun, kind = rng.choice(NOUN_KINDS)
+    noun, kind = rng.choice(NOUN_KINDS if rng.random() < 0.7 else NOUNS_OF[rng.choice(sorted(NOUNS_OF))])
     roll = rng.random()
     if roll < 0.25:
         return f"{rng.choice(EPITHETS)} {noun}", kind

@@ -60,16 +60,16 @@ MATCHING = (
     ("text", 0.01),
 )
 MIXTURE = (
-    ("stock", 0.60),
-    ("reading", 0.120),
-    ("recall", 0.080),
-    ("edit", 0.065),
-    ("single", 0.040),
-    ("lookup", 0.035),
-    ("repeat", 0.025),
-    ("two_hop", 0.025),
-    ("open", 0.005),
-    ("text", 0.005),
+    ("stock", 0.30),
+    ("reading", 0.19),
+    ("edit", 0.15),
+    ("single", 0.15),
+    ("recall", 0.06),
+    ("two_hop", 0.06),
+    ("repeat", 0.04),
+    ("lookup", 0.03),
+    ("open", 0.01),
+    ("text", 0.01),
 )
 PHASES = ((0.25, COPYING), (0.45, MATCHING), (float("inf"), MIXTURE))
 """Until which share of the run which rows are drawn: each skill stands on the one before."""

@@ -108,6 +108,9 @@ NOUN_KINDS = tuple(
     if not withheld(noun)
 )
 
+NOUNS_OF = {kind: tuple(pair for pair in NOUN_KINDS if pair[1] == kind) for _, kind in NOUN_KINDS}
+"""The nouns by the kind of their values, so that rare kinds can be drawn as often as common ones."""
+
 EPITHETS = (
     "default minimum maximum main new current former second deputy regional annual weekly total average "
     "official internal external primary backup first last next local national summer winter old temporary "

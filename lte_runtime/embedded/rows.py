@@ -55,6 +55,10 @@ FORMS = (
     "{numbers}\n\nQ: {q}",
     "Context: {lines}\n\nQuestion: {q}",
     "{list}\n{q}",
+    "Use this information to answer.\n\nInformation:\n{lines}\n\nQuestion:\n{q}",
+    "Below you find some news. Reply to the question after it.\n\n<news>\n{numbers}\n</news>\n\n{q}",
+    "Here are facts that hold now; answer by them.\n\n[Facts]\n{lines}\n\n[Query]\n{q}",
+    "Memory:\n{list}\n\nUser asks: {q}",
 )
 
 
