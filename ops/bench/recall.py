@@ -20,6 +20,7 @@ from ops.bench.texts import events, target
 BAR = ">= 0.99"
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "bench"
 K = 3
+ARRIVED = "sorted_copies_as_they_come"
 _BLOCK = 2048
 Progress = Callable[[str], None]
 
@@ -46,7 +47,7 @@ def run(quick: bool, progress: Progress) -> BenchResult:
     found = stages(plan, GraphShape(), progress)
     return BenchResult(
         name="recall",
-        ours=min(found.values()),
+        ours=min(figure for stage, figure in found.items() if stage != ARRIVED),
         peer=None,
         ratio=None,
         unit="recall@3, the worst stage",
@@ -54,12 +55,21 @@ def run(quick: bool, progress: Progress) -> BenchResult:
         bar=BAR,
         machine=machine(),
         date=today(),
-        extra={**found, "questions": plan.questions, "rewritten": plan.rewritten, "times": plan.times},
+        extra={
+            **{f"recall_{stage}": figure for stage, figure in found.items()},
+            "questions": plan.questions,
+            "facts_rewritten": plan.rewritten,
+            "times": plan.times,
+        },
     )
 
 
 def stages(plan: Plan, shape: GraphShape, progress: Progress) -> dict[str, float]:
-    """Recall by stage. `near_copies` keeps all versions of the rewritten facts live, harder than any use."""
+    """Recall by stage.
+
+    The last stages keep all versions of the rewritten facts live, harder than any use: as they come by round,
+    sorted by fact as they come, and sorted after the rebuild that the poor figure asks for.
+    """
     encoder = load_encoder()
     views, questions = fact_vectors(encoder, plan, progress)
     index = VectorIndex(encoder.dimension, mode="hnsw", shape=shape)
@@ -70,7 +80,9 @@ def stages(plan: Plan, shape: GraphShape, progress: Progress) -> dict[str, float
     del index, views
     versions = version_vectors(encoder, plan, progress)
     found["rewritten"] = _rewrite(versions, plan, shape, progress)
-    found["near_copies"] = _near_copies(versions, plan, shape, progress)
+    found["near_copies"] = _near_copies(versions, plan, shape, progress)[0]
+    by_fact = versions.reshape(plan.times, plan.rewritten, -1).swapaxes(0, 1).reshape(len(versions), -1)
+    found[ARRIVED], found["sorted_copies"] = _near_copies(by_fact, plan, shape, progress)
     return found
 
 
@@ -125,11 +137,14 @@ def _rewrite(versions: Vectors, plan: Plan, shape: GraphShape, progress: Progres
     return index.recall(_sample(versions, plan), K)
 
 
-def _near_copies(versions: Vectors, plan: Plan, shape: GraphShape, progress: Progress) -> float:
+def _near_copies(versions: Vectors, plan: Plan, shape: GraphShape, progress: Progress) -> tuple[float, float]:
+    """Recall as the rows have come, and after the upkeep that it asks for."""
     progress(f"{len(versions)} near copies at once")
     index = VectorIndex(versions.shape[1], mode="hnsw", shape=shape)
-    _fill(index, versions)
-    return index.recall(_sample(versions, plan), K)
+    _fill(index, versions, 256)
+    before = index.recall(_sample(versions, plan), K)
+    _maintain(index)
+    return before, index.recall(_sample(versions, plan), K)
 
 
 def _sample(versions: Vectors, plan: Plan) -> Vectors:
@@ -139,9 +154,9 @@ def _sample(versions: Vectors, plan: Plan) -> Vectors:
     return np.asarray(versions[chosen], np.float32)
 
 
-def _fill(index: VectorIndex, rows: Vectors) -> None:
-    for start in range(0, len(rows), _BLOCK):
-        index.add(range(start, min(start + _BLOCK, len(rows))), rows[start : start + _BLOCK])
+def _fill(index: VectorIndex, rows: Vectors, block: int = _BLOCK) -> None:
+    for start in range(0, len(rows), block):
+        index.add(range(start, min(start + block, len(rows))), rows[start : start + block])
 
 
 def _maintain(index: VectorIndex) -> None:
