@@ -15,14 +15,6 @@ if TYPE_CHECKING:
     from kafka_topic import KafkaTopic
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    # The Kafka client reads its message schemas in a way that Python 3.11 calls deprecated.
-    config.addinivalue_line("filterwarnings", "ignore:(read|open)_text is deprecated:DeprecationWarning")
-    # It leaves the sockets of refused connections to the garbage collector.
-    unconnected = r"ignore:unclosed <socket\.socket .*laddr=\('0\.0\.0\.0':ResourceWarning"
-    config.addinivalue_line("filterwarnings", unconnected)
-
-
 def started_broker(directory: Path) -> Broker:
     """A running broker, or the test ends with what is missing."""
     broker = Broker(directory)
