@@ -171,6 +171,10 @@ class AnswerSettings(_Section):
     )
     k: int = Field(default=8, ge=1, le=100, description="Candidate facts that retrieval looks at.")
     hops: int = Field(default=3, ge=1, le=3, description="Longest chain from an object to the next subject.")
+    whole_chain: bool = Field(
+        default=False,
+        description="Put every hop of a chain into the prompt, not the last one alone: for larger models.",
+    )
     deadline_s: float = Field(default=30.0, gt=0, le=3600, description="Deadline of a call that brings none.")
 
     @model_validator(mode="after")

@@ -206,6 +206,7 @@ class Daemon:
         self._note_base_model(engine.fingerprint)
         answers = AnswerSettings(
             max_new_tokens=chosen.max_new_tokens_limit,
+            whole_chain=chosen.whole_chain,
             retriever=RetrieverSettings(k=chosen.k, max_hops=chosen.hops),
         )
         kafka = self._settings.kafka

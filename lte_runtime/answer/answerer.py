@@ -41,12 +41,14 @@ class AnswerSettings:
     """`wait_s` bounds the wait for `at_least` of a question without a deadline.
 
     `use_adapter` False answers edited questions with the base model too: the other arm of evaluations.
+    `whole_chain` puts every hop of a chain into the prompt; else the last hop's facts, which hold the answer.
     """
 
     wait_s: float = 10.0
     max_question_chars: int = 8192
     max_new_tokens: int = 512
     use_adapter: bool = True
+    whole_chain: bool = False
     retriever: RetrieverSettings = field(default_factory=RetrieverSettings)
 
 
@@ -99,8 +101,10 @@ class Answerer:
         if cancelled():
             raise Cancelled("the caller went away")
         scope = Scope.EDITED if found.citations else Scope.BASE
-        prompt = self._engine.prompt(q.text, told(q.text, found.citations))
-        cited = found.citations[: prompt.used_facts]
+        facts = told(q.text, found.citations)
+        resolved = 0 if self._settings.whole_chain else before_last_hop(found.citations)
+        prompt = self._engine.prompt(q.text, facts[resolved:])
+        cited = found.citations[: resolved + prompt.used_facts]
         request = GenerateRequest(
             token_ids=prompt.token_ids,
             adapter=scope is Scope.EDITED and self._settings.use_adapter,
@@ -150,6 +154,12 @@ class Answerer:
             if marks.get(tp, 0) < wanted
         ]
         raise DeadlineExceeded("not yet applied: " + ("; ".join(missing) or "came too late"))
+
+
+def before_last_hop(citations: Sequence[Citation]) -> int:
+    """How many citations, in hop order, the chain has resolved already: they lead to the last hop's facts."""
+    last = max((cited.hop for cited in citations), default=1)
+    return sum(cited.hop < last for cited in citations)
 
 
 def told(question: str, citations: Sequence[Citation]) -> tuple[Fact, ...]:
