@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import time
 import uuid
 from collections.abc import Sequence
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
+from kafka.errors import NodeNotReadyError
 
 from lte_runtime.types import Position
 
@@ -29,7 +32,12 @@ class KafkaTopic:
 
     @property
     def topic_id(self) -> str:
-        return str(self.admin.describe_topics([self.topic])[0]["topic_id"])
+        """Asked again while the admin client is connecting to a broker that has just come back."""
+        for _ in range(100):
+            with contextlib.suppress(NodeNotReadyError):
+                return str(self.admin.describe_topics([self.topic])[0]["topic_id"])
+            time.sleep(0.2)
+        raise TimeoutError(f"no broker told the id of {self.topic}")
 
     def create(self, partitions: int) -> None:
         if self._known():
