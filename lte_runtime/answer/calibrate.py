@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from lte_runtime.answer import gate, gate_data, wording
 from lte_runtime.answer.retriever import Reading, Retriever, Scored, best_of
@@ -28,13 +27,13 @@ from lte_runtime.errors import BadRequest
 from lte_runtime.types import Encoder, Question, Vectors
 
 Row = Mapping[str, Any]
-Floats = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
 
 CLOSED_AT_LEAST = 0.98
 MOST_PATHS = 6
-TILT_SCALE, RIDGE = 4.0, 2.0
-"""Chosen on generated questions: how freely the tilt may follow the calibration's questions."""
+RIDGE = 2.0
+HELPING = {"weight": 0.5, "pair_weight": 0.1}
+"""Rows that help to fit beside the labelled ones; the threshold is chosen on rows of weight 1 alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +99,7 @@ def calibrate(
     memo = Memo(encoder)
     asked = ask(rows, memo, progress)
     fitted = fit([a for a in asked if a.row.get("split") != "test"], memo, closed_at_least)
-    tested = [a for a in asked if a.row.get("split") == "test"]
+    tested = [a for a in asked if a.row.get("split") == "test" and a.row.get("weight", 1.0) == 1.0]
     tested = worded(tested, memo, lambda _text: fitted.wording)
     points = gate.roc(_scores(tested, fitted), [a.inside for a in tested]) if tested else ()
     digest = hashlib.sha256(json.dumps(list(rows), sort_keys=True).encode()).hexdigest()
@@ -147,31 +146,24 @@ def fit(asked: Sequence[Asked], encoder: Encoder, closed_at_least: float) -> gat
     cohort = gate_data.common_views()
     halves = [wording.learn([p for p in pairs if _half(p.question) == h], cohort, encoder) for h in (0, 1)]
     unseen = worded(asked, encoder, lambda text: halves[1 - _half(text)])
-    fitted, tilt = _fit_rows(unseen, encoder)
-    whole = replace(wording.learn(pairs, cohort, encoder), tilt=tilt)
-    fitted = replace(fitted, wording=whole, weights={**fitted.weights, "tilt": 1.0})
-    scores = _scores(_tilted(unseen, encoder, tilt), fitted)
-    threshold = gate.threshold_for(scores, [a.inside for a in asked], closed_at_least=closed_at_least)
+    fitted = replace(_fit_rows(unseen, encoder), wording=wording.learn(pairs, cohort, encoder))
+    chosen = [a for a in unseen if a.row.get("weight", 1.0) == 1.0]
+    labels = [a.inside for a in chosen]
+    threshold = gate.threshold_for(_scores(chosen, fitted), labels, closed_at_least=closed_at_least)
     return replace(fitted, threshold=threshold)
 
 
-def _fit_rows(asked: Sequence[Asked], encoder: Encoder) -> tuple[gate.GateCalibration, Floats]:
+def _fit_rows(asked: Sequence[Asked], encoder: Encoder) -> gate.GateCalibration:
     features: list[Mapping[str, float]] = []
     labels: list[bool] = []
     weights: list[float] = []
-    texts: list[str] = []
     for question in asked:
         right = [question.answers(path) for path in question.paths]
-        wrong = max(1, len(right) - sum(right))
+        wrong, weight = max(1, len(right) - sum(right)), question.row.get("weight", 1.0)
         features += [path.features for path in question.paths]
-        texts += [question.masked(path) for path in question.paths]
         labels += right
-        weights += [1.0 if r else (0.5 if question.inside else 1.0) / wrong for r in right]
-    vectors = TILT_SCALE * encoder.encode(texts, query=True).astype(np.float64)
-    fitted, slope = gate.fit(
-        features, labels, encoder.fingerprint, weights=weights, directions=vectors, ridge=RIDGE
-    )
-    return fitted, TILT_SCALE * slope
+        weights += [weight * (1.0 if r else (0.5 if question.inside else 1.0) / wrong) for r in right]
+    return gate.fit(features, labels, encoder.fingerprint, weights=weights, ridge=RIDGE)
 
 
 def _pairs(asked: Sequence[Asked]) -> Iterator[wording.Pair]:
@@ -183,7 +175,9 @@ def _pairs(asked: Sequence[Asked]) -> Iterator[wording.Pair]:
             pair = (question.masked(path), path.path.view)
             if path.span is not None and path.path.end.edit_id == near and pair not in seen:
                 seen.add(pair)
-                yield wording.Pair(*pair, question.inside, 1.0)
+                weight = question.row.get("pair_weight", 1.0) * (3.0 if question.inside else 1.0)
+                opposite = str(question.row.get("kind")).startswith("reversed")
+                yield wording.Pair(*pair, question.inside, weight, opposite)
 
 
 def worded(
@@ -202,14 +196,6 @@ def _worded(
         return path
     question, view = encoder.encode([text], query=True)[0], encoder.encode([path.path.view])[0]
     return replace(path, features={**path.features, **chosen.features(question, view)})
-
-
-def _tilted(asked: Sequence[Asked], encoder: Encoder, tilt: Floats) -> list[Asked]:
-    def with_tilt(a: Asked, path: Scored) -> Scored:
-        vector = encoder.encode([a.masked(path)], query=True)[0]
-        return replace(path, features={**path.features, "tilt": float(vector @ tilt)})
-
-    return [replace(a, paths=tuple(with_tilt(a, path) for path in a.paths)) for a in asked]
 
 
 def _half(text: str) -> int:
@@ -258,7 +244,7 @@ def knowedit_rows(directory: Path) -> list[dict[str, Any]]:
     for name in ("zsre", "wiki_recent", "wiki_counterfact"):
         kept = {r.key: r for r in knowedit.read(directory / f"{name}.json") if not held_out(r.subject)}
         for i, record in enumerate(kept.values()):
-            ident, space = f"{name}-{i}", {"namespace": name, "split": "calibration"}
+            ident, space = f"{name}-{i}", {"namespace": name, "split": "calibration"} | HELPING
             event = {"op": "assert", "id": ident, "prompt": record.prompt}
             rows.append({"event": event | {"subject": record.subject, "target": record.target}} | space)
             inside = {"label": "in", "event_id": ident} | space
@@ -281,7 +267,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from lte_runtime.answer.embed import load_encoder
 
     rows = [row for path in args.data for row in read(path)]
-    rows += [row | {"namespace": "generated"} for row in gate_data.generate(args.seed, args.generated)]
+    generated = gate_data.generate(args.seed, args.generated)
+    rows += [row | {"namespace": "generated"} | (HELPING if args.data else {}) for row in generated]
     rows += knowedit_rows(args.knowedit) if args.knowedit else []
     found = calibrate(rows, load_encoder(args.encoder), closed_at_least=args.closed, progress=_show)
     if args.out:

@@ -41,6 +41,25 @@ _NUMERIC_ASKED = re.compile(
     re.IGNORECASE,
 )
 _NAME_ASKED = re.compile(r"\b(who|whom|whose)\b", re.IGNORECASE)
+_ASKED = (
+    ("who", _NAME_ASKED),
+    ("when", re.compile(r"\b(when|(what|which) (year|day|date|time|month)|how early)\b", re.IGNORECASE)),
+    ("count", re.compile(r"\bhow (?!do|did|is|are|was|can|must|may)\w+\b", re.IGNORECASE)),
+    ("where", re.compile(r"\b(where|which (city|town|country|place|region|street|room))\b", re.IGNORECASE)),
+)
+_DATED = re.compile(
+    r"\b(1[5-9]|20)\d\d\b|\b\d{1,2}[:.]\d\d\b|\b(January|February|March|April|June|July|August)\b"
+    r"|\b(September|October|November|December)\b"
+)
+_STREET = re.compile(r"\W*\d+[A-Za-z]?,? [A-Z][^\W\d_]{2,}|.*\b(Street|Lane|Road|Square|Avenue)\b")
+_LETTERS = re.compile(r"[^\W\d_][\w'’.-]*")
+
+KINDS = tuple(
+    f"{asked}:{shape}"
+    for asked in ("who", "when", "count", "where", "what")
+    for shape in ("name", "word", "phrase", "date", "amount", "code")
+)
+"""What a question asks for, and the shape of a target: how well they go together is learnt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +225,24 @@ def kind_clash(masked_question: str, target: str) -> float:
     if _NUMERIC_ASKED.search(masked_question):
         return float(not numeric)
     return float(bool(_NAME_ASKED.search(masked_question)) and target[:1].isdigit())
+
+
+def kinds(masked_question: str, target: str) -> str:
+    """The one of `KINDS` that question and target make."""
+    asked = next((name for name, pattern in _ASKED if pattern.search(masked_question)), "what")
+    return f"{asked}:{_shape(target)}"
+
+
+def _shape(target: str) -> str:
+    if any(c.isdigit() for c in target) and not _STREET.match(target):
+        if _DATED.search(target):
+            return "date"
+        return "amount" if re.match(r"\W*\d", target) else "code"
+    letters = _LETTERS.findall(target)
+    capitals = sum(word[0].isupper() for word in letters)
+    if capitals >= 2 and len(letters) <= 5:
+        return "name"
+    return "word" if capitals == len(letters) == 1 else "phrase"
 
 
 def shared_words(masked_question: str, view: str) -> float:

@@ -13,14 +13,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from lte_runtime.answer import logistic
+from lte_runtime.answer.features import KINDS
 from lte_runtime.answer.wording import FEATURES as WORDING_FEATURES
 from lte_runtime.answer.wording import Wording, unpacked
 from lte_runtime.errors import Damaged
 from lte_runtime.types import GateDecision, Scope, ScopeMode, Vectors
-
-Floats = npt.NDArray[np.float64]
 
 FEATURES = (
     "likeness",  # cosine of question and view, both without the subject's name
@@ -41,6 +40,7 @@ FEATURES = (
     "hops",  # 0 for one fact, 1 and 2 for chains
     "gain",  # how much better the whole chain fits than the best part of it
     "outdone",  # the gain of the best longer chain that begins with this path
+    *KINDS,  # what is asked for and the target's shape, one of them 1
     *WORDING_FEATURES,  # how the question's wording goes with the view, by a map learnt from pairs
 )
 
@@ -137,39 +137,21 @@ def fit(
     encoder: str,
     *,
     weights: Sequence[float] | None = None,
-    directions: Floats | None = None,
     ridge: float = 1.0,
-) -> tuple[GateCalibration, Floats]:
+) -> GateCalibration:
     """Weighted ridge logistic regression by Newton's method on standardised features; deterministic.
 
-    `labels` tell whether the path of a row answers its question; the threshold is left at 0.5. `directions`
-    [rows, d] are fitted beside the features, unscaled; their slope [d] (empty without) comes back second.
+    `labels` tell whether the path of a row answers its question; the threshold is left at 0.5.
     """
     x = np.array([[r.get(name, 0.0) for name in FEATURES] for r in rows], dtype=np.float64)
     mean, spread = x.mean(axis=0), x.std(axis=0)
     scale = np.where(spread < 1e-9, np.inf, spread)
-    free = np.empty((len(x), 0)) if directions is None else directions
     y = np.array(labels, dtype=np.float64)
     w = np.ones_like(y) if weights is None else np.array(weights, dtype=np.float64)
-    penalty = np.full(1 + x.shape[1] + free.shape[1], ridge)
-    penalty[0] = 1e-6
-    beta = _newton(np.column_stack([np.ones(len(y)), (x - mean) / scale, free]), y, w, penalty)
-    slopes = beta[1 : 1 + x.shape[1]] / scale
+    bias, slopes = logistic.fit((x - mean) / scale, y, w, ridge)
+    slopes = slopes / scale
     named = dict(zip(FEATURES, map(float, slopes), strict=True))
-    return GateCalibration(encoder, named, float(beta[0] - slopes @ mean), 0.5), beta[1 + x.shape[1] :]
-
-
-def _newton(x: Floats, y: Floats, w: Floats, penalty: Floats, steps: int = 25) -> Floats:
-    beta = np.zeros(x.shape[1])
-    for _ in range(steps):
-        p = 1.0 / (1.0 + np.exp(-np.clip(x @ beta, -40, 40)))
-        slope = x.T @ (w * (p - y)) + penalty * beta
-        curve = (x * (w * p * (1 - p))[:, None]).T @ x + np.diag(penalty)
-        move = np.linalg.solve(curve, slope)
-        beta = beta - move
-        if np.abs(move).max() < 1e-6:
-            break
-    return beta
+    return GateCalibration(encoder, named, float(bias - slopes @ mean), 0.5)
 
 
 def threshold_for(best: Sequence[float], labels: Sequence[bool], *, closed_at_least: float) -> float:

@@ -198,7 +198,7 @@ def _table_pairs(line: str) -> Iterator[Pair]:
     view = f"The {noun} of {PLACEHOLDER}"
     for texts, fits in ((asking, True), (other, False)):
         for text in filter(None, texts.split(";")):
-            yield Pair(_say(text, PLACEHOLDER), view, fits)
+            yield Pair(_say(text, PLACEHOLDER), view, fits, opposite=not fits)
 
 
 def common_views() -> list[str]:

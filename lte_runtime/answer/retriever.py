@@ -300,6 +300,7 @@ def describe(reading: Reading, path: Path, span: f.Span | None, fits: Fits) -> d
         "hops": float(len(path.facts) - 1),
         "gain": fits.gain,
         "outdone": fits.outdone,
+        f.kinds(masked, path.end.target): 1.0,
     }
 
 

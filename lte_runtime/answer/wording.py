@@ -17,39 +17,46 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lte_runtime.answer import logistic
 from lte_runtime.types import Encoder, Vectors
 
 Floats = npt.NDArray[np.float64]
 
-FEATURES = ("wording", "wording_squared", "wording_cosine", "wording_length", "wording_margin", "tilt")
+FEATURES = ("wording", "wording_squared", "wording_cosine", "wording_length", "wording_margin", "opposite")
 
+_OPPOSITE_SCALE, _OPPOSITE_RIDGE = 4.0, 4.0
 _OTHER_RELATION = 0.75
 """Views less alike than this (cosine) are views of different relations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A question and a view, both without the subject's name; `fits` tells whether one asks for the other."""
+    """A question and a view, both without the subject's name; `fits` tells whether one asks for the other.
+
+    `opposite` marks questions that do not fit since they ask for an end, a refusal or a change.
+    """
 
     question: str
     view: str
     fits: bool
     weight: float = 1.0
+    opposite: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Wording:
-    """The map as identity + left @ right (both [dimension, rank], right transposed), a tilt, and a cohort.
+    """The map as identity + left @ right (both [dimension, rank], right transposed), and a cohort.
 
-    `tilt` [dimension] tells questions about an end, a refusal or a change from those about a fact. `cohort`
-    [n, dimension] are views of common relations: a question that fits one of them better asks for that one
-    (the cohort normalisation of speaker verification).
+    `opposite` [dimension] and `offset` tell questions about an end, a refusal or a change from questions that
+    ask for a fact as it is. `cohort` [n, dimension] are views of common relations: a question that fits one of
+    them better asks for that one (the cohort normalisation of speaker verification).
     """
 
     left: Floats
     right: Floats
-    tilt: Floats
     cohort: Floats
+    opposite: Floats
+    offset: float
 
     def features(self, question: Vectors, view: Vectors) -> Mapping[str, float]:
         """What the gate sees of one question and one view, vectors of [dimension]."""
@@ -57,14 +64,20 @@ class Wording:
         fit, length = float(asked @ view), float(np.linalg.norm(asked))
         others = (self.cohort @ asked)[self.cohort @ view < _OTHER_RELATION]
         margin = fit - float(others.max(initial=0.0))
-        values = (fit, fit * abs(fit), fit / max(length, 1e-6), length, margin, float(question @ self.tilt))
+        values = (fit, fit * abs(fit), fit / max(length, 1e-6), length, margin, self.against(question))
         return dict(zip(FEATURES, values, strict=True))
+
+    def against(self, question: Vectors) -> float:
+        """How surely a question asks for the opposite: log-odds above -1, else 0."""
+        return max(0.0, float(question @ self.opposite) + self.offset + 1.0)
 
     @cached_property
     def packed(self) -> Mapping[str, Any]:
         """For JSON: half floats in base64."""
-        arrays = {"left": self.left, "right": self.right, "tilt": self.tilt, "cohort": self.cohort}
-        return {"shape": list(self.left.shape)} | {name: _packed(a) for name, a in arrays.items()}
+        arrays = {"left": self.left, "right": self.right, "cohort": self.cohort, "opposite": self.opposite}
+        return {"shape": list(self.left.shape), "offset": self.offset} | {
+            name: _packed(a) for name, a in arrays.items()
+        }
 
 
 def unpacked(packed: Mapping[str, Any]) -> Wording:
@@ -73,7 +86,8 @@ def unpacked(packed: Mapping[str, Any]) -> Wording:
     left = _unpacked(packed["left"]).reshape(rows, rank)
     right = _unpacked(packed["right"]).reshape(rank, rows)
     cohort = _unpacked(packed["cohort"]).reshape(-1, rows)
-    return Wording(left, right, _unpacked(packed["tilt"]).reshape(rows), cohort)
+    opposite = _unpacked(packed["opposite"]).reshape(rows)
+    return Wording(left, right, cohort, opposite, float(packed["offset"]))
 
 
 def _packed(array: Floats) -> str:
@@ -85,7 +99,7 @@ def _unpacked(text: str) -> Floats:
 
 
 def learn(
-    pairs: Sequence[Pair], cohort: Sequence[str], encoder: Encoder, *, ridge: float = 1.0, rank: int = 64
+    pairs: Sequence[Pair], cohort: Sequence[str], encoder: Encoder, *, ridge: float = 0.3, rank: int = 128
 ) -> Wording:
     """The map that brings fitting questions to their view, and takes the view out of those that do not fit.
 
@@ -100,4 +114,13 @@ def learn(
     u, s, vt = np.linalg.svd(change)
     k = min(rank, len(s))
     known = encoder.encode(cohort).astype(np.float64)
-    return Wording(u[:, :k] * s[:k], vt[:k], np.zeros(x.shape[1]), known)
+    return Wording(u[:, :k] * s[:k], vt[:k], known, *_opposite(pairs, x))
+
+
+def _opposite(pairs: Sequence[Pair], x: Floats) -> tuple[Floats, float]:
+    """Direction and offset of a logistic regression: opposite questions against fitting ones."""
+    rows = list({p.question: i for i, p in enumerate(pairs) if p.fits or p.opposite}.values())
+    labels = np.array([float(pairs[i].opposite) for i in rows])
+    weights = np.where(labels > 0, 1.0, 0.5)
+    offset, slopes = logistic.fit(_OPPOSITE_SCALE * x[rows], labels, weights, _OPPOSITE_RIDGE)
+    return _OPPOSITE_SCALE * slopes, offset
