@@ -47,9 +47,9 @@ class Pair:
 class Wording:
     """The map as identity + left @ right (both [dimension, rank], right transposed), and a cohort.
 
-    `opposite` [dimension] and `offset` tell questions about an end, a refusal or a change from questions that
-    ask for a fact as it is. `cohort` [n, dimension] are views of common relations: a question that fits one of
-    them better asks for that one (the cohort normalisation of speaker verification).
+    `opposite` [dimension] and `offset` tell questions about an end, a refusal or a change from questions
+    that ask for a fact as it is. `cohort` [n, dimension] are views of common relations: a question that fits
+    one of them better asks for that one (the cohort normalisation of speaker verification).
     """
 
     left: Floats
