@@ -37,6 +37,7 @@ class Row:
     adapter: str
     milliseconds: float
     ok: bool
+    citation_ids: tuple[str, ...] = ()
 
 
 @dataclass
@@ -106,7 +107,8 @@ class Session:
     def check(self, step: str, question: str, answer: Json, ms: float, ok: bool) -> bool:
         """Note one answer in the table; returns `ok`."""
         adapter = answer["adapter"]["id"] if answer["adapter"] else "-"
-        row = Row(step, question, answer["text"], cited(answer), answer["scope"], adapter, ms, ok)
+        texts = (answer["text"], cited(answer), answer["scope"])
+        row = Row(step, question, *texts, adapter, ms, ok, tuple(citation_ids(answer)))
         self.rows.append(row)
         return ok
 
