@@ -95,9 +95,7 @@ def test_a_question_about_an_edit_is_answered_from_it_with_evidence(answerer: An
         "Who is not the chief executive of Nordwind Cargo?",
     ],
 )
-def test_other_questions_go_to_the_base_model_unchanged(
-    answerer: Answerer, text: str
-) -> None:
+def test_other_questions_go_to_the_base_model_unchanged(answerer: Answerer, text: str) -> None:
     answer = answerer.answer(Question(text))
     plain = answerer.answer(Question(text, scope=ScopeMode.BASE))
     assert (answer.scope, answer.citations, answer.adapter) == (Scope.BASE, (), None)
