@@ -29,7 +29,7 @@ from lte_runtime.types import Encoder, Question, Vectors
 Row = Mapping[str, Any]
 Progress = Callable[[int, int], None]
 
-CLOSED_AT_LEAST = 0.98
+CLOSED_AT_LEAST = 0.985
 MOST_PATHS = 6
 RIDGE = 2.0
 HELPING = {"weight": 0.5, "pair_weight": 0.1}
@@ -104,6 +104,13 @@ def calibrate(
     points = gate.roc(_scores(tested, fitted), [a.inside for a in tested]) if tested else ()
     digest = hashlib.sha256(json.dumps(list(rows), sort_keys=True).encode()).hexdigest()
     return replace(fitted, roc=points, data_sha256=digest, report=report(tested, fitted))
+
+
+def measure(rows: Sequence[Row], encoder: Encoder, calibration: gate.GateCalibration) -> dict[str, float]:
+    """The report of a calibration on all questions of `rows`."""
+    memo = Memo(encoder)
+    asked = ask(rows, memo, lambda _done, _total: None)
+    return report(worded(asked, memo, lambda _text: calibration.wording), calibration)
 
 
 def ask(rows: Sequence[Row], memo: Encoder, progress: Progress) -> list[Asked]:

@@ -67,10 +67,21 @@ def _world(rng: random.Random, world: int, facts_each: int) -> Iterator[Row]:
     for fact in facts:
         yield from (row | {"split": split} for row in _questions(rng, fact, facts))
     for a, b in linked:
-        text = rng.choice(_CHAINS).format(a=a["relation"], b=b["relation"], s=a["subject"])
-        if rng.random() < 0.6:
-            text = _say(rng.choice(_wordings(b["relation"])), f"the {a['relation']} of {a['subject']}")
-        yield {"question": text, "label": "in", "kind": "two_hop", "event_id": b["id"], "split": split}
+        for text in _two_hops(rng, a, b):
+            yield {"question": text, "label": "in", "kind": "two_hop", "event_id": b["id"], "split": split}
+
+
+def _two_hops(rng: random.Random, a: Row, b: Row) -> tuple[str, str]:
+    """Questions for the target of `b`, a fact about the target of `a`, that name the subject of `a` alone."""
+    plain = rng.choice(_CHAINS).format(a=a["relation"], b=b["relation"], s=a["subject"])
+    described = f"the {a['relation']} of {a['subject']}"
+    verbs = [
+        s[4:-1] for r in WORDED_RELATIONS if r.noun == a["relation"] for s in r.statements if s[:4] == "{t} "
+    ]
+    if verbs and rng.random() < 0.7:
+        thing = rng.choice(("person", "one", "company", "place", "group"))
+        described = f"the {thing} that {_say(rng.choice(verbs), a['subject'])}"
+    return plain, _say(rng.choice(_wordings(b["relation"])), described)
 
 
 def _fact(rng: random.Random, ident: str) -> Row:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lte_runtime.answer.calibrate import ask, report
+from lte_runtime.answer.calibrate import measure
 from lte_runtime.answer.embed import load_encoder
 from lte_runtime.answer.gate import default_calibration
 
@@ -22,7 +22,7 @@ def test_the_committed_gate_keeps_its_bars_on_unseen_subjects() -> None:
     tested = [row for row in rows if row["split"] == "test"]
     outside = [row for row in tested if row.get("label") == "out"]
     assert len(outside) >= 500
-    found = report(ask(tested, encoder, lambda _done, _total: None), default_calibration())
+    found = measure(tested, encoder, default_calibration())
     assert found["closed: out of scope"] >= 0.97, found
     assert found["open: in scope"] >= 0.90, found
     assert found["right: in scope"] >= 0.90, found
