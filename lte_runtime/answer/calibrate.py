@@ -29,7 +29,7 @@ from lte_runtime.types import Encoder, Question, Vectors
 Row = Mapping[str, Any]
 Progress = Callable[[int, int], None]
 
-CLOSED_AT_LEAST = 0.985
+CLOSED_AT_LEAST = 0.982
 MOST_PATHS = 6
 RIDGE = 2.0
 HELPING = {"weight": 0.5, "pair_weight": 0.1}
