@@ -28,6 +28,9 @@ FEATURES = (
     "dense",  # cosine of the whole question and the whole view
     "name",  # 1 the name's words, less when misspelt, 0 not found
     "nameless",  # 1 when the fact has no name at all to look for
+    "codes",  # without the name: the question's digits are not the fact's
+    "prompted",  # the fact was published as a prompt, so its view is a whole question
+    "prompted_dense",  # dense above 0.8, for those
     "extended",  # the name goes on in the question
     "foreign",  # share of proper names in the question that the fact does not know
     "negation",  # only one of question and view is negated
@@ -103,13 +106,18 @@ def lexical_calibration(encoder: str) -> GateCalibration:
     return GateCalibration(encoder, weights, bias=-9.5, threshold=0.5)
 
 
-def decide(features: Mapping[str, float] | None, gate: GateCalibration, mode: ScopeMode) -> GateDecision:
-    """The gate's word on the best path; `features` None means that nothing was found."""
+def decide(
+    features: Mapping[str, float] | None, gate: GateCalibration, mode: ScopeMode, score: float | None = None
+) -> GateDecision:
+    """The gate's word on the best path; `features` None means that nothing was found.
+
+    `score` is the path's probability where more than its own features speak for it.
+    """
     if mode is ScopeMode.BASE:
         return GateDecision(Scope.BASE, 0.0, gate.threshold, "asked for the base model")
     if features is None:
         return GateDecision(Scope.BASE, 0.0, gate.threshold, "no fact found")
-    score = gate.probability(features)
+    score = gate.probability(features) if score is None else score
     if mode is ScopeMode.EDITED:
         return GateDecision(Scope.EDITED, score, gate.threshold, "asked for edits", features)
     scope = Scope.EDITED if score >= gate.threshold else Scope.BASE

@@ -171,7 +171,9 @@ class Retriever:
         marks.append(time.perf_counter())
         scored = self._scored(paths, reading, vectors)
         best = best_of(scored, self._gate)
-        decision = gate.decide(best.features if best else None, self._gate, q.scope)
+        decision = gate.decide(
+            best.features if best else None, self._gate, q.scope, best.score if best else 0.0
+        )
         cited = self._cited(best, scored, decision, q, at_ms)
         marks.append(time.perf_counter())
         stages = ("encode", "search", "chain", "gate")
@@ -288,6 +290,9 @@ def describe(reading: Reading, path: Path, span: f.Span | None, fits: Fits) -> d
         "dense": path.first.dense if len(path.facts) == 1 else like,
         "name": name,
         "nameless": float(not f.names_of(first)),
+        "codes": float(not span and f.codes_of(reading.text) != f.codes_of(plain)),
+        "prompted": float(not first.relation),
+        "prompted_dense": 0.0 if first.relation else max(0.0, path.first.dense - 0.8),
         "extended": f.extended(reading.text, span, view) if span else 0.0,
         "foreign": f.foreign(reading.text, span, (plain, view, *f.names_of(first))),
         "negation": float(f.negated(masked) != f.negated(view)),
@@ -336,9 +341,18 @@ def _outdone(path: Path, paths: Sequence[Path], gains: Sequence[float]) -> float
 
 
 def best_of(scored: Sequence[Scored], calibration: gate.GateCalibration) -> Scored | None:
-    """The likeliest path; a chain only counts when it fits better than each part of it."""
+    """The likeliest path; a chain only counts when it fits better than each part of it.
+
+    That a chain outdoes its first fact tells which of the two is asked for, not that neither is: the chosen
+    chain is as likely in scope as that fact would be without it.
+    """
     allowed = [s for s in scored if s.features["hops"] == 0 or s.features["gain"] >= calibration.hop_margin]
-    return max(allowed, key=lambda s: (s.score, s.features["likeness"], s.features["dense"]), default=None)
+    best = max(allowed, key=lambda s: (s.score, s.features["likeness"], s.features["dense"]), default=None)
+    if best is None or best.features["hops"] == 0:
+        return best
+    first = next((s for s in allowed if s.path.facts == best.path.facts[:1]), best)
+    alone = calibration.probability({**first.features, "outdone": 0.0})
+    return replace(best, score=max(best.score, alone))
 
 
 def _tied(best: Scored, scored: Sequence[Scored], calibration: gate.GateCalibration) -> list[Scored]:
