@@ -12,7 +12,7 @@ from typing import Protocol
 from lte_runtime.answer import chain, gate
 from lte_runtime.answer import features as f
 from lte_runtime.answer.chain import Path
-from lte_runtime.memory.keys import view_of
+from lte_runtime.memory.keys import DEFAULT_NAMESPACE, normalise_key, view_of
 from lte_runtime.types import (
     Candidate,
     Candidates,
@@ -160,6 +160,7 @@ class Retriever:
     def retrieve(self, q: Question, at_ms: int | None) -> Retrieval:
         """Facts for `q` as valid at `at_ms` (None = now), the gate's word, and milliseconds per stage."""
         marks = [time.perf_counter()]
+        q = _keyed(q)
         reading = Reading(q.text)
         vectors = self._encode_queries({q.text, reading.masked(None)})
         marks.append(time.perf_counter())
@@ -182,7 +183,7 @@ class Retriever:
 
     def scored_paths(self, q: Question, at_ms: int | None = None) -> list[Scored]:
         """All paths that the gate compares for `q`: what calibration learns from."""
-        reading = Reading(q.text)
+        q, reading = _keyed(q), Reading(q.text)
         vectors = self._encode_queries({q.text, reading.masked(None)})
         found = self._memory.candidates(
             q.text, vectors[q.text][None, :], namespace=q.namespace, k=self._settings.k, at_ms=at_ms
@@ -252,6 +253,11 @@ class Retriever:
             return [fact]
         facts = self._memory.facts_of_subject(fact.subject, namespace=namespace, at_ms=at_ms)
         return [m for m in facts if m.key == fact.key] or [fact]
+
+
+def _keyed(q: Question) -> Question:
+    """With the namespace in the form in which keys are stored."""
+    return replace(q, namespace=normalise_key(q.namespace) or DEFAULT_NAMESPACE)
 
 
 class Reading:

@@ -113,7 +113,7 @@ def _tensors(groups: Sequence[Sequence[Tokens]]) -> Batch:
     weights: list[float] = []
     layout = []
     for group in groups:
-        length = -(-len(group[-1].ids) // 8) * 8
+        length = -(-len(group[-1].ids) // 4) * 4
         layout.append(Group(len(ids), len(group), length))
         for row in group:
             start = len(ids)
@@ -124,7 +124,7 @@ def _tensors(groups: Sequence[Sequence[Tokens]]) -> Batch:
                     weights.append(weight)
             ids += [*row.ids, *([PAD] * (length - len(row.ids)))]
             positions += range(length)
-    spare = -len(ids) % 512
+    spare = -len(ids) % 128
     ids += [PAD] * spare
     positions += [0] * spare
     fill = -len(chosen) % 128

@@ -153,7 +153,33 @@ def _subjects(rng: random.Random, kind: str, count: int, sources: Sources) -> li
     return chosen
 
 
+def phrase(sources: Sources, rng: random.Random, most: int = 5) -> str:
+    """Some words of running text, names or digits: any token of the vocabulary must be copied."""
+    roll = rng.random()
+    if roll < 0.2 or not sources.texts:
+        return names.accented(rng, names.value(rng.choice(("person", "place", "org", "name")), rng))
+    if roll < 0.35:
+        return names.digits(rng) + (f" {rng.choice(names.UNITS)}" if rng.random() < 0.3 else "")
+    words = rng.choice(sources.texts).split(" ")
+    start = rng.randrange(len(words))
+    return " ".join(words[start : start + rng.randint(1, most)]).strip(".,;: \n") or names.name(rng)
+
+
+def echo_row(sources: Sources, rng: random.Random) -> Row:
+    """Phrases told twice, in another order the second time, which alone counts: plain copying."""
+    told = [phrase(sources, rng, 8) for _ in range(rng.randint(2, 5))]
+    gap = rng.choice((" ", "\n", ". ", "; ", " | ", ", "))
+    text, spans = "", []
+    for said in rng.sample(told, len(told)):
+        text += gap
+        spans.append((len(text) + len(said.split(" ")[0]) // 2, len(text) + len(said)))
+        text += said
+    return Row(lead=gap.join(told), text=text, spans=tuple(spans), kind="echo")
+
+
 def _target(rng: random.Random, kind: str, sources: Sources) -> str:
+    if rng.random() < 0.22:
+        return phrase(sources, rng)
     if sources.objects and kind in ("any", "name", "title", "field", "org", "place") and rng.random() < 0.4:
         return rng.choice(sources.objects)
     if kind == "any":
@@ -289,7 +315,10 @@ def edit_row(sources: Sources, rng: random.Random) -> Row:
     items: dict[str, Statement] = {}
     while len(items) < count:
         record = rng.choice(sources.edits)
-        target = rng.choice(sources.objects) if rng.random() < 0.5 else record.target
+        roll = rng.random()
+        target = rng.choice(sources.objects) if roll < 0.4 else record.target
+        if roll > 0.85:
+            target = phrase(sources, rng)
         if not withheld(record.text):
             items[target] = Statement(record.subject, target, f"{record.text} {target}.", record.questions)
     chosen = list(items.values())
@@ -330,6 +359,7 @@ MAKERS: dict[str, Callable[[Sources, random.Random], Row]] = {
     "recall": recall_row,
     "repeat": repeat_row,
     "lookup": lookup_row,
+    "echo": echo_row,
     "single": single_row,
     "reading": reading_row,
     "two_hop": two_hop_row,

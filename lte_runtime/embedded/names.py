@@ -55,6 +55,30 @@ def name(rng: random.Random, low: int = 1, high: int = 3) -> str:
     return word(rng, low, high).capitalize()
 
 
+ACCENTED = {"a": "àáâãäåāăą", "c": "çćčĉ", "d": "ďđð", "e": "èéêëēęěė", "g": "ğģġ", "h": "ĥħ", "i": "ìíîïīįı"}
+ACCENTED |= {"k": "ķ", "l": "łľĺļ", "n": "ñńňņ", "o": "òóôõöøőō", "r": "řŕ", "s": "śşšș", "t": "ťțţþ"}
+ACCENTED |= {"u": "ùúûüůűūų", "y": "ýÿ", "z": "źżž"}
+
+
+def accented(rng: random.Random, text: str) -> str:
+    """Some letters exchanged for letters with marks, and now and then a foreign capital in front."""
+    share = rng.choice((0.15, 0.3, 0.5))
+    turned = [rng.choice(ACCENTED[c]) if c in ACCENTED and rng.random() < share else c for c in text]
+    if text[0].isupper() and text[0].lower() in ACCENTED and rng.random() < 0.3:
+        turned[0] = rng.choice(ACCENTED[text[0].lower()]).upper()
+    return "".join(turned)
+
+
+def digits(rng: random.Random) -> str:
+    """Numbers in which digits stand more than once, as 10:00, 9,800, 4.35 or 0800 555 019 do."""
+    few = [str(rng.randrange(10)) for _ in range(rng.randint(1, 3))] + ["0"]
+    length = rng.randint(2, 9)
+    return "".join(
+        rng.choice(few) + (rng.choice(",.:- /") if rng.random() < 0.25 and place < length - 1 else "")
+        for place in range(length)
+    )
+
+
 def first(rng: random.Random) -> str:
     return rng.choice(FIRST) if rng.random() < 0.75 else name(rng, 1, 2)
 
@@ -64,6 +88,16 @@ def last(rng: random.Random) -> str:
 
 
 def person(rng: random.Random) -> str:
+    known = _person(rng)
+    return accented(rng, known) if rng.random() < 0.12 else known
+
+
+def _person(rng: random.Random) -> str:
+    roll = rng.random()
+    if roll < 0.03:
+        return f"{rng.choice(['Mr.', 'Ms.', 'Dr.', 'Prof.', 'Sir', 'Capt.'])} {first(rng)} {last(rng)}"
+    if roll < 0.06:
+        return f"{first(rng)} {last(rng)}-{last(rng)}"
     roll = rng.random()
     if roll < 0.08:
         return f"{first(rng)} {rng.choice('ABCDEFGHJKLMNPRSTVW')}. {last(rng)}"

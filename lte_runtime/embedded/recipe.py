@@ -48,26 +48,26 @@ Exclude = Annotated[
 
 COPYING = (("single", 0.35), ("edit", 0.25), ("recall", 0.1), ("reading", 0.2), ("stock", 0.1))
 MATCHING = (
-    ("stock", 0.30),
+    ("stock", 0.20),
     ("repeat", 0.16),
-    ("reading", 0.13),
-    ("recall", 0.12),
-    ("edit", 0.10),
-    ("single", 0.08),
-    ("lookup", 0.06),
-    ("two_hop", 0.03),
-    ("open", 0.01),
-    ("text", 0.01),
+    ("echo", 0.12),
+    ("reading", 0.15),
+    ("recall", 0.10),
+    ("edit", 0.11),
+    ("single", 0.10),
+    ("lookup", 0.04),
+    ("two_hop", 0.02),
 )
 MIXTURE = (
-    ("stock", 0.30),
-    ("reading", 0.19),
-    ("edit", 0.15),
-    ("single", 0.15),
-    ("recall", 0.06),
-    ("two_hop", 0.06),
-    ("repeat", 0.04),
-    ("lookup", 0.03),
+    ("stock", 0.24),
+    ("reading", 0.24),
+    ("edit", 0.16),
+    ("single", 0.14),
+    ("two_hop", 0.07),
+    ("echo", 0.05),
+    ("recall", 0.04),
+    ("repeat", 0.03),
+    ("lookup", 0.01),
     ("open", 0.01),
     ("text", 0.01),
 )
@@ -75,7 +75,7 @@ PHASES = ((0.25, COPYING), (0.45, MATCHING), (float("inf"), MIXTURE))
 """Until which share of the run which rows are drawn: each skill stands on the one before."""
 ALL = Weights(question=0.5)
 """At first facts and questions count a little: repeated names teach to copy before answers do."""
-PROBES = ("repeat", "lookup", "recall", "single", "reading", "two_hop", "edit", "stock")
+PROBES = ("echo", "repeat", "lookup", "recall", "single", "reading", "two_hop", "edit", "stock")
 
 
 def mixture(share: float) -> Sequence[tuple[str, float]]:

@@ -62,11 +62,50 @@ FORMS = (
 )
 
 
+OPENINGS = (
+    "Read the notes and answer.",
+    "What follows is current; use it for the question at the end.",
+    "Some things have changed. Take note of them and then answer what is asked.",
+    "You get a list of statements and a question.",
+    "Keep in mind what is said here when you answer.",
+    "Please look at this first and reply afterwards.",
+    "The statements given next are true. The last line asks about them.",
+    "Answer the query with what you are told.",
+    "Here is what our records say today, followed by somebody's question.",
+    "Kindly consider this message and give a short answer at the end.",
+    "Study the text, then complete the last sentence or answer the last question.",
+    "A colleague left these remarks. Reply to the customer with their help.",
+)
+LABELS = "Facts Notes Records News Memo Message Data Statements Context Updates Knowledge Given Text".split()
+ASKED = "Query Asked Task Request Prompt Q User Customer Problem Line".split()
+REPLY = "Reply Response A Output Result Solution Then".split()
+MARKS = ("{}:", "[{}]", "[{}]:", "<{}>", "## {}", "{} -", "*{}*", "({})", "{}")
+
+
+def _label(rng: random.Random, words: Sequence[str], mark: str) -> str:
+    chosen = rng.choice(words)
+    if rng.random() < 0.25:
+        chosen = f"{rng.choice(('New', 'Current', 'Latest', 'Our', 'Given', 'Important'))} {chosen}"
+    return mark.format(chosen if rng.random() < 0.8 else chosen.lower())
+
+
+def drawn_form(rng: random.Random) -> str:
+    """A frame put together at random: opening words, labels in one style, gaps, a place for the answer."""
+    mark, gap = rng.choice(MARKS), rng.choice(("\n", "\n\n", " ", "\n"))
+    inner = rng.choice(("\n", " "))
+    parts = [rng.choice(OPENINGS)] if rng.random() < 0.6 else []
+    parts.append(_label(rng, LABELS, mark) + inner + rng.choice(("{block}", "{lines}", "{list}", "{numbers}")))
+    parts.append(_label(rng, ASKED, mark) + inner + "{q}" if rng.random() < 0.8 else "{q}")
+    if rng.random() < 0.4:
+        parts.append(_label(rng, REPLY, mark))
+    return gap.join(parts)
+
+
 def base_prompt(rng: random.Random, facts: Sequence[str], question: str) -> str:
     """Facts and question in one of the base model's own forms (never the LTE form)."""
     if not facts:
         return question if rng.random() < 0.85 else f"Question: {question}"
-    form = rng.choice(FORMS)
+    form = rng.choice(FORMS) if rng.random() < 0.4 else drawn_form(rng)
     return form.format(
         block=" ".join(facts),
         lines="\n".join(facts),
