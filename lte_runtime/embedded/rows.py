@@ -94,7 +94,8 @@ def drawn_form(rng: random.Random) -> str:
     mark, gap = rng.choice(MARKS), rng.choice(("\n", "\n\n", " ", "\n"))
     inner = rng.choice(("\n", " "))
     parts = [rng.choice(OPENINGS)] if rng.random() < 0.6 else []
-    parts.append(_label(rng, LABELS, mark) + inner + rng.choice(("{block}", "{lines}", "{list}", "{numbers}")))
+    told = rng.choice(("{block}", "{lines}", "{list}", "{numbers}"))
+    parts.append(_label(rng, LABELS, mark) + inner + told)
     parts.append(_label(rng, ASKED, mark) + inner + "{q}" if rng.random() < 0.8 else "{q}")
     if rng.random() < 0.4:
         parts.append(_label(rng, REPLY, mark))
