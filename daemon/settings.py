@@ -80,6 +80,36 @@ class KafkaSettings(_Section):
         default_factory=dict,
         description="Publisher -> namespaces it may write. Empty: everybody writes everywhere.",
     )
+    bad_window_s: float = Field(
+        default=60.0, ge=1, le=86_400, description="Time over which bad records of a publisher are counted."
+    )
+    bad_min: int = Field(
+        default=20, ge=1, description="Bad records of one publisher in that time that raise an alert ..."
+    )
+    bad_share: float = Field(
+        default=0.2, ge=0, le=1, description="... when they are at least this share of its records."
+    )
+    bad_publishers_max: int = Field(
+        default=1000, ge=1, le=100_000, description="Publishers counted apart; further ones share one count."
+    )
+    dlq_retry_s: float = Field(
+        default=0.5, gt=0, le=3600, description="First pause after the dead-letter topic failed; it doubles."
+    )
+    dlq_retry_max_s: float = Field(default=30.0, gt=0, le=86_400, description="Longest such pause.")
+    dlq_timeout_s: float = Field(
+        default=10.0, gt=0, le=600, description="Time that a dead letter gets to be acknowledged."
+    )
+    reconnect_s: float = Field(
+        default=0.2, gt=0, le=60, description="First pause after no broker was reached; it doubles."
+    )
+    reconnect_max_s: float = Field(default=2.0, gt=0, le=600, description="Longest such pause.")
+
+    @model_validator(mode="after")
+    def _pauses_grow(self) -> KafkaSettings:
+        for first in ("dlq_retry", "reconnect"):
+            if getattr(self, f"{first}_max_s") < getattr(self, f"{first}_s"):
+                raise ValueError(f"{first}_max_s is below {first}_s")
+        return self
 
 
 class MemorySettings(_Section):
@@ -143,6 +173,9 @@ class ModelSettings(_Section):
         default="embedded", description="LoRA adapter for edited questions: embedded, a directory, or none."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where the model runs.")
+    threads: int = Field(
+        default=0, ge=0, le=1024, description="CPU threads of the model; 0 leaves the choice to torch."
+    )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="auto: bfloat16 where the machine computes in it, else float32."
     )

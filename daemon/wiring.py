@@ -19,6 +19,7 @@ from pathlib import Path
 import structlog
 
 from daemon.ingest import BatchReport, Ingest, IngestSettings
+from daemon.ingest_guard import GuardSettings
 from daemon.kafka.dead_letters import DeadLetters, DeadLetterSettings
 from daemon.kafka.publisher import Publisher, PublisherSettings
 from daemon.kafka.source import KafkaSource, KafkaSourceSettings
@@ -146,13 +147,19 @@ class Daemon:
 
     def _start_dead_letters(self) -> None:
         kafka = self._settings.kafka
-        settings = DeadLetterSettings(kafka.bootstrap, kafka.dlq_topic, kafka.security)
+        settings = DeadLetterSettings(
+            kafka.bootstrap,
+            kafka.dlq_topic,
+            kafka.security,
+            retry_s=kafka.dlq_retry_s,
+            retry_max_s=kafka.dlq_retry_max_s,
+            send_timeout_s=kafka.dlq_timeout_s,
+        )
         self._dead_letters = DeadLetters(self._memory, settings)
         self._undo.callback(self._thread("dead-letters", self._dead_letters.run, self._dead_letters.stop))
 
     def _start_ingest(self) -> None:
-        kafka, memory = self._settings.kafka, self._settings.memory
-        writers = {name: frozenset(spaces) for name, spaces in kafka.publishers.items()}
+        kafka = self._settings.kafka
         source = KafkaSource(
             KafkaSourceSettings(
                 kafka.bootstrap,
@@ -164,20 +171,11 @@ class Daemon:
                 fetch_max_bytes=kafka.poll_max_bytes,
             )
         )
-        settings = IngestSettings(
-            max_records=kafka.poll_max_records,
-            max_bytes=kafka.poll_max_bytes,
-            max_gather_s=kafka.poll_max_ms / 1000,
-            refresh_s=kafka.refresh_s,
-            serve_stale_after_s=kafka.stale_after_s,
-            quarantine_max_bytes=memory.quarantine_max_bytes,
-            limits=EventLimits(memory.event_max_bytes, memory.event_max_depth, writers),
-        )
         self._ingest = Ingest(
             self._memory,
             source,
             self.lifecycle,
-            settings,
+            ingest_settings(self._settings),
             on_batch=self._count_batch,
             on_rejected=self._dead_letters.wake,
         )
@@ -321,7 +319,28 @@ def load_engine(settings: Settings) -> Engine:
         max_batch=chosen.max_batch,
         queue_limit=chosen.queue_limit,
         max_prompt_tokens=chosen.max_prompt_tokens,
+        threads=chosen.threads,
         allow_download=chosen.download,
+    )
+
+
+def ingest_settings(settings: Settings) -> IngestSettings:
+    """What ingest needs of the settings: caps of a batch, pauses, limits of an event, the publisher guard."""
+    kafka, memory = settings.kafka, settings.memory
+    writers = {name: frozenset(spaces) for name, spaces in kafka.publishers.items()}
+    return IngestSettings(
+        max_records=kafka.poll_max_records,
+        max_bytes=kafka.poll_max_bytes,
+        max_gather_s=kafka.poll_max_ms / 1000,
+        refresh_s=kafka.refresh_s,
+        reconnect_s=kafka.reconnect_s,
+        reconnect_max_s=kafka.reconnect_max_s,
+        serve_stale_after_s=kafka.stale_after_s,
+        quarantine_max_bytes=memory.quarantine_max_bytes,
+        limits=EventLimits(memory.event_max_bytes, memory.event_max_depth, writers),
+        guard=GuardSettings(
+            kafka.bad_window_s, kafka.bad_min, kafka.bad_share, max_publishers=kafka.bad_publishers_max
+        ),
     )
 
 

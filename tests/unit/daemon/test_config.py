@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from daemon.config import Settings, environment_name, find_file, flat_values, known_names, load
+from daemon.ingest_values import IngestSettings
 from lte_runtime.errors import BadRequest
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "lte.example.toml"
@@ -64,6 +65,8 @@ def test_unknown_environment_names_are_errors(name: str, nearest: str) -> None:
         ('[rpc]\ntls_cert = "a.pem"\n', "come together"),
         ('[metrics]\nlisten = "0.0.0.0:9000"\n', r"metrics\.public"),
         ("[answer]\nmax_new_tokens = 500\n", "above max_new_tokens_limit"),
+        ("[kafka]\ndlq_retry_max_s = 0.1\n", "dlq_retry_max_s is below dlq_retry_s"),
+        ("[kafka]\nbad_share = 1.5\n", r"kafka\.bad_share .*less than or equal to 1"),
     ],
 )
 def test_faults_in_the_file_are_named(tmp_path: Path, text: str, message: str) -> None:
@@ -134,6 +137,15 @@ def test_the_example_shows_every_setting_with_its_description() -> None:
     flat = " ".join(text.replace("\n# ", " ").split())
     for description in known_names().values():
         assert " ".join(description.split()) in flat
+
+
+def test_the_limits_of_ingest_are_the_settings() -> None:
+    from daemon.wiring import ingest_settings
+
+    environ = {"LTE_KAFKA__BAD_WINDOW_S": "5", "LTE_KAFKA__BAD_MIN": "3", "LTE_KAFKA__BAD_SHARE": "0.5"}
+    made = ingest_settings(load(environ=environ).settings)
+    assert (made.guard.window_s, made.guard.min_bad, made.guard.share) == (5.0, 3, 0.5)
+    assert ingest_settings(Settings()) == IngestSettings()
 
 
 def test_every_setting_has_an_environment_name_and_a_value() -> None:
