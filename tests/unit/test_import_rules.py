@@ -137,7 +137,17 @@ def test_relative_imports_are_not_used() -> None:
     assert relative == []
 
 
-HEAVY = ("torch", "transformers", "peft", "openvino", "hnswlib", "numpy", "apsw", "pydantic_settings")
+HEAVY = (
+    "torch",
+    "transformers",
+    "peft",
+    "openvino",
+    "hnswlib",
+    "numpy",
+    "apsw",
+    "pydantic",
+    "pydantic_settings",
+)
 QUICK = {
     "--help": ["--help"],
     "ask": ["ask", "Who leads Acme?", "--socket", "nowhere.sock"],
