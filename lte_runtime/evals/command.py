@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,55 +32,21 @@ def show_progress(what: str, done: int, total: int) -> None:
         print(f"{what}: {total}", file=sys.stderr, flush=True)
 
 
-def knowedit_main(argv: Sequence[str] | None, load: Callable[[], Parts] | None = None) -> int:
-    from lte_runtime.evals import knowedit
+def parser(name: str, what: str | None, data: str, methods: Sequence[str]) -> argparse.ArgumentParser:
+    """The options that all evaluations have."""
+    made = argparse.ArgumentParser(prog=name, description=what)
+    made.add_argument("--data", type=Path, required=True, help=data)
+    made.add_argument("--method", action="append", choices=methods, help="default: all")
+    made.add_argument("--limit", type=int, help="at most so many records of each set")
+    return made
 
-    parser = argparse.ArgumentParser(prog="knowedit", description=knowedit.__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with KnowEdit's JSON files")
-    parser.add_argument("--method", action="append", choices=knowedit.METHODS, help="default: both")
-    parser.add_argument("--set", action="append", dest="sets", choices=knowedit.SETS, help="default: all")
-    parser.add_argument("--split", choices=("held-out", "all"), default="held-out")
-    parser.add_argument("--limit", type=int, help="at most so many records of each set")
-    args = parser.parse_args(argv)
-    encoder, engine, calibration = (load or load_parts)()
+
+def measure(run: Callable[[Parts], Mapping[str, Any]], load: Callable[[], Parts] = load_parts) -> int:
+    """Load the parts, print what `run` finds as JSON, and close the engine."""
+    parts = load()
     try:
-        result = knowedit.run(
-            args.data,
-            encoder,
-            engine,
-            calibration,
-            methods=args.method or knowedit.METHODS,
-            sets=args.sets or knowedit.SETS,
-            split=args.split,
-            limit=args.limit,
-            progress=show_progress,
-        )
+        result = run(parts)
     finally:
-        engine.close()
-    print(json.dumps(result, indent=1))
-    return 0
-
-
-def userfacts_main(argv: Sequence[str] | None, load: Callable[[], Parts] | None = None) -> int:
-    from lte_runtime.evals import userfacts
-
-    parser = argparse.ArgumentParser(prog="userfacts", description=userfacts.__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="file of user facts, JSON lines")
-    parser.add_argument("--method", action="append", choices=userfacts.METHODS, help="default: both")
-    parser.add_argument("--limit", type=int)
-    args = parser.parse_args(argv)
-    encoder, engine, calibration = (load or load_parts)()
-    try:
-        result = userfacts.run(
-            args.data,
-            encoder,
-            engine,
-            calibration,
-            methods=args.method or userfacts.METHODS,
-            limit=args.limit,
-            progress=show_progress,
-        )
-    finally:
-        engine.close()
+        parts[1].close()
     print(json.dumps(result, indent=1, ensure_ascii=False))
     return 0

@@ -26,6 +26,7 @@ from lte_runtime.answer.engine.seam import Engine
 from lte_runtime.answer.gate import GateCalibration
 from lte_runtime.answer.scratch import memory_of
 from lte_runtime.errors import NotFound
+from lte_runtime.evals import command
 from lte_runtime.evals.ask import Arms, Progress, ask_all
 from lte_runtime.evals.metrics import matches, mean, ngram_entropy, normalise, same_answer
 from lte_runtime.evals.split import held_out
@@ -213,7 +214,24 @@ class Judge:
         }
 
 
-if __name__ == "__main__":
-    from lte_runtime.evals.command import knowedit_main
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line of this evaluation."""
+    parser = command.parser("knowedit", __doc__, "folder with KnowEdit's JSON files", METHODS)
+    parser.add_argument("--set", action="append", dest="sets", choices=SETS, help="default: all")
+    parser.add_argument("--split", choices=("held-out", "all"), default="held-out")
+    args = parser.parse_args(argv)
+    return command.measure(
+        lambda parts: run(
+            args.data,
+            *parts,
+            methods=args.method or METHODS,
+            sets=args.sets or SETS,
+            split=args.split,
+            limit=args.limit,
+            progress=command.show_progress,
+        )
+    )
 
-    raise SystemExit(knowedit_main(None))
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -16,6 +16,7 @@ from lte_runtime.answer.engine.seam import Engine
 from lte_runtime.answer.gate import GateCalibration
 from lte_runtime.answer.scratch import memory_of
 from lte_runtime.errors import NotFound
+from lte_runtime.evals import command
 from lte_runtime.evals.ask import Arms, Progress, ask_all
 from lte_runtime.evals.metrics import matches, mean
 from lte_runtime.types import Answer, Encoder
@@ -80,7 +81,19 @@ def _told(row: Mapping[str, Any], answer: Answer) -> bool:
     return row["event"]["target"] in {c.fact.target for c in answer.citations}
 
 
-if __name__ == "__main__":
-    from lte_runtime.evals.command import userfacts_main
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line of this evaluation."""
+    args = command.parser("userfacts", __doc__, "file of user facts, JSON lines", METHODS).parse_args(argv)
+    return command.measure(
+        lambda parts: run(
+            args.data,
+            *parts,
+            methods=args.method or METHODS,
+            limit=args.limit,
+            progress=command.show_progress,
+        )
+    )
 
-    raise SystemExit(userfacts_main(None))
+
+if __name__ == "__main__":
+    raise SystemExit(main())
