@@ -3,8 +3,8 @@
 Order of an event's way: SQLite commit, index and watermark (all in `memory.apply`), then Kafka's own offset,
 which only lag tools read. Reading starts at the memory's offsets, never at the group's.
 
-Replay of quarantined records is local: `replay` takes their bytes from the quarantine, marks them with their
-original position in a header, and sends them through the same decoding and the same `apply` as fresh records.
+Replay of quarantined records is local: `replay` takes them from the quarantine, at their original positions,
+and sends them through the same decoding and the same `apply` as fresh records.
 Nothing is written to Kafka, so every replica decides for itself, and order stays that of the original.
 """
 
@@ -174,6 +174,8 @@ class Ingest:
         self._pending = None
         self._lifecycle.clear_degraded("storage")
         self._reader.applied(batch.next_offsets)
+        if applied.unproven:
+            log.warning("%d records claim an original position that is not theirs: ignored", applied.unproven)
         if polled.records:
             self._report(batch, polled.records, applied, self._stored_at - begun)
 
@@ -291,17 +293,9 @@ class Ingest:
             self._commands.get()[1].set_exception(Refused("ingest has ended"))
 
     def _replay(self, ids: Sequence[int]) -> ReplayReport:
-        records = [_marked(record) for record in self._memory.requeue(ids)]
+        records = self._memory.requeue(ids)
         batch = self._decoded(records, {})
         applied = self._memory.apply(batch)
         if batch.rejected or applied.rejected:
             self._tell_rejected()
         return ReplayReport(len(records), applied.applied, applied.rejected)
-
-
-def _marked(record: RawRecord) -> RawRecord:
-    """The record with its position in a header, unless it came with an original position already."""
-    header = events.original_position_header(record.position, record.timestamp_ms)
-    if any(name == header[0] for name, _ in record.headers):
-        return record
-    return replace(record, headers=(*record.headers, header))

@@ -39,6 +39,10 @@ EVENTS = Spec("lte_ingest_events_total", "Kafka records read from the edits topi
 APPLIED = Spec("lte_ingest_applied_total", "Edits applied to the edit memory.")
 DUPLICATES = Spec("lte_ingest_duplicates_total", "Edits dropped because they had been applied before.")
 CONFLICTS = Spec("lte_ingest_conflicts_total", "Edits that lost to another edit of their key.")
+UNPROVEN = Spec(
+    "lte_ingest_unproven_positions_total",
+    "Records whose header claims an original position that could not be checked; it was ignored.",
+)
 REJECTED = Spec("lte_ingest_rejected_total", "Records quarantined, by reason.", ("code",))
 INGEST_STAGE = Spec("lte_ingest_stage_seconds", "Time of a batch in each stage of ingest.", ("stage",))
 FRESHNESS = Spec("lte_freshness_seconds", "From an event's timestamp to the moment questions can find it.")
@@ -83,6 +87,7 @@ class Metrics:
         self._applied = self._counter(APPLIED)
         self._duplicates = self._counter(DUPLICATES)
         self._conflicts = self._counter(CONFLICTS)
+        self._unproven = self._counter(UNPROVEN)
         self._rejected = self._counter(REJECTED)
         self._ingest_stage = self._histogram(INGEST_STAGE, _FAST)
         self._freshness = self._histogram(FRESHNESS, _FRESH)
@@ -102,6 +107,7 @@ class Metrics:
         applied: int,
         duplicates: int = 0,
         conflicts: int = 0,
+        unproven: int = 0,
         rejected: Mapping[str, int] | None = None,
         stages_ms: Mapping[str, float] | None = None,
     ) -> None:
@@ -110,6 +116,7 @@ class Metrics:
         self._applied.inc(applied)
         self._duplicates.inc(duplicates)
         self._conflicts.inc(conflicts)
+        self._unproven.inc(unproven)
         for code, count in (rejected or {}).items():
             self._rejected.labels(code).inc(count)
         for stage, milliseconds in (stages_ms or {}).items():

@@ -269,6 +269,7 @@ class Daemon:
             applied=len(applied.applied),
             duplicates=applied.duplicates,
             conflicts=applied.conflicts,
+            unproven=applied.unproven,
             rejected=report.rejected,
             stages_ms={
                 "encode": applied.encode_ms,

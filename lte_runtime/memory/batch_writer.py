@@ -13,7 +13,6 @@ from typing import Protocol
 
 from lte_runtime.memory import quarantine, reads
 from lte_runtime.memory.db import Connection
-from lte_runtime.memory.events import ORIGINAL_POSITION
 from lte_runtime.memory.keywork import Heads, KeyWork, view_hash, view_text
 from lte_runtime.memory.policy import Member, fold, moment_of, taken_by, target_form
 from lte_runtime.memory.rows import (
@@ -83,7 +82,7 @@ class BatchWriter:
         return self._result
 
     def _write_edit(self, edit: Edit) -> None:
-        if self._take_edit(edit) and edit.raw and ORIGINAL_POSITION in dict(edit.raw.headers):
+        if self._take_edit(edit):
             topic = self._store.topic_number(edit.position.topic_id)
             quarantine.mark_replayed(self._db, topic, edit.position)
 
@@ -215,11 +214,10 @@ class BatchWriter:
             raise ValueError("an edit without its raw record cannot be quarantined")
         message = f"id {edit.id!r} was used for another content of this key"
         self._result.conflicts += 1
-        self._quarantine(Rejected(edit.raw, "id_conflict", message), edit.position)
+        self._quarantine(Rejected(edit.raw, "id_conflict", message))
 
-    def _quarantine(self, rejected: Rejected, position: Position | None = None) -> None:
-        position = position or rejected.record.position
-        topic = self._store.topic_number(position.topic_id)
+    def _quarantine(self, rejected: Rejected) -> None:
+        topic = self._store.topic_number(rejected.record.position.topic_id)
         size = quarantine.insert(self._db, rejected, topic, self._now)
         self._result.rejected += 1
         self._result.quarantine_bytes += size

@@ -16,10 +16,11 @@ from lte_runtime.memory import inspect, quarantine, reads, retrieve, upkeep
 from lte_runtime.memory.attempts import Attempts
 from lte_runtime.memory.batch_writer import KeyChange
 from lte_runtime.memory.db import Connection, faults, open_reader, transaction
-from lte_runtime.memory.erase import ERASED, erase_key, finish_erasure
+from lte_runtime.memory.erase import erase_key, finish_erasure
 from lte_runtime.memory.intake import take_in
 from lte_runtime.memory.keys import normalise_key
 from lte_runtime.memory.locks import DirectoryLock
+from lte_runtime.memory.origins import at_origins
 from lte_runtime.memory.policy import WhyNot
 from lte_runtime.memory.projection import Projection, reached
 from lte_runtime.memory.records import (
@@ -131,6 +132,8 @@ class EditMemory:
         """Make a batch durable, then visible. After an exception nothing of it is either."""
         with self._writing:
             started = time.perf_counter()
+            with faults():
+                batch, unproven = at_origins(batch, self._store.connection)
             taken = take_in(
                 batch.edits,
                 batch.rejected,
@@ -155,6 +158,7 @@ class EditMemory:
                 duplicates=result.duplicates,
                 rejected=result.rejected,
                 conflicts=result.conflicts,
+                unproven=unproven,
                 encoded=len(taken.vectors),
                 encode_ms=(after_encode - started) * 1000,
                 store_ms=(after_store - after_encode) * 1000,
@@ -286,10 +290,10 @@ class EditMemory:
             quarantine.set_state(self._store.connection, ids, quarantine.PENDING, quarantine.DEAD_LETTERED)
 
     def requeue(self, ids: Sequence[int]) -> list[RawRecord]:
-        """The records of these rows as they came, for a replay. `apply` marks a row as replayed in the
-        transaction that makes an edit of it."""
+        """The records of these rows as they came, at their places, for a replay. `apply` marks a row as
+        replayed in the transaction that makes an edit of it."""
         rows = [self.quarantine_get(row_id) for row_id in ids]
-        erased = [row.id for row in rows if row.state == ERASED]
+        erased = [row.id for row in rows if row.state == quarantine.ERASED]
         if erased:
             raise Refused(f"the text of quarantined record {erased[0]} was erased")
         return [row.record for row in rows]

@@ -19,6 +19,7 @@ from lte_runtime.memory import reads
 from lte_runtime.memory.db import Connection, faults, transaction
 from lte_runtime.memory.events import EventLimits, decode
 from lte_runtime.memory.keys import normalise_key
+from lte_runtime.memory.quarantine import ERASED
 from lte_runtime.memory.records import EraseReceipt
 from lte_runtime.memory.snapshot import remove_all
 from lte_runtime.memory.store import Store
@@ -29,7 +30,6 @@ NOT_COVERED = (
     "copies and backups of the state directory made before",
     "adapters trained on the fact: they are marked by the registry, not changed",
 )
-ERASED = "erased"
 UNFINISHED = "unfinished_erasure"
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _LIMITS = EventLimits(max_bytes=1 << 30)

@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 ORIGINAL_POSITION = "lte-original-position"
-"""Header of a replayed record: `topic id/partition/offset/timestamp`, which stays its order."""
+"""Header of a replayed record: `topic id/partition/offset/timestamp`. `origins` decides whether it counts."""
 WITHDRAW_ALL = "withdraw_all"
 """Flag of the edit made from a null value: everything of the key goes, not only the current fact."""
 FUTURE_MS = 5 * 60_000
@@ -65,10 +65,9 @@ class EventLimits:
 def decode(record: RawRecord, limits: EventLimits, now_ms: int | None = None) -> Edit:
     """One record to one edit; raises nothing but `BadRecord`. `now_ms` serves the future flag alone."""
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-    placed = at_original_position(record)
-    edit = _withdraw_all(placed) if record.value is None else _decode_value(placed, limits)
+    edit = _withdraw_all(record) if record.value is None else _decode_value(record, limits)
     _check_writer(edit, limits.writers)
-    if placed.timestamp_ms > now_ms + FUTURE_MS:
+    if record.timestamp_ms > now_ms + FUTURE_MS:
         edit = replace(edit, flags=(*edit.flags, "future_timestamp"))
     return replace(edit, raw=record)
 
@@ -274,25 +273,9 @@ def _checked_key(parts: tuple[str, str, str, str]) -> FactKey:
 
 
 def original_position_header(position: Position, timestamp_ms: int) -> tuple[str, bytes]:
-    """The header that a replay of a quarantined record carries."""
+    """The header that a dead letter carries, and with it a replay through the topic."""
     text = f"{position.topic_id}/{position.partition}/{position.offset}/{timestamp_ms}"
     return ORIGINAL_POSITION, text.encode()
-
-
-def at_original_position(record: RawRecord) -> RawRecord:
-    """The record as it first stood in Kafka, if it is a replay; raises `BadRecord` for a malformed header."""
-    values = [value for name, value in record.headers if name == ORIGINAL_POSITION]
-    if not values:
-        return record
-    parts = (values[-1] or b"").decode("utf-8", "replace").rsplit("/", 3)
-    if len(parts) != 4 or not all(_is_number(part) for part in parts[1:]):
-        raise BadRecord("bad_original_position", f"header {ORIGINAL_POSITION} is malformed")
-    partition, offset, timestamp = (int(part) for part in parts[1:])
-    return replace(record, position=Position(parts[0], partition, offset), timestamp_ms=timestamp)
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 18
 
 
 def record_key(event: Mapping[str, object]) -> bytes | None:

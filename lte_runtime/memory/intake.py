@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from lte_runtime.errors import BadRecord
 from lte_runtime.memory.attempts import Attempts
-from lte_runtime.memory.events import at_original_position
 from lte_runtime.memory.keywork import view_hash, view_text
 from lte_runtime.memory.views import encode_views
 from lte_runtime.types import Edit, Encoder, Op, Rejected, Vectors
@@ -34,7 +32,7 @@ def take_in(
     attempts: Attempts,
 ) -> Intake:
     """Encode what the store misses. One bad text, or a record that was deadly twice, stops no other."""
-    made = Intake(rejected=[at_origin(one) for one in rejected])
+    made = Intake(rejected=list(rejected))
     good = []
     for edit in edits:
         if attempts.is_deadly(edit.position):
@@ -72,14 +70,6 @@ def _encode(
     made.edits += edits
 
 
-def at_origin(rejected: Rejected) -> Rejected:
-    """A replay that fails again belongs to its original position."""
-    try:
-        return replace(rejected, record=at_original_position(rejected.record))
-    except BadRecord:
-        return rejected
-
-
 def _view_of(edit: Edit) -> bytes:
     if edit.op is not Op.ASSERT or edit.key is None:
         return b""
@@ -89,4 +79,4 @@ def _view_of(edit: Edit) -> bytes:
 def _refused(edit: Edit, code: str, message: str) -> Rejected:
     if edit.raw is None:
         raise ValueError("an edit without its raw record cannot be quarantined")
-    return at_origin(Rejected(edit.raw, code, message))
+    return Rejected(edit.raw, code, message)

@@ -13,7 +13,7 @@ from lte_runtime.memory.db import Connection
 from lte_runtime.memory.records import QuarantineRow
 from lte_runtime.types import Position, RawRecord, Rejected
 
-PENDING, DEAD_LETTERED, REPLAYED = "pending", "dead_lettered", "replayed"
+PENDING, DEAD_LETTERED, REPLAYED, ERASED = "pending", "dead_lettered", "replayed", "erased"
 
 _INSERT = (
     "INSERT INTO quarantine(topic, partition, offset, ts, size, code, message, sha256, received, state, "
@@ -61,10 +61,10 @@ def insert(connection: Connection, rejected: Rejected, topic: int, received_ms: 
 
 
 def mark_replayed(connection: Connection, topic: int, where: Position) -> None:
-    """The record at a position has become an edit after all."""
+    """The record at a position, if it was refused, has become an edit after all."""
     connection.execute(
-        "UPDATE quarantine SET state=? WHERE topic=? AND partition=? AND offset=?",
-        (REPLAYED, topic, where.partition, where.offset),
+        "UPDATE quarantine SET state=? WHERE topic=? AND partition=? AND offset=? AND state<>?",
+        (REPLAYED, topic, where.partition, where.offset, ERASED),
     )
 
 

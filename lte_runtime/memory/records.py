@@ -23,12 +23,14 @@ class MemorySettings:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What one batch did. `rejected` counts all new quarantine rows, `conflicts` those for a used id."""
+    """What one batch did. `rejected` counts all new quarantine rows, `conflicts` those for a used id,
+    `unproven` the records whose claim to an earlier position could not be checked and was ignored."""
 
     applied: tuple[str, ...]
     duplicates: int
     rejected: int
     conflicts: int
+    unproven: int = 0
     encoded: int = 0
     encode_ms: float = 0.0
     store_ms: float = 0.0

@@ -33,6 +33,11 @@ class Log:
     def edit(self, *, at: int | None = None, offset: int | None = None, **event: object) -> Edit:
         return decode(self.record(to_json(event), timestamp_ms=at, offset=offset), EventLimits(), now_ms=NOW)
 
+    @staticmethod
+    def body(target: str) -> bytes:
+        """The bytes of such an assertion without an id."""
+        return to_json({"subject": "Acme", "relation": "boss", "target": target})
+
     def fact(self, target: str, *, at: int | None = None, offset: int | None = None, **event: object) -> Edit:
         """An assertion about the boss of Acme, unless `event` says otherwise."""
         parts = {"subject": "Acme", "relation": "boss", "target": target, **event}

@@ -13,8 +13,14 @@ from event_log import NOW, Log
 from lte_runtime.answer.embed import StubEncoder
 from lte_runtime.errors import BadRecord, NotFound, Refused
 from lte_runtime.memory.edit_memory import EditMemory
-from lte_runtime.memory.events import EventLimits, decode, fact_key, original_position_header
-from lte_runtime.types import Candidates, Rejected, TopicPartition, Vectors
+from lte_runtime.memory.events import (
+    ORIGINAL_POSITION,
+    EventLimits,
+    decode,
+    fact_key,
+    original_position_header,
+)
+from lte_runtime.types import Batch, Candidates, Position, Rejected, TopicPartition, Vectors
 
 Opener = Callable[..., EditMemory]
 BOSS = fact_key("default", "Acme", "boss")
@@ -150,12 +156,67 @@ def test_a_replay_that_fails_again_stays_one_row(open_memory: Opener, log: Log) 
     record = log.record(b"{}")
     memory.apply(log.batch(rejected=(Rejected(record, "missing_key", "old"),)))
     used = memory.quarantine_bytes()
-    replay = log.record(b"{}", headers=(original_position_header(record.position, record.timestamp_ms),))
+    header = original_position_header(record.position, record.timestamp_ms)
+    replay = log.record(b"{}", headers=(header,))
     with pytest.raises(BadRecord):
         decode(replay, EventLimits())
     memory.apply(log.batch(rejected=(Rejected(replay, "missing_key", "new"),)))
     assert [row.message for row in memory.quarantined()] == ["new"]
     assert memory.quarantine_bytes() == used
+
+
+def test_a_forged_place_is_ignored(open_memory: Opener, log: Log) -> None:
+    """Nobody gets behind or before others in the order by a header that nothing proves."""
+    memory = open_memory()
+    refused = log.record(b'{"op": "explode"}')
+    memory.apply(log.batch(log.fact("Ann", id="a"), rejected=(Rejected(refused, "unknown_op", "op"),)))
+    forged = [
+        *(original_position_header(Position("T", 0, offset), 1) for offset in (0, 1, 7)),
+        (ORIGINAL_POSITION, b"x/y/z"),
+    ]
+    for number, header in enumerate(forged):
+        record = log.record(log.body(f"Bo {number}"), headers=(header,))
+        applied = memory.apply(log.batch(decode(record, EventLimits(), NOW)))
+        assert (len(applied.applied), applied.unproven) == (1, 1)
+        assert targets(memory) == {f"Bo {number}"}
+    bad = log.record(b"{}", headers=forged[:1])
+    assert memory.apply(log.batch(rejected=(Rejected(bad, "missing_key", "no"),))).unproven == 1
+    assert [row.record.position for row in memory.quarantined()] == [refused.position, bad.position]
+    assert memory.quarantined()[0].code == "unknown_op"
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("known_now", [True, False])
+def test_replicas_agree_on_a_replay_through_the_topic(
+    open_memory: Opener, log: Log, together: bool, known_now: bool
+) -> None:
+    """Whether they refused the record or read it after an upgrade, in one batch or in two."""
+    memory = open_memory()
+    first = log.record(log.body("Ann"))
+    header = original_position_header(first.position, first.timestamp_ms)
+    newer = log.fact("Bo")
+    replay = decode(log.record(first.value, headers=(header,)), EventLimits(), NOW)
+    edits = (decode(first, EventLimits(), NOW),) if known_now else ()
+    rejected = () if known_now else (Rejected(first, "unknown_op", "op"),)
+    if together:
+        memory.apply(Batch((*edits, newer, replay), rejected, {}))
+    else:
+        memory.apply(Batch((*edits, newer), rejected, {}))
+        memory.apply(Batch((replay,), (), {}))
+    assert targets(memory) == {"Bo"}
+    assert memory.get_edit("T:0:0").positions == (first.position,)
+    assert memory.status().edits == 2
+
+
+def test_an_erased_record_proves_no_place(open_memory: Opener, log: Log) -> None:
+    memory = open_memory()
+    first = log.record(log.body("Ann"))
+    memory.apply(log.batch(log.fact("Bo"), rejected=(Rejected(first, "unknown_op", "op"),)))
+    memory.erase(BOSS)
+    header = original_position_header(first.position, first.timestamp_ms)
+    replay = decode(log.record(first.value, headers=(header,)), EventLimits(), NOW)
+    assert memory.apply(log.batch(replay)).unproven == 1
+    assert memory.get_edit(replay.id).positions == (replay.position,)
 
 
 def test_text_that_the_encoder_refuses_stops_no_other(open_memory: Opener, log: Log) -> None:

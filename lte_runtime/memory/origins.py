@@ -1,0 +1,105 @@
+"""Replayed records go back to the place where they first stood, if that can be checked.
+
+Place decides order, and any publisher can write the header that names one. So it counts only where the same
+record is known to have stood: quarantined with the same key and value, or as an edit of the same content, in
+the store or earlier in the batch. Otherwise the record keeps its own place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from lte_runtime.memory.db import Connection
+from lte_runtime.memory.events import ORIGINAL_POSITION, derived_id
+from lte_runtime.memory.quarantine import ERASED, digest
+from lte_runtime.types import Batch, Edit, Position, RawRecord, Rejected
+
+_QUARANTINED = (
+    "SELECT q.ts, q.sha256 FROM quarantine q JOIN topics t ON t.no=q.topic "
+    "WHERE t.topic_id=? AND q.partition=? AND q.offset=? AND q.state<>?"
+)
+_APPLIED = (
+    "SELECT p.ts, e.content_hash FROM positions p JOIN topics t ON t.no=p.topic JOIN edits e ON e.id=p.edit "
+    "WHERE t.topic_id=? AND p.partition=? AND p.offset=?"
+)
+
+
+def claimed(record: RawRecord) -> Position | None:
+    """The earlier place that a header names, if it is well-formed."""
+    values = [value for name, value in record.headers if name == ORIGINAL_POSITION]
+    parts = values[-1].decode("utf-8", "replace").rsplit("/", 3) if values else []
+    if len(parts) != 4 or not all(_is_number(part) for part in parts[1:]):
+        return None
+    return Position(parts[0], int(parts[1]), int(parts[2]))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 18
+
+
+@dataclass(frozen=True, slots=True)
+class Origins:
+    """What is known of earlier places: the store's rows, and the records of the batch."""
+
+    connection: Connection
+    edits: Mapping[Position, Edit]
+    rejected: Mapping[Position, RawRecord]
+
+    def of(self, record: RawRecord, content: str | None) -> RawRecord:
+        """The record where it first stood, or itself. `content` is the hash of the edit that it makes."""
+        place = claimed(record)
+        if place is None or not _earlier(place, record):
+            return record
+        moment = self._moment(place, record, content)
+        return record if moment is None else replace(record, position=place, timestamp_ms=moment)
+
+    def _moment(self, place: Position, record: RawRecord, content: str | None) -> int | None:
+        """The timestamp of the same record at this place."""
+        refused, edit = self.rejected.get(place), self.edits.get(place)
+        if refused is not None and digest(refused) == digest(record):
+            return refused.timestamp_ms
+        if edit is not None and edit.content_hash == content:
+            return edit.timestamp_ms
+        where = (place.topic_id, place.partition, place.offset)
+        row = self.connection.execute(_QUARANTINED, (*where, ERASED)).fetchone()
+        if row is not None and row[1] == digest(record):
+            return int(row[0])
+        row = self.connection.execute(_APPLIED, where).fetchone()
+        return int(row[0]) if row is not None and row[1] == content else None
+
+
+def _earlier(place: Position, record: RawRecord) -> bool:
+    here = record.position
+    same = (place.topic_id, place.partition) == (here.topic_id, here.partition)
+    return not same or place.offset < here.offset
+
+
+def at_origins(batch: Batch, connection: Connection) -> tuple[Batch, int]:
+    """The batch with proven replays at their first places, and how many claims were not proven."""
+    claims = [edit.raw for edit in batch.edits if edit.raw and _claims(edit.raw)]
+    claims += [one.record for one in batch.rejected if _claims(one.record)]
+    if not claims:
+        return batch, 0
+    origins = Origins(
+        connection,
+        {edit.position: edit for edit in batch.edits},
+        {one.record.position: one.record for one in batch.rejected},
+    )
+    edits = tuple(_placed(edit, origins) for edit in batch.edits)
+    rejected = tuple(Rejected(origins.of(one.record, None), one.code, one.message) for one in batch.rejected)
+    placed = {edit.raw.position for edit in edits if edit.raw} | {one.record.position for one in rejected}
+    unproven = sum(record.position in placed for record in claims)
+    return Batch(edits, rejected, batch.next_offsets), unproven
+
+
+def _claims(record: RawRecord) -> bool:
+    return any(name == ORIGINAL_POSITION for name, _ in record.headers)
+
+
+def _placed(edit: Edit, origins: Origins) -> Edit:
+    if edit.raw is None or (record := origins.of(edit.raw, edit.content_hash)) is edit.raw:
+        return edit
+    own = edit.id == derived_id(edit.position)
+    edit_id = derived_id(record.position) if own else edit.id
+    return replace(edit, id=edit_id, position=record.position, timestamp_ms=record.timestamp_ms, raw=record)
