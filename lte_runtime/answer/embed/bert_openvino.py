@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import openvino as ov
-from openvino import opset13 as ops
 from safetensors.numpy import load_file
 
 from lte_runtime.answer.embed.model_files import ModelFiles
+from lte_runtime.answer.embed.openvino_quiet import ops, ov
 from lte_runtime.errors import Refused
 from lte_runtime.types import Vectors
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -419,3 +420,31 @@ def test_stub_refuses_what_cannot_be_encoded(text: str) -> None:
 @pytest.mark.parametrize("text", [".", "🚀", "\u200b"])
 def test_stub_encodes_texts_without_words(text: str) -> None:
     assert np.linalg.norm(StubEncoder().encode([text])) == pytest.approx(1.0)
+
+
+_ALONE = """
+import sys
+calls, network = [], ("socket.connect", "socket.getaddrinfo")
+sys.addaudithook(lambda name, args: calls.append(name) if name in network else None)
+from lte_runtime.answer.embed import load_encoder
+encoder = load_encoder(engine="openvino")
+assert encoder.encode(["Who leads Acme?"]).shape == (1, 384)
+import threading
+for thread in threading.enumerate():
+    if thread is not threading.main_thread():
+        thread.join(5)
+loaded = [name for name, module in sys.modules.items() if module and "openvino_telemetry" in name]
+print("openvino" in sys.modules, calls, loaded)
+"""
+
+
+def test_the_encoder_calls_nobody(tmp_path: Path) -> None:
+    """OpenVINO reports its own import to its makers, unless the module that does so cannot be loaded."""
+    environ = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[3])}
+    for name in ("CI", "TF_BUILD", "JENKINS_URL"):
+        environ.pop(name, None)  # OpenVINO is silent where it sees a build machine
+    done = subprocess.run(
+        [sys.executable, "-c", _ALONE], env=environ, capture_output=True, text=True, timeout=300, check=True
+    )
+    assert done.stdout.split("\n")[-2] == "True [] []"
+    assert list(tmp_path.iterdir()) == []
