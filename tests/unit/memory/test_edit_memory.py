@@ -170,7 +170,7 @@ def test_a_forged_place_is_ignored(open_memory: Opener, log: Log) -> None:
     memory = open_memory()
     refused = log.record(b'{"op": "explode"}')
     memory.apply(log.batch(log.fact("Ann", id="a"), rejected=(Rejected(refused, "unknown_op", "op"),)))
-    forged = [
+    forged: list[tuple[str, bytes]] = [
         *(original_position_header(Position("T", 0, offset), 1) for offset in (0, 1, 7)),
         (ORIGINAL_POSITION, b"x/y/z"),
     ]
@@ -179,7 +179,7 @@ def test_a_forged_place_is_ignored(open_memory: Opener, log: Log) -> None:
         applied = memory.apply(log.batch(decode(record, EventLimits(), NOW)))
         assert (len(applied.applied), applied.unproven) == (1, 1)
         assert targets(memory) == {f"Bo {number}"}
-    bad = log.record(b"{}", headers=forged[:1])
+    bad = log.record(b"{}", headers=(forged[0],))
     assert memory.apply(log.batch(rejected=(Rejected(bad, "missing_key", "no"),))).unproven == 1
     assert [row.record.position for row in memory.quarantined()] == [refused.position, bad.position]
     assert memory.quarantined()[0].code == "unknown_op"
