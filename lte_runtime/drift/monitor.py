@@ -1,0 +1,120 @@
+"""All detectors as one frozen state that readings are folded into; kept over restarts as JSON. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lte_runtime.drift.detectors import (
+    Change,
+    Counts,
+    Level,
+    Threshold,
+    Track,
+    step_change,
+    step_threshold,
+)
+from lte_runtime.drift.readings import Reading
+from lte_runtime.drift.rules import CHANGES, THRESHOLDS
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The thresholds and change detectors in force, one of each for a name at most."""
+
+    thresholds: tuple[Threshold, ...] = THRESHOLDS
+    changes: tuple[Change, ...] = CHANGES
+
+    def __post_init__(self) -> None:
+        for rules in (self.thresholds, self.changes):
+            names = [rule.name for rule in rules]
+            if len(names) != len(set(names)):
+                raise ValueError(f"two rules for one reading: {', '.join(names)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A change that was found: share of bad outcomes now and before, over how many, and its chance."""
+
+    name: str
+    time_ms: int
+    share: float
+    before: float
+    n: int
+    p: float
+
+
+@dataclass(frozen=True, slots=True)
+class DriftState:
+    """What the readings have led to. Alarms stay until the next re-alignment, one for a name (the first)."""
+
+    levels: Mapping[str, Level] = field(default_factory=dict)
+    tracks: Mapping[str, Track] = field(default_factory=dict)
+    latest: Mapping[str, Reading] = field(default_factory=dict)
+    alarms: tuple[Alarm, ...] = ()
+
+
+def observe(state: DriftState, readings: Iterable[Reading], rules: Rules) -> DriftState:
+    """The state after the readings, in their order."""
+    for reading in readings:
+        state = _observed(state, reading, rules)
+    return state
+
+
+def realigned(state: DriftState) -> DriftState:
+    """The state after a new adapter went into service: every detector learns its reference anew."""
+    return DriftState(latest=state.latest)
+
+
+def _observed(state: DriftState, reading: Reading, rules: Rules) -> DriftState:
+    levels, tracks, alarms = dict(state.levels), dict(state.tracks), state.alarms
+    for threshold in rules.thresholds:
+        if threshold.name == reading.name:
+            levels[reading.name] = step_threshold(threshold, levels.get(reading.name, Level()), reading)
+    for change in rules.changes:
+        if change.name == reading.name:
+            track, found = step_change(change, tracks.get(reading.name, Track()), reading)
+            tracks[reading.name] = track
+            if found and reading.name not in {alarm.name for alarm in alarms}:
+                window, before = found.window, found.reference.share
+                alarm = Alarm(reading.name, reading.time_ms, window.share, before, window.n, found.p)
+                alarms = (*alarms, alarm)
+    return replace(
+        state, levels=levels, tracks=tracks, alarms=alarms, latest={**state.latest, reading.name: reading}
+    )
+
+
+def to_json(state: DriftState) -> dict[str, Any]:
+    """The state as JSON values."""
+    return {
+        "version": VERSION,
+        "levels": {k: [[list(p) for p in v.recent], v.active, v.beyond] for k, v in state.levels.items()},
+        "tracks": {k: [_pair(v.reference), [_pair(c) for c in v.recent]] for k, v in state.tracks.items()},
+        "latest": {k: [v.value, v.n, v.time_ms] for k, v in state.latest.items()},
+        "alarms": [[a.name, a.time_ms, a.share, a.before, a.n, a.p] for a in state.alarms],
+    }
+
+
+def from_json(kept: Mapping[str, Any]) -> DriftState:
+    """The state as `to_json` gave it; the empty state for another version's."""
+    if kept.get("version") != VERSION:
+        return DriftState()
+    return DriftState(
+        levels={
+            k: Level(tuple((float(value), int(n)) for value, n in recent), active, beyond)
+            for k, (recent, active, beyond) in kept["levels"].items()
+        },
+        tracks={
+            k: Track(Counts(*reference), tuple(Counts(*each) for each in recent))
+            for k, (reference, recent) in kept["tracks"].items()
+        },
+        latest={k: Reading(k, *v) for k, v in kept["latest"].items()},
+        alarms=tuple(Alarm(*each) for each in kept["alarms"]),
+    )
+
+
+def _pair(counts: Counts) -> list[int]:
+    return [counts.bad, counts.n]
