@@ -59,6 +59,11 @@ class KafkaSettings(_Section):
     )
     poll_max_records: int = Field(default=512, ge=1, le=100_000, description="Most records in one batch.")
     poll_max_bytes: int = Field(default=4 << 20, ge=1 << 16, description="Most bytes in one batch.")
+    batch_max_bytes: int = Field(
+        default=64 << 20,
+        ge=1 << 20,
+        description="Most bytes that a compressed batch may unpack to; a larger one suspends ingest.",
+    )
     poll_max_ms: int = Field(
         default=20,
         ge=0,

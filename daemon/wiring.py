@@ -169,6 +169,7 @@ class Daemon:
                 allow_compacted=kafka.allow_compacted,
                 refresh_s=kafka.refresh_s,
                 fetch_max_bytes=kafka.poll_max_bytes,
+                batch_max_bytes=kafka.batch_max_bytes,
             )
         )
         self._ingest = Ingest(

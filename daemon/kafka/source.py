@@ -21,6 +21,7 @@ from kafka.errors import (
     UnsupportedCodecError,
 )
 
+from daemon.kafka.codecs import BATCH_MAX_BYTES, BatchTooLarge, bound_batches
 from daemon.kafka.connection import Security, client_options, open_client
 from daemon.kafka.history import Offsets, Polled, PositionLost, TopicMissing, Topology, Unreadable
 from daemon.kafka.offset_reporter import OffsetReporter
@@ -97,6 +98,7 @@ class KafkaSourceSettings:
     connect_timeout_s: float = 2.0
     answer_timeout_s: float = 2.0
     fetch_max_bytes: int = 4 << 20
+    batch_max_bytes: int = BATCH_MAX_BYTES
 
 
 class KafkaSource:
@@ -166,6 +168,8 @@ class KafkaSource:
             raise PositionLost(f"{self.topic}: {error}", self._divergent(error)) from error
         except UnsupportedCodecError as error:
             raise Unreadable("unsupported_codec", f"{self.topic}: {error}") from error
+        except BatchTooLarge as error:
+            raise Unreadable("batch_too_large", f"{self.topic}: {error}") from error
         except (CorruptRecordError, UnicodeDecodeError, EOFError, zlib.error) as error:
             raise Unreadable("corrupt_record", f"{self.topic}: {error}") from error
         except KafkaError as error:
@@ -192,6 +196,7 @@ class KafkaSource:
         self._drop_consumer()
 
     def _open_consumer(self) -> Any:
+        bound_batches(self._settings.batch_max_bytes)
         options = {
             **self._options,
             "client_id": "lte-daemon",

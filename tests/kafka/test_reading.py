@@ -85,6 +85,26 @@ def test_every_codec_of_kafka_is_read(codec: str, make_topic: MakeTopic, ingesti
     assert running.memory.values()[0].startswith(f"{codec} 00")
 
 
+def test_a_batch_that_unpacks_to_too_much_suspends_by_name(
+    make_topic: MakeTopic, ingesting: Ingesting
+) -> None:
+    """The broker takes it, for it is small when packed; unpacking it would cost the process its memory."""
+    topic = make_topic(partitions=1)
+    producer = KafkaProducer(
+        bootstrap_servers=topic.bootstrap, compression_type="zstd", max_request_size=64 << 20
+    )
+    producer.send(topic.topic, bytes(32 << 20)).get(30)
+    producer.close()
+    topic.append(event("behind"))
+    running = ingesting(topic, batch_max_bytes=1 << 20)
+    until(lambda: running.state is State.SUSPENDED)
+    assert "batch_too_large" in running.lifecycle.reasons[0]
+    running.stop()
+    running = ingesting(topic, batch_max_bytes=64 << 20).ready()
+    assert running.memory.values() == ["behind"]
+    assert [row.code for row in running.memory.quarantined()] == ["too_large"]
+
+
 def test_a_missing_codec_is_a_named_state_and_is_read_after_resume(
     make_topic: MakeTopic, ingesting: Ingesting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
