@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +18,8 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Records that
 
 # One call replays this many.
 _MOST = 1000
+_WAITING = ("pending", "dead_lettered")
+_NOTHING: dict[str, Any] = {"records": 0, "applied_edit_ids": [], "rejected": 0}
 
 
 @app.command("list")
@@ -24,9 +29,15 @@ def list_(
     admin_socket: AdminSocket = None,
     config: ConfigFile = None,
 ) -> None:
-    """Quarantined records with their reasons.
+    """Quarantined records with their reasons, the oldest first.
 
-    Example: lte dlq list --json | jq .[].code
+    States: pending (not yet in the dead-letter topic), dead_lettered, replayed (an edit after all), erased.
+
+    Examples:
+
+    lte dlq list
+
+    lte dlq list --json | jq '.[] | select(.code == "unknown_op") | .id'
     """
     with connect.client(connect.find(connect.flags(admin_socket=admin_socket), config)) as daemon:
         found = list(connect.paged(daemon.dead_letters, "dead_letters", limit))
@@ -39,7 +50,7 @@ def list_(
 
 @app.command()
 def show(
-    id_: Annotated[int, typer.Argument(metavar="ID")],
+    id_: Annotated[int, typer.Argument(metavar="ID", help="From `lte dlq list`.")],
     json_: Json = False,
     admin_socket: AdminSocket = None,
     config: ConfigFile = None,
@@ -58,24 +69,29 @@ def show(
 
 @app.command()
 def replay(
-    ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="The first 1000 that were not replayed yet.")] = False,
+    ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="From `lte dlq list`.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="The first 1000 that wait to be replayed.")] = False,
     json_: Json = False,
     admin_socket: AdminSocket = None,
     config: ConfigFile = None,
 ) -> None:
-    """Decode and apply records again, at their original positions; after an upgrade, say.
+    """Decode and apply records again, at their original positions: after an upgrade or a change of limits.
 
-    Example: lte dlq replay 17 18
+    What is no edit still stays in the quarantine, and the exit code is 1. A wrong record is corrected by
+    publishing it anew.
+
+    Examples:
+
+    lte dlq replay 17 18
+
+    lte dlq replay --all
     """
     if bool(ids) == all_:
         raise BadRequest("name the records by their ids, or take --all")
     with connect.client(connect.find(connect.flags(admin_socket=admin_socket), config)) as daemon:
-        chosen = list(ids or [])
-        if all_:
-            listed = connect.paged(daemon.dead_letters, "dead_letters", _MOST)
-            chosen = [record["id"] for record in listed if record["state"] != "replayed"]
-        reply = daemon.replay_dead_letters(chosen)
+        listed = connect.paged(daemon.dead_letters, "dead_letters", sys.maxsize)
+        chosen = waiting(listed) if all_ else list(ids or [])
+        reply = daemon.replay_dead_letters(chosen) if chosen else _NOTHING
     if json_:
         output.as_json(reply)
     else:
@@ -83,6 +99,11 @@ def replay(
         output.note(f"{reply['records']} replayed, {applied} applied, {reply['rejected']} still no edits")
     if reply["rejected"]:
         raise typer.Exit(FAILED)
+
+
+def waiting(records: Iterable[Mapping[str, Any]]) -> list[int]:
+    """Ids of the records that can be replayed and were not yet, as many as one call takes."""
+    return list(islice((record["id"] for record in records if record["state"] in _WAITING), _MOST))
 
 
 def _where(record: dict[str, dict[str, object]]) -> str:

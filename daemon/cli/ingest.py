@@ -19,7 +19,9 @@ def _group() -> None:
 def resume(json_: Json = False, admin_socket: AdminSocket = None, config: ConfigFile = None) -> None:
     """Go on after a suspension, once its reason (`lte status`) is out of the way.
 
-    Example: lte ingest resume
+    A full quarantine is given one more quota; what else can suspend ingest is in docs/operations.md.
+
+    Example: lte status; lte ingest resume
     """
     with connect.client(connect.find(connect.flags(admin_socket=admin_socket), config)) as daemon:
         daemon.resume_ingest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from daemon.cli import connect, event_input, exits, output
+from daemon.cli import connect, dlq, event_input, exits, output
 from daemon.cli.app import TABLE, app
 from daemon.cli.ask import position
 from daemon.cli.connect import Where, find
@@ -338,3 +339,13 @@ def test_ctrl_c_ends_with_130(tmp_path: Path) -> None:
         assert waiting.wait(timeout=60) == 130
         assert waiting.stderr is not None
         assert b"Traceback" not in waiting.stderr.read()
+
+
+def test_replay_all_takes_what_waits_as_many_as_a_call_may() -> None:
+    """Neither replayed nor erased ones, which the daemon refuses; and it looks no further than it must."""
+    states = ("pending", "dead_lettered", "replayed", "erased")
+    endless = ({"id": number, "state": states[number % 4]} for number in itertools.count())
+    chosen = dlq.waiting(endless)
+    assert chosen[:4] == [0, 1, 4, 5]
+    assert len(chosen) == 1000
+    assert dlq.waiting([]) == []
