@@ -10,6 +10,7 @@ place of the likelihood ratio: the level holds at every base rate and whatever t
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -73,13 +74,13 @@ def step_threshold(rule: Threshold, state: Level, reading: Reading) -> Level:
     """The state after a reading; unchanged in its verdict while the sample is too small."""
     if not reading.n:
         return state
-    recent = _newest((*state.recent, (reading.value, reading.n)), rule.min_sample)
-    pooled = Level(recent, state.active, state.beyond)
-    if pooled.value is None or pooled.n < rule.min_sample:
-        return pooled
-    beyond = state.beyond + 1 if rule.beyond(pooled.value) else 0
-    kept = state.active and not rule.recovered(pooled.value)
-    return Level(recent, kept or beyond >= rule.hold, beyond)
+    pooled = Level(_newest((*state.recent, (reading.value, reading.n)), rule.min_sample))
+    value = pooled.value
+    if value is None or pooled.n < rule.min_sample:
+        return Level(pooled.recent, state.active, state.beyond)
+    beyond = state.beyond + 1 if rule.beyond(value) else 0
+    kept = state.active and not rule.recovered(value)
+    return Level(pooled.recent, kept or beyond >= rule.hold, beyond)
 
 
 def _newest(recent: tuple[tuple[float, int], ...], least: int) -> tuple[tuple[float, int], ...]:
@@ -126,9 +127,6 @@ class Counts:
     bad: int = 0
     n: int = 0
 
-    def plus(self, other: Counts) -> Counts:
-        return Counts(self.bad + other.bad, self.n + other.n)
-
     @property
     def share(self) -> float:
         return self.bad / self.n if self.n else 0.0
@@ -136,10 +134,16 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """State of a change detector: the reference, and the newest readings, oldest first."""
+    """State of a change detector: the reference, and running totals from its end on, reading by reading."""
 
     reference: Counts = Counts()
-    recent: tuple[Counts, ...] = ()
+    bad: tuple[int, ...] = (0,)
+    n: tuple[int, ...] = (0,)
+
+    def last(self, probes: int) -> Counts:
+        """The longest tail of readings with at most `probes` outcomes."""
+        start = bisect_left(self.n, self.n[-1] - probes)
+        return Counts(self.bad[-1] - self.bad[start], self.n[-1] - self.n[start])
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +164,10 @@ def step_change(rule: Change, state: Track, reading: Reading) -> tuple[Track, Co
     """The state after a reading, and the comparison that raises an alarm; then it starts from nothing."""
     if not reading.n:
         return state, None
-    track = _shifted(rule, Track(state.reference, (*state.recent, counted(rule.bad, reading))))
-    for tested in comparisons(rule, track):
-        if tested.alarm:
-            return Track(), tested
+    track = _shifted(rule, _longer(state, counted(rule.bad, reading)))
+    for found in comparisons(rule, track):
+        if found.alarm:
+            return Track(), found
     return track, None
 
 
@@ -173,16 +177,18 @@ def counted(bad: Bad, reading: Reading) -> Counts:
     return Counts(reading.n - hits if bad is Bad.FALL else hits, reading.n)
 
 
+def _longer(track: Track, new: Counts) -> Track:
+    return Track(track.reference, (*track.bad, track.bad[-1] + new.bad), (*track.n, track.n[-1] + new.n))
+
+
 def _shifted(rule: Change, track: Track) -> Track:
     """Readings older than the longest scan go to the reference, or away when that is full."""
-    reference, recent = track.reference, track.recent
-    held = sum(each.n for each in recent)
-    while len(recent) > 1 and held - recent[0].n >= rule.longest:
-        held -= recent[0].n
+    reference, bad, n = track.reference, track.bad, track.n
+    while n[-1] - n[1] >= rule.longest:
         if reference.n < rule.max_reference:
-            reference = reference.plus(recent[0])
-        recent = recent[1:]
-    return Track(reference, recent)
+            reference = Counts(reference.bad + bad[1] - bad[0], reference.n + n[1] - n[0])
+        bad, n = bad[1:], n[1:]
+    return Track(reference, bad, n)
 
 
 def comparisons(rule: Change, track: Track) -> Iterator[Comparison]:
@@ -191,20 +197,10 @@ def comparisons(rule: Change, track: Track) -> Iterator[Comparison]:
     if reference.n < rule.min_reference:
         return
     for scan in rule.scans:
-        window = _window(track.recent, scan.probes)
+        window = track.last(scan.probes)
         if 2 * window.n >= scan.probes:
             p = excess_by_chance(window.bad, window.n, reference.bad, reference.n)
             yield Comparison(scan, window, reference, p)
-
-
-def _window(recent: tuple[Counts, ...], probes: int) -> Counts:
-    """The longest tail with at most `probes` outcomes."""
-    bad = n = 0
-    for each in reversed(recent):
-        if n + each.n > probes:
-            break
-        bad, n = bad + each.bad, n + each.n
-    return Counts(bad, n)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from lte_runtime.drift.detectors import (
     Change,
+    Comparison,
     Counts,
     Level,
     Threshold,
@@ -34,6 +35,12 @@ class Rules:
             if len(names) != len(set(names)):
                 raise ValueError(f"two rules for one reading: {', '.join(names)}")
 
+    def threshold(self, name: str) -> Threshold | None:
+        return next((rule for rule in self.thresholds if rule.name == name), None)
+
+    def change(self, name: str) -> Change | None:
+        return next((rule for rule in self.changes if rule.name == name), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
@@ -59,9 +66,23 @@ class DriftState:
 
 def observe(state: DriftState, readings: Iterable[Reading], rules: Rules) -> DriftState:
     """The state after the readings, in their order."""
+    levels, tracks, latest = dict(state.levels), dict(state.tracks), dict(state.latest)
+    alarms = {alarm.name: alarm for alarm in state.alarms}
     for reading in readings:
-        state = _observed(state, reading, rules)
-    return state
+        name = reading.name
+        latest[name] = reading
+        if threshold := rules.threshold(name):
+            levels[name] = step_threshold(threshold, levels.get(name, Level()), reading)
+        if change := rules.change(name):
+            tracks[name], found = step_change(change, tracks.get(name, Track()), reading)
+            if found:
+                alarms.setdefault(name, _alarm(reading, found))
+    return DriftState(levels, tracks, latest, tuple(alarms.values()))
+
+
+def _alarm(reading: Reading, found: Comparison) -> Alarm:
+    window, before = found.window, found.reference.share
+    return Alarm(reading.name, reading.time_ms, window.share, before, window.n, found.p)
 
 
 def realigned(state: DriftState) -> DriftState:
@@ -69,30 +90,14 @@ def realigned(state: DriftState) -> DriftState:
     return DriftState(latest=state.latest)
 
 
-def _observed(state: DriftState, reading: Reading, rules: Rules) -> DriftState:
-    levels, tracks, alarms = dict(state.levels), dict(state.tracks), state.alarms
-    for threshold in rules.thresholds:
-        if threshold.name == reading.name:
-            levels[reading.name] = step_threshold(threshold, levels.get(reading.name, Level()), reading)
-    for change in rules.changes:
-        if change.name == reading.name:
-            track, found = step_change(change, tracks.get(reading.name, Track()), reading)
-            tracks[reading.name] = track
-            if found and reading.name not in {alarm.name for alarm in alarms}:
-                window, before = found.window, found.reference.share
-                alarm = Alarm(reading.name, reading.time_ms, window.share, before, window.n, found.p)
-                alarms = (*alarms, alarm)
-    return replace(
-        state, levels=levels, tracks=tracks, alarms=alarms, latest={**state.latest, reading.name: reading}
-    )
-
-
 def to_json(state: DriftState) -> dict[str, Any]:
     """The state as JSON values."""
     return {
         "version": VERSION,
         "levels": {k: [[list(p) for p in v.recent], v.active, v.beyond] for k, v in state.levels.items()},
-        "tracks": {k: [_pair(v.reference), [_pair(c) for c in v.recent]] for k, v in state.tracks.items()},
+        "tracks": {
+            k: [[v.reference.bad, v.reference.n], list(v.bad), list(v.n)] for k, v in state.tracks.items()
+        },
         "latest": {k: [v.value, v.n, v.time_ms] for k, v in state.latest.items()},
         "alarms": [[a.name, a.time_ms, a.share, a.before, a.n, a.p] for a in state.alarms],
     }
@@ -108,13 +113,9 @@ def from_json(kept: Mapping[str, Any]) -> DriftState:
             for k, (recent, active, beyond) in kept["levels"].items()
         },
         tracks={
-            k: Track(Counts(*reference), tuple(Counts(*each) for each in recent))
-            for k, (reference, recent) in kept["tracks"].items()
+            k: Track(Counts(*reference), tuple(bad), tuple(n))
+            for k, (reference, bad, n) in kept["tracks"].items()
         },
         latest={k: Reading(k, *v) for k, v in kept["latest"].items()},
         alarms=tuple(Alarm(*each) for each in kept["alarms"]),
     )
-
-
-def _pair(counts: Counts) -> list[int]:
-    return [counts.bad, counts.n]
