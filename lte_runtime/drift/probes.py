@@ -1,0 +1,244 @@
+"""Questions with a known right answer, made from the current facts; a seeded sample each cycle. Pure.
+
+Each kind is a reading of its own: pooled into one, a change of their mix would look like a change of quality.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from random import Random
+from typing import TypeVar
+
+from lte_runtime.drift import readings as r
+from lte_runtime.drift.readings import Reading
+from lte_runtime.evals.metrics import matches, normalise, same_answer
+from lte_runtime.memory.keys import normalise_key
+from lte_runtime.types import Fact, FactKey
+
+OPTIONS = 4
+_REPHRASED = (
+    "Tell me the {relation} of {subject}.",
+    "{subject}: what is its {relation}?",
+    "Do you know the {relation} of {subject}?",
+    "Could you say what the {relation} of {subject} is?",
+)
+_REPHRASED_PROMPT = ("Please answer: {prompt}", "I would like to know this. {prompt}", "Tell me: {prompt}")
+
+Item = TypeVar("Item")
+
+
+class Kind(StrEnum):
+    VERBATIM = "verbatim"
+    REPHRASED = "rephrased"
+    ALIAS = "alias"
+    TWO_HOP = "two_hop"
+    LOCALITY = "locality"
+    CHOICE = "choice"
+
+
+READING = {
+    Kind.VERBATIM: r.EDIT_SUCCESS,
+    Kind.REPHRASED: r.GENERALITY,
+    Kind.ALIAS: r.ALIAS,
+    Kind.TWO_HOP: r.PORTABILITY,
+    Kind.LOCALITY: r.LOCALITY,
+    Kind.CHOICE: r.CHOICE,
+}
+QUOTA: Mapping[Kind, int] = {
+    Kind.VERBATIM: 64,
+    Kind.REPHRASED: 32,
+    Kind.ALIAS: 16,
+    Kind.TWO_HOP: 16,
+    Kind.LOCALITY: 32,
+    Kind.CHOICE: 16,
+}
+"""Probes of each kind a cycle; fewer are asked where the facts yield no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A question in a namespace, its accepted answers, and the ids of the edits that it is made from."""
+
+    kind: Kind
+    question: str
+    accepted: tuple[str, ...]
+    namespace: str
+    edit_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BaseAnswer:
+    """What the base model alone answered to a question that no edit is about."""
+
+    question: str
+    answer: str
+    namespace: str = "default"
+
+
+def make(
+    facts: Sequence[Fact],
+    base: Sequence[BaseAnswer],
+    *,
+    seed: int,
+    cycle: int,
+    quota: Mapping[Kind, int] = QUOTA,
+) -> tuple[Probe, ...]:
+    """The probes of a cycle in the order to be asked: the same for the same arguments, in any order.
+
+    `facts` are current facts or a sample of them; a two-hop probe needs both of its facts in it. Of several
+    facts of a key (set-valued relations) each is accepted. Prompt keys yield verbatim and rephrased probes
+    only, and a name that stands for two things under one relation no alias or two-hop probe.
+    """
+    rng = Random(f"{seed}:{cycle}")
+    known = _Known.of(facts)
+    recorded = sorted(base, key=lambda each: (each.namespace, each.question))
+    made = (
+        *_drawn(rng, quota.get(Kind.VERBATIM, 0), known.facts, known.verbatim),
+        *_drawn(rng, quota.get(Kind.REPHRASED, 0), known.facts, known.rephrased),
+        *_drawn(rng, quota.get(Kind.ALIAS, 0), known.aliased(), known.alias),
+        *_drawn(rng, quota.get(Kind.TWO_HOP, 0), known.pairs(), known.two_hop),
+        *_drawn(rng, quota.get(Kind.LOCALITY, 0), recorded, _locality),
+        *_drawn(rng, quota.get(Kind.CHOICE, 0), known.choosable(), known.choice),
+    )
+    return tuple(rng.sample(made, len(made)))
+
+
+def right(probe: Probe, said: str) -> bool:
+    """Whether an answer is right: one of the accepted ones; for locality, the base model's own."""
+    if probe.kind is Kind.LOCALITY:
+        return same_answer(said, probe.accepted[0])
+    return matches(said, probe.accepted)
+
+
+def score(asked: Iterable[tuple[Probe, str]], time_ms: int, batch: int = 16) -> tuple[Reading, ...]:
+    """Probes with their answers as readings, each of at most `batch` outcomes of a kind, in order."""
+    outcomes: dict[Kind, list[bool]] = defaultdict(list)
+    for probe, said in asked:
+        outcomes[probe.kind].append(right(probe, said))
+    return tuple(
+        r.share(READING[kind], found[start : start + batch], time_ms)
+        for kind, found in outcomes.items()
+        for start in range(0, len(found), batch)
+    )
+
+
+def _drawn(rng: Random, n: int, pool: Sequence[Item], probe: Callable[[Item, Random], Probe]) -> list[Probe]:
+    return [probe(item, rng) for item in rng.sample(pool, min(n, len(pool)))]
+
+
+def _locality(base: BaseAnswer, _rng: Random) -> Probe:
+    return Probe(Kind.LOCALITY, base.question, (base.answer,), base.namespace)
+
+
+def _asked(fact: Fact) -> str:
+    return _about(fact, fact.subject) if fact.relation else fact.prompt
+
+
+def _about(fact: Fact, name: str) -> str:
+    return f"What is the {fact.relation} of {name}?"
+
+
+def _names(fact: Fact) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(normalise_key(name) for name in (fact.subject, *fact.subject_aliases)))
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Facts in a fixed order, and what is looked up in them.
+
+    `accepted` answers by key; `keys` by (namespace, name, relation); `targets` by (namespace, relation), as
+    written by their normal form.
+    """
+
+    facts: tuple[Fact, ...]
+    accepted: Mapping[FactKey, tuple[str, ...]]
+    keys: Mapping[tuple[str, str, str], frozenset[FactKey]]
+    targets: Mapping[tuple[str, str], Mapping[str, str]]
+
+    @classmethod
+    def of(cls, facts: Sequence[Fact]) -> _Known:
+        ordered = tuple(sorted(facts, key=lambda fact: (fact.key, fact.edit_id)))
+        accepted: dict[FactKey, dict[str, None]] = defaultdict(dict)
+        keys: dict[tuple[str, str, str], set[FactKey]] = defaultdict(set)
+        targets: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+        for fact in ordered:
+            accepted[fact.key] |= dict.fromkeys((fact.target, *fact.target_aliases))
+            if fact.relation:
+                space, relation = fact.key.namespace, fact.key.relation
+                targets[space, relation].setdefault(normalise(fact.target), fact.target)
+                for name in _names(fact):
+                    keys[space, name, relation].add(fact.key)
+        texts = {key: tuple(found) for key, found in accepted.items()}
+        return cls(ordered, texts, {place: frozenset(found) for place, found in keys.items()}, targets)
+
+    def verbatim(self, fact: Fact, _rng: Random) -> Probe:
+        return self._probe(Kind.VERBATIM, _asked(fact), fact)
+
+    def rephrased(self, fact: Fact, rng: Random) -> Probe:
+        wording = rng.choice(_REPHRASED if fact.relation else _REPHRASED_PROMPT)
+        filled = {"relation": fact.relation, "subject": fact.subject, "prompt": fact.prompt}
+        return self._probe(Kind.REPHRASED, wording.format(**filled), fact)
+
+    def aliased(self) -> list[tuple[Fact, str]]:
+        """Facts with each alias that names nothing else under the relation."""
+        return [
+            (fact, alias)
+            for fact in self.facts
+            if fact.relation
+            for alias in fact.subject_aliases
+            if self._alone(fact, alias)
+        ]
+
+    def alias(self, item: tuple[Fact, str], _rng: Random) -> Probe:
+        fact, alias = item
+        return self._probe(Kind.ALIAS, _about(fact, alias), fact)
+
+    def pairs(self) -> list[tuple[Fact, Fact]]:
+        """Facts that end where another begins, unless they have several ends: one answer must be right."""
+        starting: dict[tuple[str, str], list[Fact]] = defaultdict(list)
+        for fact in self.facts:
+            for name in _names(fact) if fact.relation else ():
+                if self._alone(fact, name):
+                    starting[fact.key.namespace, name].append(fact)
+        members = Counter(fact.key for fact in self.facts)
+        return [
+            (first, second)
+            for first in self.facts
+            if first.relation and members[first.key] == 1
+            for second in starting[first.key.namespace, normalise_key(first.target)]
+            if second.key != first.key
+        ]
+
+    def two_hop(self, item: tuple[Fact, Fact], _rng: Random) -> Probe:
+        first, second = item
+        question = f"What is the {second.relation} of the {first.relation} of {first.subject}?"
+        accepted, ids = self.accepted[second.key], (first.edit_id, second.edit_id)
+        return Probe(Kind.TWO_HOP, question, accepted, second.key.namespace, ids)
+
+    def choosable(self) -> list[Fact]:
+        """Facts for which other facts of the relation give enough wrong answers."""
+        return [fact for fact in self.facts if fact.relation and self._wrong(fact) >= OPTIONS - 1]
+
+    def choice(self, fact: Fact, rng: Random) -> Probe:
+        own, others = self._own(fact), self.targets[fact.key.namespace, fact.key.relation]
+        wrong = [text for form, text in others.items() if form not in own]
+        options = [fact.target, *rng.sample(wrong, OPTIONS - 1)]
+        rng.shuffle(options)
+        listed = f"{', '.join(options[:-1])} or {options[-1]}"
+        return self._probe(Kind.CHOICE, f"{_about(fact, fact.subject)[:-1]}: {listed}?", fact)
+
+    def _own(self, fact: Fact) -> set[str]:
+        return {normalise(text) for text in self.accepted[fact.key]}
+
+    def _wrong(self, fact: Fact) -> int:
+        others = self.targets[fact.key.namespace, fact.key.relation]
+        return len(others) - sum(form in others for form in self._own(fact))
+
+    def _probe(self, kind: Kind, question: str, fact: Fact) -> Probe:
+        return Probe(kind, question, self.accepted[fact.key], fact.key.namespace, (fact.edit_id,))
+
+    def _alone(self, fact: Fact, name: str) -> bool:
+        return self.keys[fact.key.namespace, normalise_key(name), fact.key.relation] == {fact.key}
