@@ -124,7 +124,8 @@ class Ingest:
         """One turn of the loop; waits about `poll_s` at most, unless a broker hangs."""
         self._obey()
         try:
-            self._take(self._reader.read(hold=self._held))
+            careful = self._memory.attempts.careful > 0
+            self._take(self._reader.read(self._held, 1 if careful else self._settings.max_records))
         except Refused as error:
             self._suspend(str(error))
         self._look_around()
@@ -142,25 +143,35 @@ class Ingest:
         if polled is None or self._reader.gap is not None:
             self._pending = None  # what was not applied is read again
         elif self._pending is not None:
-            self._apply(*self._pending)
+            self._bring_in(*self._pending)
         elif not self._suspended and (polled.records or self._has_moved(polled.next_offsets)):
             self._pending_pause = 0.0
-            self._apply(self._decoded(polled.records, polled.next_offsets), polled)
+            self._bring_in(None, polled)
 
     def _has_moved(self, offsets: Offsets) -> bool:
         """Over records that no reader sees, and long enough ago to be worth a transaction."""
         moved = any(self._reader.next.get(each) != at for each, at in offsets.items())
         return moved and self._monotonic() - self._stored_at > QUIET_STORE_S
 
+    def _bring_in(self, batch: Batch | None, polled: Polled) -> None:
+        """Decode and apply, with a note of what is in work in case the process dies over it."""
+        with self._memory.attempts.trying([record.position for record in polled.records]):
+            self._apply(batch or self._decoded(polled.records, polled.next_offsets), polled)
+
     def _decoded(self, records: Sequence[RawRecord], offsets: Offsets) -> Batch:
         edits: list[Edit] = []
         rejected: list[Rejected] = []
         for record in records:
             try:
-                edits.append(self._decode(record, self._settings.limits))
+                edits.append(self._decode_one(record))
             except BadRecord as error:
                 rejected.append(Rejected(record, error.code, str(error)))
         return Batch(tuple(edits), tuple(rejected), dict(offsets))
+
+    def _decode_one(self, record: RawRecord) -> Edit:
+        if self._memory.attempts.is_deadly(record.position):
+            raise BadRecord("crashed", "the process died twice over this record")
+        return self._decode(record, self._settings.limits)
 
     def _apply(self, batch: Batch, polled: Polled) -> None:
         """Apply a batch; when that must wait, keep it and go on polling with everything paused."""
@@ -173,6 +184,7 @@ class Ingest:
         self._stored_at = self._monotonic()
         self._pending = None
         self._lifecycle.clear_degraded("storage")
+        self._memory.attempts.done([record.position for record in polled.records])
         self._reader.applied(batch.next_offsets)
         if applied.unproven:
             log.warning("%d records claim an original position that is not theirs: ignored", applied.unproven)
@@ -294,8 +306,9 @@ class Ingest:
 
     def _replay(self, ids: Sequence[int]) -> ReplayReport:
         records = self._memory.requeue(ids)
-        batch = self._decoded(records, {})
-        applied = self._memory.apply(batch)
+        with self._memory.attempts.trying([record.position for record in records]):
+            batch = self._decoded(records, {})
+            applied = self._memory.apply(batch)
         if batch.rejected or applied.rejected:
             self._tell_rejected()
         return ReplayReport(len(records), applied.applied, applied.rejected)

@@ -65,8 +65,8 @@ class Reader:
         self._refresh_at = 0.0
         self._seen_at = 0.0
 
-    def read(self, hold: bool) -> Polled | None:
-        """What has arrived; with `hold`, nothing, while polling goes on.
+    def read(self, hold: bool, most: int) -> Polled | None:
+        """What has arrived, `most` records; with `hold`, nothing, while polling goes on.
 
         None: reading was interrupted, and whatever was not `applied` will come again. Raises `Refused` when
         the topic must not or cannot be read.
@@ -81,7 +81,7 @@ class Reader:
                 self._compare_topology()
             self._pause(hold or self.gap is not None)
             self._refresh_ends()
-            return self._gather()
+            return self._gather(most)
         except PositionLost as error:
             self._lose_position(error)
         except TopicMissing as error:
@@ -243,14 +243,14 @@ class Reader:
         if self._source.topology() is not None:
             self._ends = self._source.end_offsets()
 
-    def _gather(self) -> Polled:
+    def _gather(self, most: int) -> Polled:
         """What has arrived; under load more of it, until a cap is reached."""
         settings = self._settings
-        polled = self._source.poll(settings.poll_s, settings.max_records)
+        polled = self._source.poll(settings.poll_s, most)
         deadline = self._monotonic() + settings.max_gather_s
         # A single record is what an idle topic brings: it must not wait for company.
-        while 1 < len(polled.records) < settings.max_records and size_of(polled.records) < settings.max_bytes:
-            more = self._poll_more(settings.max_records - len(polled.records))
+        while 1 < len(polled.records) < most and size_of(polled.records) < settings.max_bytes:
+            more = self._poll_more(most - len(polled.records))
             if more is None or not more.records:
                 break
             polled = Polled(polled.records + more.records, more.next_offsets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -10,12 +11,24 @@ from daemon.ingest_guard import GuardSettings
 from daemon.kafka.history import Gap
 from lte_runtime.memory.events import EventLimits
 from lte_runtime.memory.records import Applied
-from lte_runtime.types import Batch, RawRecord, TopicPartition
+from lte_runtime.types import Batch, Position, RawRecord, TopicPartition
+
+
+class Attempts(Protocol):
+    """What ingest needs of `memory.attempts.Attempts`."""
+
+    careful: int
+
+    def is_deadly(self, position: Position) -> bool: ...
+    def trying(self, positions: Sequence[Position]) -> AbstractContextManager[None]: ...
+    def done(self, positions: Sequence[Position]) -> None: ...
 
 
 class Memory(Protocol):
     """What ingest needs of `EditMemory`. `apply` is atomic; it raises `Retry` when nothing was applied."""
 
+    @property
+    def attempts(self) -> Attempts: ...
     def next_offsets(self) -> Mapping[TopicPartition, int]: ...
     def apply(self, batch: Batch) -> Applied: ...
     def requeue(self, ids: Sequence[int]) -> Sequence[RawRecord]: ...

@@ -135,6 +135,9 @@ class Daemon:
         )
         memory = EditMemory.open(self._settings.state_dir, encoder, settings, on_progress=_log_encoding)
         self._undo.callback(memory.close)
+        if memory.attempts.fault:
+            log.error("last_run_died", trace=memory.attempts.fault[:2000])
+        self._undo.enter_context(memory.attempts.watch())
         return memory
 
     def _start_metrics(self) -> None:

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from lte_runtime.memory.records import Applied, QuarantineRow
 from lte_runtime.types import Batch, Edit, Position, RawRecord, TopicPartition
+
+
+class Untroubled:
+    """Attempts of a process that never dies."""
+
+    careful = 0
+
+    def is_deadly(self, position: Position) -> bool:  # noqa: ARG002
+        return False
+
+    def trying(self, positions: Sequence[Position]) -> AbstractContextManager[None]:  # noqa: ARG002
+        return nullcontext()
+
+    def done(self, positions: Sequence[Position]) -> None: ...
 
 
 class FakeMemory:
@@ -17,6 +32,7 @@ class FakeMemory:
         self.rows: dict[int, QuarantineRow] = {}
         self.batches: list[Batch] = []
         self.meta: dict[str, str] = {}
+        self.attempts = Untroubled()
         self.fail: Callable[[], Exception] | None = None
         self._offsets: dict[TopicPartition, int] = {}
         self._lock = threading.RLock()

@@ -74,7 +74,8 @@ class EditMemory:
         self.directory, self.encoder, self.settings, self.now = directory, encoder, settings, now
         self._lock, self._store, self._projection = lock, store, projection
         self._snapshot = known
-        self._attempts = Attempts(directory)
+        self.attempts = Attempts(directory)
+        """For whoever feeds `apply`: what was in work when the process died."""
         self._writing = threading.RLock()
         self._snapshotting = threading.Lock()
         self._local = threading.local()
@@ -140,13 +141,11 @@ class EditMemory:
                 self._store.missing_views,
                 self.encoder,
                 self.settings.encode_batch,
-                self._attempts,
             )
             after_encode = time.perf_counter()
             result = self._store.apply(
                 taken.edits, taken.rejected, taken.vectors, batch.next_offsets, self.now()
             )
-            self._attempts.done([edit.position for edit in batch.edits])
             after_store = time.perf_counter()
             new = self._new_vectors(result.changes)
             self._projection.update(result.changes, new, batch.next_offsets)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lte_runtime.memory.attempts import Attempts
 from lte_runtime.memory.keywork import view_hash, view_text
 from lte_runtime.memory.views import encode_views
 from lte_runtime.types import Edit, Encoder, Op, Rejected, Vectors
@@ -29,45 +28,25 @@ def take_in(
     missing_views: Missing,
     encoder: Encoder,
     batch: int,
-    attempts: Attempts,
 ) -> Intake:
-    """Encode what the store misses. One bad text, or a record that was deadly twice, stops no other."""
+    """Encode what the store misses; one bad text stops no other."""
     made = Intake(rejected=list(rejected))
-    good = []
-    for edit in edits:
-        if attempts.is_deadly(edit.position):
-            made.rejected.append(_refused(edit, "crashed", "the process died twice over this record"))
-        else:
-            good.append(edit)
-    groups = [[edit] for edit in good] if attempts.careful else [good]
-    for group in groups:
-        _encode(made, group, missing_views, encoder, batch, attempts)
-    return made
-
-
-def _encode(
-    made: Intake,
-    edits: list[Edit],
-    missing_views: Missing,
-    encoder: Encoder,
-    batch: int,
-    attempts: Attempts,
-) -> None:
-    """Until nothing is missing: after a refused text, another spelling of its key may follow in the batch."""
+    left = list(edits)
+    # Until nothing is missing: after a refused text, another spelling of its key may follow in the batch.
     while True:
-        views = {name: text for name, text in missing_views(edits).items() if name not in made.vectors}
+        views = {name: text for name, text in missing_views(left).items() if name not in made.vectors}
         if not views:
             break
-        with attempts.trying([edit.position for edit in edits]):
-            encoded = encode_views(views, encoder, batch)
+        encoded = encode_views(views, encoder, batch)
         made.vectors |= encoded.vectors
         failed = encoded.failed
-        for edit in edits:
+        for edit in left:
             reason = failed.get(_view_of(edit))
             if reason is not None:
                 made.rejected.append(_refused(edit, "encoder_failed", reason))
-        edits = [edit for edit in edits if _view_of(edit) not in failed]
-    made.edits += edits
+        left = [edit for edit in left if _view_of(edit) not in failed]
+    made.edits += left
+    return made
 
 
 def _view_of(edit: Edit) -> bytes:

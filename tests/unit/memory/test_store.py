@@ -285,33 +285,3 @@ def test_an_erasure_that_was_cut_short_is_finished_at_the_next_start(
     memory = open_memory()
     memory.close()
     assert b'"P7"' not in (tmp_path / "state" / STORE_FILE).read_bytes()
-
-
-_DEADLY = """
-import os, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from event_log import Log
-from lte_runtime.answer.embed import StubEncoder
-from lte_runtime.memory.edit_memory import EditMemory, MemorySettings
-class Deadly(StubEncoder):
-    def encode(self, texts, *, query=False):
-        if any("deadly" in text for text in texts):
-            os.kill(os.getpid(), 9)
-        return super().encode(texts, query=query)
-memory, log = EditMemory.open(Path(sys.argv[1]), Deadly(), MemorySettings()), Log()
-facts = [log.fact("x", id=f"e{n}", subject="deadly" if n == 3 else f"Firm {n}") for n in range(6)]
-memory.apply(log.batch(*facts))
-"""
-
-
-def test_a_record_that_kills_the_process_is_put_aside(tmp_path: Path) -> None:
-    """The first death leaves the batch under suspicion, two more the one record."""
-    command = [sys.executable, "-c", _DEADLY, str(tmp_path), str(Path(__file__).parent)]
-    codes = [subprocess.run(command, check=False).returncode for _ in range(4)]
-    assert codes == [-signal.SIGKILL] * 3 + [0]
-    memory = EditMemory.open(tmp_path, StubEncoder(), now=lambda: NOW)
-    (row,) = memory.quarantined()
-    assert (row.code, row.record.position.offset) == ("crashed", 3)
-    assert (memory.status().edits, memory.next_offsets()) == (5, {PLACE: 6})
-    memory.close()
