@@ -95,9 +95,9 @@ def _median_gamma(rows: Floats) -> float:
 
 
 def _kernel(a: Floats, b: Floats, gamma: float) -> Floats:
-    return np.exp(np.float32(-gamma) * _squared(a, b))
+    return np.asarray(np.exp(np.float32(-gamma) * _squared(a, b)), np.float32)
 
 
 def _squared(a: Floats, b: Floats) -> Floats:
     squares = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1)[None, :] - 2.0 * (a @ b.T)
-    return np.maximum(squares, np.float32(0.0))
+    return np.asarray(np.maximum(squares, 0.0), np.float32)

@@ -24,7 +24,7 @@ THRESHOLDS: tuple[Threshold, ...] = (
 )
 
 # 288 is the last multiple of a batch of 16 probes within 300: a fall of 0.10 has to show in it.
-_MAIN = (Scan(64, 1e-6), Scan(288, 2e-5), Scan(960, 2e-6))
+_MAIN = (Scan(64, 1e-6), Scan(288, 3e-5), Scan(960, 2e-6))
 _OTHER = (Scan(64, 5e-7), Scan(288, 1e-6), Scan(960, 5e-7))
 
 CHANGES: tuple[Change, ...] = (

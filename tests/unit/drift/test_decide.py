@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lte_runtime.drift import readings as r
@@ -114,7 +114,8 @@ def test_the_state_lives_on_in_json() -> None:
 
 def test_margins_tell_what_is_missing_and_how_far_a_reason_is() -> None:
     level, change = margins(fed([1.0]), RULES)
-    assert (level.value, level.limit, level.margin, level.reason) == (1.0, 0.8, pytest.approx(0.2), False)
+    assert (level.value, level.limit, level.reason) == (1.0, 0.8, False)
+    assert level.margin == pytest.approx(0.2)
     assert (change.value, change.n, change.needed) == (None, 0, 160)
     _, change = margins(fed([15 / 16] * 30), RULES)
     assert change.margin is not None
@@ -124,6 +125,7 @@ def test_margins_tell_what_is_missing_and_how_far_a_reason_is() -> None:
     assert level.margin == pytest.approx(-0.4)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=60))
 def test_a_margin_beyond_the_limit_is_a_reason(values: list[float]) -> None:
     state = fed(values)
@@ -134,6 +136,7 @@ def test_a_margin_beyond_the_limit_is_a_reason(values: list[float]) -> None:
             assert margin.reason
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, 20),
     st.booleans(),
@@ -156,7 +159,7 @@ def test_whatever_starts_keeps_every_limit(
 
 
 def test_every_reading_has_a_rule_and_every_rule_a_reading() -> None:
-    named = {rule.name for rule in (*THRESHOLDS, *CHANGES)}
+    named = {rule.name for rule in THRESHOLDS} | {rule.name for rule in CHANGES}
     assert named == set(r.NAMES)
 
 

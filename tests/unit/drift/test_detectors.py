@@ -6,7 +6,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lte_runtime.drift.detectors import (
@@ -78,6 +78,7 @@ def test_a_held_threshold_needs_values_in_a_row() -> None:
     assert levels(rule, 0.001, 0.001, 0.5, 0.001, 0.001, 0.001) == [False] * 5 + [True]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 64)), max_size=40))
 def test_a_threshold_never_turns_between_its_two_values(seen: list[tuple[float, int]]) -> None:
     state = Level()
@@ -95,6 +96,7 @@ def test_a_threshold_with_its_values_the_wrong_way_round_is_refused() -> None:
         Threshold("x", Bad.FALL, enter=0.9, leave=0.8, min_sample=1)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 12), st.integers(1, 12), st.integers(0, 20), st.integers(1, 20))
 def test_the_tail_is_the_counted_one(bad: int, n: int, reference_bad: int, reference_n: int) -> None:
     bad, reference_bad = min(bad, n), min(reference_bad, reference_n)
