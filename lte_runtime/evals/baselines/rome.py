@@ -1,0 +1,88 @@
+"""ROME: one fact as a rank-one change of one MLP projection (Meng et al., 2022, arXiv 2202.05262)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.closed_form import factor, rank_one
+from lte_runtime.evals.baselines.moments import Moments
+from lte_runtime.evals.baselines.network import key_at, matrix, weight
+from lte_runtime.evals.baselines.protocol import EditRequest
+from lte_runtime.evals.baselines.subject import Views, sampled_prefixes, views
+from lte_runtime.evals.baselines.value import ValueSearch, find_delta
+from lte_runtime.evals.baselines.weights import Originals
+
+
+@dataclass(frozen=True, slots=True)
+class RomeParams:
+    """`prefixes` texts of `prefix_tokens` tokens stand before the prompt, besides the plain prompt.
+
+    `damping` is the share of C's mean diagonal added to it; with `end` the target's end is learnt too.
+    """
+
+    layer: int = 2
+    prefixes: int = 10
+    prefix_tokens: int = 6
+    damping: float = 1e-3
+    end: bool = True
+    seed: int = 0
+    search: ValueSearch = field(default_factory=ValueSearch)
+
+
+@dataclass(frozen=True, slots=True)
+class Association:
+    """k* [width] and v* - W k* [hidden] of one edit."""
+
+    key: Tensor
+    residual: Tensor
+
+
+class Rome:
+    """Edits one request after the other, each on the weights that the earlier ones left."""
+
+    def __init__(self, params: RomeParams, moments: Moments) -> None:
+        self._params = params
+        self._moments = moments
+        self._root: Tensor | None = None
+
+    def __call__(self, base: Base, originals: Originals, requests: Sequence[EditRequest]) -> None:
+        params = self._params
+        originals.keep([weight(base.model, params.layer)])
+        root = self._factor()
+        prefixes = sampled_prefixes(base, params.prefixes, params.prefix_tokens, params.seed)
+        for request in requests:
+            insert(base, params.layer, associate(base, request, prefixes, params), root)
+
+    def _factor(self) -> Tensor:
+        """Of the C of the unedited model: it is read once, before the first edit."""
+        if self._root is None:
+            moment = self._moments.get([self._params.layer])[self._params.layer]
+            self._root = factor(moment, self._params.damping)
+        return self._root
+
+
+def associate(base: Base, request: EditRequest, prefixes: Sequence[str], params: RomeParams) -> Association:
+    """k* by equation 3 of the paper, v* by equation 4."""
+    seen = views(base, request, prefixes, end=params.end)
+    residual = find_delta(base, params.layer, seen, params.search)
+    return Association(mean_key(base, seen, params.layer), residual)
+
+
+def mean_key(base: Base, seen: Views, layer: int) -> Tensor:
+    """Equation 3: the mean over contexts of the key at the subject's last token, [width]."""
+    rows = [row.prompt for row in seen.samples]
+    return key_at(base, rows, seen.places, [layer])[layer].mean(0)
+
+
+@torch.no_grad()
+def insert(base: Base, layer: int, found: Association, root: Tensor) -> None:
+    """Equation 2, worked out in float64."""
+    key = found.key.double()
+    solved = torch.cholesky_solve(key[:, None], root)[:, 0]
+    change = rank_one(solved, key, found.residual.double())
+    matrix(base.model, layer).add_(change.float())
