@@ -1,0 +1,89 @@
+"""MEMIT: a batch of facts spread over the MLP projections of several layers.
+
+Meng et al., 2023 (arXiv 2210.07229), algorithm 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.closed_form import factor, least_squares
+from lte_runtime.evals.baselines.moments import Moments
+from lte_runtime.evals.baselines.network import hidden_at, matrix, weight
+from lte_runtime.evals.baselines.protocol import EditRequest
+from lte_runtime.evals.baselines.rome import mean_key
+from lte_runtime.evals.baselines.subject import Views, sampled_prefixes, views
+from lte_runtime.evals.baselines.value import ValueSearch, find_delta
+from lte_runtime.evals.baselines.weights import Originals
+
+
+@dataclass(frozen=True, slots=True)
+class MemitParams:
+    """`layers` in rising order; `strength` is lambda, the weight of what the layers knew (C).
+
+    The other fields are as in `RomeParams`.
+    """
+
+    layers: tuple[int, ...] = (1, 2, 3)
+    strength: float = 1.0
+    prefixes: int = 10
+    prefix_tokens: int = 6
+    damping: float = 1e-3
+    end: bool = True
+    seed: int = 0
+    search: ValueSearch = field(default_factory=ValueSearch)
+
+
+class Memit:
+    """Edits a batch at once. C is that of the unedited model; a sequence of batches starts from the last."""
+
+    def __init__(self, params: MemitParams, moments: Moments) -> None:
+        self._params = params
+        self._moments = moments
+        self._roots: dict[int, Tensor] = {}
+
+    def __call__(self, base: Base, originals: Originals, requests: Sequence[EditRequest]) -> None:
+        params = self._params
+        originals.keep([weight(base.model, layer) for layer in params.layers])
+        self._factor()
+        prefixes = sampled_prefixes(base, params.prefixes, params.prefix_tokens, params.seed)
+        seen = [views(base, request, prefixes, end=params.end) for request in requests]
+        targets = wanted_hidden(base, seen, params)
+        for layer in params.layers:
+            self._spread(base, layer, seen, targets)
+
+    def _factor(self) -> None:
+        if not self._roots:
+            moments = self._moments.get(self._params.layers)
+            self._roots = {layer: factor(moment, self._params.damping) for layer, moment in moments.items()}
+
+    @torch.no_grad()
+    def _spread(self, base: Base, layer: int, seen: Sequence[Views], targets: Tensor) -> None:
+        """Lines 9 to 17: r = (z - h) / (layers left), keys as the layers below now make them."""
+        last = self._params.layers[-1]
+        left = len(self._params.layers) - self._params.layers.index(layer)
+        keys = torch.stack([mean_key(base, one, layer) for one in seen])
+        residuals = (targets - plain_hidden(base, seen, last)) / left
+        change = least_squares(self._roots[layer], keys, residuals, self._params.strength)
+        matrix(base.model, layer).add_(change.float())
+
+
+def wanted_hidden(base: Base, seen: Sequence[Views], params: MemitParams) -> Tensor:
+    """z [n, hidden]: the last layer's output at the subject, plus the delta that says the target.
+
+    Adding delta to the MLP's output of a residual block is adding it to the block's output (equation 16).
+    """
+    last = params.layers[-1]
+    deltas = torch.stack([find_delta(base, last, one, params.search) for one in seen])
+    return plain_hidden(base, seen, last) + deltas
+
+
+def plain_hidden(base: Base, seen: Sequence[Views], layer: int) -> Tensor:
+    """Output of the block at the subject's last token of the plain prompts, [n, hidden]."""
+    found = [hidden_at(base, [one.samples[0].prompt], one.places[:1], layer) for one in seen]
+    return torch.cat(found)
