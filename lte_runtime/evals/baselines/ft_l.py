@@ -1,8 +1,8 @@
 """FT-L: fine-tuning of one MLP projection within a box around its original weights.
 
-Zhu et al., 2020 (arXiv 2012.00363), section 3: minimise the loss on the edits subject to
+Zhu et al., 2020 (arXiv 2012.00363): minimise the loss on the edits subject to
 ||theta - theta_0||_inf <= delta, by projected gradient descent. One layer's projection alone is tuned, as
-Meng et al., 2022 (arXiv 2202.05262), section 3.2 and appendix E.1, do for their FT+L.
+Meng et al., 2022 (arXiv 2202.05262) do for their FT+L.
 """
 
 from __future__ import annotations

@@ -1,0 +1,74 @@
+"""ICE: the edits stay text, and those nearest to a question are put before it, without any training.
+
+In-context editing after Zheng et al., 2023 (arXiv 2305.12740): the answer is that of the unchanged model
+given the new fact and the question. Of that paper's demonstrations the fact itself alone is used, as in the
+zero-shot arm of Cohen et al., 2023 (arXiv 2307.12976): no adapter, and no gate, so every question gets a
+fact. Facts are found by the similarity of sentence embeddings, as IKE finds its demonstrations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lte_runtime.evals.baselines import base as reading
+from lte_runtime.evals.baselines.base import Base, Sample
+from lte_runtime.evals.baselines.protocol import EditRequest, Forced
+from lte_runtime.types import Encoder, Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class IceParams:
+    """`facts` are put before a question, the nearest last; `form` has the places `{facts}`, `{question}`."""
+
+    facts: int = 1
+    form: str = "Imagine that {facts} {question}"
+
+
+class Ice:
+    """`Editor` that leaves the model alone. A later edit of the same prompt replaces the earlier one."""
+
+    def __init__(self, base: Base, params: IceParams, encoder: Encoder) -> None:
+        self._base = base
+        self._params = params
+        self._encoder = encoder
+        self._edits: dict[str, EditRequest] = {}
+        self._vectors: dict[str, Vectors] = {}
+
+    def edit(self, requests: Sequence[EditRequest]) -> None:
+        if not requests:
+            return
+        found = self._encoder.encode([one.statement for one in requests])
+        for request, vector in zip(requests, found, strict=True):
+            self._edits[request.prompt] = request
+            self._vectors[request.prompt] = vector
+
+    def answer(self, prompts: Sequence[str], *, max_new_tokens: int = 32) -> list[str]:
+        asked = [reading.question(self._base, text) for text in self._with_facts(prompts)]
+        return reading.answers(self._base, asked, max_new_tokens)
+
+    def forced(self, pairs: Sequence[tuple[str, str]]) -> list[Forced]:
+        asked = self._with_facts([prompt for prompt, _ in pairs])
+        samples: list[Sample] = [
+            reading.sample(self._base, text, target, end=False)
+            for text, (_, target) in zip(asked, pairs, strict=True)
+        ]
+        return reading.forced(self._base, samples)
+
+    def undo(self) -> None:
+        self._edits.clear()
+        self._vectors.clear()
+
+    def _with_facts(self, prompts: Sequence[str]) -> list[str]:
+        if not self._edits or not prompts:
+            return list(prompts)
+        scores = self._encoder.encode(prompts, query=True) @ np.stack(list(self._vectors.values())).T
+        edits = list(self._edits.values())
+        best = np.argsort(scores, axis=1, kind="stable")[:, -self._params.facts :]
+        return [self._put(text, [edits[at] for at in row]) for text, row in zip(prompts, best, strict=True)]
+
+    def _put(self, text: str, edits: Sequence[EditRequest]) -> str:
+        facts = " ".join(f"{one.statement.rstrip('.')}." for one in edits)
+        return self._params.form.format(facts=facts, question=text)

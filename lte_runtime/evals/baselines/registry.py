@@ -1,0 +1,57 @@
+"""The baselines by name: how each is made, and with which hyperparameters unless others are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lte_runtime.errors import BadRequest
+from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.ft import Ft, FtParams
+from lte_runtime.evals.baselines.ft_l import FtL, FtLParams
+from lte_runtime.evals.baselines.ice import Ice, IceParams
+from lte_runtime.evals.baselines.memit import Memit, MemitParams
+from lte_runtime.evals.baselines.moments import Moments
+from lte_runtime.evals.baselines.protocol import Editor
+from lte_runtime.evals.baselines.rome import Rome, RomeParams
+from lte_runtime.evals.baselines.weights import WeightEditor
+from lte_runtime.types import Encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Supplies:
+    """What methods are made from. The model in `base` is changed by them: one editor at a time."""
+
+    base: Base
+    moments: Moments
+    encoder: Encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """`default` is a frozen dataclass; a search tries `dataclasses.replace(default, ...)`."""
+
+    default: Any
+    make: Callable[[Supplies, Any], Editor]
+
+
+METHODS: Mapping[str, Method] = {
+    "ice": Method(IceParams(), lambda given, params: Ice(given.base, params, given.encoder)),
+    "rome": Method(RomeParams(), lambda given, params: WeightEditor(given.base, Rome(params, given.moments))),
+    "memit": Method(
+        MemitParams(), lambda given, params: WeightEditor(given.base, Memit(params, given.moments))
+    ),
+    "ft-l": Method(FtLParams(), lambda given, params: WeightEditor(given.base, FtL(params))),
+    "ft": Method(FtParams(), lambda given, params: WeightEditor(given.base, Ft(params))),
+}
+
+
+def editor(name: str, supplies: Supplies, params: Any = None) -> Editor:
+    """The method called `name`; raises `BadRequest` for unknown names and parameters of another method."""
+    if name not in METHODS:
+        raise BadRequest(f"there is no baseline {name}; there are {', '.join(METHODS)}")
+    method = METHODS[name]
+    if params is not None and type(params) is not type(method.default):
+        raise BadRequest(f"{type(params).__name__} are no parameters of {name}")
+    return method.make(supplies, method.default if params is None else params)

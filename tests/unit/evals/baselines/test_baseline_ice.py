@@ -1,0 +1,88 @@
+"""ICE: which facts it puts where, and that it leaves the model alone; and the registry of all baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lte_runtime.answer.stub_encoder import StubEncoder
+from lte_runtime.errors import BadRequest
+from lte_runtime.evals.baselines import base as reading
+from lte_runtime.evals.baselines import registry
+from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.ft_l import FtLParams
+from lte_runtime.evals.baselines.ice import Ice, IceParams
+from lte_runtime.evals.baselines.moments import Moments
+from lte_runtime.evals.baselines.protocol import EditRequest, Forced
+from tests.unit.evals.baselines.conftest import EDITS, same_bits, weights_of
+
+FORM = "Imagine that {facts} {question}"
+
+
+def plain(base: Base, text: str) -> list[Forced]:
+    """A target behind `text`, read by the model alone: likelihoods tell prompts apart, answers may not."""
+    return reading.forced(base, [reading.sample(base, text, "Ines", end=False)])
+
+
+def test_the_nearest_fact_stands_before_the_question(make_base: Callable[..., Base]) -> None:
+    base = make_base()
+    before = weights_of(base)
+    ice = Ice(base, IceParams(form=FORM), StubEncoder())
+    asked = EDITS[0].prompt
+    assert ice.forced([(asked, "Ines")]) == plain(base, asked)
+    ice.edit(EDITS)
+    given = f"Imagine that {asked} Ines Calder. {asked}"
+    assert plain(base, given) != plain(base, asked)
+    assert ice.forced([(asked, "Ines")]) == plain(base, given)
+    assert ice.answer([asked], max_new_tokens=4) == reading.answers(base, [reading.question(base, given)], 4)
+    ice.undo()
+    assert ice.forced([(asked, "Ines")]) == plain(base, asked)
+    assert same_bits(base, before)
+
+
+def test_the_nearest_comes_last_and_a_later_edit_replaces(make_base: Callable[..., Base]) -> None:
+    base = make_base()
+    ice = Ice(base, IceParams(facts=2, form="{facts} | {question}"), StubEncoder())
+    asked = EDITS[0].prompt
+    ice.edit([EDITS[0]])
+    ice.edit([EDITS[7], EditRequest(EDITS[0].subject, asked, "Olav Lie")])
+    given = f"The coach of Team Falke is Ida Moen. {asked} Olav Lie. | {asked}"
+    assert ice.forced([(asked, "Ines")]) == plain(base, given)
+
+
+@pytest.mark.parametrize("name", registry.METHODS)
+def test_every_method_edits_answers_and_undoes(
+    name: str, make_base: Callable[..., Base], tmp_path: Path
+) -> None:
+    base = make_base()
+    before = weights_of(base)
+    texts = [reading.question(base, one.prompt) for one in EDITS]
+    statistics = Moments(base, lambda: texts, source="t", directory=tmp_path)
+    params = None
+    if name in ("rome", "memit"):
+        where = {"layer": 0} if name == "rome" else {"layers": (0,)}
+        params = type(registry.METHODS[name].default)(prefixes=1, **where)
+    editor = registry.editor(name, registry.Supplies(base, statistics, StubEncoder()), params)
+    asked, target = EDITS[0].prompt, EDITS[0].target
+    read = editor.forced([(asked, target)])
+    editor.edit([])
+    assert editor.forced([(asked, target)]) == read
+    editor.edit(EDITS[:1])
+    assert editor.forced([(asked, target)]) != read
+    assert len(editor.answer([asked, EDITS[1].prompt], max_new_tokens=4)) == 2
+    editor.undo()
+    assert editor.forced([(asked, target)]) == read
+    assert same_bits(base, before)
+
+
+def test_unknown_names_and_foreign_parameters_are_refused(
+    make_base: Callable[..., Base], tmp_path: Path
+) -> None:
+    base = make_base()
+    supplies = registry.Supplies(base, Moments(base, list, source="t", directory=tmp_path), StubEncoder())
+    with pytest.raises(BadRequest, match="no baseline nothing"):
+        registry.editor("nothing", supplies)
+    with pytest.raises(BadRequest, match="no parameters of ft"):
+        registry.editor("ft", supplies, FtLParams())
