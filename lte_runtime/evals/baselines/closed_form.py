@@ -14,7 +14,8 @@ def factor(moment: Tensor, damping: float) -> Tensor:
     """
     exact = moment.double()
     ridge = damping * exact.diagonal().mean()
-    return torch.linalg.cholesky(exact + ridge * torch.eye(len(exact), dtype=torch.float64))
+    root: Tensor = torch.linalg.cholesky(exact + ridge * torch.eye(len(exact), dtype=torch.float64))
+    return root
 
 
 def rank_one(solved: Tensor, key: Tensor, residual: Tensor) -> Tensor:
@@ -35,4 +36,5 @@ def least_squares(root: Tensor, keys: Tensor, residuals: Tensor, strength: float
     columns = keys.double().T
     solved = torch.cholesky_solve(columns, root)
     inner = columns.T @ solved + strength * torch.eye(len(keys), dtype=torch.float64)
-    return residuals.double().T @ torch.linalg.solve(inner, solved.T)
+    change: Tensor = residuals.double().T @ torch.linalg.solve(inner, solved.T)
+    return change

@@ -29,7 +29,7 @@ def projection(model: Any, layer: int) -> nn.Module:
     found = blocks(model)
     if not 0 <= layer < len(found):
         raise Refused(f"there is no layer {layer}: the model has {len(found)}")
-    inside = dict(found[layer].named_modules())
+    inside: dict[str, nn.Module] = dict(found[layer].named_modules())
     for name in PROJECTIONS:
         if name in inside:
             return inside[name]

@@ -48,7 +48,7 @@ def find_delta(base: Base, layer: int, seen: Views, search: ValueSearch) -> Tens
             break
         whole = loss + search.kl * drift + search.decay * (delta.norm() / size) ** 2
         optimizer.zero_grad()
-        whole.backward()  # type: ignore[no-untyped-call]
+        whole.backward()
         optimizer.step()
         _shrink(delta, search.clamp * size)
     return delta.detach()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -100,9 +101,11 @@ def test_unknown_layers_and_shapes_are_refused(make_base: Callable[..., Base]) -
         network.projection(_nameless(base), 0)
 
 
-def _nameless(base: Base) -> torch.nn.Module:
+def _nameless(base: Base) -> Any:
     """The model with its projections under another name."""
+    mlp: Any
     for block in network.blocks(base.model):
-        block.mlp.squeeze = block.mlp.down_proj
-        del block.mlp.down_proj
-    return base.model  # type: ignore[no-any-return]
+        mlp = block.mlp
+        mlp.squeeze = mlp.down_proj
+        del mlp.down_proj
+    return base.model

@@ -32,7 +32,7 @@ def moments(base: Base, directory: Path) -> Moments:
     """From the world's prompts for its own tokenizer, else from sentences."""
 
     def texts() -> list[Sequence[int]]:
-        sentences = [reading.question(base, text) for text in SENTENCES[:5]]
+        sentences: list[Sequence[int]] = [reading.question(base, text) for text in SENTENCES[:5]]
         return world.texts(base) if len(base.tokenizer) < 100 else sentences
 
     return Moments(base, texts, source="test", directory=directory)
