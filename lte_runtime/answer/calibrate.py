@@ -29,9 +29,12 @@ from lte_runtime.types import Encoder, Question, Vectors
 Row = Mapping[str, Any]
 Progress = Callable[[int, int], None]
 
-CLOSED_AT_LEAST = 0.982
+CLOSED_AT_LEAST = 0.979
+"""Share of out-of-scope questions that the threshold keeps closed, of rows that its judge has not seen."""
+CLOSED_PROMPTS = 0.967
+"""The same for facts published as prompts."""
+LEAST_PROMPTS = 200
 MOST_PATHS = 6
-RIDGE = 2.0
 HELPING = {"weight": 0.5, "pair_weight": 0.1}
 """Rows that help to fit beside the labelled ones; the threshold is chosen on rows of weight 1 alone."""
 
@@ -152,12 +155,50 @@ def fit(asked: Sequence[Asked], encoder: Encoder, closed_at_least: float) -> gat
     pairs = [*gate_data.wording_pairs(), *_pairs(asked)]
     cohort = gate_data.common_views()
     halves = [wording.learn([p for p in pairs if _half(p.question) == h], cohort, encoder) for h in (0, 1)]
-    unseen = worded(asked, encoder, lambda text: halves[1 - _half(text)])
+    kept = [a for a in asked if not _asks_the_edit(a)]
+    unseen = worded(kept, encoder, lambda text: halves[1 - _half(text)])
     fitted = replace(_fit_rows(unseen, encoder), wording=wording.learn(pairs, cohort, encoder))
-    chosen = [a for a in unseen if a.row.get("weight", 1.0) == 1.0]
-    labels = [a.inside for a in chosen]
-    threshold = gate.threshold_for(_scores(chosen, fitted), labels, closed_at_least=closed_at_least)
-    return replace(fitted, threshold=threshold)
+    return _with_thresholds(fitted, unseen, encoder, closed_at_least)
+
+
+def _asks_the_edit(asked: Asked) -> bool:
+    """Whether a locality probe of KnowEdit asks for the edited relation itself: some do, in other words."""
+    near = asked.row.get("near_event_id")
+    return asked.row.get("weight", 1.0) != 1.0 and any(
+        path.path.end.edit_id == near and path.features["shared"] >= 0.5 and path.features["likeness"] > 0.6
+        for path in asked.paths
+        if path.features["prompted"]
+    )
+
+
+def _with_thresholds(
+    fitted: gate.GateCalibration, asked: Sequence[Asked], encoder: Encoder, closed_at_least: float
+) -> gate.GateCalibration:
+    """Thresholds from scores of rows that the scoring half has not seen.
+
+    Facts published as prompts have one of their own, on all rows: as a shift, so that one threshold holds.
+    """
+    plain: list[tuple[float, bool]] = []
+    prompted: list[tuple[float, bool]] = []
+    for half in (0, 1):
+        judge = _fit_rows([a for a in asked if _group(a) != half], encoder)
+        for a in asked:
+            best = _best(a, judge) if _group(a) == half else None
+            if best is not None and best.features["prompted"]:
+                prompted.append((best.score, a.inside))
+            elif best is not None and a.row.get("weight", 1.0) == 1.0:
+                plain.append((best.score, a.inside))
+    threshold = gate.threshold_for(*zip(*plain, strict=True), closed_at_least=closed_at_least)
+    if sum(not inside for _, inside in prompted) < LEAST_PROMPTS:
+        return replace(fitted, threshold=threshold)
+    apart = gate.threshold_for(*zip(*prompted, strict=True), closed_at_least=CLOSED_PROMPTS)
+    return replace(fitted, threshold=threshold, prompted_shift=gate.logit(threshold) - gate.logit(apart))
+
+
+def _group(asked: Asked) -> int:
+    """Half of a question: all questions about one fact share it."""
+    row = asked.row
+    return _half(str(row.get("event_id") or row.get("near_event_id") or row["question"]))
 
 
 def _fit_rows(asked: Sequence[Asked], encoder: Encoder) -> gate.GateCalibration:
@@ -170,7 +211,7 @@ def _fit_rows(asked: Sequence[Asked], encoder: Encoder) -> gate.GateCalibration:
         features += [path.features for path in question.paths]
         labels += right
         weights += [weight * (1.0 if r else (0.5 if question.inside else 1.0) / wrong) for r in right]
-    return gate.fit(features, labels, encoder.fingerprint, weights=weights, ridge=RIDGE)
+    return gate.fit(features, labels, encoder.fingerprint, weights=weights)
 
 
 def _pairs(asked: Sequence[Asked]) -> Iterator[wording.Pair]:

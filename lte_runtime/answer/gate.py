@@ -1,6 +1,6 @@
 """The scope gate: is a question about an edit at all? Pure decisions from features and a fitted calibration.
 
-A logistic regression over the features of one path of facts; the likeliest path is decided on.
+A committee of small networks over the features of one path of facts; the likeliest path is decided on.
 `lte_runtime.answer.calibrate` fits it and measures its ROC; the committed default is for all-MiniLM-L6-v2.
 """
 
@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lte_runtime.answer import logistic
+from lte_runtime.answer import committee
+from lte_runtime.answer.committee import Committee
 from lte_runtime.answer.features import KINDS
 from lte_runtime.answer.wording import FEATURES as WORDING_FEATURES
 from lte_runtime.answer.wording import Wording, unpacked
@@ -50,15 +51,20 @@ FEATURES = (
 
 @dataclass(frozen=True, slots=True)
 class GateCalibration:
-    """Weights of the standardised features, and the probability from which a question is in scope.
+    """How features become a probability, and the probability from which a question is in scope.
 
+    The log-odds are those of `committee` (on `features`, in that order), or without one the weighted sum of
+    `weights`. `prompted_shift` is added for facts published as prompts, whose threshold is chosen apart.
     `roc` holds (false open rate, open rate) points of the test split; `data_sha256` names the data used.
     """
 
     encoder: str
-    weights: Mapping[str, float]
-    bias: float
     threshold: float
+    weights: Mapping[str, float] = field(default_factory=dict)
+    bias: float = 0.0
+    committee: Committee | None = None
+    features: tuple[str, ...] = ()
+    prompted_shift: float = 0.0
     hop_margin: float = 0.02
     tie_margin: float = 0.05
     wording: Wording | None = None
@@ -71,12 +77,19 @@ class GateCalibration:
         return self.wording.features(question, view) if self.wording else {}
 
     def probability(self, features: Mapping[str, float]) -> float:
-        z = self.bias + sum(w * features.get(name, 0.0) for name, w in self.weights.items())
+        z = self._log_odds(features) + self.prompted_shift * features.get("prompted", 0.0)
         return 1.0 / (1.0 + math.exp(-max(-40.0, min(40.0, z))))
 
+    def _log_odds(self, features: Mapping[str, float]) -> float:
+        if self.committee is None:
+            return self.bias + sum(w * features.get(name, 0.0) for name, w in self.weights.items())
+        row = np.array([features.get(name, 0.0) for name in self.features], dtype=np.float32)
+        return self.committee.log_odds(row)
+
     def to_json(self) -> str:
-        flat = asdict(replace(self, wording=None))
+        flat = asdict(replace(self, wording=None, committee=None))
         flat["wording"] = self.wording.packed if self.wording else None
+        flat["committee"] = self.committee.packed if self.committee else None
         return json.dumps(flat, indent=1, sort_keys=True) + "\n"
 
 
@@ -86,10 +99,12 @@ def load(path: Path) -> GateCalibration:
         raw = json.loads(path.read_text(encoding="utf-8"))
         raw["roc"] = tuple((float(x), float(y)) for x, y in raw["roc"])
         raw["wording"] = unpacked(raw["wording"]) if raw.get("wording") else None
+        raw["committee"] = committee.unpacked(raw["committee"]) if raw.get("committee") else None
+        raw["features"] = tuple(raw["features"])
         found = GateCalibration(**raw)
     except (ValueError, TypeError, KeyError) as error:
         raise Damaged(f"{path} is no gate calibration: {error}") from error
-    if set(found.weights) - set(FEATURES):
+    if {*found.weights, *found.features} - set(FEATURES):
         raise Damaged(f"{path} weighs features that this version does not know")
     return found
 
@@ -103,7 +118,7 @@ def lexical_calibration(encoder: str) -> GateCalibration:
     """For encoders without meaning (the stub): opens on the name and words of the relation."""
     weights = {"name": 6.0, "nameless": 3.0, "shared": 6.0, "dense": 4.0, "gain": 6.0}
     weights |= {"mentioned": -6.0, "negation": -6.0, "extended": -4.0}
-    return GateCalibration(encoder, weights, bias=-9.5, threshold=0.5)
+    return GateCalibration(encoder, 0.5, weights, bias=-9.5)
 
 
 def decide(
@@ -145,21 +160,21 @@ def fit(
     encoder: str,
     *,
     weights: Sequence[float] | None = None,
-    ridge: float = 1.0,
 ) -> GateCalibration:
-    """Weighted ridge logistic regression by Newton's method on standardised features; deterministic.
+    """A calibration from weighted rows; equal arguments give equal ones.
 
     `labels` tell whether the path of a row answers its question; the threshold is left at 0.5.
     """
     x = np.array([[r.get(name, 0.0) for name in FEATURES] for r in rows], dtype=np.float64)
-    mean, spread = x.mean(axis=0), x.std(axis=0)
-    scale = np.where(spread < 1e-9, np.inf, spread)
     y = np.array(labels, dtype=np.float64)
     w = np.ones_like(y) if weights is None else np.array(weights, dtype=np.float64)
-    bias, slopes = logistic.fit((x - mean) / scale, y, w, ridge)
-    slopes = slopes / scale
-    named = dict(zip(FEATURES, map(float, slopes), strict=True))
-    return GateCalibration(encoder, named, float(bias - slopes @ mean), 0.5)
+    return GateCalibration(encoder, 0.5, committee=committee.fit(x, y, w), features=FEATURES)
+
+
+def logit(probability: float) -> float:
+    """Log-odds, kept finite."""
+    p = min(max(probability, 1e-9), 1.0 - 1e-9)
+    return math.log(p / (1.0 - p))
 
 
 def threshold_for(best: Sequence[float], labels: Sequence[bool], *, closed_at_least: float) -> float:

@@ -178,7 +178,7 @@ def echo_row(sources: Sources, rng: random.Random) -> Row:
 
 
 def _target(rng: random.Random, kind: str, sources: Sources) -> str:
-    if rng.random() < 0.22:
+    if rng.random() < 0.15:
         return phrase(sources, rng)
     if sources.objects and kind in ("any", "name", "title", "field", "org", "place") and rng.random() < 0.4:
         return rng.choice(sources.objects)

@@ -60,18 +60,29 @@ MATCHING = (
 )
 MIXTURE = (
     ("stock", 0.24),
-    ("reading", 0.24),
-    ("edit", 0.16),
-    ("single", 0.14),
-    ("two_hop", 0.07),
-    ("echo", 0.05),
-    ("recall", 0.04),
-    ("repeat", 0.03),
-    ("lookup", 0.01),
+    ("reading", 0.22),
+    ("edit", 0.13),
+    ("single", 0.13),
+    ("recall", 0.07),
+    ("two_hop", 0.06),
+    ("repeat", 0.06),
+    ("echo", 0.04),
+    ("lookup", 0.03),
     ("open", 0.01),
     ("text", 0.01),
 )
-PHASES = ((0.25, COPYING), (0.45, MATCHING), (float("inf"), MIXTURE))
+FINISH = (
+    ("stock", 0.36),
+    ("reading", 0.24),
+    ("edit", 0.10),
+    ("single", 0.08),
+    ("recall", 0.07),
+    ("two_hop", 0.05),
+    ("repeat", 0.05),
+    ("echo", 0.03),
+    ("lookup", 0.02),
+)
+PHASES = ((0.25, COPYING), (0.45, MATCHING), (0.94, MIXTURE), (float("inf"), FINISH))
 """Until which share of the run which rows are drawn: each skill stands on the one before."""
 ALL = Weights(question=0.5)
 """At first facts and questions count a little: repeated names teach to copy before answers do."""
@@ -145,6 +156,7 @@ def train_base(
     steps: Annotated[int, typer.Option(help="Updates in all.")] = 9000,
     budget: Annotated[int, typer.Option(help="Tokens in a batch.")] = 5000,
     every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 250,
+    rate: Annotated[float, typer.Option(help="Full rate of the matrices (Muon).")] = 0.02,
 ) -> None:
     """Train the base model, from the last checkpoint if there is one."""
     torch.set_num_threads(1)
@@ -154,7 +166,7 @@ def train_base(
     coder = Tokenizer.from_file(str(work / "tokenizer" / "tokenizer.json"))
     held = probes(generator, coder)
     state = trainer.resume(checkpoint) if checkpoint.exists() else trainer.start(shape, seed)
-    plan = trainer.Plan(steps=steps, every=every)
+    plan = trainer.Plan(steps=steps, every=every, matrix_rate=rate, other_rate=0.075 * rate)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn()) as shown, (work / "base.log").open("a") as log:
         task = shown.add_task("base", total=steps, completed=state.step)
@@ -189,6 +201,9 @@ def train_adapter(
     exclude: Exclude = None,
     rows: Annotated[int, typer.Option(help="Examples in all.")] = 30_000,
     name: Annotated[str, typer.Option(help="The adapter's id.")] = "align-000001",
+    rank: Annotated[int, typer.Option(help="Rank of the update.")] = 16,
+    rate: Annotated[float, typer.Option(help="Full rate.")] = 4e-4,
+    batch: Annotated[int, typer.Option(help="Rows of an update.")] = 32,
 ) -> None:
     """Train the first alignment adapter on the exported base."""
     from lte_runtime.align import train as align
@@ -199,7 +214,7 @@ def train_adapter(
     generator = Generator(load(data), excluded(exclude or ()))
     examples = _examples(model, coder, generator, seed, rows)
     encoded = [encode_example(coder, example, 512) for example in examples]
-    settings = align.Settings(seed=seed)
+    settings = align.Settings(seed=seed, rank=rank, alpha=2 * rank, rate=rate, batch=batch)
     adapted = align.with_adapter(model.float(), settings)
     for done in track(align.train(adapted, encoded, settings), "adapter", total=-(-rows // settings.batch)):
         if done.number % 20 == 0:
@@ -213,12 +228,12 @@ def train_adapter(
 
 
 def _examples(model: Any, coder: Any, generator: Generator, seed: int, rows: int) -> list[Example]:
-    """Four fifths in scope, one fifth out of scope with the base's own answers, in seeded order."""
+    """In scope, and one in twelve out of scope with the base's own answers, in seeded order."""
     rng = random.Random(f"{seed}:adapter")
     asked = lessons.open_questions(generator, rng, 800)
     prompts = [build(coder, question, max_tokens=512).token_ids for question in asked]
     own = dict(zip(asked, evaluate.answers(model.bfloat16(), coder, prompts), strict=True))
-    outside = rows // 8
+    outside = rows // 12
     examples = lessons.in_scope(generator, rng, rows - outside)
     examples += lessons.out_of_scope(generator, rng, own, outside)
     rng.shuffle(examples)

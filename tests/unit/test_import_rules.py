@@ -53,6 +53,14 @@ PURE = (
     "lte_runtime/answer/gate.py",
     "lte_runtime/answer/chain.py",
     "lte_runtime/answer/prompt.py",
+    "lte_runtime/answer/committee.py",
+    "lte_runtime/drift/readings.py",
+    "lte_runtime/drift/detectors.py",
+    "lte_runtime/drift/mmd.py",
+    "lte_runtime/drift/rules.py",
+    "lte_runtime/drift/monitor.py",
+    "lte_runtime/drift/decide.py",
+    "lte_runtime/drift/probes.py",
     "lte_runtime/evals/metrics.py",
 )
 IMPURE = ("time", "datetime", "threading", "logging", "structlog", "os", "socket", "subprocess")

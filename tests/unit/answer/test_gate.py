@@ -13,7 +13,7 @@ from lte_runtime.answer import gate
 from lte_runtime.errors import Damaged
 from lte_runtime.types import Scope, ScopeMode
 
-CALIBRATION = gate.GateCalibration("enc", {"likeness": 10.0, "negation": -10.0}, bias=-5.0, threshold=0.5)
+CALIBRATION = gate.GateCalibration("enc", 0.5, {"likeness": 10.0, "negation": -10.0}, bias=-5.0)
 
 
 def rows(seed: int, n: int = 400) -> tuple[list[Mapping[str, float]], list[bool]]:
@@ -31,12 +31,29 @@ def rows(seed: int, n: int = 400) -> tuple[list[Mapping[str, float]], list[bool]
 
 def test_the_fit_separates_unseen_rows_and_repeats_itself() -> None:
     found = gate.fit(*rows(1), "enc")
-    assert found == gate.fit(*rows(1), "enc")
-    assert found.weights["likeness"] > 0
-    assert found.weights["dense"] == 0.0, "a feature that never varies weighs nothing"
+    assert found.to_json() == gate.fit(*rows(1), "enc").to_json()
     unseen, labels = rows(2)
+    same = {**unseen[0], "dense": 0.9}
+    assert found.probability(same) == found.probability(unseen[0]), "what never varied weighs nothing"
     right = sum((found.probability(row) >= 0.5) == label for row, label in zip(unseen, labels, strict=True))
     assert right / len(labels) > 0.95
+
+
+def test_a_committee_survives_its_file(tmp_path: Path) -> None:
+    found = replace(gate.fit(*rows(1), "enc"), threshold=0.7, prompted_shift=1.5)
+    path = tmp_path / "gate.json"
+    path.write_text(found.to_json(), encoding="utf-8")
+    again = gate.load(path)
+    row = rows(2)[0][0]
+    assert again.probability(row) == found.probability(row)
+    assert again.to_json() == found.to_json()
+
+
+def test_facts_published_as_prompts_have_a_threshold_of_their_own() -> None:
+    shifted = replace(CALIBRATION, prompted_shift=2.0)
+    row = {"likeness": 0.4}
+    assert shifted.probability(row) == CALIBRATION.probability(row)
+    assert shifted.probability({**row, "prompted": 1.0}) > CALIBRATION.probability(row)
 
 
 def test_the_threshold_keeps_the_promised_share_closed() -> None:
