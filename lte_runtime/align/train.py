@@ -146,6 +146,17 @@ def _padded(rows: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
     return torch.tensor(ids), torch.tensor(labels)
 
 
+@torch.no_grad()
+def soften(adapted: PeftModel, share: float) -> None:
+    """Go `share` of the way from the base to the trained model (Wortsman et al., 2022, arXiv 2109.01903).
+
+    A small model forgets some of its reading for what it is taught; part of the way keeps most of both.
+    """
+    for name, value in adapted.named_parameters():
+        if "lora_B" in name:
+            value.mul_(share)
+
+
 def save(adapted: PeftModel, folder: Path) -> None:
     """Writes `adapter_config.json` and `adapter_model.safetensors` (bf16)."""
     folder.mkdir(parents=True, exist_ok=True)

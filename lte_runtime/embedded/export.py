@@ -55,11 +55,14 @@ def record(
     write_json(adapter / "manifest.json", {**manifest, "scores": scores})
     card = base / "MODEL_CARD.md"
     kept = card.read_text(encoding="utf-8").partition(FIGURES)[0]
-    figures = [(name, n, scores["base"][name], scores["adapter"][name]) for name, n in counts.items()]
-    lines = [f"| {name} | {n} | {base_:.3f} | {tuned:.3f} |" for name, n, base_, tuned in figures]
+    arms = ("base", "no adapter", "adapter")
+    lines = [
+        f"| {name} | {n} | " + " | ".join(f"{scores[arm][name]:.3f}" for arm in arms) + " |"
+        for name, n in counts.items()
+    ]
     command = "python -m lte_runtime.embedded.recipe evaluate --data DIR"
     stamp = f"Measured {datetime.now(UTC):%Y-%m-%d} with `{command}`, the right facts given, free decoding:"
-    head = ["| probes | n | base, own form | adapter, LTE form |", "|---|---|---|---|"]
+    head = ["| probes | n | base, own form | base, LTE form | adapter, LTE form |", "|---|---|---|---|---|"]
     card.write_text("\n".join([f"{kept}{FIGURES}", stamp, "", *head, *lines, ""]), encoding="utf-8")
 
 

@@ -201,9 +201,10 @@ def train_adapter(
     exclude: Exclude = None,
     rows: Annotated[int, typer.Option(help="Examples in all.")] = 30_000,
     name: Annotated[str, typer.Option(help="The adapter's id.")] = "align-000001",
-    rank: Annotated[int, typer.Option(help="Rank of the update.")] = 16,
+    rank: Annotated[int, typer.Option(help="Rank of the update.")] = 32,
     rate: Annotated[float, typer.Option(help="Full rate.")] = 4e-4,
     batch: Annotated[int, typer.Option(help="Rows of an update.")] = 32,
+    share: Annotated[float, typer.Option(help="How much of the learnt update is kept.")] = 0.6,
 ) -> None:
     """Train the first alignment adapter on the exported base."""
     from lte_runtime.align import train as align
@@ -220,10 +221,11 @@ def train_adapter(
         if done.number % 20 == 0:
             typer.echo(f"update {done.number} loss {done.loss:.4f}")
     folder = out / "adapters" / name
+    align.soften(adapted, share)
     align.save(adapted, folder)
     digest = hashlib.sha256("\n".join(map(repr, examples)).encode()).hexdigest()
     export.write_manifest(
-        out, folder, {"data_hash": digest, "recipe": "embedded-lte-1", "seed": seed, "scores": {}}
+        out, folder, {"data_hash": digest, "recipe": "embedded-lte-2", "seed": seed, "scores": {}}
     )
 
 
@@ -258,12 +260,13 @@ def evaluate_model(
     record: Annotated[bool, typer.Option(help="Write the figures into manifest and model card.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Exact match by set, right facts given: the base in its own form, the adapter in the LTE form."""
+    """Exact match by set, right facts given: the base in its own form and in the LTE form, the adapter."""
     model, coder = _load(out)
     probes = {
         name: rows for name, rows in evaluate.sets(load(data), data, facts, limit).items() if only in name
     }
     scores = {"base": _scores(model, coder, probes, evaluate.own_form, as_json)}
+    scores["no adapter"] = _scores(model, coder, probes, evaluate.lte_form, as_json)
     if adapter:
         adapted = _adapted(model, out / "adapters" / adapter)
         scores["adapter"] = _scores(adapted, coder, probes, evaluate.lte_form, as_json)
