@@ -211,7 +211,7 @@ class AnswerSettings(_Section):
     hops: int = Field(default=3, ge=1, le=3, description="Longest chain from an object to the next subject.")
     whole_chain: bool = Field(
         default=False,
-        description="Put every hop of a chain into the prompt, not the last one alone: for larger models.",
+        description="Prompt with all hops of a chain and the question as asked, not the last hop alone.",
     )
     deadline_s: float = Field(default=30.0, gt=0, le=3600, description="Deadline of a call that brings none.")
 

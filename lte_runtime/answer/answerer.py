@@ -12,6 +12,7 @@ from lte_runtime.answer import gate
 from lte_runtime.answer.engine.seam import Engine
 from lte_runtime.answer.retriever import Lookup, Retriever, RetrieverSettings
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, Refused
+from lte_runtime.memory.keys import view_of
 from lte_runtime.types import (
     Answer,
     Candidates,
@@ -41,7 +42,8 @@ class AnswerSettings:
     """`wait_s` bounds the wait for `at_least` of a question without a deadline.
 
     `use_adapter` False answers edited questions with the base model too: the other arm of evaluations.
-    `whole_chain` puts every hop of a chain into the prompt; else the last hop's facts, which hold the answer.
+    `whole_chain` puts every hop of a chain into the prompt, under the question as it was asked; else the last
+    hop's facts under what is left to ask.
     """
 
     wait_s: float = 10.0
@@ -103,7 +105,8 @@ class Answerer:
         scope = Scope.EDITED if found.citations else Scope.BASE
         facts = told(q.text, found.citations)
         resolved = 0 if self._settings.whole_chain else before_last_hop(found.citations)
-        prompt = self._engine.prompt(q.text, facts[resolved:])
+        asked = remaining(found.citations[resolved].fact) if resolved else q.text
+        prompt = self._engine.prompt(asked, facts[resolved:])
         cited = found.citations[: resolved + prompt.used_facts]
         request = GenerateRequest(
             token_ids=prompt.token_ids,
@@ -160,6 +163,15 @@ def before_last_hop(citations: Sequence[Citation]) -> int:
     """How many citations, in hop order, the chain has resolved already: they lead to the last hop's facts."""
     last = max((cited.hop for cited in citations), default=1)
     return sum(cited.hop < last for cited in citations)
+
+
+def remaining(last: Fact) -> str:
+    """What is left to ask of a chain once its earlier hops are known: the last fact's own question.
+
+    Decomposition as in MeLLo (Zhong et al., 2023, arXiv 2305.14795), by the chain instead of the model.
+    """
+    view = view_of(last.subject, last.relation, last.prompt)
+    return f"{view} is" if last.relation else view
 
 
 def told(question: str, citations: Sequence[Citation]) -> tuple[Fact, ...]:
