@@ -31,7 +31,7 @@ Progress = Callable[[int, int], None]
 
 CLOSED_AT_LEAST = 0.979
 """Share of out-of-scope questions that the threshold keeps closed, of rows that its judge has not seen."""
-CLOSED_PROMPTS = 0.967
+CLOSED_PROMPTS = 0.98
 """The same for facts published as prompts."""
 LEAST_PROMPTS = 200
 MOST_PATHS = 6
