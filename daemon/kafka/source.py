@@ -108,7 +108,8 @@ class KafkaSource:
     the consumer's cluster metadata, which is where kafka-python 3.0 keeps topic ids. After each fetch that
     brought records the partition's leader is asked for the topic id once more (about 1 ms): records are
     fetched by topic *name*, and a topic that was re-created between two fetches would otherwise be read as
-    if it were the old one.
+    if it were the old one. A second client asks: on the consumer's own connection the answer would wait for
+    a fetch that the broker holds open, up to half a second.
     """
 
     def __init__(self, settings: KafkaSourceSettings) -> None:
@@ -118,6 +119,7 @@ class KafkaSource:
             settings.bootstrap, settings.security, bootstrap_timeout_s=settings.connect_timeout_s
         )
         self._consumer: Any = None
+        self._checker: Any = None
         self._topic_id = ""
         self._last_answer: float | None = None
         self._reporter = OffsetReporter(self._options, settings.topic, settings.group_id)
@@ -125,7 +127,8 @@ class KafkaSource:
     def connect(self) -> Topology:
         self._drop_consumer()
         self._consumer = self._open_consumer()
-        self._refresh(None)
+        self._checker = self._open_consumer()
+        self._refresh(self._consumer, None)
         topology = self.topology()
         if topology is None and self._consumer._cluster.partitions_for_topic(self.topic):
             raise Refused("these brokers give no topic ids: Kafka 2.8 or newer is needed")
@@ -136,9 +139,10 @@ class KafkaSource:
         return topology
 
     def topology(self) -> Topology | None:
-        if self._consumer is None:
-            return None
-        cluster = self._consumer._cluster
+        return None if self._consumer is None else self._topology_of(self._consumer)
+
+    def _topology_of(self, consumer: Any) -> Topology | None:
+        cluster = consumer._cluster
         partitions, topic_id = cluster.partitions_for_topic(self.topic), cluster.topic_id(self.topic)
         if not partitions or topic_id is None:
             return None
@@ -236,9 +240,9 @@ class KafkaSource:
                 "make it cleanup.policy=delete or set kafka.allow_compacted"
             )
 
-    def _refresh(self, node: int | None) -> None:
+    def _refresh(self, consumer: Any, node: int | None) -> None:
         """Have `node` (any broker when None) answer a metadata request that is sent from now on."""
-        manager, cluster = self._consumer._manager, self._consumer._cluster
+        manager, cluster = consumer._manager, consumer._cluster
         timeout_ms = self._settings.answer_timeout_s * 1000
 
         async def ask() -> None:
@@ -263,9 +267,10 @@ class KafkaSource:
             raise
 
     def _confirm(self, node: int | None) -> None:
-        self._refresh(node)
-        topology = self.topology()
+        self._refresh(self._checker, node)
+        topology = self._topology_of(self._checker)
         if topology is None or topology.topic_id != self._topic_id:
+            self._refresh(self._consumer, node)
             raise PositionLost(f"topic {self.topic} is not {self._topic_id} any more")
 
     def _records(self, fetched: Mapping[Any, Sequence[Any]]) -> tuple[RawRecord, ...]:
@@ -314,9 +319,10 @@ class KafkaSource:
         return self._consumer
 
     def _drop_consumer(self) -> None:
-        consumer, self._consumer = self._consumer, None
-        if consumer is not None:
-            consumer.close(autocommit=False, timeout_ms=1000)
+        clients, self._consumer, self._checker = (self._consumer, self._checker), None, None
+        for client in clients:
+            if client is not None:
+                client.close(autocommit=False, timeout_ms=1000)
 
 
 def cleanup_policy(admin: Any, topic: str) -> str:
