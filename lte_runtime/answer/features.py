@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from rapidfuzz.distance import Indel
 
@@ -80,13 +81,16 @@ class Span:
     score: float
 
 
+@lru_cache(maxsize=16_384)
 def fold(text: str) -> str:
     """Case and accents removed: what names are compared by."""
     decomposed = unicodedata.normalize("NFKD", text)
     return "".join(c for c in decomposed if not unicodedata.combining(c)).casefold()
 
 
+@lru_cache(maxsize=4_096)
 def words(text: str) -> tuple[Word, ...]:
+    """The words of a text. Kept for a while: each path of facts asks for the same ones."""
     return tuple(Word(fold(m.group()), m.start(), m.end()) for m in _WORD.finditer(text))
 
 

@@ -23,7 +23,12 @@ Mask = npt.NDArray[np.float32]
 
 
 class TokenModel(Protocol):
-    """Token vectors [n, length, d] for each batch of ids and mask [n, length], in order. Thread-safe."""
+    """Token vectors [n, length, d] for each batch of ids and mask [n, length], in order. Thread-safe.
+
+    `streams` batches are computed side by side.
+    """
+
+    streams: int
 
     @property
     def precision(self) -> str: ...
@@ -85,7 +90,8 @@ class SentenceEncoder:
         if not rows:
             return np.empty((0, self._dimension), np.float32)
         order = sorted(range(len(rows)), key=lambda place: -len(rows[place]))
-        groups = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
+        size = min(_BATCH, -(-len(order) // self._model.streams))
+        groups = [order[start : start + size] for start in range(0, len(order), size)]
         batches = [self._padded([rows[place] for place in group]) for group in groups]
         skip = self._prompt_tokens(prompt)
         parts = [

@@ -15,6 +15,7 @@ class TorchModel:
     """Token vectors by `AutoModel`; safetensors only, no remote code, nothing from the network."""
 
     precision = "f32"
+    streams = 1
 
     def __init__(self, files: ModelFiles) -> None:
         import torch
