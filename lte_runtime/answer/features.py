@@ -81,17 +81,23 @@ class Span:
     score: float
 
 
-@lru_cache(maxsize=16_384)
 def fold(text: str) -> str:
     """Case and accents removed: what names are compared by."""
     decomposed = unicodedata.normalize("NFKD", text)
     return "".join(c for c in decomposed if not unicodedata.combining(c)).casefold()
 
 
-@lru_cache(maxsize=4_096)
 def words(text: str) -> tuple[Word, ...]:
-    """The words of a text. Kept for a while: each path of facts asks for the same ones."""
+    """The words of a text. Short texts are kept for a while: each path of facts asks for the same ones."""
+    return _kept_words(text) if len(text) <= _KEPT_CHARS else _words(text)
+
+
+def _words(text: str) -> tuple[Word, ...]:
     return tuple(Word(fold(m.group()), m.start(), m.end()) for m in _WORD.finditer(text))
+
+
+_KEPT_CHARS = 256  # long texts come from outside, and would let a caller fill the memory
+_kept_words = lru_cache(maxsize=4_096)(_words)
 
 
 def names_of(fact: Fact) -> tuple[str, ...]:
