@@ -6,7 +6,7 @@ Meng et al., 2023 (arXiv 2210.07229), algorithm 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,25 +18,16 @@ from lte_runtime.evals.baselines.network import hidden_at, matrix, weight
 from lte_runtime.evals.baselines.protocol import EditRequest
 from lte_runtime.evals.baselines.rome import mean_key
 from lte_runtime.evals.baselines.subject import Views, sampled_prefixes, views
-from lte_runtime.evals.baselines.value import ValueSearch, find_delta
+from lte_runtime.evals.baselines.value import LocateParams, find_delta
 from lte_runtime.evals.baselines.weights import Originals
 
 
 @dataclass(frozen=True, slots=True)
-class MemitParams:
-    """`layers` in rising order; `strength` is lambda, the weight of what the layers knew (C).
-
-    The other fields are as in `RomeParams`.
-    """
+class MemitParams(LocateParams):
+    """`layers` in rising order; `strength` is lambda, the weight of what the layers knew (C)."""
 
     layers: tuple[int, ...] = (1, 2, 3)
     strength: float = 1.0
-    prefixes: int = 10
-    prefix_tokens: int = 6
-    damping: float = 1e-3
-    end: bool = True
-    seed: int = 0
-    search: ValueSearch = field(default_factory=ValueSearch)
 
 
 class Memit:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,24 +14,15 @@ from lte_runtime.evals.baselines.moments import Moments
 from lte_runtime.evals.baselines.network import key_at, matrix, weight
 from lte_runtime.evals.baselines.protocol import EditRequest
 from lte_runtime.evals.baselines.subject import Views, sampled_prefixes, views
-from lte_runtime.evals.baselines.value import ValueSearch, find_delta
+from lte_runtime.evals.baselines.value import LocateParams, find_delta
 from lte_runtime.evals.baselines.weights import Originals
 
 
 @dataclass(frozen=True, slots=True)
-class RomeParams:
-    """`prefixes` texts of `prefix_tokens` tokens stand before the prompt, besides the plain prompt.
-
-    `damping` is the share of C's mean diagonal added to it; with `end` the target's end is learnt too.
-    """
+class RomeParams(LocateParams):
+    """`layer` is the block whose MLP projection is edited."""
 
     layer: int = 2
-    prefixes: int = 10
-    prefix_tokens: int = 6
-    damping: float = 1e-3
-    end: bool = True
-    seed: int = 0
-    search: ValueSearch = field(default_factory=ValueSearch)
 
 
 @dataclass(frozen=True, slots=True)

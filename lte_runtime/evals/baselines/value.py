@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,21 @@ class ValueSearch:
     decay: float = 1e-3
     clamp: float = 4.0
     enough: float = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class LocateParams:
+    """What ROME and MEMIT share. `prefixes` texts of `prefix_tokens` tokens stand before the prompt, besides
+    the plain prompt; `damping` is the share of C's mean diagonal added to it; with `end` the target's end is
+    learnt too.
+    """
+
+    prefixes: int = 10
+    prefix_tokens: int = 6
+    damping: float = 1e-3
+    end: bool = True
+    seed: int = 0
+    search: ValueSearch = field(default_factory=ValueSearch)
 
 
 def find_delta(base: Base, layer: int, seen: Views, search: ValueSearch) -> Tensor:
