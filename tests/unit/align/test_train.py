@@ -112,6 +112,18 @@ def test_a_saved_adapter_answers_as_the_trained_one(kind: str, tmp_path: Path) -
         torch.testing.assert_close(loaded(ids).logits, adapted.eval()(ids).logits, rtol=0.05, atol=0.02)
 
 
+def test_a_softened_adapter_goes_part_of_the_way() -> None:
+    adapted = train.with_adapter(tiny("llama"), SETTINGS)
+    for _ in train.train(adapted, ROWS * 10, SETTINGS):
+        pass
+    layers = [module for module in adapted.modules() if hasattr(module, "get_delta_weight")]
+    before = [layer.get_delta_weight("default").clone() for layer in layers]
+    assert any(change.abs().max() > 0 for change in before)
+    train.soften(adapted, 0.25)
+    for layer, change in zip(layers, before, strict=True):
+        torch.testing.assert_close(layer.get_delta_weight("default"), 0.25 * change)
+
+
 def test_batches_by_length_hold_every_row_once_within_the_budget() -> None:
     rows = [row(range(1, 2 + n % 7), (3,)) for n in range(20)]
     made = by_length(rows, 24)

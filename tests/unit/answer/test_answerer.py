@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
 
-from lte_runtime.answer.answerer import Answerer, AnswerSettings, told
+from lte_runtime.answer.answerer import Answerer, AnswerSettings, remaining, told
 from lte_runtime.answer.embed import StubEncoder
 from lte_runtime.answer.engine.stub import STUB_ADAPTER, StubEngine
 from lte_runtime.answer.gate import lexical_calibration
+from lte_runtime.answer.prompt import Prompt
 from lte_runtime.answer.scratch import TOPIC, apply_events, memory_of
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, Refused
 from lte_runtime.memory.edit_memory import EditMemory
-from lte_runtime.types import Question, Scope, ScopeMode
+from lte_runtime.types import Fact, Question, Scope, ScopeMode
 
 EVENTS = (
     {"op": "assert", "id": "ceo", "subject": "Nordwind Cargo", "subject_aliases": ["NWC"]}
@@ -128,6 +129,35 @@ def test_an_ambiguous_alias_gives_all_facts_flagged(answerer: Answerer) -> None:
 
 def test_all_members_of_a_set_are_told(answerer: Answerer) -> None:
     assert sorted(ids(answerer, "Which member does Team Orion have?")) == [(1, "lea"), (1, "max")]
+
+
+def test_a_chain_is_prompted_with_what_is_left_to_ask(memory: EditMemory, engine: StubEngine) -> None:
+    encoder = StubEncoder()
+    prompts: list[tuple[str, tuple[str, ...]]] = []
+
+    class Noting(StubEngine):
+        def prompt(self, question: str, facts: Sequence[Fact] = ()) -> Prompt:
+            prompts.append((question, tuple(fact.edit_id for fact in facts)))
+            return engine.prompt(question, facts)
+
+    question = "Who is the chief executive of the manufacturer of Zephyr X2?"
+    noting = Noting()
+    for whole in (False, True):
+        settings = AnswerSettings(whole_chain=whole)
+        Answerer(memory, encoder, lexical_calibration(encoder.fingerprint), noting, settings).answer(
+            Question(question)
+        )
+    noting.close()
+    assert prompts == [
+        ("The chief executive of Nordwind Cargo is", ("ceo",)),
+        (question, ("made", "ceo")),
+    ]
+
+
+def test_a_fact_without_a_relation_is_asked_by_its_prompt(memory: EditMemory) -> None:
+    (found,) = memory.facts_of_subject("SKU-4711", namespace="default")
+    prompted = replace(found, relation="", prompt="What does SKU-4711 cost?")
+    assert remaining(prompted) == "What does SKU-4711 cost?"
 
 
 def test_two_hops_are_cited_in_order_and_one_hop_stays_one(answerer: Answerer) -> None:
