@@ -23,6 +23,13 @@ Position = Mapping[str, Any]
 """{"topic_id", "partition", "offset"}"""
 
 _DEFAULT_TIMEOUT_S = 30.0
+# gRPC's own waits after a refused connection grow from 1 s to 2 minutes, and calls fail at once meanwhile: a
+# client that outlives a restart of the daemon would go on saying "unavailable" long after it is back.
+_CHANNEL_OPTIONS = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
 
 
 class Client:
@@ -223,7 +230,7 @@ class Client:
         if address is None:
             raise errors.BadRequest("no address of the daemon is known for this call")
         if address not in self._channels:
-            options = [("grpc.enable_http_proxy", 0)]
+            options = list(_CHANNEL_OPTIONS)
             if self._tls_ca and not address.startswith("unix:"):
                 roots = grpc.ssl_channel_credentials(Path(self._tls_ca).read_bytes())
                 self._channels[address] = grpc.secure_channel(address, roots, options)
