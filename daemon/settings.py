@@ -62,7 +62,7 @@ class KafkaSettings(_Section):
     batch_max_bytes: int = Field(
         default=64 << 20,
         ge=1 << 20,
-        description="Most bytes that a compressed batch may unpack to; a larger one suspends ingest.",
+        description="Most bytes that a packed batch may unpack to at once; a larger one is read as a stream.",
     )
     poll_max_ms: int = Field(
         default=20,

@@ -173,6 +173,7 @@ class Daemon:
                 refresh_s=kafka.refresh_s,
                 fetch_max_bytes=kafka.poll_max_bytes,
                 batch_max_bytes=kafka.batch_max_bytes,
+                event_max_bytes=self._settings.memory.event_max_bytes,
             )
         )
         self._ingest = Ingest(

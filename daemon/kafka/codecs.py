@@ -23,7 +23,7 @@ from kafka.record import default_records, legacy_records
 
 BATCH_MAX_BYTES = 64 << 20
 Decoder = Callable[[Any, int], bytes]
-_BROKEN = (
+BROKEN = (
     EOFError,
     OSError,
     RuntimeError,
@@ -71,7 +71,7 @@ def bounded(decode: Decoder, most: int, data: Any) -> bytes:
     """What the data unpack to; raises `BatchTooLarge`, or `CorruptRecordError` for what is no such stream."""
     try:
         unpacked = decode(data, most + 1)
-    except _BROKEN as error:
+    except BROKEN as error:
         raise CorruptRecordError(f"a batch cannot be unpacked: {error}") from error
     if len(unpacked) > most:
         raise BatchTooLarge(

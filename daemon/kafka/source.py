@@ -24,6 +24,7 @@ from kafka.errors import (
 from daemon.kafka.codecs import BATCH_MAX_BYTES, BatchTooLarge, bound_batches
 from daemon.kafka.connection import Security, client_options, open_client
 from daemon.kafka.history import Offsets, Polled, PositionLost, TopicMissing, Topology, Unreadable
+from daemon.kafka.large_batches import SPARE_BYTES, stream_large_batches
 from daemon.kafka.offset_reporter import OffsetReporter
 from lte_runtime.errors import Refused, Retry
 from lte_runtime.types import Position, RawRecord, TopicPartition
@@ -99,6 +100,7 @@ class KafkaSourceSettings:
     answer_timeout_s: float = 2.0
     fetch_max_bytes: int = 4 << 20
     batch_max_bytes: int = BATCH_MAX_BYTES
+    event_max_bytes: int = 256 << 10
 
 
 class KafkaSource:
@@ -201,6 +203,7 @@ class KafkaSource:
 
     def _open_consumer(self) -> Any:
         bound_batches(self._settings.batch_max_bytes)
+        stream_large_batches(self._settings.event_max_bytes + SPARE_BYTES)
         options = {
             **self._options,
             "client_id": "lte-daemon",

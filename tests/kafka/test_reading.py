@@ -11,6 +11,7 @@ from kafka import KafkaProducer, TopicPartition
 from kafka_house import Running, event, until
 from kafka_topic import KafkaTopic
 
+from daemon.kafka.large_batches import CUT_HEADER
 from daemon.lifecycle import State
 
 pytestmark = pytest.mark.kafka
@@ -85,24 +86,30 @@ def test_every_codec_of_kafka_is_read(codec: str, make_topic: MakeTopic, ingesti
     assert running.memory.values()[0].startswith(f"{codec} 00")
 
 
-def test_a_batch_that_unpacks_to_too_much_suspends_by_name(
-    make_topic: MakeTopic, ingesting: Ingesting
+@pytest.mark.parametrize("codec", ["gzip", "lz4", "zstd"])
+def test_of_a_bomb_each_record_is_put_aside_and_good_ones_are_read(
+    codec: str, make_topic: MakeTopic, ingesting: Ingesting
 ) -> None:
-    """The broker takes it, for it is small when packed; unpacking it would cost the process its memory."""
+    """The broker takes it, for it is small when packed; unpacking it at once would cost too much memory."""
     topic = make_topic(partitions=1)
     producer = KafkaProducer(
-        bootstrap_servers=topic.bootstrap, compression_type="zstd", max_request_size=64 << 20
+        bootstrap_servers=topic.bootstrap,
+        compression_type=codec,
+        max_request_size=64 << 20,
+        batch_size=1 << 20,
+        linger_ms=500,
     )
-    producer.send(topic.topic, bytes(32 << 20)).get(30)
+    values = [event("before"), bytes(8 << 20), event("between"), bytes(8 << 20), event("in the batch")]
+    sent = [producer.send(topic.topic, value) for value in values]
+    for each in sent:
+        each.get(30)
     producer.close()
     topic.append(event("behind"))
-    running = ingesting(topic, batch_max_bytes=1 << 20)
-    until(lambda: running.state is State.SUSPENDED)
-    assert "batch_too_large" in running.lifecycle.reasons[0]
-    running.stop()
-    running = ingesting(topic, batch_max_bytes=64 << 20).ready()
-    assert running.memory.values() == ["behind"]
-    assert [row.code for row in running.memory.quarantined()] == ["too_large"]
+    running = ingesting(topic, batch_max_bytes=1 << 20).ready()
+    assert sorted(running.memory.values()) == ["before", "behind", "between", "in the batch"]
+    rows = running.memory.quarantined()
+    assert [(row.code, row.record.position.offset) for row in rows] == [("too_large", 1), ("too_large", 3)]
+    assert [int(dict(row.record.headers)[CUT_HEADER]) > 8 << 20 for row in rows] == [True, True]
 
 
 def test_a_missing_codec_is_a_named_state_and_is_read_after_resume(

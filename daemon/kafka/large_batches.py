@@ -1,0 +1,130 @@
+"""Batches that unpack to more than may be held: read record by record out of the stream.
+
+kafka-python 3.0 unpacks a whole batch before its first record. Here a batch that is too large for that is
+unpacked as it is read: good records in it are records as any other, and of one that is itself too long only
+the beginning is kept, which is enough to put it aside.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import io
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, cast
+
+import lz4.frame
+import zstandard
+from kafka.errors import CorruptRecordError
+from kafka.record.default_records import DefaultRecord, DefaultRecordBatch
+from kafka.record.util import decode_varint
+
+from daemon.kafka.codecs import BROKEN, BatchTooLarge
+
+KEY_MAX_BYTES = 32 << 10
+"""A longer key of a record that is cut short is not kept."""
+SPARE_BYTES = 64 << 10
+"""What is kept of a record beside the bytes that an event's value may have."""
+SKIP_BYTES = 1 << 20
+VARINT_MAX_BYTES = 5
+CUT_HEADER = "lte-record-bytes"
+"""Header of a record of which only the beginning was kept: its whole length."""
+
+_WHOLE: Callable[[Any], Iterator[Any]] = DefaultRecordBatch.__iter__
+
+
+def _gzip(data: Any) -> BinaryIO:
+    return cast(BinaryIO, gzip.GzipFile(fileobj=io.BytesIO(data)))
+
+
+def _lz4(data: Any) -> BinaryIO:
+    return cast(BinaryIO, lz4.frame.LZ4FrameFile(io.BytesIO(data)))
+
+
+def _zstd(data: Any) -> BinaryIO:
+    reader = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data), read_across_frames=True)
+    return cast(BinaryIO, reader)
+
+
+STREAMS: dict[int, Callable[[Any], BinaryIO]] = {
+    DefaultRecordBatch.CODEC_GZIP: _gzip,
+    DefaultRecordBatch.CODEC_LZ4: _lz4,
+    DefaultRecordBatch.CODEC_ZSTD: _zstd,
+}
+
+
+def stream_large_batches(most: int) -> None:
+    """Have every consumer of this process read too large batches as streams, `most` bytes of a record."""
+    DefaultRecordBatch.__iter__ = functools.partialmethod(_records, most)
+
+
+def _records(batch: Any, most: int) -> Iterator[Any]:
+    try:
+        return _WHOLE(batch)
+    except BatchTooLarge:
+        if batch.compression_type not in STREAMS:  # snappy has no streams, and is bounded by what is fetched
+            raise
+        return streamed(batch, most)
+
+
+def streamed(batch: Any, most: int) -> Iterator[Any]:
+    """The records of a packed batch of the present format, at most `most` bytes of each in memory."""
+    data = memoryview(batch._buffer)[batch._pos :]
+    try:
+        with STREAMS[batch.compression_type](data) as stream:
+            for _ in range(batch._num_records):
+                yield _record(batch, stream, most)
+    except BROKEN as error:
+        raise CorruptRecordError(f"a batch cannot be unpacked: {error}") from error
+
+
+def _record(batch: Any, stream: BinaryIO, most: int) -> Any:
+    head = _varint(stream)
+    length, _ = decode_varint(head, 0)
+    kept = stream.read(min(length, most))
+    if len(kept) < min(length, most):
+        raise CorruptRecordError("a batch ends within a record")
+    if length <= most:
+        batch._buffer, batch._pos = bytearray(head + kept), 0
+        return batch._read_msg()
+    _skip(stream, length - most)
+    return _beginning(batch, kept, length)
+
+
+def _varint(stream: BinaryIO) -> bytes:
+    head = b""
+    while len(head) < VARINT_MAX_BYTES:
+        byte = stream.read(1)
+        if not byte:
+            raise CorruptRecordError("a batch holds fewer records than it says")
+        head += byte
+        if byte[0] < 0x80:
+            return head
+    raise CorruptRecordError("a record's length is no varint")
+
+
+def _skip(stream: BinaryIO, length: int) -> None:
+    while length > 0:
+        passed = len(stream.read(min(length, SKIP_BYTES)))
+        if not passed:
+            raise CorruptRecordError("a batch ends within a record")
+        length -= passed
+
+
+def _beginning(batch: Any, kept: bytes, length: int) -> Any:
+    """A record cut short, with a header that says so. Its value stays longer than an event may be."""
+    _, pos = decode_varint(kept, 0)
+    delta, pos = decode_varint(kept, pos)
+    offset, pos = decode_varint(kept, pos)
+    key_length, pos = decode_varint(kept, pos)
+    key = None
+    if 0 < key_length <= KEY_MAX_BYTES:
+        key, pos = kept[pos : pos + key_length], pos + key_length
+    if key_length <= KEY_MAX_BYTES:
+        _, pos = decode_varint(kept, pos)
+    logged = batch.timestamp_type == batch.LOG_APPEND_TIME
+    timestamp = batch.max_timestamp if logged else batch.first_timestamp + delta
+    headers = [(CUT_HEADER, str(length).encode())]
+    return DefaultRecord(
+        length, batch.base_offset + offset, timestamp, batch.timestamp_type, key, kept[pos:], headers
+    )
