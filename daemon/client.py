@@ -117,6 +117,13 @@ class Client:
         wishes = _wishes(question, namespace, at_least, as_of, scope)
         return self._call("answer", "Retrieve", timeout_s=timeout_s, **wishes)
 
+    def report_feedback(self, verdict: str, *, adapter_id: str = "") -> bool:
+        """`verdict` is good or bad; False when another adapter serves by now, or drift is not watched."""
+        reply = self._call(
+            "answer", "ReportFeedback", verdict=_enum("VERDICT", verdict), adapter_id=adapter_id
+        )
+        return bool(reply["counted"])
+
     # -- edits -----------------------------------------------------------------------------------------
 
     def get_edit(self, edit_id: str) -> Json:
@@ -186,6 +193,12 @@ class Client:
         """Removes a fact for good; returns the receipt."""
         key = _key(subject, relation, namespace)
         return self._call("admin", "EraseFact", timeout_s=timeout_s, key=key)
+
+    # -- drift -----------------------------------------------------------------------------------------
+
+    def drift(self) -> Json:
+        """Readings, margins, reasons and blocks, and whether a re-alignment would start now."""
+        return self._call("admin", "GetDrift")
 
     # -- health ----------------------------------------------------------------------------------------
 

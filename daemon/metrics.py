@@ -53,6 +53,10 @@ ANSWER_TIME = Spec("lte_answer_seconds", "Whole time of an answer.", ("scope",))
 ANSWER_STAGE = Spec("lte_answer_stage_seconds", "Time of an answer in each stage.", ("stage",))
 JOBS = Spec("lte_job_runs_total", "Runs of the daemon's own jobs.", ("job", "result"))
 JOB_TIME = Spec("lte_job_seconds", "Time of a run of a job.", ("job",))
+PROBES = Spec(
+    "lte_drift_probes_total", "Probes asked, by kind: right, wrong or skipped.", ("kind", "outcome")
+)
+FEEDBACK = Spec("lte_feedback_total", "Users' words on answers: good or bad.", ("verdict",))
 
 # Read when Prometheus asks.
 GAUGES = (
@@ -73,6 +77,12 @@ GAUGES = (
     Spec("lte_quarantine_bytes", "Bytes in the quarantine."),
     Spec("lte_quarantine_limit_bytes", "Bytes of quarantine past which ingest suspends."),
     Spec("lte_snapshot_timestamp_seconds", "When the last snapshot was finished, seconds since the epoch."),
+    Spec("lte_drift_reading", "Newest value of each reading of drift.", ("reading",)),
+    Spec("lte_drift_samples", "Observations in each rule's pooled value.", ("rule", "kind")),
+    Spec("lte_drift_margin", "Distance of each rule from being a reason; negative beyond.", ("rule", "kind")),
+    Spec("lte_drift_reason", "1 for each rule that is a reason to re-align now.", ("rule", "kind")),
+    Spec("lte_drift_would_start", "1 when a re-alignment would start now."),
+    Spec("lte_drift_new_edits", "Edits since the last alignment."),
     Spec("lte_build", "1, with the version and the adapter that is loaded.", ("version", "adapter")),
 )
 _GAUGES = {spec.name: spec for spec in GAUGES}
@@ -96,6 +106,8 @@ class Metrics:
         self._answers = self._counter(ANSWERS)
         self._answer_time = self._histogram(ANSWER_TIME, _FAST)
         self._answer_stage = self._histogram(ANSWER_STAGE, _FAST)
+        self._probes = self._counter(PROBES)
+        self._feedback = self._counter(FEEDBACK)
         self._jobs = self._counter(JOBS)
         self._job_time = self._histogram(JOB_TIME, _FAST)
         self.registry.register(_StatusCollector(status))
@@ -138,6 +150,14 @@ class Metrics:
         self._answer_time.labels(scope).observe(seconds)
         for stage, milliseconds in stages_ms.items():
             self._answer_stage.labels(stage).observe(milliseconds / 1000)
+
+    def probed(self, kind: str, outcome: str) -> None:
+        """A probe was asked: `outcome` is right, wrong or skipped."""
+        self._probes.labels(kind, outcome).inc()
+
+    def judged(self, verdict: str) -> None:
+        """A user said what an answer was worth."""
+        self._feedback.labels(verdict).inc()
 
     def ran(self, job: str, *, ok: bool, seconds: float) -> None:
         """A job of the scheduler ended."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from daemon.drift import DriftReport, DriftWatch
 from daemon.ingest import Ingest
 from daemon.lifecycle import Lifecycle, State
 from daemon.metrics import Reading, Readings
@@ -21,6 +22,7 @@ class Parts:
     version: str
     ingest: Ingest | None = None
     engine: Engine | None = None
+    drift: DriftWatch | None = None
     recall: float | None = None
 
 
@@ -31,6 +33,7 @@ def readings(parts: Parts) -> Readings:
         **_of_memory(parts.memory.status(), parts.memory.settings.quarantine_max_bytes),
         **_of_ingest(parts.ingest),
         **_of_engine(parts.engine, parts.version),
+        **({} if parts.drift is None else _of_drift(parts.drift.report())),
         **({} if parts.recall is None else {"lte_index_recall": parts.recall}),
     }
 
@@ -75,3 +78,15 @@ def _of_engine(engine: Engine | None, version: str) -> dict[str, Reading]:
         return {}
     adapter = engine.adapter.id if engine.adapter else "none"
     return {"lte_queue_depth": engine.queue_depth, "lte_build": {(version, adapter): 1.0}}
+
+
+def _of_drift(now: DriftReport) -> dict[str, Reading]:
+    rules = {(each.name, each.kind): each for each in now.margins}
+    return {
+        "lte_drift_reading": {(each.name,): each.value for each in now.readings},
+        "lte_drift_samples": {rule: float(each.n) for rule, each in rules.items()},
+        "lte_drift_margin": {r: each.margin for r, each in rules.items() if each.margin is not None},
+        "lte_drift_reason": {rule: float(each.reason) for rule, each in rules.items()},
+        "lte_drift_would_start": float(now.decision.start),
+        "lte_drift_new_edits": float(now.new_edits),
+    }

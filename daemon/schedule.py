@@ -1,4 +1,4 @@
-"""The daemon's own timetable: snapshot, index upkeep, recall self-check, quarantine check."""
+"""The daemon's own timetable: snapshot, index upkeep, recall self-check; the watch on drift."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 log = structlog.get_logger(__name__)
 
+# A cycle of probes takes up to a minute: the index must not wait for it.
+UPKEEP, WATCH = "default", "watch"
+
 
 class Schedule:
-    """Runs jobs at intervals in one thread, so that no two of them compete with the answers at once.
+    """Runs jobs at intervals, in one thread for each lane: no two of a lane compete with the answers at once.
 
     A run that is late is made up for once (`coalesce`), never skipped silently. A job that raises is logged
     and counted, and comes again at its next time.
@@ -25,14 +28,20 @@ class Schedule:
         self._on_run = on_run or (lambda _job, _ok, _seconds: None)
         self._scheduler: Any = BackgroundScheduler(
             timezone=UTC,
-            executors={"default": ThreadPoolExecutor(1)},
+            executors={lane: ThreadPoolExecutor(1) for lane in (UPKEEP, WATCH)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
 
-    def every(self, seconds: float, name: str, job: Callable[[], object]) -> None:
+    def every(self, seconds: float, name: str, job: Callable[[], object], lane: str = UPKEEP) -> None:
         """Run `job` each `seconds`, the first time after that long."""
         self._scheduler.add_job(
-            self._run, "interval", seconds=seconds, id=name, args=(name, job), replace_existing=False
+            self._run,
+            "interval",
+            seconds=seconds,
+            id=name,
+            args=(name, job),
+            executor=lane,
+            replace_existing=False,
         )
 
     def soon(self, name: str) -> None:

@@ -235,6 +235,62 @@ class GateSettings(_Section):
     )
 
 
+class DriftSettings(_Section):
+    enabled: bool = Field(
+        default=True, description="Ask probes and read what arrives, to notice when answers get worse."
+    )
+    cycle_s: float = Field(
+        default=900.0, ge=1, le=86_400, description="Time between two cycles of probes, asked when idle."
+    )
+    look_s: float = Field(
+        default=10.0, ge=0.1, le=3600, description="Time between two looks at new edits, questions, feedback."
+    )
+    probes: int = Field(
+        default=64,
+        ge=1,
+        le=4096,
+        description="Verbatim probes a cycle, the other kinds in proportion (2.75 times as many in all).",
+    )
+    facts: int = Field(
+        default=512, ge=1, le=100_000, description="Keys drawn from the memory to make a cycle's probes of."
+    )
+    budget_s: float = Field(
+        default=60.0, gt=0, le=3600, description="Longest time of a cycle; what is not asked by then waits."
+    )
+    max_new_tokens: int = Field(default=32, ge=1, le=1024, description="Longest answer to a probe in tokens.")
+    seed: int = Field(default=0, ge=0, description="Seed of the sample of probes.")
+    window: int = Field(
+        default=256,
+        ge=8,
+        le=4096,
+        description="Questions, and edits, that are the reference of a shift; their vectors are kept.",
+    )
+    sample: int = Field(
+        default=64, ge=2, le=2048, description="Questions, or edits, that are compared with it at a time."
+    )
+
+    @model_validator(mode="after")
+    def _sample_fits(self) -> DriftSettings:
+        if 2 * self.sample > self.window:
+            raise ValueError("sample is above half of window")
+        return self
+
+
+class RealignSettings(_Section):
+    cool_down_s: float = Field(
+        default=21_600.0, ge=0, description="Rest after a re-alignment, however it ended, before the next."
+    )
+    min_new_edits: int = Field(
+        default=200, ge=0, description="Edits since the last alignment that a start by drift needs."
+    )
+    daily_budget: int = Field(
+        default=2, ge=0, le=1000, description="Most starts by drift in 24 hours; 0 starts none."
+    )
+    max_adapter_age_s: float | None = Field(
+        default=None, gt=0, description="Age of the adapter that is a reason to re-align. Default: none."
+    )
+
+
 class RpcSettings(_Section):
     socket: Path | None = Field(
         default=None, description="Unix socket of answers and edits, mode 0660. Default: STATE_DIR/lte.sock."
@@ -326,6 +382,10 @@ class Settings(BaseSettings):
     model: ModelSettings = Field(default_factory=ModelSettings, description="Language model and adapter.")
     answer: AnswerSettings = Field(default_factory=AnswerSettings, description="How questions are answered.")
     gate: GateSettings = Field(default_factory=GateSettings, description="What counts as in scope.")
+    drift: DriftSettings = Field(default_factory=DriftSettings, description="The watch on quality.")
+    realign: RealignSettings = Field(
+        default_factory=RealignSettings, description="When and how the adapter is trained again."
+    )
     rpc: RpcSettings = Field(default_factory=RpcSettings, description="Sockets and their limits.")
     client: ClientSettings = Field(
         default_factory=ClientSettings, description="What the command line needs to reach a daemon."

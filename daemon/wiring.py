@@ -18,6 +18,7 @@ from pathlib import Path
 
 import structlog
 
+from daemon.drift import DriftWatch, WatchSettings
 from daemon.ingest import BatchReport, Ingest, IngestSettings
 from daemon.ingest_guard import GuardSettings
 from daemon.kafka.dead_letters import DeadLetters, DeadLetterSettings
@@ -29,14 +30,15 @@ from daemon.readings import Parts, readings
 from daemon.rpc.interceptors import Call
 from daemon.rpc.server import RpcServer, RpcSettings
 from daemon.rpc.services import About, Services
-from daemon.schedule import Schedule
-from daemon.settings import OFF, Settings
+from daemon.schedule import WATCH, Schedule
+from daemon.settings import OFF, RealignSettings, Settings
 from lte_runtime import embedded
 from lte_runtime.answer import gate
 from lte_runtime.answer.answerer import Answerer, AnswerSettings
 from lte_runtime.answer.embed import load_encoder
 from lte_runtime.answer.engine.seam import Engine
 from lte_runtime.answer.retriever import RetrieverSettings
+from lte_runtime.drift.decide import DriftSettings
 from lte_runtime.errors import Fatal, LteError
 from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.memory.events import EventLimits
@@ -191,7 +193,9 @@ class Daemon:
 
     def _start_schedule(self) -> None:
         chosen = self._settings.memory
-        schedule = Schedule(lambda job, ok, seconds: self.metrics.ran(job, ok=ok, seconds=seconds))
+        schedule = self._schedule = Schedule(
+            lambda job, ok, seconds: self.metrics.ran(job, ok=ok, seconds=seconds)
+        )
         schedule.every(chosen.snapshot_interval_s, "snapshot", self._memory.snapshot)
         schedule.every(chosen.maintain_interval_s, "maintain", self._memory.maintain)
         schedule.every(chosen.recall_interval_s, "recall", self._check_recall)
@@ -215,23 +219,50 @@ class Daemon:
         kafka = self._settings.kafka
         publisher = Publisher(PublisherSettings(kafka.bootstrap, kafka.topic, kafka.security))
         self._undo.callback(publisher.close)
+        answerer = Answerer(self._memory, self._encoder, calibration, engine, answers)
+        drift = self._parts.drift = self._start_drift(answerer, engine)
         services = Services(
-            answerer=Answerer(self._memory, self._encoder, calibration, engine, answers),
+            answerer=answerer,
             memory=self._memory,
             lifecycle=self.lifecycle,
             engine=engine,
             about=About(version("lte-daemon"), self._started_ms, calibration.encoder, calibration.threshold),
             ingest=self._ingest,
             publisher=publisher,
+            drift=drift,
             max_new_tokens=chosen.max_new_tokens,
             max_new_tokens_limit=chosen.max_new_tokens_limit,
             deadline_s=chosen.deadline_s,
             on_answer=self._count_answer,
+            on_feedback=self.metrics.judged,
         )
         server = RpcServer(services, rpc_settings(self._settings), self._count_call)
         server.start()
         self._undo.callback(server.stop, self._settings.rpc.drain_s)
         log.info("listening", socket=str(self._settings.socket), tcp=server.tcp_address)
+
+    def _start_drift(self, answerer: Answerer, engine: Engine) -> DriftWatch | None:
+        """None when it is switched off."""
+        chosen = self._settings.drift
+        if not chosen.enabled:
+            return None
+        watch = DriftWatch(
+            self._memory,
+            answerer,
+            self._encoder,
+            engine,
+            watch_settings(self._settings),
+            running=lambda: engine.stats().running,
+            on_probe=self.metrics.probed,
+        )
+        self._undo.callback(watch.stop)
+        self._schedule.every(chosen.look_s, "drift_look", self._while_serving(watch.look), WATCH)
+        self._schedule.every(chosen.cycle_s, "drift_probes", self._while_serving(watch.ask), WATCH)
+        return watch
+
+    def _while_serving(self, job: Callable[[], None]) -> Callable[[], None]:
+        """Nothing is measured before there is a state to answer from."""
+        return lambda: job() if self.lifecycle.serving() else None
 
     def _note_base_model(self, fingerprint: str) -> None:
         """No stored thing depends on the base model but adapters, which are checked when they are loaded."""
@@ -347,6 +378,32 @@ def ingest_settings(settings: Settings) -> IngestSettings:
         guard=GuardSettings(
             kafka.bad_window_s, kafka.bad_min, kafka.bad_share, max_publishers=kafka.bad_publishers_max
         ),
+    )
+
+
+def watch_settings(settings: Settings) -> WatchSettings:
+    """What the watch on drift needs of the settings."""
+    chosen = settings.drift
+    return WatchSettings(
+        probes=chosen.probes,
+        facts=chosen.facts,
+        budget_s=chosen.budget_s,
+        max_new_tokens=chosen.max_new_tokens,
+        seed=chosen.seed,
+        window=chosen.window,
+        sample=chosen.sample,
+        decision=drift_decision(settings.realign),
+    )
+
+
+def drift_decision(chosen: RealignSettings) -> DriftSettings:
+    """The limits on starts in the units of the decision."""
+    age = chosen.max_adapter_age_s
+    return DriftSettings(
+        cool_down_ms=round(chosen.cool_down_s * 1000),
+        min_new_edits=chosen.min_new_edits,
+        daily_budget=chosen.daily_budget,
+        max_adapter_age_ms=None if age is None else round(age * 1000),
     )
 
 

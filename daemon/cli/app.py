@@ -56,6 +56,7 @@ TABLE = {
     "config": Entry("daemon.cli.config", "The configuration: show, check, schema.", _RUN),
     "up": Entry("", "A development broker and a daemon, kept in .lte/ until Ctrl-C.", _RUN),
     "demo": Entry("", "The whole job, step by step, on a real broker.", _RUN),
+    "drift": Entry("daemon.cli.drift", "Readings of quality, and whether the adapter needs training.", _WORK),
     "gate": Entry("daemon.cli.gate", "The scope gate: calibrate.", _WORK),
     "eval": Entry("daemon.cli.eval", "Measure edit success, generality, locality.", _WORK),
     "bench": Entry("", "Measure speed and memory beside a peer.", _WORK),

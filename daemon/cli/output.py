@@ -14,10 +14,16 @@ def as_json(value: object) -> None:
     print(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None, default=str))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
-    """A table on a terminal; tab-separated lines with a header in a pipe."""
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    title: str = "",
+    colours: Mapping[str, str] | None = None,
+) -> None:
+    """A table on a terminal; tab-separated lines with a header in a pipe. A row whose last cell is in
+    `colours` gets that style."""
     if sys.stdout.isatty():
-        _rich_table(columns, rows, title)
+        _rich_table(columns, rows, title, colours or {})
         return
     print("\t".join(columns))
     for row in rows:
@@ -47,7 +53,9 @@ def _cell(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _rich_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str) -> None:
+def _rich_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], title: str, colours: Mapping[str, str]
+) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -57,5 +65,5 @@ def _rich_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
         drawn.add_column(column, overflow="fold")
     for row in rows:
         # Fact text is not markup: brackets in it must not colour or break the table.
-        drawn.add_row(*(escape(_cell(value)) for value in row))
+        drawn.add_row(*(escape(_cell(value)) for value in row), style=colours.get(str(row[-1])))
     Console().print(drawn)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from daemon.rpc import convert
+from daemon.rpc import convert, drift_convert
 from daemon.rpc.edit_servicer import key_of, page_size
 from daemon.rpc.gen.lte.v1 import admin_service_pb2 as pb
 from daemon.rpc.gen.lte.v1 import admin_service_pb2_grpc
@@ -125,6 +125,12 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
             erased=convert.timestamp(receipt.erased_ms),
             not_covered=receipt.not_covered,
         )
+
+    # -- drift -----------------------------------------------------------------------------------------
+
+    def GetDrift(self, request: pb.GetDriftRequest, context: grpc.ServicerContext) -> pb.GetDriftResponse:
+        watch = self._services.drift
+        return drift_convert.report(None if watch is None else watch.report())
 
 
 def left_s(context: grpc.ServicerContext, most_s: float = 60.0) -> float:

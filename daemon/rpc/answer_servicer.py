@@ -30,8 +30,9 @@ class AnswerServicer(answer_service_pb2_grpc.AnswerServiceServicer):
 
     def Answer(self, request: pb.AnswerRequest, context: grpc.ServicerContext) -> pb.AnswerResponse:
         self._services.require_serving()
-        answer = self._services.answerer.answer(self._question(request, context), cancelled=gone(context))
-        return self._response(answer)
+        question = self._question(request, context)
+        answer = self._services.answerer.answer(question, cancelled=gone(context))
+        return self._response(question, answer)
 
     def AnswerStream(
         self, request: pb.AnswerStreamRequest, context: grpc.ServicerContext
@@ -45,15 +46,30 @@ class AnswerServicer(answer_service_pb2_grpc.AnswerServiceServicer):
         answered.add_done_callback(lambda _: pieces.put(None))
         while (piece := pieces.get()) is not None:
             yield pb.AnswerStreamResponse(text=piece)
-        yield pb.AnswerStreamResponse(answer=self._response(answered.result()))
+        yield pb.AnswerStreamResponse(answer=self._response(question, answered.result()))
 
     def Retrieve(self, request: pb.RetrieveRequest, context: grpc.ServicerContext) -> pb.RetrieveResponse:
         self._services.require_serving()
         found = self._services.answerer.retrieve(self._question(request, context))
         return convert.retrieval(found, **self._services.flags())
 
-    def _response(self, answer: types.Answer) -> pb.AnswerResponse:
+    def ReportFeedback(
+        self,
+        request: pb.ReportFeedbackRequest,
+        context: grpc.ServicerContext,  # noqa: ARG002 - gRPC's signature
+    ) -> pb.ReportFeedbackResponse:
+        if request.verdict not in (pb.VERDICT_GOOD, pb.VERDICT_BAD):
+            raise BadRequest("verdict must be GOOD or BAD")
+        good = request.verdict == pb.VERDICT_GOOD
+        self._services.on_feedback("good" if good else "bad")
+        watch = self._services.drift
+        counted = watch is not None and watch.feedback(good=good, adapter_id=request.adapter_id)
+        return pb.ReportFeedbackResponse(counted=counted)
+
+    def _response(self, question: types.Question, answer: types.Answer) -> pb.AnswerResponse:
         self._services.on_answer(answer)
+        if self._services.drift is not None:
+            self._services.drift.asked(question.text)
         return convert.answer(answer, **self._services.flags())
 
     def _question(

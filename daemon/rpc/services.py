@@ -11,6 +11,7 @@ from lte_runtime.errors import Refused, Retry
 from lte_runtime.types import Answer, Position
 
 if TYPE_CHECKING:
+    from daemon.drift import DriftWatch
     from daemon.ingest import Ingest
     from lte_runtime.answer.answerer import Answerer
     from lte_runtime.answer.engine.seam import Engine
@@ -35,7 +36,7 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`ingest` and `publisher` may be absent: the calls that need them are refused then."""
+    """`ingest`, `publisher` and `drift` may be absent: the calls that need them are refused then."""
 
     answerer: Answerer
     memory: EditMemory
@@ -44,10 +45,12 @@ class Services:
     about: About
     ingest: Ingest | None = None
     publisher: Publisher | None = None
+    drift: DriftWatch | None = None
     max_new_tokens: int = 32
     max_new_tokens_limit: int = 256
     deadline_s: float = 30.0
     on_answer: Callable[[Answer], None] = lambda _: None
+    on_feedback: Callable[[str], None] = lambda _verdict: None
 
     def require_serving(self) -> None:
         """Raises `Retry` while there is no state to answer from."""

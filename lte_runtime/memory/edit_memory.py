@@ -10,9 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from random import Random
 
 from lte_runtime.errors import Refused
-from lte_runtime.memory import inspect, quarantine, reads, retrieve, upkeep
+from lte_runtime.memory import inspect, quarantine, reads, retrieve, sampling, upkeep
 from lte_runtime.memory.attempts import Attempts
 from lte_runtime.memory.batch_writer import KeyChange
 from lte_runtime.memory.db import Connection, faults, open_reader, transaction
@@ -234,6 +235,32 @@ class EditMemory:
         """Keep a small value durably."""
         with self._writing, transaction(self._store.connection):
             self._store.meta_set(name, value)
+
+    def meta_names(self, prefix: str) -> list[str]:
+        """Names of the kept values that begin with a prefix, in order."""
+        with faults():
+            return sampling.meta_names(self._reader(), prefix)
+
+    # -- for those who watch -----------------------------------------------------------------------
+
+    def sample_facts(self, wanted: int, rng: Random) -> tuple[Fact, ...]:
+        """The current facts of at most `wanted` keys, drawn from all namespaces; the same for the same
+        store and generator."""
+        at = self._at(None)
+        with faults():
+            keys = sampling.sample_keys(self._reader(), wanted, rng)
+            found = at.facts(self._reader(), keys)
+        return tuple(fact for facts in found.values() for fact in facts)
+
+    def arrivals(self, after: int, limit: int) -> list[sampling.Arrival]:
+        """Edits behind the store's row `after`, in the order in which they were applied."""
+        with faults():
+            return sampling.arrivals(self._reader(), after, limit)
+
+    def last_row(self) -> int:
+        """The store's row of the edit that was applied last; 0 before the first."""
+        with faults():
+            return sampling.last_row(self._reader())
 
     # -- edits, one by one -------------------------------------------------------------------------
 

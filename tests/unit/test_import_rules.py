@@ -61,6 +61,10 @@ PURE = (
     "lte_runtime/drift/monitor.py",
     "lte_runtime/drift/decide.py",
     "lte_runtime/drift/probes.py",
+    "lte_runtime/drift/outcomes.py",
+    "lte_runtime/drift/general.py",
+    "lte_runtime/drift/shift.py",
+    "lte_runtime/drift/watched.py",
     "lte_runtime/evals/metrics.py",
 )
 IMPURE = ("time", "datetime", "threading", "logging", "structlog", "os", "socket", "subprocess")

@@ -240,3 +240,13 @@ def test_an_absent_daemon_is_told_from_a_bad_request(rig: Rig) -> None:
         with pytest.raises(Retry):
             client.answer("What?", timeout_s=2)
         assert not client.is_serving(timeout_s=2)
+
+
+def test_feedback_is_counted_or_refused(build: Build) -> None:
+    words: list[str] = []
+    rig = build(services={"on_feedback": words.append})
+    with rig.client() as client:
+        assert not client.report_feedback("bad"), "nobody watches drift here"
+        with pytest.raises(BadRequest, match="GOOD or BAD"):
+            client.report_feedback("unspecified")
+    assert words == ["bad"]

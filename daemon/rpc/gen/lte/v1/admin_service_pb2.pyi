@@ -880,3 +880,225 @@ class EraseFactResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EraseFactResponse: _TypeAlias = EraseFactResponse  # noqa: Y015
+
+@_typing.final
+class GetDriftRequest(_message.Message):
+    """-- drift"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDriftRequest: _TypeAlias = GetDriftRequest  # noqa: Y015
+
+@_typing.final
+class GetDriftResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENABLED_FIELD_NUMBER: _builtins.int
+    READINGS_FIELD_NUMBER: _builtins.int
+    MARGINS_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    BLOCKS_FIELD_NUMBER: _builtins.int
+    WOULD_START_FIELD_NUMBER: _builtins.int
+    NEW_EDITS_FIELD_NUMBER: _builtins.int
+    CYCLES_FIELD_NUMBER: _builtins.int
+    LAST_CYCLE_FIELD_NUMBER: _builtins.int
+    ADAPTER_SINCE_FIELD_NUMBER: _builtins.int
+    enabled: _builtins.bool
+    """False when drift.enabled is off; the rest is empty then."""
+    would_start: _builtins.bool
+    """Whether a re-alignment would start now: a reason, and no block."""
+    new_edits: _builtins.int
+    """Edits since the last alignment."""
+    cycles: _builtins.int
+    @_builtins.property
+    def readings(self) -> _containers.RepeatedCompositeFieldContainer[Global___DriftReading]: ...
+    @_builtins.property
+    def margins(self) -> _containers.RepeatedCompositeFieldContainer[Global___DriftMargin]: ...
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___DriftReason]: ...
+    @_builtins.property
+    def blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___DriftBlock]:
+        """What holds a re-alignment back."""
+
+    @_builtins.property
+    def last_cycle(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def adapter_since(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        enabled: _builtins.bool = ...,
+        readings: _abc.Iterable[Global___DriftReading] | None = ...,
+        margins: _abc.Iterable[Global___DriftMargin] | None = ...,
+        reasons: _abc.Iterable[Global___DriftReason] | None = ...,
+        blocks: _abc.Iterable[Global___DriftBlock] | None = ...,
+        would_start: _builtins.bool = ...,
+        new_edits: _builtins.int = ...,
+        cycles: _builtins.int = ...,
+        last_cycle: _timestamp_pb2.Timestamp | None = ...,
+        adapter_since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_adapter_since", b"_adapter_since", "_last_cycle", b"_last_cycle", "adapter_since", b"adapter_since", "last_cycle", b"last_cycle"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapter_since", b"_adapter_since", "_last_cycle", b"_last_cycle", "adapter_since", b"adapter_since", "blocks", b"blocks", "cycles", b"cycles", "enabled", b"enabled", "last_cycle", b"last_cycle", "margins", b"margins", "new_edits", b"new_edits", "readings", b"readings", "reasons", b"reasons", "would_start", b"would_start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__adapter_since: _TypeAlias = _typing.Literal["adapter_since"]  # noqa: Y015
+    _WhichOneofArgType__adapter_since: _TypeAlias = _typing.Literal["_adapter_since", b"_adapter_since"]  # noqa: Y015
+    _WhichOneofReturnType__last_cycle: _TypeAlias = _typing.Literal["last_cycle"]  # noqa: Y015
+    _WhichOneofArgType__last_cycle: _TypeAlias = _typing.Literal["_last_cycle", b"_last_cycle"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__adapter_since) -> _WhichOneofReturnType__adapter_since | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_cycle) -> _WhichOneofReturnType__last_cycle | None: ...
+
+Global___GetDriftResponse: _TypeAlias = GetDriftResponse  # noqa: Y015
+
+@_typing.final
+class DriftReading(_message.Message):
+    """The newest value of a reading; n observations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    N_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    value: _builtins.float
+    n: _builtins.int
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.float = ...,
+        n: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["n", b"n", "name", b"name", "time", b"time", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DriftReading: _TypeAlias = DriftReading  # noqa: Y015
+
+@_typing.final
+class DriftMargin(_message.Message):
+    """A rule, and how far its pooled value is from being a reason; negative beyond the limit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    MARGIN_FIELD_NUMBER: _builtins.int
+    N_FIELD_NUMBER: _builtins.int
+    NEEDED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    kind: _builtins.str
+    """threshold or change."""
+    value: _builtins.float
+    limit: _builtins.float
+    margin: _builtins.float
+    n: _builtins.int
+    needed: _builtins.int
+    reason: _builtins.bool
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        value: _builtins.float | None = ...,
+        limit: _builtins.float | None = ...,
+        margin: _builtins.float | None = ...,
+        n: _builtins.int = ...,
+        needed: _builtins.int = ...,
+        reason: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_margin", b"_margin", "_value", b"_value", "limit", b"limit", "margin", b"margin", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_margin", b"_margin", "_value", b"_value", "kind", b"kind", "limit", b"limit", "margin", b"margin", "n", b"n", "name", b"name", "needed", b"needed", "reason", b"reason", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    _WhichOneofReturnType__margin: _TypeAlias = _typing.Literal["margin"]  # noqa: Y015
+    _WhichOneofArgType__margin: _TypeAlias = _typing.Literal["_margin", b"_margin"]  # noqa: Y015
+    _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
+    _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__margin) -> _WhichOneofReturnType__margin | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
+
+Global___DriftMargin: _TypeAlias = DriftMargin  # noqa: Y015
+
+@_typing.final
+class DriftReason(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """threshold, change, age or taint."""
+    name: _builtins.str
+    detail: _builtins.str
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        name: _builtins.str = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "kind", b"kind", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DriftReason: _TypeAlias = DriftReason  # noqa: Y015
+
+@_typing.final
+class DriftBlock(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    detail: _builtins.str
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """When time alone ends it."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        detail: _builtins.str = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_until", b"_until", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_until", b"_until", "detail", b"detail", "name", b"name", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__until: _TypeAlias = _typing.Literal["until"]  # noqa: Y015
+    _WhichOneofArgType__until: _TypeAlias = _typing.Literal["_until", b"_until"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__until) -> _WhichOneofReturnType__until | None: ...
+
+Global___DriftBlock: _TypeAlias = DriftBlock  # noqa: Y015

@@ -85,6 +85,11 @@ class AdminServiceStub(object):
                 request_serializer=lte_dot_v1_dot_admin__service__pb2.EraseFactRequest.SerializeToString,
                 response_deserializer=lte_dot_v1_dot_admin__service__pb2.EraseFactResponse.FromString,
                 _registered_method=True)
+        self.GetDrift = channel.unary_unary(
+                '/lte.v1.AdminService/GetDrift',
+                request_serializer=lte_dot_v1_dot_admin__service__pb2.GetDriftRequest.SerializeToString,
+                response_deserializer=lte_dot_v1_dot_admin__service__pb2.GetDriftResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -157,6 +162,13 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDrift(self, request, context):
+        """Readings of drift, how far each is from being a reason, and what would happen now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -209,6 +221,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.EraseFact,
                     request_deserializer=lte_dot_v1_dot_admin__service__pb2.EraseFactRequest.FromString,
                     response_serializer=lte_dot_v1_dot_admin__service__pb2.EraseFactResponse.SerializeToString,
+            ),
+            'GetDrift': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDrift,
+                    request_deserializer=lte_dot_v1_dot_admin__service__pb2.GetDriftRequest.FromString,
+                    response_serializer=lte_dot_v1_dot_admin__service__pb2.GetDriftResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -482,6 +499,33 @@ class AdminService(object):
             '/lte.v1.AdminService/EraseFact',
             lte_dot_v1_dot_admin__service__pb2.EraseFactRequest.SerializeToString,
             lte_dot_v1_dot_admin__service__pb2.EraseFactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDrift(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lte.v1.AdminService/GetDrift',
+            lte_dot_v1_dot_admin__service__pb2.GetDriftRequest.SerializeToString,
+            lte_dot_v1_dot_admin__service__pb2.GetDriftResponse.FromString,
             options,
             channel_credentials,
             insecure,

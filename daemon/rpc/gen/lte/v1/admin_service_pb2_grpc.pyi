@@ -49,6 +49,8 @@ class AdminServiceStub:
     """Decodes and applies quarantined records again, at their original positions."""
     EraseFact: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.EraseFactRequest, _admin_service_pb2.EraseFactResponse]
     """Removes a fact's text and vectors from store, log, snapshots and quarantine."""
+    GetDrift: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetDriftRequest, _admin_service_pb2.GetDriftResponse]
+    """Readings of drift, how far each is from being a reason, and what would happen now."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -71,6 +73,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Decodes and applies quarantined records again, at their original positions."""
     EraseFact: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.EraseFactRequest, _admin_service_pb2.EraseFactResponse]  # type: ignore[assignment]
     """Removes a fact's text and vectors from store, log, snapshots and quarantine."""
+    GetDrift: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetDriftRequest, _admin_service_pb2.GetDriftResponse]  # type: ignore[assignment]
+    """Readings of drift, how far each is from being a reason, and what would happen now."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """For operators; on a socket of its own."""
@@ -150,5 +154,13 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.EraseFactResponse, _abc.Awaitable[_admin_service_pb2.EraseFactResponse]]:
         """Removes a fact's text and vectors from store, log, snapshots and quarantine."""
+
+    @_abc_1.abstractmethod
+    def GetDrift(
+        self,
+        request: _admin_service_pb2.GetDriftRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetDriftResponse, _abc.Awaitable[_admin_service_pb2.GetDriftResponse]]:
+        """Readings of drift, how far each is from being a reason, and what would happen now."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

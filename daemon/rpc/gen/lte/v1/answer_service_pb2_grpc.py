@@ -50,6 +50,11 @@ class AnswerServiceStub(object):
                 request_serializer=lte_dot_v1_dot_answer__service__pb2.RetrieveRequest.SerializeToString,
                 response_deserializer=lte_dot_v1_dot_answer__service__pb2.RetrieveResponse.FromString,
                 _registered_method=True)
+        self.ReportFeedback = channel.unary_unary(
+                '/lte.v1.AnswerService/ReportFeedback',
+                request_serializer=lte_dot_v1_dot_answer__service__pb2.ReportFeedbackRequest.SerializeToString,
+                response_deserializer=lte_dot_v1_dot_answer__service__pb2.ReportFeedbackResponse.FromString,
+                _registered_method=True)
 
 
 class AnswerServiceServicer(object):
@@ -77,6 +82,13 @@ class AnswerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportFeedback(self, request, context):
+        """Says whether an answer was right; counted, and one of the signals of drift.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AnswerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +106,11 @@ def add_AnswerServiceServicer_to_server(servicer, server):
                     servicer.Retrieve,
                     request_deserializer=lte_dot_v1_dot_answer__service__pb2.RetrieveRequest.FromString,
                     response_serializer=lte_dot_v1_dot_answer__service__pb2.RetrieveResponse.SerializeToString,
+            ),
+            'ReportFeedback': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportFeedback,
+                    request_deserializer=lte_dot_v1_dot_answer__service__pb2.ReportFeedbackRequest.FromString,
+                    response_serializer=lte_dot_v1_dot_answer__service__pb2.ReportFeedbackResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +195,33 @@ class AnswerService(object):
             '/lte.v1.AnswerService/Retrieve',
             lte_dot_v1_dot_answer__service__pb2.RetrieveRequest.SerializeToString,
             lte_dot_v1_dot_answer__service__pb2.RetrieveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportFeedback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lte.v1.AnswerService/ReportFeedback',
+            lte_dot_v1_dot_answer__service__pb2.ReportFeedbackRequest.SerializeToString,
+            lte_dot_v1_dot_answer__service__pb2.ReportFeedbackResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class AnswerServiceStub:
     """The same answer in pieces; the last message holds it whole, with its evidence."""
     Retrieve: _grpc.UnaryUnaryMultiCallable[_answer_service_pb2.RetrieveRequest, _answer_service_pb2.RetrieveResponse]
     """Facts and the gate's decision, without generation."""
+    ReportFeedback: _grpc.UnaryUnaryMultiCallable[_answer_service_pb2.ReportFeedbackRequest, _answer_service_pb2.ReportFeedbackResponse]
+    """Says whether an answer was right; counted, and one of the signals of drift."""
 
 @_typing.type_check_only
 class AnswerServiceAsyncStub(AnswerServiceStub):
@@ -51,6 +53,8 @@ class AnswerServiceAsyncStub(AnswerServiceStub):
     """The same answer in pieces; the last message holds it whole, with its evidence."""
     Retrieve: _aio.UnaryUnaryMultiCallable[_answer_service_pb2.RetrieveRequest, _answer_service_pb2.RetrieveResponse]  # type: ignore[assignment]
     """Facts and the gate's decision, without generation."""
+    ReportFeedback: _aio.UnaryUnaryMultiCallable[_answer_service_pb2.ReportFeedbackRequest, _answer_service_pb2.ReportFeedbackResponse]  # type: ignore[assignment]
+    """Says whether an answer was right; counted, and one of the signals of drift."""
 
 class AnswerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Questions. Errors carry google.rpc.ErrorInfo with domain "lte-daemon"."""
@@ -78,5 +82,13 @@ class AnswerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_answer_service_pb2.RetrieveResponse, _abc.Awaitable[_answer_service_pb2.RetrieveResponse]]:
         """Facts and the gate's decision, without generation."""
+
+    @_abc_1.abstractmethod
+    def ReportFeedback(
+        self,
+        request: _answer_service_pb2.ReportFeedbackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_answer_service_pb2.ReportFeedbackResponse, _abc.Awaitable[_answer_service_pb2.ReportFeedbackResponse]]:
+        """Says whether an answer was right; counted, and one of the signals of drift."""
 
 def add_AnswerServiceServicer_to_server(servicer: AnswerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,379 @@
+"""The watch on drift: asks probes when nobody else asks, reads what arrives, and says what follows from it.
+
+Two jobs of the timetable: `ask`, a cycle of probes through the same path as users' questions, and `look`,
+which reads new edits, questions and feedback and is cheap. What they found survives a restart.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Protocol, TypeVar
+
+import structlog
+
+from lte_runtime.drift import monitor, probes, watched
+from lte_runtime.drift import readings as r
+from lte_runtime.drift.decide import Decision, DriftSettings, Margin, Situation, decide, margins
+from lte_runtime.drift.general import GENERAL
+from lte_runtime.drift.outcomes import Asked, readings_of, shares_of
+from lte_runtime.drift.probes import BaseAnswer, Kind, Probe
+from lte_runtime.drift.readings import Reading
+from lte_runtime.drift.shift import ShiftMeter
+from lte_runtime.drift.watched import Watched
+from lte_runtime.errors import Cancelled, DeadlineExceeded, LteError, Overloaded, Retry
+from lte_runtime.memory.sampling import Arrival
+from lte_runtime.types import AdapterRef, Answer, Encoder, Fact, Op, Question, ScopeMode, Vectors
+
+log = structlog.get_logger(__name__)
+
+STATE, QUESTIONS, EVENTS = "drift.state", "drift.questions", "drift.events"
+# Edits read at once, of which so many give their vectors to the measure of shift.
+MOST_ARRIVALS, MOST_VECTORS = 20_000, 256
+# Questions and verdicts kept between two looks; further ones push out the oldest.
+MOST_KEPT = 1_000
+IDLE_CHECK_S = 0.02
+PROBE_DEADLINE_S = 30.0
+TRIES = 4
+
+Item = TypeVar("Item")
+
+
+class Memory(Protocol):
+    """What the watch needs of the edit memory."""
+
+    def sample_facts(self, wanted: int, rng: Random) -> tuple[Fact, ...]: ...
+    def facts_of_subject(self, name: str, *, namespace: str) -> tuple[Fact, ...]: ...
+    def arrivals(self, after: int, limit: int) -> list[Arrival]: ...
+    def last_row(self) -> int: ...
+    def vectors_of(self, key_ids: Sequence[int]) -> Vectors: ...
+    def recall_self_check(self, sample: int = 64, k: int = 3) -> float: ...
+    def meta_get(self, name: str) -> str | None: ...
+    def meta_set(self, name: str, value: str) -> None: ...
+
+
+class Answers(Protocol):
+    """The path of users' questions."""
+
+    def answer(self, q: Question, *, cancelled: Callable[[], bool]) -> Answer: ...
+
+
+class Engine(Protocol):
+    """Who waits, what runs, and which model and adapter answer."""
+
+    @property
+    def adapter(self) -> AdapterRef | None: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def queue_depth(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class WatchSettings:
+    """`probes` verbatim probes a cycle, the other kinds in proportion, made from at most `facts` keys; a
+    cycle takes at most `budget_s` seconds. `window` rows make a reference for shifts, `sample` a reading."""
+
+    probes: int = 64
+    facts: int = 512
+    budget_s: float = 60.0
+    max_new_tokens: int = 32
+    seed: int = 0
+    window: int = 256
+    sample: int = 64
+    decision: DriftSettings = field(default_factory=DriftSettings)
+
+    def quota(self) -> dict[Kind, int]:
+        whole = probes.QUOTA[Kind.VERBATIM]
+        return {kind: -(-share * self.probes // whole) for kind, share in probes.QUOTA.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class DriftReport:
+    """What `lte drift` shows: the newest reading of each name, every rule's margin, what would happen now."""
+
+    readings: tuple[Reading, ...]
+    margins: tuple[Margin, ...]
+    decision: Decision
+    new_edits: int
+    cycles: int
+    cycle_ms: int
+    adapter_since_ms: int
+
+
+class DriftWatch:
+    """Thread-safe. `running` tells how many questions are being answered; `situation` what the readings do
+    not tell; `on_probe(kind, outcome)` counts right, wrong and skipped probes."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        answers: Answers,
+        encoder: Encoder,
+        engine: Engine,
+        settings: WatchSettings,
+        *,
+        running: Callable[[], int] = lambda: 0,
+        relations: Callable[[AdapterRef], Collection[str] | None] = lambda _: None,
+        on_probe: Callable[[str, str], None] = lambda _kind, _outcome: None,
+        now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._memory, self._answers, self._encoder, self._engine = memory, answers, encoder, engine
+        self._settings, self._running, self._relations = settings, running, relations
+        self._on_probe, self._now = on_probe, now
+        self.situation: Callable[[], Situation] = Situation
+        self._asking, self._lock = threading.Lock(), threading.RLock()
+        self._stopping = threading.Event()
+        self._questions: deque[str] = deque(maxlen=MOST_KEPT)
+        self._verdicts: deque[bool] = deque(maxlen=MOST_KEPT)
+        self._meters = {
+            name: ShiftMeter(encoder.dimension, settings.window, settings.sample)
+            for name in (QUESTIONS, EVENTS)
+        }
+        self._state = self._restored()
+
+    # -- what others tell ------------------------------------------------------------------------------
+
+    def asked(self, question: str) -> None:
+        """A user asked this; its text is held in memory until the next look, its vector is kept."""
+        self._questions.append(question)
+
+    def feedback(self, *, good: bool, adapter_id: str = "") -> bool:
+        """A user's word on an answer; False, and not counted, when another adapter serves by now."""
+        now = self._engine.adapter
+        if adapter_id and (now is None or now.id != adapter_id):
+            return False
+        self._verdicts.append(good)
+        return True
+
+    def building(self) -> None:
+        """An alignment reads the facts now: what comes later is new to its adapter."""
+        with self._lock:
+            self._keep(replace(self._state, building_row=self._memory.last_row()))
+
+    def stop(self) -> None:
+        """End the cycle under way and keep what was learned; harmless a second time."""
+        self._stopping.set()
+        with self._asking, self._lock:
+            self._keep_meters()
+
+    # -- what it says ----------------------------------------------------------------------------------
+
+    def report(self) -> DriftReport:
+        with self._lock:
+            state, rules = self._state, self._settings.decision.rules
+            new = max(0, self._memory.last_row() - state.since_row)
+            found = state.drift.latest
+            return DriftReport(
+                readings=tuple(found[name] for name in r.NAMES if name in found),
+                margins=margins(state.drift, rules),
+                decision=self._decision(state, new),
+                new_edits=new,
+                cycles=state.cycle,
+                cycle_ms=state.cycle_ms,
+                adapter_since_ms=state.adapter_since_ms,
+            )
+
+    def _decision(self, state: Watched, new_edits: int) -> Decision:
+        since = state.adapter_since_ms or None
+        situation = replace(self.situation(), new_edits=new_edits, adapter_since_ms=since)
+        return decide(state.drift, situation, self._settings.decision, self._now())
+
+    # -- the cheap job ---------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Read what came since the last look: edits, questions, feedback."""
+        self._follow_adapter()
+        with self._lock:
+            while (rows := self._memory.arrivals(self._state.cursor, MOST_ARRIVALS)) and self._going():
+                self._observe(self._of_arrivals(rows))
+            self._observe([*self._of_questions(), *self._of_feedback()])
+
+    def _of_arrivals(self, rows: Sequence[Arrival]) -> list[Reading]:
+        now, state = self._now(), self._state
+        said = [row for row in rows if row.op == Op.ASSERT]
+        relations, unseen = state.relations.step([row.relation for row in said if row.relation])
+        self._state = replace(state, cursor=rows[-1].row, relations=relations)
+        keys = [row.key_id for row in said if row.key_id is not None]
+        since = float(max(0, rows[-1].row - state.since_row))
+        return [
+            *shares_of(r.UNSEEN_RELATIONS, unseen, now),
+            Reading(r.EDITS_SINCE, since, 1, now),
+            *self._shift(EVENTS, r.EVENT_SHIFT, self._event_vectors(keys)),
+        ]
+
+    def _event_vectors(self, key_ids: Sequence[int]) -> Vectors:
+        """Of the newest keys; one that was erased meanwhile ends it for this look."""
+        try:
+            return self._memory.vectors_of(key_ids[-MOST_VECTORS:])
+        except LteError as error:
+            log.info("no_event_vectors", error=str(error))
+            return self._memory.vectors_of([])
+
+    def _of_questions(self) -> list[Reading]:
+        texts = _drained(self._questions)[-MOST_VECTORS:]
+        if not texts:
+            return []
+        return self._shift(QUESTIONS, r.QUESTION_SHIFT, self._encoder.encode(texts, query=True))
+
+    def _of_feedback(self) -> tuple[Reading, ...]:
+        bad = [not good for good in _drained(self._verdicts)]
+        return shares_of(r.NEGATIVE_FEEDBACK, bad, self._now())
+
+    def _shift(self, meter: str, name: str, rows: Vectors) -> list[Reading]:
+        found = self._meters[meter].feed(rows)
+        return [Reading(name, p, self._settings.sample, self._now()) for p in found]
+
+    # -- the cycle of probes ---------------------------------------------------------------------------
+
+    def ask(self) -> None:
+        """One cycle. Cut short by its budget, by a stop, or by an adapter that is exchanged meanwhile."""
+        with self._asking:
+            self._follow_adapter()
+            cycle, adapter = self._state.cycle, self._state.adapter
+            until = time.monotonic() + self._settings.budget_s
+            facts = self._facts(Random(f"{self._settings.seed}:{cycle}:facts"))
+            base = self._base_answers(facts, until)
+            chosen = probes.make(
+                facts, base, seed=self._settings.seed, cycle=cycle, quota=self._settings.quota()
+            )
+            asked = [one for probe in chosen if (one := self._probe(probe, until))]
+            now = self._now()
+            found = [*readings_of(asked, now), *self._recall(now)]
+            with self._lock:
+                if _name(self._engine.adapter) != adapter:
+                    found = []
+                self._state = replace(self._state, cycle=cycle + 1, cycle_ms=now)
+                self._observe(found, always=True)
+                self._keep_meters()
+
+    def _facts(self, rng: Random) -> tuple[Fact, ...]:
+        """A sample, and the facts that begin where sampled ones end, for questions over two hops."""
+        drawn = self._memory.sample_facts(self._settings.facts, rng)
+        known = {(fact.key, fact.edit_id): fact for fact in drawn}
+        for fact in drawn[: 4 * self._settings.probes]:
+            for other in self._memory.facts_of_subject(fact.target, namespace=fact.key.namespace)[:4]:
+                known.setdefault((other.key, other.edit_id), other)
+        return tuple(known.values())
+
+    def _base_answers(self, facts: Sequence[Fact], until: float) -> list[BaseAnswer]:
+        """What the base model alone says to the general questions; asked once for each base model."""
+        namespaces = sorted({fact.key.namespace for fact in facts})
+        if not namespaces:
+            return []
+        rng = Random(f"{self._settings.seed}:{self._state.cycle}:general")
+        found = []
+        for question, names in GENERAL:
+            namespace = rng.choice(namespaces)
+            if any(self._memory.facts_of_subject(name, namespace=namespace) for name in names):
+                continue
+            text = self._recorded(question, until)
+            if text is not None:
+                found.append(BaseAnswer(question, text, namespace))
+        return found
+
+    def _recorded(self, question: str, until: float) -> str | None:
+        with self._lock:
+            state = self._state
+            if state.base_model != self._engine.fingerprint:
+                state = self._state = replace(state, base_model=self._engine.fingerprint, base={})
+        if question in state.base:
+            return state.base[question]
+        answer = self._answer(Question(question, scope=ScopeMode.BASE), until)
+        if answer is None or not answer.text:
+            return None
+        with self._lock:
+            self._state = replace(self._state, base={**self._state.base, question: answer.text})
+        return answer.text
+
+    def _probe(self, probe: Probe, until: float) -> Asked | None:
+        answer = self._answer(Question(probe.question, probe.namespace), until)
+        if answer is None:
+            self._on_probe(probe.kind, "skipped")
+            return None
+        self._on_probe(probe.kind, "right" if probes.right(probe, answer.text) else "wrong")
+        cited = frozenset(citation.fact.edit_id for citation in answer.citations)
+        return Asked(probe, answer.text, cited, answer.gate.score - answer.gate.threshold)
+
+    def _answer(self, question: Question, until: float) -> Answer | None:
+        """Asked when nobody waits, given up at once when somebody comes, tried again a few times."""
+        for _ in range(TRIES):
+            if not self._wait_for_quiet(until):
+                return None
+            deadline = time.monotonic() + PROBE_DEADLINE_S
+            asked = replace(question, max_new_tokens=self._settings.max_new_tokens, deadline=deadline)
+            try:
+                return self._answers.answer(asked, cancelled=self._must_yield)
+            except (Cancelled, Overloaded, DeadlineExceeded, Retry):
+                continue
+        return None
+
+    def _must_yield(self) -> bool:
+        return self._engine.queue_depth > 0 or not self._going()
+
+    def _wait_for_quiet(self, until: float) -> bool:
+        """Whether nobody asks now; False at the end of the budget or at a stop."""
+        while self._going() and time.monotonic() < until:
+            if not self._engine.queue_depth and not self._running():
+                return True
+            self._stopping.wait(IDLE_CHECK_S)
+        return False
+
+    def _recall(self, now_ms: int) -> tuple[Reading, ...]:
+        """One reading of 64 searches, so that a window of the threshold holds four of them."""
+        found = self._memory.recall_self_check()
+        return (Reading(r.RECALL, found, 64, now_ms),)
+
+    # -- state -----------------------------------------------------------------------------------------
+
+    def _going(self) -> bool:
+        return not self._stopping.is_set()
+
+    def _follow_adapter(self) -> None:
+        with self._lock:
+            ref = self._engine.adapter
+            if _name(ref) == self._state.adapter:
+                return
+            told = self._relations(ref) if ref else None
+            first = not self._state.adapter
+            row, now = self._memory.last_row(), self._now()
+            state = watched.changed(self._state, _name(ref), told, row, now)
+            if not first:
+                for meter in self._meters.values():
+                    meter.clear()
+            self._keep(state)
+
+    def _observe(self, found: Iterable[Reading], *, always: bool = False) -> None:
+        new = list(found)
+        if new or always:
+            rules = self._settings.decision.rules
+            self._keep(replace(self._state, drift=monitor.observe(self._state.drift, new, rules)))
+
+    def _keep(self, state: Watched) -> None:
+        self._state = state
+        self._memory.meta_set(STATE, json.dumps(watched.to_json(state), ensure_ascii=False))
+
+    def _keep_meters(self) -> None:
+        for name, meter in self._meters.items():
+            self._memory.meta_set(name, json.dumps(meter.kept()))
+
+    def _restored(self) -> Watched:
+        for name, meter in self._meters.items():
+            if kept := self._memory.meta_get(name):
+                meter.restore(json.loads(kept))
+        kept = self._memory.meta_get(STATE)
+        return watched.from_json(json.loads(kept)) if kept else Watched()
+
+
+def _name(ref: AdapterRef | None) -> str:
+    return ref.sha256 if ref else "none"
+
+
+def _drained(kept: deque[Item]) -> list[Item]:
+    """Everything that is in it now; what comes meanwhile waits for the next time."""
+    return [kept.popleft() for _ in range(len(kept))]

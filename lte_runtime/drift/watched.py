@@ -1,0 +1,104 @@
+"""What the watch on drift remembers over restarts: one frozen value, as JSON in the store. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lte_runtime.drift import monitor
+from lte_runtime.drift.monitor import DriftState
+from lte_runtime.memory.keys import normalise_key
+
+LEARNED_FROM = 200
+"""Edits from which relations are learned where an adapter does not tell what it was aligned on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relations:
+    """The relations that count as seen, in key form; the next `to_learn` edits add theirs."""
+
+    known: frozenset[str] = frozenset()
+    to_learn: int = LEARNED_FROM
+
+    def step(self, relations: Sequence[str]) -> tuple[Relations, list[bool]]:
+        """The state after edits of these relations in order, and for each later one whether it is unseen."""
+        taken = relations[: self.to_learn]
+        known = self.known | {normalise_key(each) for each in taken}
+        unseen = [normalise_key(each) not in known for each in relations[len(taken) :]]
+        return Relations(known, self.to_learn - len(taken)), unseen
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """`cursor` is the store's row up to which edits were looked at, `since_row` the row up to which the last
+    alignment knew them, `building_row` that of an alignment under way. `adapter` is the hash of the active
+    one ("none" without, "" before the first look), active since `adapter_since_ms`. `base` holds the base
+    model's own answers by question, of the model `base_model`."""
+
+    drift: DriftState = field(default_factory=DriftState)
+    cycle: int = 0
+    cycle_ms: int = 0
+    cursor: int = 0
+    since_row: int = 0
+    building_row: int | None = None
+    adapter: str = ""
+    adapter_since_ms: int = 0
+    relations: Relations = field(default_factory=Relations)
+    base_model: str = ""
+    base: Mapping[str, str] = field(default_factory=dict)
+
+
+def changed(state: Watched, adapter: str, told: Collection[str] | None, row: int, now_ms: int) -> Watched:
+    """The state once another adapter serves, at the store's row `row`; `told` are the relations that it was
+    aligned on, None where it does not say. Every detector learns its reference anew."""
+    if not state.adapter:
+        known = _relations(told, Relations())
+        return replace(state, adapter=adapter, adapter_since_ms=now_ms, relations=known)
+    since = row if state.building_row is None else state.building_row
+    return replace(
+        state,
+        drift=monitor.realigned(state.drift),
+        adapter=adapter,
+        adapter_since_ms=now_ms,
+        since_row=since,
+        building_row=None,
+        relations=_relations(told, Relations(state.relations.known)),
+    )
+
+
+def _relations(told: Collection[str] | None, otherwise: Relations) -> Relations:
+    return otherwise if told is None else Relations(frozenset(map(normalise_key, told)), 0)
+
+
+def to_json(state: Watched) -> dict[str, Any]:
+    """The state as JSON values."""
+    return {
+        "drift": monitor.to_json(state.drift),
+        "relations": [sorted(state.relations.known), state.relations.to_learn],
+        "base": dict(state.base),
+        **{name: getattr(state, name) for name in _PLAIN},
+    }
+
+
+def from_json(kept: Mapping[str, Any]) -> Watched:
+    """The state as `to_json` gave it."""
+    known, to_learn = kept["relations"]
+    return Watched(
+        drift=monitor.from_json(kept["drift"]),
+        relations=Relations(frozenset(known), to_learn),
+        base=kept["base"],
+        **{name: kept[name] for name in _PLAIN},
+    )
+
+
+_PLAIN = (
+    "cycle",
+    "cycle_ms",
+    "cursor",
+    "since_row",
+    "building_row",
+    "adapter",
+    "adapter_since_ms",
+    "base_model",
+)
