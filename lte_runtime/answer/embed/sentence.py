@@ -18,6 +18,12 @@ from lte_runtime.types import Vectors
 ENGINES = ("auto", "openvino", "openvino-f32", "torch")
 _BATCH = 32
 _LENGTH_STEP = 4
+# A list as short as this is one batch: halves of it would finish sooner on idle cores, but cost half as much
+# again, and wait for each other where a core is busy.
+_UNDIVIDED = 3
+# The tokenizer's own threads are worth waking for more texts than this only: a wake-up takes as long as
+# hundreds of tokens, and many times that where cores are busy.
+_ONE_BY_ONE = 64
 Ids = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.float32]
 
@@ -90,7 +96,8 @@ class SentenceEncoder:
         if not rows:
             return np.empty((0, self._dimension), np.float32)
         order = sorted(range(len(rows)), key=lambda place: -len(rows[place]))
-        size = min(_BATCH, -(-len(order) // self._model.streams))
+        streams = self._model.streams if len(order) > _UNDIVIDED else 1
+        size = min(_BATCH, -(-len(order) // streams))
         groups = [order[start : start + size] for start in range(0, len(order), size)]
         batches = [self._padded([rows[place] for place in group]) for group in groups]
         skip = self._prompt_tokens(prompt)
@@ -105,6 +112,8 @@ class SentenceEncoder:
 
     def _token_ids(self, texts: list[str]) -> list[list[int]]:
         lowered = [text.lower() for text in texts] if self._files.lower_case else texts
+        if len(lowered) <= _ONE_BY_ONE:
+            return [self._tokenizer.encode(text).ids for text in lowered]
         return [encoding.ids for encoding in self._tokenizer.encode_batch(lowered)]
 
     def _padded(self, rows: Sequence[list[int]]) -> tuple[Ids, Mask]:
