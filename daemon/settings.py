@@ -179,7 +179,10 @@ class ModelSettings(_Section):
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where the model runs.")
     threads: int = Field(
-        default=0, ge=0, le=1024, description="CPU threads of the model; 0 leaves the choice to torch."
+        default=0,
+        ge=0,
+        le=1024,
+        description="CPU threads of the model; 0 takes one for little work, else torch's own choice.",
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="auto: bfloat16 where the machine computes in it, else float32."

@@ -26,6 +26,9 @@ from lte_runtime.types import AdapterRef, Fact, GenerateRequest, Generation
 
 # Room that the prompt leaves for the answer in a short context.
 ANSWER_ROOM = 64
+# Multiplications (parameters times prompt tokens) from which on a CPU batch is worth several threads: below,
+# they wait for each other longer than they compute.
+THREADS_FROM = 2_000_000_000
 
 
 def resolve(model: str | Path, *, allow_download: bool = False) -> Path:
@@ -75,6 +78,11 @@ def choose_mode(mode: str, directory: Path, device: torch.device) -> str:
         return mode
     needed = 4 * sum(shard.stat().st_size for shard in directory.glob("*.safetensors"))
     return "merged" if needed <= _free_bytes(device) // 2 else "unmerged"
+
+
+def choose_threads(parameters: int, tokens: int, most: int) -> int:
+    """CPU threads for a batch of `tokens` prompt tokens: one, or `most` where there is work for them."""
+    return most if parameters * tokens >= THREADS_FROM else 1
 
 
 def _free_bytes(device: torch.device) -> int:
@@ -150,12 +158,13 @@ class HfEngine:
         self._fingerprint = fingerprint
         self._adapter = adapter
         self._description = description
+        self._threads, self._most_threads = threads, torch.get_num_threads()
+        self._parameters = sum(each.numel() for each in model.parameters())
         self._worker = Worker(
             self._run,
             adapter=adapter,
             max_batch=max_batch,
             queue_limit=queue_limit,
-            on_start=partial(torch.set_num_threads, threads) if threads else lambda: None,
         )
 
     @classmethod
@@ -175,7 +184,8 @@ class HfEngine:
     ) -> HfEngine:
         """Loads, verifies and tries the model once. Raises `Refused` or `Damaged` with the reason.
 
-        `threads` 0 leaves torch's own choice. Nothing is fetched unless `allow_download`.
+        `threads` 0 takes one for little work on the CPU and torch's own choice for more. Nothing is fetched
+        unless `allow_download`.
         """
         directory = resolve(model, allow_download=allow_download)
         where, fingerprint = choose_device(device), base_fingerprint(directory)
@@ -251,6 +261,8 @@ class HfEngine:
         return str(text)
 
     def _run(self, rows: Sequence[Row], settled: Callable[[Row], None]) -> None:
+        tokens = sum(len(row.request.token_ids) for row in rows)
+        torch.set_num_threads(self._threads or choose_threads(self._parameters, tokens, self._most_threads))
         forward = self._forward[rows[0].request.adapter]
         if len(rows) == 1 and rows[0].request.adapter:
             greedy.generate_copying(forward, self._config, rows[0], self._device, settled, self._words)

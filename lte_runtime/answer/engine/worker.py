@@ -60,13 +60,11 @@ class Worker:
         adapter: AdapterRef | None,
         max_batch: int,
         queue_limit: int,
-        on_start: Callable[[], None] = lambda: None,
     ) -> None:
         self._run = run
         self._adapter = adapter
         self._max_batch = max_batch
         self._queue_limit = queue_limit
-        self._on_start = on_start
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -130,7 +128,6 @@ class Worker:
                     self._settle(job)
 
     def _loop(self) -> None:
-        self._on_start()
         while batch := self._take():
             self._serve(batch)
 

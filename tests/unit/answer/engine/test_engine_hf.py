@@ -166,6 +166,12 @@ def test_automatic_choices(model_dir: Path) -> None:
     assert hf.choose_mode("unmerged", model_dir, cpu) == "unmerged"
 
 
+def test_threads_are_for_large_batches_and_large_models() -> None:
+    assert hf.choose_threads(7_000_000, 100, most=16) == 1
+    assert hf.choose_threads(7_000_000, 8 * 100, most=16) == 16
+    assert hf.choose_threads(1_000_000_000, 100, most=16) == 16
+
+
 def test_auto_keeps_one_copy_when_memory_is_short(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hf, "_free_bytes", lambda device: 1000)  # noqa: ARG005
     assert hf.choose_mode("auto", model_dir, torch.device("cpu")) == "unmerged"
