@@ -102,12 +102,49 @@ def userfacts(
         output.table(("method", "set", "figure", "value"), rows({"methods": sets}))
 
 
+@app.command()
+def retrieval(
+    data: Annotated[Path, typer.Option(help="Folder with KnowEdit's files, or a file of user facts.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="zsre, wiki_recent, ... Repeatable.")
+    ] = None,
+    split: Annotated[Split, typer.Option(help="held-out: the half that no training saw.")] = Split.HELD_OUT,
+    limit: Limit = None,
+    json_: Json = False,
+    config: ConfigFile = None,
+) -> None:
+    """What look-up and gate find, without the language model: no reader can answer more.
+
+    Example: lte eval retrieval --data facts.jsonl
+    """
+    from daemon.config import load
+    from lte_runtime.evals import knowedit as measured
+    from lte_runtime.evals import retrieval as finding
+
+    settings = load(config).settings
+    encoder = parts.encoder(settings)
+    with parts.progress(not json_) as progress:
+        result = finding.run(
+            data,
+            encoder,
+            parts.calibration(settings, encoder),
+            sets=set_ or measured.SETS,
+            split=split.value,
+            limit=limit,
+            progress=progress,
+        )
+    if json_:
+        output.as_json(result)
+    else:
+        output.table(("method", "set", "figure", "value"), rows(result))
+
+
 def rows(result: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
     """One row for each figure; nested figures under dotted names, absent ones left out."""
     for method, measured in result["methods"].items():
         for name, figures in measured["sets"].items():
             for figure, value in _flat(figures):
-                if value is not None:
+                if value is not None and not isinstance(value, list):
                     yield method, name, figure, value
 
 

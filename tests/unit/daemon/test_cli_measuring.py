@@ -69,6 +69,17 @@ def test_eval_knowedit_prints_figures_of_each_method_and_set(capsys: pytest.Capt
     assert all(line.startswith("ours\tzsre\t") for line in lines[1:])
 
 
+def test_eval_retrieval_needs_no_model(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LTE_MODEL__PATH", "no-such-model")
+    Path("zsre.json").write_text(json.dumps([RECORD]), "utf-8")
+    assert _lte("eval", "retrieval", "--data", ".", "--split", "all", "--json") == 0
+    figures = json.loads(capsys.readouterr().out)["methods"]["retrieval"]["sets"]["zsre"]
+    assert figures["n"] == 1
+    assert set(figures["found"]) == {"edit", "rephrase", "alias"}
+
+
 def test_eval_without_data_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert _lte("eval", "knowedit", "--data", "nowhere") == exits.NOT_FOUND
     assert "nowhere" in capsys.readouterr().err
