@@ -9,8 +9,8 @@ from kafka import KafkaProducer
 from daemon.kafka.connection import Security, client_options, open_client
 
 MAX_REQUEST_BYTES = 16 << 20
-# The client waits this long between learning of the brokers and asking them for the topic: its own 100 ms, for
-# which it has no option, were a quarter of what `lte publish` took.
+# The client waits this long between learning of the brokers and asking them for the topic: its own 100 ms,
+# for which it has no option, were a quarter of what `lte publish` took.
 METADATA_PAUSE_MS = 20
 
 

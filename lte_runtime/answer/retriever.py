@@ -115,23 +115,23 @@ class Fit:
         return float(self.vectors[text] @ self.views[view])
 
 
-class ViewCache:
-    """Vectors of masked views, the least recently used dropped; safe from several threads."""
+class VectorCache:
+    """Vectors of texts without names, the least recently used dropped; safe from several threads."""
 
-    def __init__(self, encoder: Encoder, size: int) -> None:
-        self._encoder, self._size = encoder, size
+    def __init__(self, encoder: Encoder, size: int, *, query: bool = False) -> None:
+        self._encoder, self._size, self._query = encoder, size, query
         self._vectors: OrderedDict[str, Vectors] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, texts: Iterable[str]) -> dict[str, Vectors]:
-        """Vector [dimension] of each text; the unknown ones are encoded in one call."""
-        wanted = list(dict.fromkeys(texts))
+    def of(self, texts: Iterable[str], once: str | None = None) -> dict[str, Vectors]:
+        """Vector [dimension] of each text and of `once`, which is not kept; unknown ones in one call."""
+        wanted = list(dict.fromkeys(texts if once is None else (*texts, once)))
         with self._lock:
             found = {t: self._vectors[t] for t in wanted if t in self._vectors}
         missing = [t for t in wanted if t not in found]
         if missing:
-            found |= dict(zip(missing, self._encoder.encode(missing), strict=True))
-        self._keep(found)
+            found |= dict(zip(missing, self._encoder.encode(missing, query=self._query), strict=True))
+        self._keep({text: vector for text, vector in found.items() if text != once})
         return found
 
     def _keep(self, found: Mapping[str, Vectors]) -> None:
@@ -144,7 +144,7 @@ class ViewCache:
 
 
 class Retriever:
-    """Finds, chains and gates. Holds no state but a cache of view vectors; safe from several threads."""
+    """Finds, chains and gates. Holds no state but caches of vectors; safe from several threads."""
 
     def __init__(
         self,
@@ -153,16 +153,17 @@ class Retriever:
         calibration: gate.GateCalibration,
         settings: RetrieverSettings | None = None,
     ) -> None:
-        self._memory, self._encoder, self._gate = memory, encoder, calibration
+        self._memory, self._gate = memory, calibration
         self._settings = settings or RetrieverSettings()
-        self._views = ViewCache(encoder, self._settings.cached_views)
+        self._views = VectorCache(encoder, self._settings.cached_views)
+        self._masked = VectorCache(encoder, self._settings.cached_views, query=True)
 
     def retrieve(self, q: Question, at_ms: int | None) -> Retrieval:
         """Facts for `q` as valid at `at_ms` (None = now), the gate's word, and milliseconds per stage."""
         marks = [time.perf_counter()]
         q = _keyed(q)
         reading = Reading(q.text)
-        vectors = self._encode_queries({q.text, reading.masked(None)})
+        vectors = self._masked.of([reading.masked(None)], once=q.text)
         marks.append(time.perf_counter())
         found = self._memory.candidates(
             q.text, vectors[q.text][None, :], namespace=q.namespace, k=self._settings.k, at_ms=at_ms
@@ -184,15 +185,11 @@ class Retriever:
     def scored_paths(self, q: Question, at_ms: int | None = None) -> list[Scored]:
         """All paths that the gate compares for `q`: what calibration learns from."""
         q, reading = _keyed(q), Reading(q.text)
-        vectors = self._encode_queries({q.text, reading.masked(None)})
+        vectors = self._masked.of([reading.masked(None)], once=q.text)
         found = self._memory.candidates(
             q.text, vectors[q.text][None, :], namespace=q.namespace, k=self._settings.k, at_ms=at_ms
         )
         return self._scored(self._paths(found.items, reading, q.namespace, at_ms), reading, vectors)
-
-    def _encode_queries(self, texts: Iterable[str]) -> dict[str, Vectors]:
-        wanted = sorted(texts)
-        return dict(zip(wanted, self._encoder.encode(wanted, query=True), strict=True)) if wanted else {}
 
     def _paths(
         self, found: Sequence[Candidate], reading: Reading, namespace: str, at_ms: int | None
@@ -211,10 +208,10 @@ class Retriever:
     def _scored(self, paths: Sequence[Path], reading: Reading, vectors: dict[str, Vectors]) -> list[Scored]:
         spans = [reading.span(path.facts[0]) for path in paths]
         masked = {reading.masked(span) for span in spans}
-        vectors = vectors | self._encode_queries(masked - vectors.keys())
+        vectors = vectors | self._masked.of(masked - vectors.keys())
         splits = {text: chain.splits(text) for text in masked} if any(len(p.facts) > 1 for p in paths) else {}
         halves = {half for found in splits.values() for split in found for half in split}
-        vectors |= self._encode_queries(halves - vectors.keys())
+        vectors |= self._masked.of(halves - vectors.keys())
         views = self._views.of(v for p in paths for v in (p.view, *p.parts, *map(f.masked_view, p.facts)))
         fit = Fit(vectors, views, splits, self._gate)
         whole = [fit.path(reading.masked(s), p) for p, s in zip(paths, spans, strict=True)]

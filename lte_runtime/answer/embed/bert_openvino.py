@@ -1,6 +1,6 @@
 """BERT (Devlin et al., 2019) as an OpenVINO graph, built from safetensors without torch.
 
-Two streams of one core each: a single batch runs on its caller's thread, a list of batches on both cores.
+Two streams of one core each: a single question runs on one core without waiting, a list of batches on both.
 """
 
 from __future__ import annotations
@@ -60,15 +60,8 @@ class OpenVinoBert:
         self._warm_up()
 
     def run(self, batches: Sequence[tuple[Ids, Mask]]) -> Iterator[Vectors]:
-        """For each (ids, mask) [n, length] the token vectors [n, length, d], in order, as copies.
-
-        A single batch runs on the caller's own thread: two hand-overs less.
-        """
+        """For each (ids, mask) [n, length] the token vectors [n, length, d], in order, as copies."""
         with self._requests(min(self.streams, len(batches))) as free:
-            if len(batches) == 1:
-                free[0].infer(list(batches[0]), share_inputs=True, share_outputs=True)
-                yield self._output(free[0])
-                return
             running: deque[Any] = deque()
             for ids, mask in batches:
                 if not free:
@@ -91,10 +84,6 @@ class OpenVinoBert:
         request = running.popleft()
         request.wait()
         free.append(request)
-        return OpenVinoBert._output(request)
-
-    @staticmethod
-    def _output(request: Any) -> Vectors:
         return np.array(request.get_output_tensor().data, np.float32)
 
     @contextmanager
