@@ -28,9 +28,10 @@ class DriftSettings:
 class Situation:
     """What the readings do not tell. Times are milliseconds since the epoch.
 
-    `starts_ms` are earlier starts (at least those of a day), `ended_ms` when the last run ended, however it
-    did; `adapter_since_ms` when the active adapter was made; `tainted` how many facts that it was trained on
-    were withdrawn or corrected since. `window_open` tells whether the cron window allows a start now.
+    `starts_ms` are earlier starts by drift (at least those of a day), `ended_ms` when the last run ended,
+    however it did; `backoff_until_ms` when the rest after failures is over; `adapter_since_ms` when the
+    active adapter was made; `tainted` how many facts that it was trained on no longer hold.
+    `window_open` tells whether the cron window allows a start now.
     """
 
     new_edits: int = 0
@@ -41,6 +42,7 @@ class Situation:
     tainted: int = 0
     window_open: bool = True
     circuit_open: bool = False
+    backoff_until_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,9 @@ def _blocks(situation: Situation, settings: DriftSettings, now_ms: int) -> Itera
         yield Block("running", "a re-alignment is under way")
     if situation.circuit_open:
         yield Block("circuit", "too many runs failed in a row")
+    if situation.backoff_until_ms is not None and now_ms < situation.backoff_until_ms:
+        left = (situation.backoff_until_ms - now_ms) / HOUR_MS
+        yield Block("back_off", f"{left:.1f} h left after a failure", situation.backoff_until_ms)
     if not situation.window_open:
         yield Block("window", "outside the cron window")
     # A withdrawn fact does its harm from within the adapter: it does not wait for news.

@@ -65,6 +65,7 @@ PURE = (
     "lte_runtime/drift/general.py",
     "lte_runtime/drift/shift.py",
     "lte_runtime/drift/watched.py",
+    "lte_runtime/align/gate.py",
     "lte_runtime/evals/metrics.py",
 )
 IMPURE = ("time", "datetime", "threading", "logging", "structlog", "os", "socket", "subprocess")

@@ -1,0 +1,616 @@
+"""Re-alignment: one run at a time, from the facts to a promoted adapter or a reason why not.
+
+A run is a record in the store that moves through its states (`lte_runtime.drift.runs`); the work is done by a
+child (`daemon.runner`) over a job directory. Whoever asks (drift, an operator, a record on the control topic)
+asks here. What a daemon that died left behind is ended and swept at the next start.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import Random
+from typing import Any, Protocol
+
+import structlog
+
+from daemon import runner
+from daemon.drift import DriftReport
+from daemon.runner import Job, Runner
+from lte_runtime.align import gate
+from lte_runtime.align.gate import GateSettings, Outcome, Verdict
+from lte_runtime.drift import material, runs
+from lte_runtime.drift.decide import Situation
+from lte_runtime.drift.material import JobProbe, Known, Rules
+from lte_runtime.drift.runs import Progress, Run, State, Trigger
+from lte_runtime.errors import BadRequest, Fatal, LteError, NotFound, Refused
+from lte_runtime.memory.records import EditRecord
+from lte_runtime.memory.sampling import Arrival
+from lte_runtime.types import AdapterRef, Fact, FactKey
+
+log = structlog.get_logger(__name__)
+
+PREFIX = "realign.run-"
+POLL_S = 0.2
+NO_ADAPTER = "none"
+# Of a run that promoted nothing these go at once: they are large, and nobody may use them by accident.
+SWEPT = ("adapter", ".adapter.new", "checkpoints", "data")
+LEAST_FACTS = 60
+
+
+class Memory(Protocol):
+    """What a run needs of the edit memory."""
+
+    def sample_facts(self, wanted: int, rng: Random) -> tuple[Fact, ...]: ...
+    def facts_of_keys(self, key_ids: Sequence[int]) -> tuple[Fact, ...]: ...
+    def arrivals(self, after: int, limit: int) -> list[Arrival]: ...
+    def last_row(self) -> int: ...
+    def history(self, key: FactKey) -> list[EditRecord]: ...
+    def meta_get(self, name: str) -> str | None: ...
+    def meta_set(self, name: str, value: str) -> None: ...
+    def meta_names(self, prefix: str) -> list[str]: ...
+
+
+class Registry(Protocol):
+    """Where adapters are kept."""
+
+    def add(self, directory: Path, verdict: Mapping[str, Any]) -> AdapterRef: ...
+    def next_id(self) -> str: ...
+
+
+class Swapper(Protocol):
+    """What puts an adapter into service; raises with the reason why not."""
+
+    def activate(self, adapter_id: str, reason: str, epoch: int = 0) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The model that is aligned, as a job names it."""
+
+    path: str
+    fingerprint: str
+    device: str = "auto"
+    dtype: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class RealignSettings:
+    """`keep` job directories are kept; `facts` the most to learn from, `anchor` older ones to replay."""
+
+    preset: str = "embedded"
+    deadline_s: float = 3600.0
+    backoff_s: float = 900.0
+    max_memory_bytes: int | None = None
+    keep: int = 3
+    anchor: int = 1000
+    anchor_file: Path | None = None
+    seed: int = 0
+    rules: Rules = field(default_factory=Rules)
+    gate: GateSettings = field(default_factory=GateSettings)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a re-alignment works with. `incumbent` gives the directory of the adapter that serves, None
+    without one; `tainted` how many facts it was trained on no longer hold; `epoch` the fencing number to
+    carry, or raises `Refused` when this daemon must not; `since_row` what the last alignment knew."""
+
+    memory: Memory
+    registry: Registry
+    swapper: Swapper
+    runner: Runner
+    base: Base
+    incumbent: Callable[[], Path | None]
+    tainted: Callable[[], int] = lambda: 0
+    epoch: Callable[[], int] = lambda: 0
+    since_row: Callable[[], int] = lambda: 0
+    building: Callable[[], None] = lambda: None
+    on_change: Callable[[Run], None] = lambda _: None
+    audit: Callable[[str, Mapping[str, Any]], None] = lambda _kind, _what: None
+    window_open: Callable[[], bool] = lambda: True
+    now: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+
+
+class Stopped(Exception):
+    """The run ends in this state, for this reason."""
+
+    def __init__(self, state: State, message: str) -> None:
+        super().__init__(message)
+        self.state = state
+
+
+class Realigner:
+    """Single flight. `run` is the loop of one thread, all else may be called from any."""
+
+    def __init__(self, directory: Path, parts: Parts, settings: RealignSettings) -> None:
+        self._directory, self._parts, self._settings = directory, parts, settings
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._cancelled: set[str] = set()
+        self._runs = self._restored()
+        self._version = 0
+
+    # -- asking ----------------------------------------------------------------------------------------
+
+    def trigger(
+        self, trigger: Trigger, reasons: Sequence[str], *, tainted: bool = False, control_id: str = ""
+    ) -> Run:
+        """Queue a run. Raises `Refused` while one is under way, or when this daemon must not re-align."""
+        epoch = self._parts.epoch()
+        with self._changed:
+            active = self.active()
+            if active is not None:
+                raise Refused(f"{active.id} is under way ({active.state}); one at a time")
+            if self._stopping:
+                raise Refused("the daemon is stopping")
+            number = 1 + max((int(each.id.rpartition("-")[2]) for each in self._runs.values()), default=0)
+            run = Run(
+                id=f"run-{number:06d}",
+                state=State.QUEUED,
+                trigger=trigger,
+                reasons=tuple(reasons),
+                created_ms=self._parts.now(),
+                tainted=tainted or self._parts.tainted() > 0,
+                epoch=epoch,
+                seed=self._settings.seed + number,
+                control_id=control_id,
+            )
+            self._keep(run)
+        return run
+
+    def consider(self, report: DriftReport) -> Run | None:
+        """Start a run when the watch on drift says so; None when it does not."""
+        if not report.decision.start or self.active() is not None:
+            return None
+        reasons = [f"{reason.name}: {reason.detail}" for reason in report.decision.reasons]
+        tainted = any(reason.kind == "taint" for reason in report.decision.reasons)
+        return self.trigger(Trigger.DRIFT, reasons, tainted=tainted)
+
+    def cancel(self, run_id: str) -> Run:
+        """Ask a run to end; raises `NotFound`, or `Refused` for one that has ended."""
+        with self._changed:
+            run = self.get(run_id)
+            if not run.state.active or run.state is State.PROMOTING:
+                raise Refused(f"{run_id} is {run.state}: too late to cancel")
+            self._cancelled.add(run_id)
+            if run.state is State.QUEUED:
+                run = runs.moved(run, State.CANCELLED, self._parts.now(), "cancelled before it began")
+                self._keep(run)
+            self._changed.notify_all()
+        return run
+
+    def get(self, run_id: str) -> Run:
+        """Raises `NotFound`."""
+        found = self._runs.get(run_id)
+        if found is None:
+            raise NotFound(f"no run {run_id!r}")
+        return found
+
+    def latest(self, limit: int = 100) -> list[Run]:
+        """Runs, the newest first."""
+        return sorted(self._runs.values(), key=lambda run: run.id, reverse=True)[:limit]
+
+    def active(self) -> Run | None:
+        return next((run for run in self._runs.values() if run.state.active), None)
+
+    def relations(self, adapter: AdapterRef) -> Sequence[str] | None:
+        """Relations that an adapter of ours was aligned on; None for one from elsewhere."""
+        made = [run for run in self._runs.values() if run.adapter_sha256 == adapter.sha256]
+        return made[-1].relations if made else None
+
+    def situation(self) -> Situation:
+        """What runs mean for the decision."""
+        found = runs.situation(
+            sorted(self._runs.values(), key=lambda run: run.id),
+            self._parts.now(),
+            backoff_ms=round(self._settings.backoff_s * 1000),
+            window_open=self._parts.window_open(),
+        )
+        return replace(found, tainted=self._parts.tainted())
+
+    def watch(self, run_id: str, going: Callable[[], bool], every_s: float = 0.5) -> Iterator[Run]:
+        """The run at each change, until it has ended or `going` says no. Raises `NotFound`."""
+        told: Run | None = None
+        while going():
+            run = self.get(run_id)
+            if run != told:
+                told = run
+                yield run
+            if not run.state.active:
+                return
+            with self._changed:
+                if self.get(run_id) == told:
+                    self._changed.wait(every_s)
+
+    # -- the loop --------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Do queued runs until `stop`. Only a failed disk ends it otherwise."""
+        while (run := self._next()) is not None:
+            self._whole(run)
+
+    def stop(self) -> None:
+        """End the loop; the run under way is cancelled."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+
+    def _next(self) -> Run | None:
+        with self._changed:
+            while not self._stopping:
+                queued = next((each for each in self._runs.values() if each.state is State.QUEUED), None)
+                if queued is not None:
+                    return queued
+                self._changed.wait()
+        return None
+
+    def _whole(self, run: Run) -> None:
+        jobdir = self._jobdir(run)
+        try:
+            run = self._to(run, State.BUILDING)
+            run, probes = self._built(run, jobdir)
+            run, result = self._worked(run, jobdir)
+            run = self._to(run, State.PROMOTING)
+            self._promoted(run, jobdir, probes, result)
+        except Stopped as end:
+            self._end(run.id, end.state, str(end))
+        except Fatal:
+            raise
+        except (LteError, OSError) as error:
+            self._end(run.id, State.FAILED, str(error))
+        except Exception as error:
+            # A fault of ours must not take the daemon with it: the run failed, and the log has it.
+            log.exception("realign_fault", run=run.id)
+            self._end(run.id, State.FAILED, f"internal fault: {type(error).__name__}")
+        finally:
+            self._swept(self.get(run.id), jobdir)
+
+    def _end(self, run_id: str, state: State, message: str) -> None:
+        self._to(self.get(run_id), state, message)
+
+    # -- building --------------------------------------------------------------------------------------
+
+    def _built(self, run: Run, jobdir: Path) -> tuple[Run, tuple[JobProbe, ...]]:
+        self._parts.building()
+        known, older = self._known(run.seed)
+        now = self._parts.now()
+        fresh = material.admitted(known, self._settings.rules, run.seed, now)
+        if len(fresh.facts) < LEAST_FACTS:
+            left = ", ".join(f"{count} {why}" for why, count in sorted(fresh.left_out.items()))
+            told = f"{len(fresh.facts)} facts may be learned from, {LEAST_FACTS} are needed"
+            raise Stopped(State.REJECTED, f"{told}; left out: {left or 'none'}")
+        parted = material.split(fresh.facts, run.seed)
+        held_keys = {fact.key for fact in parted.held_out}
+        kept = replace(self._settings.rules, most=self._settings.anchor)
+        replay = material.admitted(older, kept, run.seed + 1, now).facts
+        anchor = tuple(fact for fact in replay if fact.key not in held_keys)
+        probes = material.job_probes(parted.held_out, (*parted.learnt, *anchor), run.seed)
+        relations = {fact.key.relation for fact in (*fresh.facts, *anchor) if fact.relation}
+        run = replace(
+            run,
+            adapter=self._parts.registry.next_id(),
+            facts=len(parted.learnt),
+            anchor=len(anchor),
+            probes=len(probes),
+            relations=tuple(sorted(relations)),
+        )
+        self._write(run, jobdir, parted.learnt, anchor, probes)
+        self._keep_safely(run)
+        return run, probes
+
+    def _known(self, seed: int) -> tuple[list[Known], list[Known]]:
+        """What is new since the last alignment, filled up from the rest; and the older facts to replay."""
+        memory, most = self._parts.memory, self._settings.rules.most
+        rows = memory.arrivals(self._parts.since_row(), 1 << 20)
+        new = list(dict.fromkeys(row.key_id for row in reversed(rows) if row.key_id is not None))[: 2 * most]
+        facts = memory.facts_of_keys(new)
+        keys = {fact.key for fact in facts}
+        drawn = memory.sample_facts(most + self._settings.anchor, Random(f"{seed}:older"))
+        older = [fact for fact in drawn if fact.key not in keys]
+        missing = max(0, most // 4 - len(facts))
+        return (
+            [self._of(fact) for fact in (*facts, *older[:missing])],
+            [self._of(fact) for fact in older[missing:]],
+        )
+
+    def _of(self, fact: Fact) -> Known:
+        """Disputed is what another edit of the key contradicts at the same revision or start."""
+        try:
+            history = self._parts.memory.history(fact.key)
+        except NotFound:  # erased meanwhile
+            return Known(fact, 0, disputed=True)
+        own = next((each for each in history if each.edit.id == fact.edit_id), None)
+        disputed = own is None or any(each.state == "conflict_lost" for each in history)
+        return Known(fact, own.edit.timestamp_ms if own else 0, disputed)
+
+    def _write(
+        self,
+        run: Run,
+        jobdir: Path,
+        learnt: Sequence[Fact],
+        anchor: Sequence[Fact],
+        probes: Sequence[JobProbe],
+    ) -> None:
+        shutil.rmtree(jobdir, ignore_errors=True)
+        jobdir.mkdir(parents=True)
+        _write_lines(jobdir / "facts.jsonl", map(material.fact_row, learnt))
+        _write_lines(jobdir / "probes.jsonl", map(material.probe_row, probes))
+        has_anchor = bool(anchor) or self._settings.anchor_file is not None
+        if has_anchor:
+            _write_lines(jobdir / "anchor.jsonl", map(material.fact_row, anchor))
+        if self._settings.anchor_file is not None:
+            with (jobdir / "anchor.jsonl").open("a", encoding="utf-8") as file:
+                file.write(self._settings.anchor_file.read_text("utf-8"))
+        incumbent = self._parts.incumbent()
+        base = self._parts.base
+        job = {
+            "id": run.id,
+            "name": run.adapter,
+            "preset": self._settings.preset,
+            "base": base.path,
+            "base_fingerprint": base.fingerprint,
+            "incumbent": None if incumbent is None else str(incumbent.absolute()),
+            "facts": "facts.jsonl",
+            "probes": "probes.jsonl",
+            "anchor": "anchor.jsonl" if has_anchor else None,
+            "seed": run.seed,
+            "epoch": run.epoch,
+            "deadline_s": self._settings.deadline_s,
+            "device": base.device,
+            "dtype": base.dtype,
+            "max_memory_bytes": self._settings.max_memory_bytes,
+            # A tainted incumbent is no place to start from.
+            "fresh": run.tainted,
+            "halvings": 0,
+        }
+        (jobdir / "job.json").write_text(json.dumps(job, indent=2), encoding="utf-8")
+
+    # -- training and judging --------------------------------------------------------------------------
+
+    def _worked(self, run: Run, jobdir: Path) -> tuple[Run, Mapping[str, Any]]:
+        """The result of the child; once more with half the batch when memory did not suffice."""
+        deadline = time.monotonic() + self._settings.deadline_s
+        run = self._to(run, State.TRAINING)
+        run, result = self._attempt(run, jobdir, deadline)
+        if _kind(result) == "out_of_memory":
+            log.warning("realign_out_of_memory", run=run.id, message=_said(result))
+            self._halve(jobdir)
+            again = State.TRAINING if run.state is State.JUDGING else None
+            run = replace(self._to(run, again) if again else run, attempt=2)
+            run, result = self._attempt(run, jobdir, deadline)
+        status = result.get("status")
+        if status == "cancelled":
+            raise Stopped(State.CANCELLED, "cancelled")
+        if status != "done":
+            raise Stopped(State.FAILED, _said(result))
+        run = replace(run, rows=_count(result.get("rows")), data_hash=str(result.get("data_hash", ""))[:64])
+        return run, result
+
+    def _attempt(self, run: Run, jobdir: Path, deadline: float) -> tuple[Run, Mapping[str, Any]]:
+        job = self._parts.runner.start(jobdir)
+        self._keep_safely(run)
+        try:
+            run, why = self._followed(run, jobdir, job, deadline)
+        finally:
+            job.close()
+        if why is not None:
+            raise why
+        return run, _result(jobdir, job)
+
+    def _followed(self, run: Run, jobdir: Path, job: Job, deadline: float) -> tuple[Run, Stopped | None]:
+        """Waits until the job is over; progress is told, a cancellation or the deadline ends it."""
+        why: Stopped | None = None
+        while not job.over():
+            why = why or self._reason_to_end(run, deadline)
+            if why is not None:
+                job.cancel()
+            run = self._progress(run, runner.progress(jobdir))
+            with self._changed:
+                self._changed.wait(POLL_S)
+        return run, why
+
+    def _reason_to_end(self, run: Run, deadline: float) -> Stopped | None:
+        if self._stopping:
+            return Stopped(State.CANCELLED, "the daemon was stopped")
+        if run.id in self._cancelled:
+            return Stopped(State.CANCELLED, "cancelled")
+        if time.monotonic() >= deadline:
+            return Stopped(State.FAILED, f"not done within {self._settings.deadline_s:.0f} s")
+        return None
+
+    def _progress(self, run: Run, now: Progress | None) -> Run:
+        if now is None or now == run.progress:
+            return run
+        run = replace(run, progress=now)
+        if now.phase == "judging" and run.state is State.TRAINING:
+            return self._to(run, State.JUDGING)
+        self._show(run)
+        return run
+
+    def _halve(self, jobdir: Path) -> None:
+        for name in (runner.RESULT, runner.PROGRESS, runner.CANCEL):
+            (jobdir / name).unlink(missing_ok=True)
+        path = jobdir / "job.json"
+        job = json.loads(path.read_text("utf-8"))
+        path.write_text(json.dumps({**job, "halvings": 1}, indent=2), encoding="utf-8")
+
+    # -- promotion -------------------------------------------------------------------------------------
+
+    def _promoted(
+        self, run: Run, jobdir: Path, probes: Sequence[JobProbe], result: Mapping[str, Any]
+    ) -> None:
+        judged = result.get("judged")
+        verdict = gate.judge(
+            judged if isinstance(judged, dict) else {},
+            {probe.id: probe.kind for probe in probes},
+            incumbent=json.loads((jobdir / "job.json").read_text("utf-8"))["incumbent"] is not None,
+            tainted=run.tainted,
+            seed=run.seed,
+            settings=self._settings.gate,
+        )
+        told = {**verdict.to_json(), "run": run.id, "reasons_to_align": list(run.reasons)}
+        run = replace(run, verdict=told)
+        self._keep_safely(run)
+        log.info("verdict", run=run.id, outcome=verdict.outcome, reasons=list(verdict.reasons))
+        self._parts.audit("verdict", told)
+        # Whoever lost the control topic meanwhile must not move what all replicas follow.
+        if self._parts.epoch() != run.epoch:
+            raise Stopped(State.FAILED, "another daemon owns re-alignment by now")
+        self._act(run, jobdir, verdict, result)
+
+    def _act(self, run: Run, jobdir: Path, verdict: Verdict, result: Mapping[str, Any]) -> None:
+        why = "; ".join(verdict.reasons)
+        if verdict.outcome is Outcome.REJECT:
+            raise Stopped(State.REJECTED, why)
+        if verdict.outcome is Outcome.NONE:
+            self._parts.swapper.activate(NO_ADAPTER, f"{run.id}: no adapter is better: {why}", run.epoch)
+            self._to(run, State.DONE, "no adapter serves: it is better than the incumbent and the candidate")
+            return
+        ref = self._added(run, jobdir, run.verdict, result)
+        # Told before the switch: the watch on drift asks what the new adapter knows as soon as it serves.
+        run = replace(run, adapter_sha256=ref.sha256)
+        self._keep_safely(run)
+        self._parts.swapper.activate(ref.id, f"{run.id}: {'; '.join(run.reasons)}", run.epoch)
+        self._to(run, State.DONE, f"{ref.id} serves")
+
+    def _added(
+        self, run: Run, jobdir: Path, told: Mapping[str, Any], result: Mapping[str, Any]
+    ) -> AdapterRef:
+        """Into the registry, if it is the adapter that was asked for and learned from nothing else."""
+        manifest = runner.read_json(jobdir / "adapter" / "manifest.json") or {}
+        if manifest.get("id") != run.adapter:
+            raise Refused(f"the job made {manifest.get('id')!r}, {run.adapter} was asked for")
+        given = _edit_ids(jobdir / "facts.jsonl") | _edit_ids(jobdir / "anchor.jsonl") | _inherited(jobdir)
+        listed = manifest.get("edit_ids")
+        if not isinstance(listed, list) or not set(map(str, listed)) <= given:
+            raise Refused("the manifest does not list the edits that it learned from, out of those given")
+        ref = self._parts.registry.add(jobdir / "adapter", told)
+        if result.get("adapter_hash") != ref.sha256:
+            raise Refused("the adapter is not the one that was judged")
+        return ref
+
+    # -- records ---------------------------------------------------------------------------------------
+
+    def _to(self, run: Run, state: State, message: str = "") -> Run:
+        run = runs.moved(run, state, self._parts.now(), message)
+        self._keep_safely(run)
+        log.info("realign", run=run.id, state=state, message=message or None)
+        return run
+
+    def _keep_safely(self, run: Run) -> None:
+        with self._changed:
+            self._keep(run)
+
+    def _keep(self, run: Run) -> None:
+        """Durable first, then seen."""
+        self._parts.memory.meta_set(f"realign.{run.id}", runs.to_json(run))
+        self._show(run)
+
+    def _show(self, run: Run) -> None:
+        with self._changed:
+            before = self._runs.get(run.id)
+            self._runs[run.id] = run
+            self._changed.notify_all()
+        if before is None or before.state is not run.state:
+            self._parts.on_change(run)
+
+    def _restored(self) -> dict[str, Run]:
+        """Runs of the store; those that a daemon left under way have failed, their children are ended."""
+        found = {}
+        for name in self._parts.memory.meta_names(PREFIX):
+            run = runs.from_json(self._parts.memory.meta_get(name) or "")
+            if run.state.active:
+                jobdir = self._jobdir(run)
+                runner.end_leftover(jobdir)
+                run = runs.moved(run, State.FAILED, self._parts.now(), f"the daemon ended while {run.state}")
+                self._parts.memory.meta_set(name, runs.to_json(run))
+                _sweep(jobdir)
+            found[run.id] = run
+        return found
+
+    def _jobdir(self, run: Run) -> Path:
+        return self._directory / run.id
+
+    def _swept(self, run: Run, jobdir: Path) -> None:
+        """What was promoted lives in the registry by now; the newest job directories stay for people."""
+        self._cancelled.discard(run.id)
+        _sweep(jobdir)
+        old = sorted(path for path in self._directory.glob("run-*") if path.is_dir())
+        for path in old[: max(0, len(old) - self._settings.keep)]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _sweep(jobdir: Path) -> None:
+    for name in SWEPT:
+        shutil.rmtree(jobdir / name, ignore_errors=True)
+
+
+def _write_lines(path: Path, rows: Any) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _edit_ids(path: Path) -> set[str]:
+    if not path.exists():
+        return set()
+    rows = (json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip())
+    return {str(row["edit_id"]) for row in rows if "edit_id" in row}
+
+
+def _inherited(jobdir: Path) -> set[str]:
+    """What the incumbent knows, where the job started from it."""
+    job = runner.read_json(jobdir / "job.json") or {}
+    if not job.get("incumbent") or job.get("fresh"):
+        return set()
+    manifest = runner.read_json(Path(job["incumbent"]) / "manifest.json") or {}
+    return set(map(str, manifest.get("edit_ids") or ()))
+
+
+def _result(jobdir: Path, job: Job) -> Mapping[str, Any]:
+    """What the child wrote, or what its end amounts to."""
+    found = runner.read_json(jobdir / runner.RESULT)
+    if found is not None:
+        return found
+    if (jobdir / runner.RESULT).exists():
+        return _failed("other", "the result is no JSON object")
+    if job.code is not None and job.code < 0 and not job.killed:
+        # Nobody here killed it: on a machine short of memory that is the kernel's way.
+        kind = "out_of_memory" if job.code == -9 else "other"
+        return _failed(kind, f"ended by signal {-job.code} without a result")
+    return _failed("other", f"ended with status {job.code} and without a result")
+
+
+def _failed(kind: str, message: str) -> Mapping[str, Any]:
+    return {"status": "failed", "error": {"kind": kind, "message": message}}
+
+
+def _error(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = result.get("error")
+    return found if isinstance(found, dict) else {}
+
+
+def _kind(result: Mapping[str, Any]) -> str:
+    return str(_error(result).get("kind", "")) if result.get("status") == "failed" else ""
+
+
+def _said(result: Mapping[str, Any]) -> str:
+    error = _error(result)
+    return f"{error.get('kind', 'other')}: {str(error.get('message', 'no reason given'))[:500]}"
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value >= 0 else 0
+
+
+def check_reason(text: str) -> str:
+    """An operator's reason, for logs and records; raises `BadRequest` when it is too long."""
+    if len(text) > 1000:
+        raise BadRequest("the reason is longer than 1000 characters")
+    return text.strip() or "asked for by an operator"

@@ -1,0 +1,148 @@
+"""Runs of re-alignment: one record each, its states, and what past runs mean for the next. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from enum import StrEnum
+from typing import Any
+
+from lte_runtime.drift.decide import DAY_MS, Situation
+
+CIRCUIT_AFTER = 3
+"""Failures in a row after which nothing starts by itself."""
+
+
+class State(StrEnum):
+    QUEUED = "queued"
+    BUILDING = "building"
+    TRAINING = "training"
+    JUDGING = "judging"
+    PROMOTING = "promoting"
+    DONE = "done"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def active(self) -> bool:
+        return self not in ENDED
+
+
+ENDED = frozenset({State.DONE, State.REJECTED, State.FAILED, State.CANCELLED})
+_STOPS = {State.FAILED, State.CANCELLED}
+_NEXT: Mapping[State, frozenset[State]] = {
+    State.QUEUED: frozenset({State.BUILDING, *_STOPS}),
+    State.BUILDING: frozenset({State.TRAINING, State.REJECTED, *_STOPS}),
+    # A second attempt trains again after judging ran out of memory.
+    State.TRAINING: frozenset({State.JUDGING, State.PROMOTING, *_STOPS}),
+    State.JUDGING: frozenset({State.TRAINING, State.PROMOTING, *_STOPS}),
+    State.PROMOTING: frozenset({State.DONE, State.REJECTED, *_STOPS}),
+}
+
+
+class Trigger(StrEnum):
+    """Who asked for a run. What drift starts keeps to the limits of the decision; the others do not."""
+
+    DRIFT = "drift"
+    OPERATOR = "operator"
+    CONTROL = "control"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the child is. `step` of `total` of its `phase`; None where it does not say."""
+
+    phase: str = ""
+    step: int = 0
+    total: int = 0
+    loss: float | None = None
+    rows_per_s: float | None = None
+    remaining_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One re-alignment. Times in milliseconds since the epoch; `adapter` is the name that a new one gets,
+    `facts` and `anchor` how many it is made from, `relations` those of the facts."""
+
+    id: str
+    state: State
+    trigger: Trigger
+    reasons: tuple[str, ...]
+    created_ms: int
+    tainted: bool = False
+    started_ms: int | None = None
+    ended_ms: int | None = None
+    attempt: int = 1
+    adapter: str = ""
+    adapter_sha256: str = ""
+    epoch: int = 0
+    seed: int = 0
+    facts: int = 0
+    anchor: int = 0
+    probes: int = 0
+    rows: int = 0
+    data_hash: str = ""
+    message: str = ""
+    control_id: str = ""
+    relations: tuple[str, ...] = ()
+    verdict: Mapping[str, Any] = field(default_factory=dict)
+    progress: Progress = Progress()
+
+
+def moved(run: Run, state: State, now_ms: int, message: str = "") -> Run:
+    """The run in another state; raises `ValueError` for a move that there is not."""
+    if state not in _NEXT.get(run.state, frozenset()):
+        raise ValueError(f"{run.id} cannot go from {run.state} to {state}")
+    started = now_ms if state is State.BUILDING else run.started_ms
+    ended = now_ms if not state.active else None
+    return replace(run, state=state, started_ms=started, ended_ms=ended, message=message or run.message)
+
+
+def failures(runs: Iterable[Run]) -> int:
+    """Failed runs since one last ended otherwise, newest last; a cancelled one says nothing."""
+    count = 0
+    for run in runs:
+        if run.state is State.FAILED:
+            count += 1
+        elif run.state in (State.DONE, State.REJECTED):
+            count = 0
+    return count
+
+
+def situation(runs: Sequence[Run], now_ms: int, *, backoff_ms: int, window_open: bool = True) -> Situation:
+    """What past runs (oldest first) mean for a start now. The rest after n failures is `backoff_ms` 2^(n-1).
+
+    A clock that was set back makes no run younger than it is.
+    """
+    failed = failures(runs)
+    ends = [run.ended_ms for run in runs if run.ended_ms is not None]
+    ended = max(ends, default=None)
+    rest = None if not failed or ended is None else ended + backoff_ms * 2 ** min(failed - 1, 16)
+    return Situation(
+        running=any(run.state.active for run in runs),
+        starts_ms=tuple(
+            run.created_ms
+            for run in runs
+            if run.trigger is Trigger.DRIFT and run.created_ms > now_ms - DAY_MS
+        ),
+        ended_ms=ended,
+        backoff_until_ms=rest,
+        circuit_open=failed >= CIRCUIT_AFTER,
+        window_open=window_open,
+    )
+
+
+def to_json(run: Run) -> str:
+    return json.dumps(asdict(run), ensure_ascii=False)
+
+
+def from_json(text: str) -> Run:
+    """The run as `to_json` gave it; fields of a later version are left out."""
+    known = {each.name for each in fields(Run)}
+    kept = {name: value for name, value in json.loads(text).items() if name in known}
+    kept |= {name: tuple(kept[name]) for name in ("reasons", "relations")}
+    kept |= {"state": State(kept["state"]), "trigger": Trigger(kept["trigger"])}
+    return Run(**kept | {"progress": Progress(**kept["progress"])})
