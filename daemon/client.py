@@ -200,6 +200,27 @@ class Client:
         """Readings, margins, reasons and blocks, and whether a re-alignment would start now."""
         return self._call("admin", "GetDrift")
 
+    def trigger_realignment(self, reason: str = "") -> Json:
+        return _part(self._call("admin", "TriggerRealignment", reason=reason), "realignment")
+
+    def realignment(self, run_id: str) -> Json:
+        return _part(self._call("admin", "GetRealignment", id=run_id), "realignment")
+
+    def realignments(self, *, page_size: int = 0) -> list[Json]:
+        """Runs, the newest first."""
+        found: list[Json] = self._call("admin", "ListRealignments", page_size=page_size)["realignments"]
+        return found
+
+    def cancel_realignment(self, run_id: str) -> Json:
+        return _part(self._call("admin", "CancelRealignment", id=run_id), "realignment")
+
+    def watch_realignment(self, run_id: str, *, timeout_s: float = 7200.0) -> Iterator[Json]:
+        """The run at each change, until it has ended."""
+        request = _message("admin", "WatchRealignmentRequest", id=run_id)
+        with _translated():
+            for part in self._stub("admin").WatchRealignment(request, **self._options(timeout_s)):
+                yield as_json(part.realignment)
+
     # -- health ----------------------------------------------------------------------------------------
 
     def health(self, service: str = "", timeout_s: float = 5.0) -> str:

@@ -57,6 +57,9 @@ PROBES = Spec(
     "lte_drift_probes_total", "Probes asked, by kind: right, wrong or skipped.", ("kind", "outcome")
 )
 FEEDBACK = Spec("lte_feedback_total", "Users' words on answers: good or bad.", ("verdict",))
+REALIGNED = Spec(
+    "lte_realign_runs_total", "Re-alignments by how they ended, and who started them.", ("state", "trigger")
+)
 
 # Read when Prometheus asks.
 GAUGES = (
@@ -83,6 +86,9 @@ GAUGES = (
     Spec("lte_drift_reason", "1 for each rule that is a reason to re-align now.", ("rule", "kind")),
     Spec("lte_drift_would_start", "1 when a re-alignment would start now."),
     Spec("lte_drift_new_edits", "Edits since the last alignment."),
+    Spec("lte_realign_state", "1 for the state of the run under way, 0 for the others.", ("state",)),
+    Spec("lte_realign_progress", "Share of its phase that the run under way has done.", ("phase",)),
+    Spec("lte_realign_circuit_open", "1 when too many runs failed in a row: nothing starts by itself."),
     Spec("lte_build", "1, with the version and the adapter that is loaded.", ("version", "adapter")),
 )
 _GAUGES = {spec.name: spec for spec in GAUGES}
@@ -108,6 +114,7 @@ class Metrics:
         self._answer_stage = self._histogram(ANSWER_STAGE, _FAST)
         self._probes = self._counter(PROBES)
         self._feedback = self._counter(FEEDBACK)
+        self._realigned = self._counter(REALIGNED)
         self._jobs = self._counter(JOBS)
         self._job_time = self._histogram(JOB_TIME, _FAST)
         self.registry.register(_StatusCollector(status))
@@ -158,6 +165,10 @@ class Metrics:
     def judged(self, verdict: str) -> None:
         """A user said what an answer was worth."""
         self._feedback.labels(verdict).inc()
+
+    def realigned(self, state: str, trigger: str) -> None:
+        """A re-alignment ended."""
+        self._realigned.labels(state, trigger).inc()
 
     def ran(self, job: str, *, ok: bool, seconds: float) -> None:
         """A job of the scheduler ended."""

@@ -8,7 +8,9 @@ from daemon.drift import DriftReport, DriftWatch
 from daemon.ingest import Ingest
 from daemon.lifecycle import Lifecycle, State
 from daemon.metrics import Reading, Readings
+from daemon.realign import Realigner
 from lte_runtime.answer.engine.seam import Engine
+from lte_runtime.drift.runs import State as RunState
 from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.memory.records import MemoryStatus
 
@@ -23,6 +25,7 @@ class Parts:
     ingest: Ingest | None = None
     engine: Engine | None = None
     drift: DriftWatch | None = None
+    realigner: Realigner | None = None
     recall: float | None = None
 
 
@@ -34,6 +37,7 @@ def readings(parts: Parts) -> Readings:
         **_of_ingest(parts.ingest),
         **_of_engine(parts.engine, parts.version),
         **({} if parts.drift is None else _of_drift(parts.drift.report())),
+        **({} if parts.realigner is None else _of_realigner(parts.realigner)),
         **({} if parts.recall is None else {"lte_index_recall": parts.recall}),
     }
 
@@ -90,3 +94,19 @@ def _of_drift(now: DriftReport) -> dict[str, Reading]:
         "lte_drift_would_start": float(now.decision.start),
         "lte_drift_new_edits": float(now.new_edits),
     }
+
+
+def _of_realigner(realigner: Realigner) -> dict[str, Reading]:
+    run = realigner.active()
+    found: dict[str, Reading] = {
+        "lte_realign_state": {
+            (state.value,): float(run is not None and run.state is state)
+            for state in RunState
+            if state.active
+        },
+        "lte_realign_circuit_open": float(realigner.situation().circuit_open),
+    }
+    if run is not None and run.progress.total:
+        share = run.progress.step / run.progress.total
+        found["lte_realign_progress"] = {(run.progress.phase,): share}
+    return found

@@ -10,11 +10,29 @@ from typing import Any
 import structlog
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.cron import CronTrigger
+
+from lte_runtime.errors import BadRequest
 
 log = structlog.get_logger(__name__)
 
 # A cycle of probes takes up to a minute: the index must not wait for it.
 UPKEEP, WATCH = "default", "watch"
+
+
+class Window:
+    """The minutes that a cron expression names, in UTC. Raises `BadRequest` for one that is none."""
+
+    def __init__(self, expression: str) -> None:
+        try:
+            self._trigger: Any = CronTrigger.from_crontab(expression, timezone=UTC)
+        except ValueError as error:
+            raise BadRequest(f"{expression!r} is no cron expression: {error}") from None
+
+    def open(self, now_ms: int) -> bool:
+        """Whether the minute of `now_ms` is one of them."""
+        minute = datetime.fromtimestamp(now_ms // 60_000 * 60, UTC)
+        return bool(self._trigger.get_next_fire_time(None, minute) == minute)
 
 
 class Schedule:

@@ -280,6 +280,61 @@ class DriftSettings(_Section):
 
 
 class RealignSettings(_Section):
+    automatic: bool = Field(default=True, description="Start when drift says so; off: by hand alone.")
+    runner: Literal["local", "command"] = Field(
+        default="local", description="local: a child process of this machine; command: see realign.command."
+    )
+    command: str | None = Field(
+        default=None,
+        description="Brings a job elsewhere; ends in JOBDIR/result.json. {jobdir} stands for the directory.",
+    )
+    preset: str = Field(
+        default="auto", description="Recipe of the training; auto fits the embedded model and ones like it."
+    )
+    deadline_s: float = Field(
+        default=3600.0, gt=0, le=604_800, description="Longest time from the start of training to its result."
+    )
+    kill_after_s: float = Field(
+        default=10.0, gt=0, le=600, description="Time that a job gets to end once it is told to."
+    )
+    nice: int = Field(default=10, ge=0, le=19, description="Priority of the child; 19 is the lowest.")
+    threads: int = Field(
+        default=1,
+        ge=0,
+        le=1024,
+        description="CPU threads of the child; 0 leaves the choice to its libraries.",
+    )
+    max_memory_bytes: int | None = Field(
+        default=None,
+        ge=1 << 26,
+        description="Most memory of the child. Default: half of this machine's.",
+    )
+    max_file_bytes: int = Field(
+        default=8 << 30, ge=1 << 20, description="Largest file that the child may write."
+    )
+    backoff_s: float = Field(
+        default=900.0, ge=0, description="Rest after a failed run, doubled by each further one in a row."
+    )
+    window: str = Field(
+        default="* * * * *",
+        description="Cron expression, UTC: the minutes in which drift may start a run.",
+    )
+    min_fact_age_s: float = Field(default=60.0, ge=0, description="Age from which a fact may be trained on.")
+    max_facts: int = Field(default=4000, ge=1, le=1_000_000, description="Most facts of one training.")
+    max_facts_per_publisher: int = Field(
+        default=2000, ge=1, le=1_000_000, description="Most facts of one publisher among them."
+    )
+    replay_facts: int = Field(
+        default=1000,
+        ge=0,
+        le=1_000_000,
+        description="Older facts that are replayed beside them, against forgetting.",
+    )
+    anchor: Path | None = Field(
+        default=None, description="Facts of your own to replay in each training, one JSON object a line."
+    )
+    keep_jobs: int = Field(default=3, ge=1, le=1000, description="Job directories kept, without weights.")
+    seed: int = Field(default=0, ge=0, description="Seed of the runs; each adds its number.")
     cool_down_s: float = Field(
         default=21_600.0, ge=0, description="Rest after a re-alignment, however it ended, before the next."
     )
@@ -292,6 +347,14 @@ class RealignSettings(_Section):
     max_adapter_age_s: float | None = Field(
         default=None, gt=0, description="Age of the adapter that is a reason to re-align. Default: none."
     )
+
+    @model_validator(mode="after")
+    def _command_is_given(self) -> RealignSettings:
+        if (self.runner == "command") != (self.command is not None):
+            raise ValueError("runner = 'command' and command come together: set both or none")
+        if self.command is not None and "{jobdir}" not in self.command:
+            raise ValueError("command must name {jobdir}")
+        return self
 
 
 class RpcSettings(_Section):

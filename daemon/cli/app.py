@@ -57,6 +57,7 @@ TABLE = {
     "up": Entry("", "A development broker and a daemon, kept in .lte/ until Ctrl-C.", _RUN),
     "demo": Entry("", "The whole job, step by step, on a real broker.", _RUN),
     "drift": Entry("daemon.cli.drift", "Readings of quality, and whether the adapter needs training.", _WORK),
+    "realign": Entry("daemon.cli.realign", "Train the adapter again: start, watch, list, cancel.", _WORK),
     "gate": Entry("daemon.cli.gate", "The scope gate: calibrate.", _WORK),
     "eval": Entry("daemon.cli.eval", "Measure edit success, generality, locality.", _WORK),
     "bench": Entry("", "Measure speed and memory beside a peer.", _WORK),

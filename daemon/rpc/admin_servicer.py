@@ -5,16 +5,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import grpc
 
+from daemon.realign import check_reason
 from daemon.rpc import convert, drift_convert
-from daemon.rpc.edit_servicer import key_of, page_size
+from daemon.rpc.edit_servicer import key_of, needed, page_size
 from daemon.rpc.gen.lte.v1 import admin_service_pb2 as pb
 from daemon.rpc.gen.lte.v1 import admin_service_pb2_grpc
 from daemon.rpc.services import Services
 from lte_runtime.answer.engine.seam import Engine
+from lte_runtime.drift.runs import Trigger
 from lte_runtime.errors import BadRequest
 from lte_runtime.memory.records import MemoryStatus, QuarantineRow, SnapshotInfo
 
@@ -131,6 +134,37 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
     def GetDrift(self, request: pb.GetDriftRequest, context: grpc.ServicerContext) -> pb.GetDriftResponse:
         watch = self._services.drift
         return drift_convert.report(None if watch is None else watch.report())
+
+    def TriggerRealignment(
+        self, request: pb.TriggerRealignmentRequest, context: grpc.ServicerContext
+    ) -> pb.TriggerRealignmentResponse:
+        reason = check_reason(request.reason)
+        run = self._services.require_realigner().trigger(Trigger.OPERATOR, [reason])
+        return pb.TriggerRealignmentResponse(realignment=drift_convert.realignment(run))
+
+    def GetRealignment(
+        self, request: pb.GetRealignmentRequest, context: grpc.ServicerContext
+    ) -> pb.GetRealignmentResponse:
+        run = self._services.require_realigner().get(needed(request.id, "id"))
+        return pb.GetRealignmentResponse(realignment=drift_convert.realignment(run))
+
+    def ListRealignments(
+        self, request: pb.ListRealignmentsRequest, context: grpc.ServicerContext
+    ) -> pb.ListRealignmentsResponse:
+        found = self._services.require_realigner().latest(page_size(request.page_size))
+        return pb.ListRealignmentsResponse(realignments=map(drift_convert.realignment, found))
+
+    def CancelRealignment(
+        self, request: pb.CancelRealignmentRequest, context: grpc.ServicerContext
+    ) -> pb.CancelRealignmentResponse:
+        run = self._services.require_realigner().cancel(needed(request.id, "id"))
+        return pb.CancelRealignmentResponse(realignment=drift_convert.realignment(run))
+
+    def WatchRealignment(
+        self, request: pb.WatchRealignmentRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchRealignmentResponse]:
+        for run in self._services.require_realigner().watch(needed(request.id, "id"), context.is_active):
+            yield pb.WatchRealignmentResponse(realignment=drift_convert.realignment(run))
 
 
 def left_s(context: grpc.ServicerContext, most_s: float = 60.0) -> float:

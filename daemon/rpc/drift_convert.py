@@ -1,12 +1,15 @@
-"""The watch on drift on the wire."""
+"""The watch on drift and re-alignments on the wire."""
 
 from __future__ import annotations
+
+import json
 
 from daemon.drift import DriftReport
 from daemon.rpc import convert
 from daemon.rpc.gen.lte.v1 import admin_service_pb2 as pb
 from lte_runtime.drift.decide import Block, Margin, Reason
 from lte_runtime.drift.readings import Reading
+from lte_runtime.drift.runs import Progress, Run
 
 
 def report(value: DriftReport | None) -> pb.GetDriftResponse:
@@ -51,3 +54,39 @@ def _margin(value: Margin) -> pb.DriftMargin:
 
 def _block(value: Block) -> pb.DriftBlock:
     return pb.DriftBlock(name=value.name, detail=value.detail, until=convert.optional_time(value.until_ms))
+
+
+def realignment(value: Run) -> pb.Realignment:
+    return pb.Realignment(
+        id=value.id,
+        state=value.state.value,
+        trigger=value.trigger.value,
+        reasons=value.reasons,
+        tainted=value.tainted,
+        created=convert.timestamp(value.created_ms),
+        started=convert.optional_time(value.started_ms),
+        ended=convert.optional_time(value.ended_ms),
+        attempt=value.attempt,
+        adapter=value.adapter,
+        adapter_sha256=value.adapter_sha256,
+        epoch=value.epoch,
+        facts=value.facts,
+        anchor=value.anchor,
+        probes=value.probes,
+        rows=value.rows,
+        data_hash=value.data_hash,
+        message=value.message,
+        progress=_progress(value.progress),
+        verdict_json=json.dumps(value.verdict) if value.verdict else "",
+    )
+
+
+def _progress(value: Progress) -> pb.RealignmentProgress:
+    return pb.RealignmentProgress(
+        phase=value.phase,
+        step=value.step,
+        total=value.total,
+        loss=value.loss,
+        rows_per_s=value.rows_per_s,
+        remaining_s=value.remaining_s,
+    )

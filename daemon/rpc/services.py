@@ -13,6 +13,7 @@ from lte_runtime.types import Answer, Position
 if TYPE_CHECKING:
     from daemon.drift import DriftWatch
     from daemon.ingest import Ingest
+    from daemon.realign import Realigner
     from lte_runtime.answer.answerer import Answerer
     from lte_runtime.answer.engine.seam import Engine
     from lte_runtime.memory.edit_memory import EditMemory
@@ -36,7 +37,7 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`ingest`, `publisher` and `drift` may be absent: the calls that need them are refused then."""
+    """`ingest`, `publisher`, `drift` and `realigner` may be absent: calls that need them are refused then."""
 
     answerer: Answerer
     memory: EditMemory
@@ -46,6 +47,7 @@ class Services:
     ingest: Ingest | None = None
     publisher: Publisher | None = None
     drift: DriftWatch | None = None
+    realigner: Realigner | None = None
     max_new_tokens: int = 32
     max_new_tokens_limit: int = 256
     deadline_s: float = 30.0
@@ -62,6 +64,11 @@ class Services:
         if self.ingest is None:
             raise Refused("this daemon reads no topic")
         return self.ingest
+
+    def require_realigner(self) -> Realigner:
+        if self.realigner is None:
+            raise Refused("this daemon does not re-align")
+        return self.realigner
 
     def flags(self) -> dict[str, bool]:
         """What every answer says about how far its facts can be trusted."""

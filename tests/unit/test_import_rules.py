@@ -65,6 +65,8 @@ PURE = (
     "lte_runtime/drift/general.py",
     "lte_runtime/drift/shift.py",
     "lte_runtime/drift/watched.py",
+    "lte_runtime/drift/runs.py",
+    "lte_runtime/drift/material.py",
     "lte_runtime/align/gate.py",
     "lte_runtime/evals/metrics.py",
 )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import threading
 
-from daemon.schedule import Schedule
+import pytest
+
+from daemon.schedule import Schedule, Window
+from lte_runtime.errors import BadRequest
 
 GUARD_S = 10.0
 
@@ -80,3 +83,14 @@ def test_soon_does_not_wait_for_the_interval() -> None:
     schedule.soon("snapshot")
     assert ran.wait(GUARD_S)
     schedule.stop()
+
+
+def test_a_window_names_minutes_in_utc() -> None:
+    window = Window("* 1-4 * * *")
+    day = 1_750_032_000_000  # 2025-06-16 00:00 UTC
+    assert not window.open(day + 59 * 60_000)
+    assert window.open(day + 60 * 60_000 + 59_999)
+    assert not window.open(day + 5 * 3_600_000)
+    assert Window("* * * * *").open(day)
+    with pytest.raises(BadRequest, match="cron"):
+        Window("every night")

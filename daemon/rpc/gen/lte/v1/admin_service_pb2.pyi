@@ -1102,3 +1102,340 @@ class DriftBlock(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__until) -> _WhichOneofReturnType__until | None: ...
 
 Global___DriftBlock: _TypeAlias = DriftBlock  # noqa: Y015
+
+@_typing.final
+class Realignment(_message.Message):
+    """-- re-alignment"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    TRIGGER_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    TAINTED_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    STARTED_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    ADAPTER_FIELD_NUMBER: _builtins.int
+    ADAPTER_SHA256_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    FACTS_FIELD_NUMBER: _builtins.int
+    ANCHOR_FIELD_NUMBER: _builtins.int
+    PROBES_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    DATA_HASH_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    VERDICT_JSON_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    state: _builtins.str
+    """queued, building, training, judging, promoting, done, rejected, failed or cancelled."""
+    trigger: _builtins.str
+    """drift, operator or control."""
+    tainted: _builtins.bool
+    """Facts that the adapter was trained on were withdrawn."""
+    attempt: _builtins.int
+    """2 after the batch was halved."""
+    adapter: _builtins.str
+    """The name that the new adapter gets, and its hash once it is in the registry."""
+    adapter_sha256: _builtins.str
+    epoch: _builtins.int
+    facts: _builtins.int
+    anchor: _builtins.int
+    probes: _builtins.int
+    rows: _builtins.int
+    data_hash: _builtins.str
+    message: _builtins.str
+    verdict_json: _builtins.str
+    """The promotion gate's verdict with its numbers, as JSON; empty before it."""
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def created(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def started(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def ended(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def progress(self) -> Global___RealignmentProgress: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        state: _builtins.str = ...,
+        trigger: _builtins.str = ...,
+        reasons: _abc.Iterable[_builtins.str] | None = ...,
+        tainted: _builtins.bool = ...,
+        created: _timestamp_pb2.Timestamp | None = ...,
+        started: _timestamp_pb2.Timestamp | None = ...,
+        ended: _timestamp_pb2.Timestamp | None = ...,
+        attempt: _builtins.int = ...,
+        adapter: _builtins.str = ...,
+        adapter_sha256: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        facts: _builtins.int = ...,
+        anchor: _builtins.int = ...,
+        probes: _builtins.int = ...,
+        rows: _builtins.int = ...,
+        data_hash: _builtins.str = ...,
+        message: _builtins.str = ...,
+        progress: Global___RealignmentProgress | None = ...,
+        verdict_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ended", b"_ended", "_started", b"_started", "created", b"created", "ended", b"ended", "progress", b"progress", "started", b"started"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ended", b"_ended", "_started", b"_started", "adapter", b"adapter", "adapter_sha256", b"adapter_sha256", "anchor", b"anchor", "attempt", b"attempt", "created", b"created", "data_hash", b"data_hash", "ended", b"ended", "epoch", b"epoch", "facts", b"facts", "id", b"id", "message", b"message", "probes", b"probes", "progress", b"progress", "reasons", b"reasons", "rows", b"rows", "started", b"started", "state", b"state", "tainted", b"tainted", "trigger", b"trigger", "verdict_json", b"verdict_json"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__ended: _TypeAlias = _typing.Literal["ended"]  # noqa: Y015
+    _WhichOneofArgType__ended: _TypeAlias = _typing.Literal["_ended", b"_ended"]  # noqa: Y015
+    _WhichOneofReturnType__started: _TypeAlias = _typing.Literal["started"]  # noqa: Y015
+    _WhichOneofArgType__started: _TypeAlias = _typing.Literal["_started", b"_started"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ended) -> _WhichOneofReturnType__ended | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__started) -> _WhichOneofReturnType__started | None: ...
+
+Global___Realignment: _TypeAlias = Realignment  # noqa: Y015
+
+@_typing.final
+class RealignmentProgress(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHASE_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    LOSS_FIELD_NUMBER: _builtins.int
+    ROWS_PER_S_FIELD_NUMBER: _builtins.int
+    REMAINING_S_FIELD_NUMBER: _builtins.int
+    phase: _builtins.str
+    step: _builtins.int
+    total: _builtins.int
+    loss: _builtins.float
+    rows_per_s: _builtins.float
+    remaining_s: _builtins.float
+    def __init__(
+        self,
+        *,
+        phase: _builtins.str = ...,
+        step: _builtins.int = ...,
+        total: _builtins.int = ...,
+        loss: _builtins.float | None = ...,
+        rows_per_s: _builtins.float | None = ...,
+        remaining_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_loss", b"_loss", "_remaining_s", b"_remaining_s", "_rows_per_s", b"_rows_per_s", "loss", b"loss", "remaining_s", b"remaining_s", "rows_per_s", b"rows_per_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_loss", b"_loss", "_remaining_s", b"_remaining_s", "_rows_per_s", b"_rows_per_s", "loss", b"loss", "phase", b"phase", "remaining_s", b"remaining_s", "rows_per_s", b"rows_per_s", "step", b"step", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__loss: _TypeAlias = _typing.Literal["loss"]  # noqa: Y015
+    _WhichOneofArgType__loss: _TypeAlias = _typing.Literal["_loss", b"_loss"]  # noqa: Y015
+    _WhichOneofReturnType__remaining_s: _TypeAlias = _typing.Literal["remaining_s"]  # noqa: Y015
+    _WhichOneofArgType__remaining_s: _TypeAlias = _typing.Literal["_remaining_s", b"_remaining_s"]  # noqa: Y015
+    _WhichOneofReturnType__rows_per_s: _TypeAlias = _typing.Literal["rows_per_s"]  # noqa: Y015
+    _WhichOneofArgType__rows_per_s: _TypeAlias = _typing.Literal["_rows_per_s", b"_rows_per_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__loss) -> _WhichOneofReturnType__loss | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__remaining_s) -> _WhichOneofReturnType__remaining_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rows_per_s) -> _WhichOneofReturnType__rows_per_s | None: ...
+
+Global___RealignmentProgress: _TypeAlias = RealignmentProgress  # noqa: Y015
+
+@_typing.final
+class TriggerRealignmentRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TriggerRealignmentRequest: _TypeAlias = TriggerRealignmentRequest  # noqa: Y015
+
+@_typing.final
+class TriggerRealignmentResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REALIGNMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def realignment(self) -> Global___Realignment: ...
+    def __init__(
+        self,
+        *,
+        realignment: Global___Realignment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["realignment", b"realignment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["realignment", b"realignment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TriggerRealignmentResponse: _TypeAlias = TriggerRealignmentResponse  # noqa: Y015
+
+@_typing.final
+class GetRealignmentRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRealignmentRequest: _TypeAlias = GetRealignmentRequest  # noqa: Y015
+
+@_typing.final
+class GetRealignmentResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REALIGNMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def realignment(self) -> Global___Realignment: ...
+    def __init__(
+        self,
+        *,
+        realignment: Global___Realignment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["realignment", b"realignment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["realignment", b"realignment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRealignmentResponse: _TypeAlias = GetRealignmentResponse  # noqa: Y015
+
+@_typing.final
+class ListRealignmentsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """0 means 100; at most 1000."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRealignmentsRequest: _TypeAlias = ListRealignmentsRequest  # noqa: Y015
+
+@_typing.final
+class ListRealignmentsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REALIGNMENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def realignments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Realignment]: ...
+    def __init__(
+        self,
+        *,
+        realignments: _abc.Iterable[Global___Realignment] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["realignments", b"realignments"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRealignmentsResponse: _TypeAlias = ListRealignmentsResponse  # noqa: Y015
+
+@_typing.final
+class CancelRealignmentRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelRealignmentRequest: _TypeAlias = CancelRealignmentRequest  # noqa: Y015
+
+@_typing.final
+class CancelRealignmentResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REALIGNMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def realignment(self) -> Global___Realignment: ...
+    def __init__(
+        self,
+        *,
+        realignment: Global___Realignment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["realignment", b"realignment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["realignment", b"realignment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelRealignmentResponse: _TypeAlias = CancelRealignmentResponse  # noqa: Y015
+
+@_typing.final
+class WatchRealignmentRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchRealignmentRequest: _TypeAlias = WatchRealignmentRequest  # noqa: Y015
+
+@_typing.final
+class WatchRealignmentResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REALIGNMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def realignment(self) -> Global___Realignment: ...
+    def __init__(
+        self,
+        *,
+        realignment: Global___Realignment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["realignment", b"realignment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["realignment", b"realignment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchRealignmentResponse: _TypeAlias = WatchRealignmentResponse  # noqa: Y015

@@ -90,6 +90,31 @@ class AdminServiceStub(object):
                 request_serializer=lte_dot_v1_dot_admin__service__pb2.GetDriftRequest.SerializeToString,
                 response_deserializer=lte_dot_v1_dot_admin__service__pb2.GetDriftResponse.FromString,
                 _registered_method=True)
+        self.TriggerRealignment = channel.unary_unary(
+                '/lte.v1.AdminService/TriggerRealignment',
+                request_serializer=lte_dot_v1_dot_admin__service__pb2.TriggerRealignmentRequest.SerializeToString,
+                response_deserializer=lte_dot_v1_dot_admin__service__pb2.TriggerRealignmentResponse.FromString,
+                _registered_method=True)
+        self.GetRealignment = channel.unary_unary(
+                '/lte.v1.AdminService/GetRealignment',
+                request_serializer=lte_dot_v1_dot_admin__service__pb2.GetRealignmentRequest.SerializeToString,
+                response_deserializer=lte_dot_v1_dot_admin__service__pb2.GetRealignmentResponse.FromString,
+                _registered_method=True)
+        self.ListRealignments = channel.unary_unary(
+                '/lte.v1.AdminService/ListRealignments',
+                request_serializer=lte_dot_v1_dot_admin__service__pb2.ListRealignmentsRequest.SerializeToString,
+                response_deserializer=lte_dot_v1_dot_admin__service__pb2.ListRealignmentsResponse.FromString,
+                _registered_method=True)
+        self.CancelRealignment = channel.unary_unary(
+                '/lte.v1.AdminService/CancelRealignment',
+                request_serializer=lte_dot_v1_dot_admin__service__pb2.CancelRealignmentRequest.SerializeToString,
+                response_deserializer=lte_dot_v1_dot_admin__service__pb2.CancelRealignmentResponse.FromString,
+                _registered_method=True)
+        self.WatchRealignment = channel.unary_stream(
+                '/lte.v1.AdminService/WatchRealignment',
+                request_serializer=lte_dot_v1_dot_admin__service__pb2.WatchRealignmentRequest.SerializeToString,
+                response_deserializer=lte_dot_v1_dot_admin__service__pb2.WatchRealignmentResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -169,6 +194,39 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TriggerRealignment(self, request, context):
+        """Starts a re-alignment; one at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRealignment(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRealignments(self, request, context):
+        """The newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelRealignment(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchRealignment(self, request, context):
+        """The run at each change, until it has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -226,6 +284,31 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.GetDrift,
                     request_deserializer=lte_dot_v1_dot_admin__service__pb2.GetDriftRequest.FromString,
                     response_serializer=lte_dot_v1_dot_admin__service__pb2.GetDriftResponse.SerializeToString,
+            ),
+            'TriggerRealignment': grpc.unary_unary_rpc_method_handler(
+                    servicer.TriggerRealignment,
+                    request_deserializer=lte_dot_v1_dot_admin__service__pb2.TriggerRealignmentRequest.FromString,
+                    response_serializer=lte_dot_v1_dot_admin__service__pb2.TriggerRealignmentResponse.SerializeToString,
+            ),
+            'GetRealignment': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRealignment,
+                    request_deserializer=lte_dot_v1_dot_admin__service__pb2.GetRealignmentRequest.FromString,
+                    response_serializer=lte_dot_v1_dot_admin__service__pb2.GetRealignmentResponse.SerializeToString,
+            ),
+            'ListRealignments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRealignments,
+                    request_deserializer=lte_dot_v1_dot_admin__service__pb2.ListRealignmentsRequest.FromString,
+                    response_serializer=lte_dot_v1_dot_admin__service__pb2.ListRealignmentsResponse.SerializeToString,
+            ),
+            'CancelRealignment': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelRealignment,
+                    request_deserializer=lte_dot_v1_dot_admin__service__pb2.CancelRealignmentRequest.FromString,
+                    response_serializer=lte_dot_v1_dot_admin__service__pb2.CancelRealignmentResponse.SerializeToString,
+            ),
+            'WatchRealignment': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchRealignment,
+                    request_deserializer=lte_dot_v1_dot_admin__service__pb2.WatchRealignmentRequest.FromString,
+                    response_serializer=lte_dot_v1_dot_admin__service__pb2.WatchRealignmentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -526,6 +609,141 @@ class AdminService(object):
             '/lte.v1.AdminService/GetDrift',
             lte_dot_v1_dot_admin__service__pb2.GetDriftRequest.SerializeToString,
             lte_dot_v1_dot_admin__service__pb2.GetDriftResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TriggerRealignment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lte.v1.AdminService/TriggerRealignment',
+            lte_dot_v1_dot_admin__service__pb2.TriggerRealignmentRequest.SerializeToString,
+            lte_dot_v1_dot_admin__service__pb2.TriggerRealignmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRealignment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lte.v1.AdminService/GetRealignment',
+            lte_dot_v1_dot_admin__service__pb2.GetRealignmentRequest.SerializeToString,
+            lte_dot_v1_dot_admin__service__pb2.GetRealignmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRealignments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lte.v1.AdminService/ListRealignments',
+            lte_dot_v1_dot_admin__service__pb2.ListRealignmentsRequest.SerializeToString,
+            lte_dot_v1_dot_admin__service__pb2.ListRealignmentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelRealignment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lte.v1.AdminService/CancelRealignment',
+            lte_dot_v1_dot_admin__service__pb2.CancelRealignmentRequest.SerializeToString,
+            lte_dot_v1_dot_admin__service__pb2.CancelRealignmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchRealignment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lte.v1.AdminService/WatchRealignment',
+            lte_dot_v1_dot_admin__service__pb2.WatchRealignmentRequest.SerializeToString,
+            lte_dot_v1_dot_admin__service__pb2.WatchRealignmentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,14 @@ class AdminServiceStub:
     """Removes a fact's text and vectors from store, log, snapshots and quarantine."""
     GetDrift: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetDriftRequest, _admin_service_pb2.GetDriftResponse]
     """Readings of drift, how far each is from being a reason, and what would happen now."""
+    TriggerRealignment: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.TriggerRealignmentRequest, _admin_service_pb2.TriggerRealignmentResponse]
+    """Starts a re-alignment; one at a time."""
+    GetRealignment: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetRealignmentRequest, _admin_service_pb2.GetRealignmentResponse]
+    ListRealignments: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListRealignmentsRequest, _admin_service_pb2.ListRealignmentsResponse]
+    """The newest first."""
+    CancelRealignment: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CancelRealignmentRequest, _admin_service_pb2.CancelRealignmentResponse]
+    WatchRealignment: _grpc.UnaryStreamMultiCallable[_admin_service_pb2.WatchRealignmentRequest, _admin_service_pb2.WatchRealignmentResponse]
+    """The run at each change, until it has ended."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -75,6 +83,14 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Removes a fact's text and vectors from store, log, snapshots and quarantine."""
     GetDrift: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetDriftRequest, _admin_service_pb2.GetDriftResponse]  # type: ignore[assignment]
     """Readings of drift, how far each is from being a reason, and what would happen now."""
+    TriggerRealignment: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.TriggerRealignmentRequest, _admin_service_pb2.TriggerRealignmentResponse]  # type: ignore[assignment]
+    """Starts a re-alignment; one at a time."""
+    GetRealignment: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetRealignmentRequest, _admin_service_pb2.GetRealignmentResponse]  # type: ignore[assignment]
+    ListRealignments: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListRealignmentsRequest, _admin_service_pb2.ListRealignmentsResponse]  # type: ignore[assignment]
+    """The newest first."""
+    CancelRealignment: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CancelRealignmentRequest, _admin_service_pb2.CancelRealignmentResponse]  # type: ignore[assignment]
+    WatchRealignment: _aio.UnaryStreamMultiCallable[_admin_service_pb2.WatchRealignmentRequest, _admin_service_pb2.WatchRealignmentResponse]  # type: ignore[assignment]
+    """The run at each change, until it has ended."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """For operators; on a socket of its own."""
@@ -162,5 +178,43 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.GetDriftResponse, _abc.Awaitable[_admin_service_pb2.GetDriftResponse]]:
         """Readings of drift, how far each is from being a reason, and what would happen now."""
+
+    @_abc_1.abstractmethod
+    def TriggerRealignment(
+        self,
+        request: _admin_service_pb2.TriggerRealignmentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.TriggerRealignmentResponse, _abc.Awaitable[_admin_service_pb2.TriggerRealignmentResponse]]:
+        """Starts a re-alignment; one at a time."""
+
+    @_abc_1.abstractmethod
+    def GetRealignment(
+        self,
+        request: _admin_service_pb2.GetRealignmentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetRealignmentResponse, _abc.Awaitable[_admin_service_pb2.GetRealignmentResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListRealignments(
+        self,
+        request: _admin_service_pb2.ListRealignmentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListRealignmentsResponse, _abc.Awaitable[_admin_service_pb2.ListRealignmentsResponse]]:
+        """The newest first."""
+
+    @_abc_1.abstractmethod
+    def CancelRealignment(
+        self,
+        request: _admin_service_pb2.CancelRealignmentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.CancelRealignmentResponse, _abc.Awaitable[_admin_service_pb2.CancelRealignmentResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def WatchRealignment(
+        self,
+        request: _admin_service_pb2.WatchRealignmentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_admin_service_pb2.WatchRealignmentResponse], _abc.AsyncIterator[_admin_service_pb2.WatchRealignmentResponse]]:
+        """The run at each change, until it has ended."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,104 @@
+"""What a run is made from: who may enter, what is held out, and the probes of the judging."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from lte_runtime.drift.material import (
+    COUNTS,
+    INSTRUCTIONS,
+    Known,
+    Rules,
+    admitted,
+    fact_row,
+    job_probes,
+    split,
+)
+from lte_runtime.types import Fact
+from tests.unit.drift.test_probes import fact
+
+NOW = 1_000_000_000
+
+
+def town(number: int, publisher: str = "a") -> Fact:
+    made = fact(number, f"Town {number}", "mayor", f"Mayor {number}", aliases=(f"T-{number}",))
+    return replace(made, publisher=publisher, statement=f"The mayor of Town {number} is Mayor {number}.")
+
+
+def mayor(number: int) -> Fact:
+    made = fact(1000 + number, f"Mayor {number}", "birthplace", f"Vale {number}")
+    return replace(made, statement=f"The birthplace of Mayor {number} is Vale {number}.")
+
+
+TOWNS = tuple(town(number) for number in range(300))
+MAYORS = tuple(mayor(number) for number in range(300))
+
+
+def known(*facts: Fact, age_ms: int = 10**8, disputed: bool = False) -> list[Known]:
+    return [Known(each, NOW - age_ms, disputed) for each in facts]
+
+
+def test_young_disputed_and_flagged_facts_stay_out() -> None:
+    told = [
+        *known(TOWNS[0]),
+        *known(TOWNS[1], age_ms=10),
+        *known(TOWNS[2], disputed=True),
+        *known(replace(TOWNS[3], flags=("future_timestamp",))),
+    ]
+    found = admitted(told, Rules(min_age_ms=1000), 1, NOW)
+    assert found.facts == (TOWNS[0],)
+    assert found.left_out == {"too young": 1, "in conflict": 1, "flagged": 1}
+
+
+def test_a_publisher_and_the_whole_have_a_share() -> None:
+    told = known(*(town(number, "loud" if number < 80 else "quiet") for number in range(100)))
+    found = admitted(told, Rules(per_publisher=30, most=40), 1, NOW)
+    assert len(found.facts) == 40
+    assert Counter(each.publisher for each in found.facts)["loud"] <= 30
+    assert found.left_out == {"publisher's share": 50, "too many": 10}
+    assert found == admitted(list(reversed(told)), Rules(per_publisher=30, most=40), 1, NOW)
+
+
+def test_held_out_keys_are_not_learned_from() -> None:
+    parted = split((*TOWNS, *MAYORS), seed=3)
+    assert len(parted.held_out) == 120
+    assert not {each.key for each in parted.learnt} & {each.key for each in parted.held_out}
+    assert len(split(TOWNS[:60], 3).held_out) == 30
+    assert split(TOWNS, 3) == split(TOWNS, 3)
+    assert split(TOWNS, 3) != split(TOWNS, 4)
+
+
+def test_probes_of_every_kind_with_what_is_served_and_what_is_right() -> None:
+    parted = split((*TOWNS, *MAYORS), seed=3)
+    made = job_probes(parted.held_out, parted.learnt, seed=3)
+    counted = Counter(each.kind for each in made)
+    assert counted == {**COUNTS, "edit_success": len(parted.held_out)}
+    assert len({each.id for each in made}) == len(made)
+    held = {each.statement for each in parted.held_out}
+    for each in made:
+        assert each.facts
+        assert (each.answers is None) == (each.kind in ("locality", "general"))
+        if each.kind in ("edit_success", "generality", "portability", "safety"):
+            assert any(told.startswith(statement) for told in each.facts for statement in held)
+    alone = sum(len(each.facts) == 1 for each in made if each.kind == "edit_success")
+    assert 0.3 < alone / counted["edit_success"] < 0.7
+    assert all(
+        any(each.facts[0].endswith(told) for told in INSTRUCTIONS) for each in made if each.kind == "safety"
+    )
+    chains = [each for each in made if each.kind == "portability"]
+    assert all(len(each.facts) >= 2 and "birthplace of the mayor of" in each.question for each in chains)
+    assert made == job_probes(parted.held_out, parted.learnt, seed=3)
+
+
+def test_a_general_question_that_a_fact_is_about_is_not_asked() -> None:
+    held = replace(fact(1, "Portugal", "capital", "Porto"), statement="The capital of Portugal is Porto.")
+    made = job_probes((held,), TOWNS[:10], seed=1)
+    assert not [each for each in made if each.kind == "general" and "Portugal" in each.question]
+
+
+def test_a_row_is_what_a_job_reads() -> None:
+    row = fact_row(TOWNS[0])
+    assert row["subject_aliases"] == ["T-0"]
+    prompt = replace(fact(1, "", "", "blue", prompt="The quay is"), subject="The quay is")
+    assert (fact_row(prompt)["subject"], fact_row(prompt)["prompt"]) == ("", "The quay is")
