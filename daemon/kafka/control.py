@@ -1,0 +1,293 @@
+"""Ownership of re-alignment: whoever a consumer group gives the control topic's one partition claims it.
+
+The owner reads the topic from its beginning, appends a claim whose offset is its epoch, and from then on
+takes commands. It goes on polling in this thread while it trains in another. A claim outlives a rebalance
+that gives the partition back. See `daemon.control` for what counts.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer
+from kafka import TopicPartition as KafkaPartition
+from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from kafka.errors import KafkaError
+
+from daemon.control import NO_EPOCH, Command, Control, claim, commanding, folded, taking
+from daemon.kafka.connection import Security, client_options, open_client
+from daemon.kafka.producing import open_producer
+from lte_runtime.errors import LteError, Refused, Retry
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ControlSettings:
+    """Times in seconds. Daemons of one `group` share ownership; it passes on after `session_s` of silence."""
+
+    bootstrap: str
+    topic: str = "lte.control"
+    group: str = "lte-daemon"
+    security: Security = field(default_factory=dict)
+    session_s: float = 10.0
+    poll_s: float = 0.2
+    retry_s: float = 5.0
+    confirm_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """What one daemon knows. `epoch` is that of its own claim while it owns."""
+
+    owns: bool
+    epoch: int
+    fault: str
+
+
+class ControlTopic:
+    """Own thread (`run`), own clients. `ready` says whether a command could be run now, `on_command` runs it:
+    called once for each id in the whole deployment, or never."""
+
+    def __init__(
+        self,
+        settings: ControlSettings,
+        *,
+        ready: Callable[[], bool] = lambda: True,
+        on_command: Callable[[Command], None] = lambda _: None,
+        now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self.instance = uuid.uuid4().hex
+        self.ready, self.on_command = ready, on_command
+        self._settings, self._now = settings, now
+        self._partition = KafkaPartition(settings.topic, 0)
+        self._stop = threading.Event()
+        self._consumer: Any = None
+        self._sender: Any = None
+        self._held = self._settled = False
+        self._state = Control()
+        self._own_claim = NO_EPOCH
+        self._taking: set[str] = set()
+        self._asked: list[Future[int]] = []
+        self._asking = threading.Lock()
+        self._fault = "not connected yet"
+
+    # -- for other threads -----------------------------------------------------------------------------
+
+    def status(self) -> Ownership:
+        return Ownership(self._owns(), self._own_claim if self._owns() else NO_EPOCH, self._fault)
+
+    def epoch(self) -> int:
+        """The own epoch, confirmed by the topic's end at this moment. Raises `Refused` for who does not own
+        it, `Retry` when the topic cannot be read in time."""
+        if self._stop.is_set():
+            raise Refused("the daemon is stopping")
+        if self._fault:
+            raise Retry(f"the control topic cannot be read: {self._fault}")
+        asked: Future[int] = Future()
+        with self._asking:
+            self._asked.append(asked)
+        try:
+            return asked.result(self._settings.confirm_s)
+        except FutureTimeout:
+            raise Retry("the control topic could not be read to its end in time") from None
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    # -- the loop --------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Read, claim and take until `stop`. Faults are logged once and tried again."""
+        while not self._stop.is_set():
+            try:
+                self._step()
+                self._note("")
+            except (KafkaError, LteError, OSError) as error:
+                self._note(str(error) or type(error).__name__)
+                self._drop()
+                self._stop.wait(self._settings.retry_s)
+        self._drop()
+
+    def _step(self) -> None:
+        consumer = self._connected()
+        self._read(consumer)
+        if self._held and not self._settled and self._at_end(consumer):
+            self._claim()
+        self._answer(consumer)
+        if self._owns():
+            self._take()
+
+    def _claim(self) -> None:
+        """Unless the last claim is our own: another daemon that joined has not taken anything from us."""
+        if self._state.owner != self.instance:
+            self._taking.clear()
+            self._own_claim = self._append(claim(self.instance, self._settings.group, self._now()))
+            log.info("claimed re-alignment in epoch %d", self._own_claim)
+        self._settled = True
+
+    def _read(self, consumer: Any) -> None:
+        for records in consumer.poll(timeout_ms=int(self._settings.poll_s * 1000)).values():
+            for record in records:
+                if record.offset >= self._state.next:
+                    self._fold(record)
+
+    def _fold(self, record: Any) -> None:
+        before = self._state
+        self._state = folded(before, record.offset, record.value, self._settings.group)
+        for name in self._state.taken.keys() - before.taken.keys():
+            mine = self._state.taken[name] == self._own_claim and name in self._taking
+            command = before.waiting.get(name)
+            self._taking.discard(name)
+            if mine and command is not None and self._owns():
+                self.on_command(command)
+
+    def _take(self) -> None:
+        """One at a time; what was taken is run when its record comes back as the first that counts."""
+        if self._taking or not self.ready():
+            return
+        for command in self._state.due(self._now())[:1]:
+            self._taking.add(command.id)
+            self._append(taking(command, self._own_claim, self._settings.group, self._now()))
+
+    def _owns(self) -> bool:
+        state = self._state
+        own = state.owner == self.instance and state.epoch == self._own_claim
+        return self._held and self._settled and own
+
+    def _at_end(self, consumer: Any) -> bool:
+        end: int = consumer.end_offsets([self._partition])[self._partition]
+        if end < self._state.next:
+            raise Retry("the control topic was made anew")
+        return bool(self._held and consumer.position(self._partition) >= end)
+
+    def _answer(self, consumer: Any) -> None:
+        """Tell those who ask for the epoch, once everything that stood when they asked was read."""
+        with self._asking:
+            asked, self._asked = self._asked, []
+        if not asked:
+            return
+        try:
+            end = consumer.end_offsets([self._partition])[self._partition] if self._held else 0
+            while self._held and consumer.position(self._partition) < end and not self._stop.is_set():
+                self._read(consumer)
+        except (KafkaError, OSError) as error:
+            for each in asked:
+                each.set_exception(Retry(f"the control topic cannot be read: {error}"))
+            raise
+        for each in asked:
+            if self._owns():
+                each.set_result(self._own_claim)
+            else:
+                each.set_exception(Refused("another daemon owns re-alignment: ask that one"))
+
+    # -- clients ---------------------------------------------------------------------------------------
+
+    def _append(self, value: bytes) -> int:
+        return append(self._sending(), self._settings.topic, value)
+
+    def _sending(self) -> Any:
+        chosen = self._settings
+        self._sender = self._sender or open_producer(chosen.bootstrap, chosen.security, timeout_s=10.0)
+        return self._sender
+
+    def _connected(self) -> Any:
+        if self._consumer is None:
+            consumer = _consumer(self._settings)
+            self._consumer = consumer
+            self._state, self._own_claim = Control(), NO_EPOCH
+            if not consumer.partitions_for_topic(self._settings.topic):
+                raise Retry(f"topic {self._settings.topic} does not exist")
+            consumer.subscribe([self._settings.topic], listener=_Listener(self))
+        return self._consumer
+
+    def assigned(self) -> None:
+        """The group gave us the partition: it is read on to its end, then claimed if need be."""
+        self._held, self._settled = True, False
+        self._consumer.seek(self._partition, self._state.next)
+
+    def revoked(self) -> None:
+        self._held = self._settled = False
+
+    def _drop(self) -> None:
+        self._held = self._settled = False
+        consumer, sender, self._consumer, self._sender = self._consumer, self._sender, None, None
+        with self._asking:
+            asked, self._asked = self._asked, []
+        for each in asked:
+            each.set_exception(Retry("the control topic cannot be read now"))
+        with suppress(KafkaError):
+            if consumer is not None:
+                consumer.close()
+        if sender is not None:
+            sender.close(timeout=1)
+
+    def _note(self, fault: str) -> None:
+        if fault and fault != self._fault:
+            log.warning("control topic %s: %s", self._settings.topic, fault)
+        self._fault = fault
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Called within `poll`, in the thread of the loop."""
+
+    def __init__(self, topic: ControlTopic) -> None:
+        self._topic = topic
+
+    def on_partitions_assigned(self, assigned: Any) -> None:
+        if assigned:
+            self._topic.assigned()
+
+    def on_partitions_revoked(self, revoked: Any) -> None:
+        if revoked:
+            self._topic.revoked()
+
+    def on_partitions_lost(self, lost: Any) -> None:
+        self.on_partitions_revoked(lost)
+
+
+def append(sender: Any, topic: str, value: bytes) -> int:
+    """Send one record to partition 0; returns its offset once acknowledged."""
+    return int(sender.send(topic, value=value, partition=0).get(timeout=30).offset)
+
+
+def ask(settings: ControlSettings, reason: str, ttl_s: float, now_ms: int) -> Command:
+    """Put a command for whoever owns re-alignment on the topic; raises `Retry` without a broker."""
+    command = Command(uuid.uuid4().hex, reason, now_ms + round(ttl_s * 1000))
+    sender = open_producer(settings.bootstrap, settings.security, timeout_s=10.0)
+    try:
+        append(sender, settings.topic, commanding(command, settings.group))
+    except KafkaError as error:
+        raise Retry(f"not published to {settings.topic}: {error}") from error
+    finally:
+        sender.close(timeout=1)
+    return command
+
+
+def _consumer(settings: ControlSettings) -> Any:
+    options = {
+        **client_options(settings.bootstrap, settings.security, bootstrap_timeout_s=2.0),
+        "client_id": "lte-control",
+        "group_id": f"{settings.group}.control",
+        "isolation_level": "read_committed",
+        "auto_offset_reset": "earliest",
+        "enable_auto_commit": False,
+        # Whoever joins must not take the partition from the one that trains.
+        "partition_assignment_strategy": [StickyPartitionAssignor],
+        "session_timeout_ms": int(settings.session_s * 1000),
+        "heartbeat_interval_ms": int(settings.session_s * 1000 / 4),
+        "metrics_enabled": False,
+    }
+    consumer = open_client(KafkaConsumer, options)
+    # The client does not hand this setting to its metadata: a topic that was deleted must stay deleted.
+    consumer._cluster.config["allow_auto_create_topics"] = False
+    return consumer
