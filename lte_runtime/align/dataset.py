@@ -1,14 +1,33 @@
-"""Rows of an alignment run: prompts in the Learning-to-Edit form, labels on the answer alone."""
+"""Rows of an alignment run: a seeded stream of parallel rows, frozen by hash, and their ids with labels.
+
+Every case makes two rows, one with its facts and one without. Prompts are in the Learning-to-Edit form
+(Jiang et al., 2024, arXiv 2402.11905), labels on the answer alone. Where the facts do not decide the answer,
+it is the original model's own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from random import Random
 from typing import Any
 
+from lte_runtime.align.cases import Case, Kind, World, make
+from lte_runtime.align.facts import invented
+from lte_runtime.align.pools import Known, Pool, by_words
+from lte_runtime.align.wordings import Wordings
 from lte_runtime.answer import prompt
+from lte_runtime.errors import BadRequest, Damaged
 
 IGNORED = -100
+ROWS, MANIFEST = "rows.jsonl", "manifest.json"
+_CHUNK = 256
+"""Cases whose questions are put to the original model together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +52,15 @@ class Encoded:
 
 
 def encode(tokenizer: Any, example: Example, max_tokens: int) -> Encoded:
-    """The example as ids, its answer closed by an end token; `BadRequest` where the question is too long."""
-    asked = prompt.build(tokenizer, example.question, example.facts, max_tokens=max_tokens).token_ids
+    """The example as ids, its answer closed by an end token.
+
+    Raises `BadRequest` where the question with all its facts does not fit: without a fact that it needs, the
+    row would teach to guess.
+    """
+    built = prompt.build(tokenizer, example.question, example.facts, max_tokens=max_tokens)
+    if built.used_facts < len(example.facts):
+        raise BadRequest(f"the facts do not fit in {max_tokens} tokens")
+    asked = built.token_ids
     given = (*prompt.untrusted(tokenizer, example.answer), closing(tokenizer))
     return Encoded((*asked, *given), (*([IGNORED] * len(asked)), *given))
 
@@ -55,3 +81,198 @@ def by_length(rows: Sequence[Encoded], budget: int) -> list[list[int]]:
             batches.append([])
         batches[-1].append(index)
     return batches
+
+
+# The stream of rows.
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What the original model says by itself; `sure` is the geometric mean of its tokens' probabilities."""
+
+    text: str
+    sure: float
+
+
+AskBase = Callable[[Sequence[str]], Sequence[Own]]
+"""Puts questions to the original model, without facts and without an adapter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One training row with where it comes from. `own` says that the answer is the original model's.
+
+    Rows of one case share `case`; `with_facts` tells them apart.
+    """
+
+    case: int
+    kind: Kind
+    question: str
+    facts: tuple[str, ...]
+    answer: str
+    own: bool
+    edit_ids: tuple[str, ...]
+    source: str
+    shuffled: bool
+    exchanged: bool
+
+    @property
+    def with_facts(self) -> bool:
+        return bool(self.facts)
+
+    @property
+    def example(self) -> Example:
+        return Example(self.question, self.facts, self.answer)
+
+    def line(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """What is drawn. `kinds` are weights; `invented` the share of cases over made-up facts, `replay` over the
+    anchor set's, the rest over the edits; `exchange` the share of facts with another target.
+
+    An own answer less sure than `sure` is left out: what a model makes up about unknown things is noise.
+    """
+
+    kinds: Mapping[Kind, float]
+    invented: float = 0.4
+    replay: float = 0.2
+    exchange: float = 0.5
+    sure: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What rows are made from: pools of live and of replayed facts, and what the base knows."""
+
+    edits: Pool
+    replay: Pool | None = None
+    known: tuple[Known, ...] = ()
+
+
+def cases(material: Material, mixture: Mixture, seed: int) -> Iterator[Case]:
+    """An endless stream; case n depends on the seed, n and the arguments alone."""
+    learnt = Wordings.of((*material.edits.facts, *(material.replay.facts if material.replay else ())))
+    kinds, weights = zip(*mixture.kinds.items(), strict=True)
+    number = 0
+    while True:
+        rng = Random(f"{seed}:{number}")
+        kind = rng.choices(kinds, weights)[0]
+        for attempt in range(12):
+            # Where the live facts hold no such case (no alias, no chain), made-up ones do: the shares stay.
+            world = _world(rng, material, mixture, learnt, f"invented-{number}", made_up=attempt > 3)
+            made = make(rng, kind, world)
+            if made is not None:
+                yield made
+                break
+        number += 1
+
+
+def _world(
+    rng: Random, material: Material, mixture: Mixture, learnt: Wordings, prefix: str, *, made_up: bool
+) -> World:
+    roll = rng.random()
+    if made_up or roll < mixture.invented or not material.edits.facts:
+        facts = invented(rng, prefix)
+        return World(Pool.of(facts, by_words), learnt, material.known)
+    replayed = material.replay is not None and roll < mixture.invented + mixture.replay
+    pool = material.replay if replayed and material.replay else material.edits
+    return World(pool, learnt, material.known, mixture.exchange)
+
+
+@dataclass
+class Tally:
+    """Counts of a run: rows by kind, rows left out by reason."""
+
+    rows: Counter[str] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
+    facts: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+def rows(drawn: Iterable[Case], ask: AskBase, sure: float, tally: Tally) -> Iterator[Row]:
+    """The rows of the cases, in order, each case with its facts and without."""
+    source = iter(drawn)
+    first = 0
+    while chunk := list(islice(source, _CHUNK)):
+        own = _own(chunk, ask)
+        for number, case in enumerate(chunk, first):
+            yield from _pair(case, number, own[case.question], sure, tally)
+        first += len(chunk)
+
+
+def _own(chunk: Sequence[Case], ask: AskBase) -> dict[str, Own]:
+    questions = list(dict.fromkeys(case.question for case in chunk))
+    return dict(zip(questions, ask(questions), strict=True))
+
+
+def _pair(case: Case, number: int, own: Own, sure: float, tally: Tally) -> Iterator[Row]:
+    said = own.text if own.text and (own.sure >= sure or case.kind is Kind.LANGUAGE) else ""
+    for facts, answer, is_own in (
+        (case.facts, said if case.answer is None else case.answer, case.answer is None),
+        ((), said, True),
+    ):
+        if not answer:
+            tally.dropped["unsure" if own.text else "silent"] += 1
+            continue
+        tally.rows[case.kind] += 1
+        tally.sources[case.source] += 1
+        tally.facts[str(len(facts))] += 1
+        yield Row(
+            number,
+            case.kind,
+            case.question,
+            facts,
+            answer,
+            is_own,
+            case.edit_ids if facts else (),
+            case.source if facts else "original model",
+            case.shuffled and bool(facts),
+            case.exchanged and bool(facts),
+        )
+
+
+def freeze(made: Iterable[Row], folder: Path, described: Mapping[str, Any], tally: Tally) -> dict[str, Any]:
+    """Writes the rows to `folder` and, last and by rename, the manifest with their hash; returns it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    digest, count, edit_ids = hashlib.sha256(), 0, set[str]()
+    with (folder / ROWS).open("w", encoding="utf-8") as file:
+        for row in made:
+            line = row.line()
+            file.write(line)
+            digest.update(line.encode())
+            count += 1
+            edit_ids.update(row.edit_ids if row.source == "edits" else ())
+    manifest = {
+        **described,
+        "data_hash": digest.hexdigest(),
+        "rows": count,
+        "kinds": dict(sorted(tally.rows.items())),
+        "sources": dict(sorted(tally.sources.items())),
+        "facts_in_prompt": dict(sorted(tally.facts.items())),
+        "dropped": dict(sorted(tally.dropped.items())),
+        "edit_ids": sorted(edit_ids),
+    }
+    new = folder / f"{MANIFEST}.new"
+    new.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    new.replace(folder / MANIFEST)
+    return manifest
+
+
+def thaw(folder: Path) -> tuple[list[Row], dict[str, Any]] | None:
+    """The frozen rows and their manifest; None where there are none yet. Raises `Damaged` by the hash."""
+    if not (folder / MANIFEST).exists():
+        return None
+    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
+    data = (folder / ROWS).read_bytes()
+    if hashlib.sha256(data).hexdigest() != manifest["data_hash"]:
+        raise Damaged(f"{folder / ROWS} does not have the hash that its manifest says")
+    return [_row(line) for line in data.decode().splitlines()], manifest
+
+
+def _row(line: str) -> Row:
+    value = json.loads(line)
+    listed = {name: tuple(value[name]) for name in ("facts", "edit_ids")}
+    return Row(**{**value, **listed, "kind": Kind(value["kind"])})

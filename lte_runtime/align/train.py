@@ -1,44 +1,63 @@
-"""LoRA training of an alignment adapter on any Hugging Face causal model; the only module that knows peft."""
+"""LoRA training of an alignment adapter on any Hugging Face causal model; the only module that knows peft.
+
+`transformers.Trainer` keeps the loop: schedule, checkpoints, resume, early stopping, several processes. One
+update is one batch of rows, computed in groups of like length of at most `budget` tokens each, so that memory
+has a bound that does not depend on how long single rows are.
+"""
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+import shutil
+import warnings
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from peft import LoraConfig, PeftModel, get_peft_model
-from peft.utils import get_peft_model_state_dict
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.utils import logging as transformers_logging
 
 from lte_runtime.align.dataset import IGNORED, Encoded, by_length
+from lte_runtime.align.settings import Settings
 
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How an adapter is trained: `batch` rows an update; `first` weighs an answer's first token."""
-
-    rank: int = 16
-    alpha: int = 32
-    rate: float = 7e-4
-    warm: int = 20
-    batch: int = 64
-    first: float = 2.0
-    threads: int = 2
-    seed: int = 0
+FINISHED = "finished"
+"""Written last into a checkpoint: one without it was cut short and is not resumed from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One finished update."""
+    """One finished update of `total`, and its loss."""
 
     number: int
+    total: int
     loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How training ended: `stopped` is true when it was told to stop, `best` the best held-out loss seen."""
+
+    updates: int
+    loss: float
+    stopped: bool
+    best: float | None
 
 
 def linear_names(model: Any) -> list[str]:
@@ -64,86 +83,318 @@ def with_adapter(model: Any, settings: Settings) -> PeftModel:
         target_modules=linear_names(model),
         fan_in_fan_out=turned,
     )
-    return get_peft_model(model, config)
+    return _wrapped(model, config)
 
 
-def train(adapted: PeftModel, rows: Sequence[Encoded], settings: Settings) -> Iterator[Update]:
-    """One pass over the rows in seeded order; the rate warms up, then falls linearly to zero."""
-    weights = [value for value in adapted.parameters() if value.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=settings.rate, betas=(0.9, 0.95), weight_decay=0.0)
-    chunks = _chunks(len(rows), settings)
-    adapted.train()
-    with ThreadPoolExecutor(settings.threads) as pool:
-        for number, chunk in enumerate(chunks):
-            chosen = [rows[index] for index in chunk]
-            share = min((number + 1) / settings.warm, (len(chunks) - number) / len(chunks))
-            for part in optimizer.param_groups:
-                part["lr"] = settings.rate * share
-            loss = _accumulate(adapted, weights, chosen, settings, pool)
-            torch.nn.utils.clip_grad_norm_(weights, 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            yield Update(number + 1, loss)
+def with_start(model: Any, folder: Path) -> PeftModel:
+    """The model with the adapter of `folder` (verified before) as a start to train on."""
+    from safetensors.torch import load_file
+
+    config = LoraConfig.from_pretrained(str(folder))
+    config.inference_mode = False
+    adapted = _wrapped(model, config)
+    state = {name: value.float() for name, value in load_file(folder / "adapter_model.safetensors").items()}
+    set_peft_model_state_dict(adapted, state)
+    return adapted
 
 
-def _chunks(count: int, settings: Settings) -> list[list[int]]:
-    order = list(range(count))
-    random.Random(settings.seed).shuffle(order)
-    return [order[start : start + settings.batch] for start in range(0, count, settings.batch)]
+def _wrapped(model: Any, config: LoraConfig) -> PeftModel:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0  # chance in the base's layers would make a resumed run another run
+    with warnings.catch_warnings():
+        # peft 0.21 asks transformers 5 for an attribute under its old name.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return get_peft_model(model, config)
 
 
-def _accumulate(
+def train(
     adapted: PeftModel,
-    weights: Sequence[Tensor],
     rows: Sequence[Encoded],
     settings: Settings,
-    pool: ThreadPoolExecutor,
-) -> float:
-    """Sets the gradients of the rows' mean loss; groups of like length are computed side by side."""
-    budget = sum(len(row.input_ids) for row in rows) // (2 * settings.threads) + 1
-    groups = [[rows[index] for index in group] for group in by_length(rows, budget)]
-    total = sum(row.answer_length + settings.first - 1 for row in rows)
-    jobs = [pool.submit(_gradients, adapted, weights, group, settings.first, total) for group in groups]
-    loss = 0.0
-    for job in jobs:
-        value, gradients = job.result()
-        loss += value
-        for weight, gradient in zip(weights, gradients, strict=True):
-            weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
+    *,
+    folder: Path,
+    held: Sequence[Encoded] = (),
+    watch: Callable[[Update], None] = lambda _: None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Trains on `rows`, from the last finished checkpoint under `folder` if there is one.
+
+    Equal arguments give equal adapters, however often training was cut short between. `watch` hears of each
+    update; when `stopping` says so, a checkpoint is written and training ends. Where memory runs out it
+    raises what torch raises: `out_of_memory` tells.
+    """
+    transformers_logging.set_verbosity_error()
+    order = _Order(rows, settings)
+    total = -(-len(order) // settings.batch)
+    watcher = _Watcher(watch, stopping, total)
+    trainer = _AlignTrainer(
+        adapted,
+        settings,
+        held,
+        args=_arguments(folder, settings, bool(held), _device(adapted)),
+        train_dataset=order,
+        eval_dataset=held or None,
+        data_collator=_together,
+        optimizers=_optimizer(adapted, settings, total),
+        callbacks=[watcher, *([EarlyStoppingCallback(settings.patience)] if held else [])],
+    )
+    trainer.remove_callback(PrinterCallback)
+    done = trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    best = trainer.state.best_metric
+    return Outcome(done.global_step, losses[-1] if losses else float("nan"), watcher.stopped, best)
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end; torn ones are removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for torn in [path for path in found if not (path / FINISHED).exists()]:
+        shutil.rmtree(torn)
+    return next((str(path) for path in reversed(found) if path.exists()), None)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether `error` is torch's or Python's way to say that memory ran out."""
+    said = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return said or isinstance(error, MemoryError | torch.OutOfMemoryError)
+
+
+def _device(adapted: PeftModel) -> torch.device:
+    return next(adapted.parameters()).device
+
+
+def _arguments(folder: Path, settings: Settings, held: bool, device: torch.device) -> TrainingArguments:
+    """Logs each update; saves and measures at the same updates, as keeping the best demands."""
+    return TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=settings.batch // _processes(),
+        num_train_epochs=1,
+        max_grad_norm=1.0,
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=settings.every,
+        save_total_limit=2,
+        eval_strategy="steps" if held else "no",
+        eval_steps=settings.every,
+        load_best_model_at_end=held,
+        metric_for_best_model="eval_loss" if held else None,
+        greater_is_better=False if held else None,
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        use_cpu=device.type == "cpu",
+        ddp_find_unused_parameters=False,
+        seed=settings.seed,
+        restore_callback_states_from_checkpoint=True,
+        report_to=[],
+        disable_tqdm=True,
+        logging_nan_inf_filter=False,
+    )
+
+
+def _processes() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _optimizer(adapted: PeftModel, settings: Settings, total: int) -> tuple[Any, Any]:
+    """AdamW whose rate warms up, then falls linearly to zero."""
+    weights = [value for value in adapted.parameters() if value.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=settings.rate, betas=(0.9, 0.95), weight_decay=0.0)
+
+    def share(number: int) -> float:
+        return min((number + 1) / max(settings.warm, 1), max(total - number, 0) / total)
+
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+
+
+class _Order(torch.utils.data.Dataset[Encoded]):
+    """The rows of all epochs, each epoch in its own seeded order."""
+
+    def __init__(self, rows: Sequence[Encoded], settings: Settings) -> None:
+        self._rows = rows
+        self._order: list[int] = []
+        for epoch in range(settings.epochs):
+            drawn = list(range(len(rows)))
+            random.Random(settings.seed + epoch).shuffle(drawn)
+            self._order += drawn
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, place: int) -> Encoded:
+        return self._rows[self._order[place]]
+
+
+def _together(rows: list[Encoded]) -> dict[str, list[Encoded]]:
+    return {"rows": rows}
+
+
+class _Watcher(TrainerCallback):
+    """Tells of each update, ends training when told to, and marks checkpoints that are whole."""
+
+    def __init__(self, watch: Callable[[Update], None], stopping: Callable[[], bool], total: int) -> None:
+        self._watch, self._stopping, self._total = watch, stopping, total
+        self.stopped = False
+
+    def on_step_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> None:
+        self.stopped = _any_process(self._stopping())
+        if self.stopped:
+            control.should_training_stop = control.should_save = True
+            control.should_evaluate = False
+
+    def on_log(self, _args: Any, state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
+        if logs and "loss" in logs and state.is_world_process_zero:
+            self._watch(Update(state.global_step, self._total, float(logs["loss"])))
+
+    def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / FINISHED).touch()
+
+
+def _any_process(said: bool) -> bool:
+    """Whether any process says so: all must stop at the same update, else they wait for each other."""
+    if _processes() == 1:
+        return said
+    told: list[bool] = [False] * _processes()
+    dist.all_gather_object(told, said)
+    return any(told)
+
+
+class _AlignTrainer(Trainer):  # type: ignore[misc]
+    """An update over groups of like length, and held-out rows measured by the same loss."""
+
+    def __init__(self, model: PeftModel, settings: Settings, held: Sequence[Encoded], **options: Any) -> None:
+        super().__init__(model=model, **options)
+        self._settings, self._held = settings, held
+        if settings.recompute:
+            _recompute(model)
+
+    def training_step(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        num_items_in_batch: Any = None,  # noqa: ARG002
+    ) -> Tensor:
+        """Sets the gradients of the mean loss over the answers of the whole batch, over all processes."""
+        model.train()
+        rows, settings = inputs["rows"], self._settings
+        total = _summed(sum(row.answer_length + settings.first - 1 for row in rows), self.args.device)
+        groups = _groups(rows, settings)
+        alone = self.args.world_size == 1
+        if alone and settings.threads > 1 and self.args.device.type == "cpu":
+            return _side_by_side(model, groups, settings, total)
+        loss = torch.zeros((), device=self.args.device)
+        for number, group in enumerate(groups):
+            last = number + 1 == len(groups)
+            with nullcontext() if alone or last else model.no_sync():
+                part = _loss(model, group, settings) / total * self.args.world_size
+                part.backward()
+            loss += part.detach()
+        return loss
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """`eval_loss` of the held-out answers, the same in every process."""
+        model = self.model.eval()
+        with torch.no_grad():
+            parts = [_loss(model, group, self._settings) for group in _groups(self._held, self._settings)]
+        weight = sum(row.answer_length + self._settings.first - 1 for row in self._held)
+        said = [float(sum(map(float, parts)) / weight)]
+        if self.args.world_size > 1:
+            dist.broadcast_object_list(said)
+        metrics = {"eval_loss": said[0]}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        model.train()
+        return metrics
+
+    def floating_point_ops(self, inputs: Any) -> int:  # noqa: ARG002
+        return 0
+
+
+def _recompute(model: PeftModel) -> None:
+    """Activations of the blocks are computed again in the backward pass: more work, far less memory."""
+    base = model.get_base_model()
+    renamed = getattr(base, "activation_checkpointing_enable", None)
+    if renamed is not None:
+        renamed(activation_checkpointing_kwargs={"use_reentrant": False})
+    else:
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def _summed(value: float, device: torch.device) -> float:
+    if _processes() == 1:
+        return value
+    told = torch.tensor(value, device=device)
+    dist.all_reduce(told)
+    return float(told)
+
+
+def _groups(rows: Sequence[Encoded], settings: Settings) -> list[list[Encoded]]:
+    shared = sum(len(row.input_ids) for row in rows) // (2 * settings.threads) + 1
+    budget = max((settings.budget or shared) >> settings.halvings, 1)
+    return [[rows[index] for index in group] for group in by_length(rows, budget)]
+
+
+def _side_by_side(
+    model: PeftModel, groups: Sequence[Sequence[Encoded]], settings: Settings, total: float
+) -> Tensor:
+    """The groups in threads, one core each: small matrices gain more from this than from shared kernels."""
+    weights = [value for value in model.parameters() if value.requires_grad]
+
+    def gradients(group: Sequence[Encoded]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        loss = _loss(model, group, settings) / total
+        return loss.detach(), torch.autograd.grad(loss, weights)
+
+    loss = torch.zeros(())
+    with ThreadPoolExecutor(settings.threads) as pool:
+        for value, made in pool.map(gradients, groups):
+            loss += value
+            for weight, gradient in zip(weights, made, strict=True):
+                weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
     return loss
 
 
-def _gradients(
-    adapted: PeftModel, weights: Sequence[Tensor], rows: Sequence[Encoded], first: float, total: float
-) -> tuple[float, tuple[Tensor, ...]]:
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = weighted_loss(adapted, rows, first) / total
-    return float(loss.detach()), torch.autograd.grad(loss, list(weights))
+def _loss(model: Any, rows: Sequence[Encoded], settings: Settings) -> Tensor:
+    device = next(model.parameters()).device
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.bf16):
+        return weighted_loss(model, rows, settings.first)
 
 
-def weighted_loss(adapted: PeftModel, rows: Sequence[Encoded], first: float) -> Tensor:
+def weighted_loss(model: Any, rows: Sequence[Encoded], first: float) -> Tensor:
     """Sum of the answers' cross-entropies, the first token of each answer weighted `first`.
 
-    The vocabulary's scores are made only where an answer token is predicted.
+    The vocabulary's scores are made only for the columns where some row predicts an answer token.
     """
-    ids, labels = _padded(rows)
-    model = adapted.get_base_model()
-    mask = (torch.arange(ids.shape[1]) < torch.tensor([[len(row.input_ids)] for row in rows])).long()
-    states = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state[:, :-1]
-    targets = labels[:, 1:]
+    device = next(model.parameters()).device
+    ids, labels, mask = (part.to(device) for part in _padded(rows))
+    targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
     answered = targets != IGNORED
-    scores = model.get_output_embeddings()(states[answered]).float()
     begins = answered & ~F.pad(answered, (1, 0))[:, :-1]
-    scale = torch.where(begins, first, 1.0)[answered]
-    return (F.cross_entropy(scores, targets[answered], reduction="none") * scale).sum()
+    columns = answered.any(0).nonzero()[:, 0]
+    kept = answered[:, columns]
+    scores = _scores(model, ids, mask, columns)[kept].float()
+    scale = torch.where(begins, first, 1.0)[:, columns][kept]
+    return (F.cross_entropy(scores, targets[:, columns][kept], reduction="none") * scale).sum()
 
 
-def _padded(rows: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
-    """Ids and labels [rows, length], padded on the right."""
+def _scores(model: Any, ids: Tensor, mask: Tensor, columns: Tensor) -> Tensor:
+    """Scores [rows, columns, vocabulary] of the given columns; the rest is left out where the model can."""
+    base = getattr(model, "module", model).get_base_model()
+    if "logits_to_keep" in signature(base.forward).parameters:
+        kept = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=columns).logits
+    else:
+        kept = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, columns]
+    return kept  # type: ignore[no-any-return]
+
+
+def _padded(rows: Sequence[Encoded]) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids, labels and mask, each [rows, length], padded on the right."""
     length = max(len(row.input_ids) for row in rows)
     ids = [[*row.input_ids, *([0] * (length - len(row.input_ids)))] for row in rows]
     labels = [[*row.labels, *([IGNORED] * (length - len(row.labels)))] for row in rows]
-    return torch.tensor(ids), torch.tensor(labels)
+    mask = (torch.arange(length) < torch.tensor([[len(row.input_ids)] for row in rows])).long()
+    return torch.tensor(ids), torch.tensor(labels), mask
 
 
 @torch.no_grad()

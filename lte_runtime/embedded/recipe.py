@@ -20,7 +20,6 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
-    track,
 )
 from tokenizers import Tokenizer
 
@@ -40,6 +39,7 @@ Data = Annotated[Path, typer.Option(help="Folder with knowedit/, pararel/, nq_op
 Work = Annotated[Path, typer.Option(help="Folder for the tokenizer, checkpoints and logs.")]
 Seed = Annotated[int, typer.Option(help="Seed of the stream and of the first weights.")]
 
+COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 HERE = Path(__file__).parent
 Out = Annotated[Path, typer.Option(help="The model's folder.")]
 Exclude = Annotated[
@@ -167,8 +167,7 @@ def train_base(
     held = probes(generator, coder)
     state = trainer.resume(checkpoint) if checkpoint.exists() else trainer.start(shape, seed)
     plan = trainer.Plan(steps=steps, every=every, matrix_rate=rate, other_rate=0.075 * rate)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn()) as shown, (work / "base.log").open("a") as log:
+    with Progress(*COLUMNS, TimeRemainingColumn()) as shown, (work / "base.log").open("a") as log:
         task = shown.add_task("base", total=steps, completed=state.step)
         mean = {"loss": 0.0, "right": 0.0}
         for done in trainer.run(
@@ -196,6 +195,7 @@ def export_base(work: Work = Path(".cache/embedded"), out: Out = HERE / "llama")
 @app.command("adapter")
 def train_adapter(
     data: Data,
+    work: Work = Path(".cache/embedded"),
     out: Out = HERE / "llama",
     seed: Seed = 0,
     exclude: Exclude = None,
@@ -209,21 +209,28 @@ def train_adapter(
     """Train the first alignment adapter on the exported base."""
     from lte_runtime.align import train as align
     from lte_runtime.align.dataset import encode as encode_example
+    from lte_runtime.align.settings import Settings
 
     torch.set_num_threads(1)
     model, coder = _load(out)
     generator = Generator(load(data), excluded(exclude or ()))
     examples = _examples(model, coder, generator, seed, rows)
+    digest = hashlib.sha256("\n".join(map(repr, examples)).encode()).hexdigest()
     encoded = [encode_example(coder, example, 512) for example in examples]
-    settings = align.Settings(seed=seed, rank=rank, alpha=2 * rank, rate=rate, batch=batch)
+    settings = Settings(seed=seed, rank=rank, alpha=2 * rank, rate=rate, batch=batch, every=100)
     adapted = align.with_adapter(model.float(), settings)
-    for done in track(align.train(adapted, encoded, settings), "adapter", total=-(-rows // settings.batch)):
-        if done.number % 20 == 0:
-            typer.echo(f"update {done.number} loss {done.loss:.4f}")
+    with Progress(*COLUMNS, TimeRemainingColumn()) as shown:
+        task = shown.add_task("adapter")
+
+        def watch(done: align.Update) -> None:
+            told = f"adapter loss {done.loss:.4f}"
+            shown.update(task, total=done.total, completed=done.number, description=told)
+
+        # A run of other examples must not go on from this one's checkpoints.
+        align.train(adapted, encoded, settings, folder=work / f"{name}-{digest[:12]}", watch=watch)
     folder = out / "adapters" / name
     align.soften(adapted, share)
     align.save(adapted, folder)
-    digest = hashlib.sha256("\n".join(map(repr, examples)).encode()).hexdigest()
     export.write_manifest(
         out, folder, {"data_hash": digest, "recipe": "embedded-lte-2", "seed": seed, "scores": {}}
     )

@@ -69,6 +69,10 @@ PURE = (
     "lte_runtime/drift/material.py",
     "lte_runtime/align/gate.py",
     "lte_runtime/evals/metrics.py",
+    "lte_runtime/align/cases.py",
+    "lte_runtime/align/pools.py",
+    "lte_runtime/align/presets.py",
+    "lte_runtime/align/wordings.py",
 )
 IMPURE = ("time", "datetime", "threading", "logging", "structlog", "os", "socket", "subprocess")
 

@@ -58,17 +58,27 @@ ROWS = [row((5, 6, 7), (8, 9, 3)), row((5, 11, 12, 13, 14), (15, 3)), row((20, 2
 SETTINGS = train.Settings(rank=4, alpha=8, batch=3, rate=5e-3, warm=1)
 
 
+def run(adapted: PeftModel, rows: Sequence[Encoded], folder: Path, **options: Any) -> list[float]:
+    """Trains and returns the loss of each update."""
+    losses: list[float] = []
+    settings = options.pop("settings", SETTINGS)
+    train.train(
+        adapted, rows, settings, folder=folder, watch=lambda done: losses.append(done.loss), **options
+    )
+    return losses
+
+
 @pytest.mark.parametrize("kind", sorted(ARCHITECTURES))
 def test_targets_are_every_linear_of_the_blocks(kind: str) -> None:
     assert set(train.linear_names(tiny(kind))) == ARCHITECTURES[kind]
 
 
 @pytest.mark.parametrize("kind", sorted(ARCHITECTURES))
-def test_only_the_adapter_is_trained_and_the_loss_falls(kind: str) -> None:
+def test_only_the_adapter_is_trained_and_the_loss_falls(kind: str, tmp_path: Path) -> None:
     model = tiny(kind)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     adapted = train.with_adapter(model, SETTINGS)
-    losses = [done.loss for done in train.train(adapted, ROWS * 30, SETTINGS)]
+    losses = run(adapted, ROWS * 30, tmp_path)
     assert losses[-1] < losses[0]
     after = {
         name.replace(".base_layer", ""): value
@@ -91,31 +101,29 @@ def test_the_loss_is_that_of_the_answers_alone() -> None:
     torch.testing.assert_close(measured, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_equal_seeds_train_equal_adapters() -> None:
+def test_equal_seeds_train_equal_adapters(tmp_path: Path) -> None:
     made = []
-    for _ in range(2):
-        adapted = train.with_adapter(tiny("llama"), SETTINGS)
-        made.append([done.loss for done in train.train(adapted, ROWS * 4, SETTINGS)])
+    for name in "ab":
+        made.append(run(train.with_adapter(tiny("llama"), SETTINGS), ROWS * 4, tmp_path / name))
     assert made[0] == pytest.approx(made[1], rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_a_saved_adapter_answers_as_the_trained_one(kind: str, tmp_path: Path) -> None:
     adapted = train.with_adapter(tiny(kind), SETTINGS)
-    for _ in train.train(adapted, ROWS * 10, SETTINGS):
-        pass
-    train.save(adapted, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
-    loaded = PeftModel.from_pretrained(tiny(kind), tmp_path).eval()
+    run(adapted, ROWS * 10, tmp_path / "run")
+    folder = tmp_path / "adapter"
+    train.save(adapted, folder)
+    assert {path.name for path in folder.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    loaded = PeftModel.from_pretrained(tiny(kind), folder).eval()
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.no_grad():
         torch.testing.assert_close(loaded(ids).logits, adapted.eval()(ids).logits, rtol=0.05, atol=0.02)
 
 
-def test_a_softened_adapter_goes_part_of_the_way() -> None:
+def test_a_softened_adapter_goes_part_of_the_way(tmp_path: Path) -> None:
     adapted = train.with_adapter(tiny("llama"), SETTINGS)
-    for _ in train.train(adapted, ROWS * 10, SETTINGS):
-        pass
+    run(adapted, ROWS * 10, tmp_path)
     layers = [module for module in adapted.modules() if hasattr(module, "get_delta_weight")]
     before = [layer.get_delta_weight("default").clone() for layer in layers]
     assert any(change.abs().max() > 0 for change in before)

@@ -1,0 +1,179 @@
+"""Ready-made recipes of an alignment run, as values; `docs/operations.md` explains them with their memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from lte_runtime.align.cases import Kind
+from lte_runtime.align.dataset import Mixture
+from lte_runtime.align.settings import Settings
+from lte_runtime.errors import BadRequest
+
+_SMALL: Mapping[Kind, float] = {
+    Kind.VERBATIM: 0.18,
+    Kind.REPHRASED: 0.30,
+    Kind.ALIAS: 0.12,
+    Kind.TWO_HOPS: 0.12,
+    Kind.COMPOSED: 0.04,
+    Kind.REVERSED: 0.03,
+    Kind.VERSIONS: 0.04,
+    Kind.INSTRUCTED: 0.04,
+    Kind.SAME_SUBJECT: 0.04,
+    Kind.NEIGHBOUR: 0.03,
+    Kind.UNRELATED: 0.04,
+    Kind.LANGUAGE: 0.02,
+}
+_LARGE: Mapping[Kind, float] = {
+    Kind.VERBATIM: 0.15,
+    Kind.REPHRASED: 0.15,
+    Kind.ALIAS: 0.06,
+    Kind.TWO_HOPS: 0.08,
+    Kind.COMPOSED: 0.08,
+    Kind.REVERSED: 0.04,
+    Kind.VERSIONS: 0.04,
+    Kind.INSTRUCTED: 0.05,
+    Kind.SAME_SUBJECT: 0.10,
+    Kind.NEIGHBOUR: 0.08,
+    Kind.UNRELATED: 0.07,
+    Kind.LANGUAGE: 0.10,
+}
+"""About 30 % verbatim of what is in scope, and a third out of scope or language, as in the paper."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """What is drawn, how it is trained, and for which machine.
+
+    `cases` are drawn (two rows each at most); `held_out` of the rows stop the training early; `keep` is the
+    share of a fresh adapter's update that is kept; `most_facts` caps the live facts; `warm_start` begins with
+    the incumbent adapter where there is one; `own_tokens` bounds an own answer.
+    """
+
+    name: str
+    cases: int
+    mixture: Mixture
+    settings: Settings
+    max_tokens: int = 512
+    held_out: float = 0.05
+    keep: float = 1.0
+    most_facts: int = 20_000
+    known: int = 400
+    own_tokens: int = 32
+    warm_start: bool = True
+    processes: int = 1
+
+
+PRESETS: Mapping[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "demo",
+            cases=700,
+            mixture=Mixture(_SMALL, sure=0.7),
+            settings=Settings(
+                rank=32, alpha=64, rate=2e-4, warm=5, batch=32, threads=1, every=10, patience=3
+            ),
+            keep=0.6,
+            known=120,
+            own_tokens=16,
+        ),
+        Preset(
+            "embedded",
+            cases=2400,
+            mixture=Mixture(_SMALL, sure=0.7),
+            settings=Settings(
+                rank=32, alpha=64, rate=3e-4, warm=10, batch=32, threads=1, every=20, patience=4
+            ),
+            keep=0.6,
+            own_tokens=16,
+        ),
+        Preset(
+            "7b-1xh200",
+            cases=30_000,
+            mixture=Mixture(_LARGE),
+            settings=Settings(
+                rank=16,
+                alpha=32,
+                rate=1e-4,
+                warm=30,
+                batch=64,
+                first=1.0,
+                threads=1,
+                budget=16_384,
+                every=100,
+                patience=4,
+                recompute=True,
+            ),
+            max_tokens=1024,
+            held_out=0.02,
+            known=2000,
+            own_tokens=64,
+        ),
+        Preset(
+            "7b-4x",
+            cases=30_000,
+            mixture=Mixture(_LARGE),
+            settings=Settings(
+                rank=16,
+                alpha=32,
+                rate=2e-4,
+                warm=30,
+                batch=256,
+                first=1.0,
+                threads=1,
+                budget=16_384,
+                every=50,
+                patience=4,
+                recompute=True,
+            ),
+            max_tokens=1024,
+            held_out=0.02,
+            known=2000,
+            own_tokens=64,
+            processes=4,
+        ),
+    )
+}
+
+
+def preset(name: str) -> Preset:
+    """The preset called `name`; raises `BadRequest` with the names there are."""
+    if name not in PRESETS:
+        raise BadRequest(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def adjusted(chosen: Preset, changes: Mapping[str, object]) -> Preset:
+    """The preset with other numbers: names of its own fields, of its settings' or of its mixture's.
+
+    Raises `BadRequest` for a name that does not exist and for a value of another type.
+    """
+    for name, value in changes.items():
+        owner = next((part for part in (chosen, chosen.settings, chosen.mixture) if _has(part, name)), None)
+        if owner is None:
+            raise BadRequest(f"preset {chosen.name} has no {name!r}")
+        made = _like(getattr(owner, name), value, name)
+        if owner is chosen:
+            chosen = replace(chosen, **{name: made})
+        elif owner is chosen.settings:
+            chosen = replace(chosen, settings=replace(chosen.settings, **{name: made}))
+        else:
+            chosen = replace(chosen, mixture=replace(chosen.mixture, **{name: made}))
+    return chosen
+
+
+def _has(part: object, name: str) -> bool:
+    known = {each.name for each in fields(part)}  # type: ignore[arg-type]
+    return name in known and isinstance(getattr(part, name), bool | int | float)
+
+
+def _like(old: object, value: object, name: str) -> Any:
+    """`value` as what `old` is: true or false, a whole number, a number."""
+    try:
+        if isinstance(old, bool):
+            return {"true": True, "false": False}[str(value).lower()]
+        return int(str(value)) if isinstance(old, int) else float(str(value))
+    except (KeyError, ValueError):
+        raise BadRequest(f"{name} is like {old!r}, not {value!r}") from None

@@ -1,0 +1,141 @@
+"""A job directory from start to result: what it writes, how it fails, how it goes on after a kill."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lte_runtime.align import dataset, job, judge, train
+from lte_runtime.answer.engine.files import base_fingerprint, verify_adapter
+from tests.unit.align import jobs
+from tests.unit.answer.engine import tiny
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save_model(tmp_path_factory.mktemp("base"), chat=True)
+
+
+def test_a_job_ends_with_an_adapter_and_every_probe_judged(base: Path, tmp_path: Path) -> None:
+    folder = jobs.write(tmp_path / "job", base)
+    phases: list[str] = []
+    result = job.run(folder, job.Signals(), lambda shown: phases.append(shown["phase"]))
+    assert result["status"] == "done", result
+    assert json.loads((folder / "result.json").read_text()) == result
+    assert list(dict.fromkeys(phases)) == ["building", "training", "judging"]
+    probes = {"p0", "p1", "p2", "p3", "l"}
+    assert result["judged"]["candidate"].keys() == result["judged"]["none"].keys() == probes
+    assert set(result["judged"]["none"].values()) <= {0, 1}
+    assert result["judged"]["none"]["l"] == 1
+    assert result["judged"]["incumbent"] == {}
+    made = verify_adapter(folder / "adapter", base_fingerprint(base))
+    assert made.ref.id == "align-000002"
+    assert made.ref.sha256 == result["adapter_hash"]
+    manifest = json.loads((folder / "adapter/manifest.json").read_text())
+    assert manifest["data_hash"] == result["data_hash"]
+    assert manifest["epoch"] == 7
+    assert manifest["scores"].keys() == {"candidate", "none"}
+    assert set(manifest["edit_ids"]) <= {f"edit-{n}" for n in range(12)}
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "told"),
+    [
+        ({"preset": "huge"}, "data", "no preset"),
+        ({"facts": "absent.jsonl"}, "data", "absent.jsonl"),
+        ({"base_fingerprint": "0" * 64}, "data", "fingerprint"),
+        ({"deadline_s": 0.0}, "deadline", "deadline"),
+        ({"name": "../x"}, "data", "adapter id"),
+    ],
+)
+def test_a_job_that_cannot_be_done_says_why(
+    base: Path, tmp_path: Path, said: dict[str, object], kind: str, told: str
+) -> None:
+    folder = jobs.write(tmp_path / "job", base, **said)
+    result = job.run(folder, job.Signals())
+    assert result["status"] == "failed"
+    assert result["error"]["kind"] == kind
+    assert told in result["error"]["message"]
+    assert json.loads((folder / "result.json").read_text()) == result
+    assert not (folder / "adapter").exists()
+
+
+def test_a_cancelled_job_says_so_and_goes_on_later_to_the_same_loss(base: Path, tmp_path: Path) -> None:
+    whole = job.run(jobs.write(tmp_path / "whole", base), job.Signals())
+    folder, signals = jobs.write(tmp_path / "cut", base), job.Signals()
+
+    def stop(shown: Mapping[str, Any]) -> None:
+        signals.cancelled = shown["phase"] == "training" and shown["step"] >= 3
+
+    cut = job.run(folder, signals, stop)
+    assert (cut["status"], cut["error"]) == ("cancelled", None)
+    assert not (folder / "adapter").exists()
+    first: list[int] = []
+    resumed = job.run(folder, job.Signals(), lambda shown: _step(shown, first))
+    assert first[0] > 3
+    assert resumed["data_hash"] == whole["data_hash"]
+    assert resumed["loss"] == pytest.approx(whole["loss"], rel=1e-6)
+    assert resumed["adapter_hash"] == whole["adapter_hash"]
+
+
+def _step(shown: Mapping[str, Any], into: list[int]) -> None:
+    if shown["phase"] == "training":
+        into.append(shown["step"])
+
+
+class _Short:
+    """Memory for at most one row at a time, or for none."""
+
+    def __init__(self, enough: int) -> None:
+        self.enough, self.loss = enough, train.weighted_loss
+
+    def __call__(self, model: Any, rows: Any, first: float) -> Any:
+        if len(rows) > self.enough:
+            raise torch.OutOfMemoryError("no room")
+        return self.loss(model, rows, first)
+
+
+def test_out_of_memory_halves_the_tokens_once(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"budget": 300, "held_out": 0.0}
+    monkeypatch.setattr(train, "weighted_loss", _Short(3))
+    result = job.run(jobs.write(tmp_path / "job", base, changes), job.Signals())
+    assert result["status"] == "done", result
+    made = json.loads((tmp_path / "job/adapter/manifest.json").read_text())
+    assert made["training"]["halvings"] == 1
+    monkeypatch.setattr(train, "weighted_loss", _Short(0))
+    result = job.run(jobs.write(tmp_path / "none", base, changes), job.Signals())
+    assert (result["status"], result["error"]["kind"]) == ("failed", "out_of_memory")
+
+
+def test_an_incumbent_is_judged_and_started_from_with_its_edits(base: Path, tmp_path: Path) -> None:
+    incumbent = tiny.save_adapter(tmp_path / "incumbent", base)
+    tiny.write_manifest(incumbent, base_fingerprint(base), edit_ids=["old-1"])
+    folder = jobs.write(tmp_path / "job", base, {"warm_start": True}, incumbent=str(incumbent))
+    result = job.run(folder, job.Signals())
+    assert result["status"] == "done", result
+    assert result["judged"]["incumbent"].keys() == result["judged"]["candidate"].keys()
+    manifest = json.loads((folder / "adapter/manifest.json").read_text())
+    assert manifest["training"]["warm_start"] == "incumbent"
+    assert "old-1" in manifest["edit_ids"]
+
+
+def test_no_row_asks_a_probes_question(base: Path, tmp_path: Path) -> None:
+    folder = jobs.write(tmp_path / "job", base, {"cases": 120})
+    asked = {probe.question for probe in judge.read_probes(folder / "probes.jsonl")}
+    signals = job.Signals()
+
+    def stop(shown: Mapping[str, Any]) -> None:
+        signals.cancelled = shown["phase"] == "training"
+
+    job.run(folder, signals, stop)
+    found = dataset.thaw(folder / "data")
+    assert found is not None
+    assert found[1]["dropped"]["probe"] > 0
+    assert not {row.question for row in found[0]} & asked
