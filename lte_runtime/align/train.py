@@ -160,8 +160,9 @@ def out_of_memory(error: BaseException) -> bool:
     return said or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
-def _device(adapted: PeftModel) -> torch.device:
-    return next(adapted.parameters()).device
+def _device(model: Any) -> torch.device:
+    device: torch.device = next(model.parameters()).device
+    return device
 
 
 def _arguments(folder: Path, settings: Settings, held: bool, device: torch.device) -> TrainingArguments:
@@ -230,7 +231,7 @@ def _together(rows: list[Encoded]) -> dict[str, list[Encoded]]:
     return {"rows": rows}
 
 
-class _Watcher(TrainerCallback):
+class _Watcher(TrainerCallback):  # type: ignore[misc]
     """Tells of each update, ends training when told to, and marks checkpoints that are whole."""
 
     def __init__(self, watch: Callable[[Update], None], stopping: Callable[[], bool], total: int) -> None:
@@ -263,6 +264,8 @@ def _any_process(said: bool) -> bool:
 
 class _AlignTrainer(Trainer):  # type: ignore[misc]
     """An update over groups of like length, and held-out rows measured by the same loss."""
+
+    control: Any
 
     def __init__(self, model: PeftModel, settings: Settings, held: Sequence[Encoded], **options: Any) -> None:
         super().__init__(model=model, **options)
@@ -356,7 +359,7 @@ def _side_by_side(
 
 
 def _loss(model: Any, rows: Sequence[Encoded], settings: Settings) -> Tensor:
-    device = next(model.parameters()).device
+    device = _device(model)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.bf16):
         return weighted_loss(model, rows, settings.first)
 
@@ -366,7 +369,7 @@ def weighted_loss(model: Any, rows: Sequence[Encoded], first: float) -> Tensor:
 
     The vocabulary's scores are made only for the columns where some row predicts an answer token.
     """
-    device = next(model.parameters()).device
+    device = _device(model)
     ids, labels, mask = (part.to(device) for part in _padded(rows))
     targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
     answered = targets != IGNORED
