@@ -2,7 +2,7 @@
 
 hnswlib has rules that its interface does not enforce: adds and queries must not meet, a resize must be alone,
 a live label must not be given again, `k` must not pass the live count, a file must be trusted before it is
-loaded. They are kept here, and hnswlib is imported nowhere else.
+loaded. They are kept here; `hnsw_rows` alone imports it.
 """
 
 from __future__ import annotations
@@ -10,149 +10,34 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import hnswlib
 import numpy as np
 
 from lte_runtime.errors import Damaged
+from lte_runtime.memory.buffered_rows import BufferedRows
 from lte_runtime.memory.exact_rows import ExactRows, scan
-from lte_runtime.memory.hnsw_file import check_head
+from lte_runtime.memory.hnsw_rows import GraphShape, HnswRows
 from lte_runtime.memory.locks import ReadWriteLock
 from lte_runtime.memory.recall import recall
 from lte_runtime.types import Vectors
 
-_GRAPH, _LABELS, _KIND = "hnsw.bin", "labels.npy", "kind.json"
+_KIND = "kind.json"
 _SLICE = 32  # vectors added under one hold of the write lock: about 10 ms, which a waiting search can bear
-_BULK = 512  # from here on an add uses all cores
+_BULK = 512  # from here on an add goes into the graph at once and uses all cores
+_WAITING = 256  # rows that may wait without anybody settling them; reading them takes some microseconds
+_MOST_WAITING = 4 * _WAITING  # from here on whoever adds has to settle as many
+_SETTLED = 4  # rows settled under one hold of the locks
+_SETTLE_PAUSE_S = 0.001  # between two holds: whoever waits for a lock goes first
 _EXPORT = 1000
 _LEAST_RECALL, _STREAMED_SHARE = 0.99, 0.05
 _HYSTERESIS = 0.8  # the graph is given up only well below the size that brought it
 _UNIT_TOLERANCE = 1e-2
 
 
-@dataclass(frozen=True, slots=True)
-class GraphShape:
-    """Links per row (M), and how many rows a walk keeps while building and while searching.
-
-    Chosen by measurement (docs/decisions/001-vector-index.md): groups of near-copies need them this high.
-    """
-
-    links: int = 32
-    ef_construction: int = 200
-    ef_search: int = 256
-
-
-class HnswRows:
-    """Live vectors by id in a HNSW graph, without locks. `put` takes new labels; old ones stay as dead."""
-
-    path = "hnsw"
-
-    def __init__(self, dimension: int, capacity: int, shape: GraphShape) -> None:
-        self._dimension = dimension
-        self._graph = hnswlib.Index(space="ip", dim=dimension)
-        self._graph.init_index(
-            max_elements=max(capacity, 1), M=shape.links, ef_construction=shape.ef_construction
-        )
-        self._adopt([], shape)
-
-    def _adopt(self, ids: Sequence[int], shape: GraphShape) -> None:
-        # Also after a load: hnswlib falls back to 10.
-        self._graph.set_ef(shape.ef_search)
-        self._id_of = np.full(self._graph.get_max_elements(), -1, np.int64)
-        self._id_of[: len(ids)] = ids
-        self._label_of = {int(key): label for label, key in enumerate(ids) if key >= 0}
-
-    @property
-    def live(self) -> int:
-        return len(self._label_of)
-
-    @property
-    def dead(self) -> int:
-        return int(self._graph.get_current_count()) - self.live
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the graph and of the maps between ids and labels, for the capacity that is reserved.
-
-        Beside the rows and links that hnswlib stores, each element has a mutex, a pointer, a level and an
-        entry in its label table: 40 + 8 + 4 + 56 bytes.
-        """
-        return (
-            int(self._graph.index_file_size()) + self._id_of.nbytes + len(self._id_of) * 108 + 116 * self.live
-        )
-
-    def ids(self) -> list[int]:
-        return list(self._label_of)
-
-    def put(self, ids: Sequence[int], vectors: Vectors, threads: int = 1) -> None:
-        """Add each vector under a fresh label, then mark the label that the id had before as dead."""
-        first = int(self._graph.get_current_count())
-        self._reserve(first + len(ids))
-        labels = np.arange(first, first + len(ids))
-        self._graph.add_items(vectors, labels, num_threads=threads)
-        self._id_of[labels] = ids
-        for key, label in zip(ids, labels.tolist(), strict=True):
-            self._bury(self._label_of.get(key))
-            self._label_of[key] = label
-
-    def drop(self, ids: Sequence[int]) -> None:
-        for key in ids:
-            self._bury(self._label_of.pop(key, None))
-
-    def _bury(self, label: int | None) -> None:
-        if label is not None:
-            self._graph.mark_deleted(label)
-            self._id_of[label] = -1
-
-    def search(self, vector: Vectors, k: int) -> tuple[list[int], list[float]]:
-        """The best `k` (<= live) for `vector` [1, dimension]; raises RuntimeError if fewer are reached."""
-        labels, distances = self._graph.knn_query(vector, k=k, num_threads=1)
-        scores = 1.0 - distances[0]
-        ids = self._id_of[labels[0].astype(np.int64)]
-        order = np.lexsort((ids, -scores))
-        return [int(key) for key in ids[order]], [float(score) for score in scores[order]]
-
-    def export(self, ids: Sequence[int]) -> tuple[list[int], Vectors]:
-        """Copies of the vectors of those ids that are live: (ids, [n, dimension])."""
-        kept = [key for key in ids if key in self._label_of]
-        if not kept:
-            return [], np.empty((0, self._dimension), np.float32)
-        return kept, np.asarray(self._graph.get_items([self._label_of[key] for key in kept]), np.float32)
-
-    def save(self, directory: Path) -> None:
-        """Write graph and labels; raises OSError when the graph came out short, as hnswlib does not."""
-        target = directory / _GRAPH
-        self._graph.save_index(str(target))
-        if target.stat().st_size != self._graph.index_file_size():
-            raise OSError(f"{target.name} was written in part")
-        np.save(directory / _LABELS, self._id_of[: self._graph.get_current_count()], allow_pickle=False)
-
-    @classmethod
-    def load(cls, directory: Path, dimension: int, shape: GraphShape) -> HnswRows:
-        """Read what `save` wrote. The caller has verified the bytes; checked here is that they fit."""
-        ids = np.load(directory / _LABELS, allow_pickle=False)
-        check_head(directory / _GRAPH, dimension, len(ids))
-        rows = cls.__new__(cls)
-        rows._dimension = dimension
-        rows._graph = hnswlib.Index(space="ip", dim=dimension)
-        rows._graph.load_index(str(directory / _GRAPH), max_elements=max(len(ids), 1))
-        rows._adopt(ids, shape)
-        return rows
-
-    def _reserve(self, count: int) -> None:
-        capacity = int(self._graph.get_max_elements())
-        if count <= capacity:
-            return
-        self._graph.resize_index(max(count, capacity + capacity // 4, 1024))
-        ids = np.full(self._graph.get_max_elements(), -1, np.int64)
-        ids[:capacity] = self._id_of
-        self._id_of = ids
-
-
-Rows = ExactRows | HnswRows
+Rows = ExactRows | BufferedRows
 Change = tuple[list[int], Vectors | None]
 
 
@@ -160,8 +45,9 @@ class VectorIndex:
     """Nearest facts of one namespace by inner product of unit vectors. Safe to call from several threads.
 
     Searches run side by side; a change waits for them and they for it, for about 10 ms at most. Changes are
-    serial. `rebuild` copies the live vectors into a fresh graph while searches and changes go on, then
-    exchanges the reference. Bad vectors raise ValueError before anything is changed.
+    serial. What comes in small numbers to a graph is found at once and goes into it later, by a thread that
+    ends when nothing waits any more. `rebuild` copies the live vectors into a fresh graph while searches and
+    changes go on, then exchanges the reference. Bad vectors raise ValueError before anything is changed.
     """
 
     def __init__(
@@ -186,6 +72,7 @@ class VectorIndex:
         self._journal: list[Change] | None = None
         self._streamed, self._weak = 0, False
         self._rows: Rows = self._fresh(0)
+        self._settler: threading.Thread | None = None
 
     @property
     def live(self) -> int:
@@ -233,7 +120,7 @@ class VectorIndex:
                 self._rows.drop(keys)
             if self._journal is not None:
                 self._journal.append((keys, None))
-            elif isinstance(self._rows, HnswRows) and not self._wants_graph(self.live / _HYSTERESIS):
+            elif isinstance(self._rows, BufferedRows) and not self._wants_graph(self.live / _HYSTERESIS):
                 self._exchange(self._copy(self.live))
 
     def search(self, vector: Vectors, k: int) -> tuple[list[int], list[float], str]:
@@ -293,7 +180,13 @@ class VectorIndex:
 
     def save(self, directory: Path) -> None:
         """Write the rows as files into `directory`, which exists; searches go on, changes wait."""
-        with self._changing, self._lock.read():
+        self._settle_all()
+        with self._changing:
+            self._settle(self._rows)
+            self._save(directory)
+
+    def _save(self, directory: Path) -> None:
+        with self._lock.read():
             rows = self._rows
             kind = {"kind": rows.path, "dimension": self.dimension, "live": rows.live}
             (directory / _KIND).write_text(json.dumps(kind), encoding="utf-8")
@@ -309,19 +202,19 @@ class VectorIndex:
             raise Damaged(f"the saved index has dimension {kind['dimension']}, not {self.dimension}")
         rows: Rows
         if kind["kind"] == "hnsw":
-            rows = HnswRows.load(directory, self.dimension, self._shape)
+            rows = BufferedRows(HnswRows.load(directory, self.dimension, self._shape), self.dimension)
         else:
             rows = ExactRows.load(directory, self.dimension)
         if rows.live != kind["live"]:
             raise Damaged(f"the saved index holds {rows.live} live rows, not {kind['live']}")
         with self._rebuilding, self._changing:
             self._exchange(rows)
-            if self._wants_graph(rows.live) != isinstance(rows, HnswRows):
+            if self._wants_graph(rows.live) != isinstance(rows, BufferedRows):
                 self._exchange(self._copy(rows.live, os.cpu_count() or 1))
 
     def _fresh(self, count: int) -> Rows:
         if self._wants_graph(count):
-            return HnswRows(self.dimension, count, self._shape)
+            return BufferedRows(HnswRows(self.dimension, count, self._shape), self.dimension)
         return ExactRows(self.dimension)
 
     def _wants_graph(self, live: float) -> bool:
@@ -342,14 +235,49 @@ class VectorIndex:
             self._exchange(self._copy(self.live + count, os.cpu_count() or 1))
 
     def _put(self, keys: list[int], vectors: Vectors) -> None:
+        rows = self._rows
+        if isinstance(rows, BufferedRows) and self._mode == "auto" and len(keys) < _BULK:
+            self._put_later(rows, keys, vectors)
+        else:
+            self._put_at_once(rows, keys, vectors)
+        self._streamed += len(keys)
+        if self._journal is not None:
+            self._journal.append((keys, vectors))
+
+    def _put_at_once(self, rows: Rows, keys: list[int], vectors: Vectors) -> None:
         step, threads = (_SLICE, 1) if len(keys) < _BULK else (_BULK, os.cpu_count() or 1)
         for start in range(0, len(keys), step):
             part = slice(start, start + step)
             with self._lock.write():
-                self._rows.put(keys[part], vectors[part], threads)
-        self._streamed += len(keys)
-        if self._journal is not None:
-            self._journal.append((keys, vectors))
+                rows.put(keys[part], vectors[part], threads)
+
+    def _put_later(self, rows: BufferedRows, keys: list[int], vectors: Vectors) -> None:
+        """Found at once; a thread of its own brings them into the graph, once there are enough."""
+        with self._lock.write():
+            rows.put_later(keys, vectors)
+        if rows.waiting > _MOST_WAITING:
+            self._settle(rows, len(keys))
+        if rows.waiting > _WAITING and (self._settler is None or not self._settler.is_alive()):
+            self._settler = threading.Thread(target=self._settle_all, name="index-settle", daemon=True)
+            self._settler.start()
+
+    def _settle_all(self) -> None:
+        waiting = True
+        while waiting:
+            with self._changing:
+                waiting = self._settle(self._rows, _SETTLED)
+            time.sleep(_SETTLE_PAUSE_S)
+
+    def _settle(self, rows: Rows, most: int | None = None) -> bool:
+        """Bring waiting rows into the graph, all or `most`, in slices; whether some are left."""
+        if not isinstance(rows, BufferedRows):
+            return False
+        left = rows.waiting if most is None else most
+        while left > 0 and rows.waiting:
+            with self._lock.write():
+                rows.settle(min(left, _SETTLED))
+            left -= _SETTLED
+        return rows.waiting > 0
 
     def _copy(self, capacity: int, threads: int = 1) -> Rows:
         """The live vectors in fresh rows for `capacity`; the read lock is held for one slice at a time."""

@@ -45,6 +45,8 @@ def facts_at(
     connection: Connection, key_ids: Sequence[int], at_ms: int, topics: Mapping[int, str], *, as_of: bool
 ) -> dict[int, tuple[Fact, ...]]:
     """The facts of keys that hold at a time, newest first: for each key one, or the members of a set."""
+    if not key_ids:
+        return {}
     found: dict[int, dict[str, Fact]] = {key_id: {} for key_id in key_ids}
     sql = _FACTS_AS_OF if as_of else _FACTS_NOW
     for row in connection.execute(sql, (json.dumps(list(key_ids)), at_ms)):

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lte_runtime.answer.embed import load_encoder
-from lte_runtime.memory.index import GraphShape, VectorIndex
+from lte_runtime.memory.hnsw_rows import GraphShape
+from lte_runtime.memory.index import VectorIndex
 from lte_runtime.types import Vectors
 from ops.bench.recall import QUICK, K, Plan, fact_vectors
 from ops.bench.result import SEED

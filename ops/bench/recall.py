@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from lte_runtime.answer.embed import load_encoder
-from lte_runtime.memory.index import GraphShape, VectorIndex
+from lte_runtime.memory.hnsw_rows import GraphShape
+from lte_runtime.memory.index import VectorIndex
 from lte_runtime.memory.keys import statement_of, view_of
 from lte_runtime.types import Encoder, Vectors
 from ops.bench.result import SEED, BenchResult, machine, today

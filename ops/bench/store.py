@@ -1,4 +1,7 @@
-"""Durable upsert plus read-your-write of one fact, against chromadb on disk, with the same vectors given."""
+"""Durable upsert plus read-your-write of one fact, against chromadb on disk, with the same vectors given.
+
+Both sides ask with the vector of the fact that they have just written; ours looks its name up as well.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import numpy as np
 
 from lte_runtime.memory.edit_memory import EditMemory, MemorySettings
 from lte_runtime.memory.events import EventLimits, decode
-from lte_runtime.types import Batch, Position, RawRecord, TopicPartition, Vectors
+from lte_runtime.types import Batch, Edit, Position, RawRecord, TopicPartition, Vectors
 from ops.bench.result import SEED, BenchResult, Spread, interleave, machine, percentile, today
 from ops.bench.texts import encoded
 
@@ -73,7 +76,7 @@ def _ours(directory: Path, stock: int, turns: int) -> tuple[Callable[[], float],
     values = iter(encoded(stock + turns * 20, SEED))
     offset = 0
 
-    def push(count: int) -> str:
+    def push(count: int) -> Edit:
         nonlocal offset
         records = [
             RawRecord("bench", Position("bench", 0, offset + i), None, next(values), (), 1_700_000_000_000)
@@ -82,7 +85,7 @@ def _ours(directory: Path, stock: int, turns: int) -> tuple[Callable[[], float],
         edits = tuple(decode(record, EventLimits()) for record in records)
         offset += count
         memory.apply(Batch(edits, (), {partition: offset}))
-        return edits[-1].id
+        return edits[-1]
 
     for start in range(0, stock, 250):
         push(min(250, stock - start))
@@ -91,12 +94,10 @@ def _ours(directory: Path, stock: int, turns: int) -> tuple[Callable[[], float],
     def turn() -> float:
         for _ in range(turns):
             begin = time.perf_counter()
-            edit_id = push(1)
-            edit = memory.get_edit(edit_id).edit
-            found = memory.candidates(
-                f"What is the {edit.relation} of {edit.subject}?", None, namespace="default"
-            )
-            assert any(item.fact.edit_id == edit_id for item in found.items), "own write not read"
+            edit = push(1)
+            question = f"What is the {edit.relation} of {edit.subject}?"
+            found = memory.candidates(question, given.last, namespace="default")
+            assert any(item.fact.edit_id == edit.id for item in found.items), "own write not read"
             times.append((time.perf_counter() - begin) * 1e3)
         return Spread.of(times[-turns:]).median
 

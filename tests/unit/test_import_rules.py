@@ -25,7 +25,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "apscheduler": ("daemon/schedule.py",),
     "structlog": ("daemon/",),
     "typer": ("daemon/cli/", "ops/", "lte_runtime/embedded/recipe.py"),
-    "hnswlib": ("lte_runtime/memory/index.py",),
+    "hnswlib": ("lte_runtime/memory/hnsw_rows.py",),
     "apsw": ("lte_runtime/memory/store.py", "lte_runtime/memory/db.py"),
     "sqlite3": (),
     "peft": (

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lte_runtime.errors import Damaged
-from lte_runtime.memory.index import GraphShape, VectorIndex
+from lte_runtime.memory.hnsw_rows import GraphShape
+from lte_runtime.memory.index import VectorIndex
 from lte_runtime.types import Vectors
 
 D = 16
