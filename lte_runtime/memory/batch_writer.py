@@ -26,6 +26,8 @@ from lte_runtime.memory.rows import (
 )
 from lte_runtime.types import Cardinality, Edit, FactKey, Op, Position, Rejected
 
+_NAMES = json.JSONEncoder(ensure_ascii=False).encode
+
 
 class Home(Protocol):
     """What is needed of the store."""
@@ -47,6 +49,7 @@ class KeyChange:
     was_present: bool
     names: tuple[str, ...]
     old_names: tuple[str, ...]
+    view_hash: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -68,11 +71,13 @@ class BatchWriter:
         self._store, self._db, self._now = store, store.connection, now_ms
         self._work: dict[int, KeyWork] = {}
         self._ids: dict[str, int] = {}
+        self._replays = True
         self._result = StoreResult()
         self.retracted: set[tuple[str, str]] = set()
         """(namespace, id) of edits that retractions of this batch name."""
 
     def write(self, edits: Sequence[Edit], rejected: Sequence[Rejected]) -> StoreResult:
+        self._replays = quarantine.has_rows(self._db)
         for edit in edits:
             self._write_edit(edit)
         for one in rejected:
@@ -82,7 +87,7 @@ class BatchWriter:
         return self._result
 
     def _write_edit(self, edit: Edit) -> None:
-        if self._take_edit(edit):
+        if self._take_edit(edit) and self._replays:
             topic = self._store.topic_number(edit.position.topic_id)
             quarantine.mark_replayed(self._db, topic, edit.position)
 
@@ -108,6 +113,8 @@ class BatchWriter:
         return self._db.execute(sql, (topic, where.partition, where.offset)).fetchone() is not None
 
     def _same_id(self, edit: Edit, work: KeyWork | None) -> tuple[int, str, int, int, int, int] | None:
+        if work and work.untouched:
+            return None
         columns = "SELECT id, content_hash, ts, partition, offset, topic FROM edits WHERE "
         where, value = ("key=?", work.id) if work else ("key IS NULL AND namespace=?", edit.namespace)
         return self._db.execute(  # type: ignore[no-any-return]
@@ -117,6 +124,8 @@ class BatchWriter:
 
     def _insert(self, edit: Edit, work: KeyWork | None, topic: int) -> None:
         self._db.execute(INSERT_EDIT, edit_values(edit, work.id if work else None, topic))
+        if work:
+            work.untouched = False
         row = int(self._db.last_insert_rowid())
         self._put_position(edit, topic, row)
         self._result.applied.append(edit.id)
@@ -254,12 +263,12 @@ class BatchWriter:
     def _new_key(self, key: FactKey, text: str) -> KeyWork:
         sql = "INSERT INTO keys(key, namespace, subject, relation) VALUES(?,?,?,?)"
         self._db.execute(sql, (text, key.namespace, key.subject, key.relation))
-        return KeyWork(int(self._db.last_insert_rowid()), key)
+        return KeyWork(int(self._db.last_insert_rowid()), key, untouched=True)
 
     def _finish(self, work: KeyWork) -> None:
         if work.refold:
             self._fold_again(work)
-        names = json.dumps(list(work.names.items()), ensure_ascii=False)
+        names = _NAMES(list(work.names.items()))
         self._db.execute(
             "UPDATE keys SET view=?, view_hash=?, names=?, facts=?, chain=?, heads=?, crc=? WHERE id=?",
             (
@@ -274,7 +283,13 @@ class BatchWriter:
             ),
         )
         change = KeyChange(
-            work.id, work.key.namespace, work.facts > 0, work.was_present, work.name_list, work.old_names
+            work.id,
+            work.key.namespace,
+            work.facts > 0,
+            work.was_present,
+            work.name_list,
+            work.old_names,
+            work.view_hash,
         )
         self._result.changes.append(change)
 

@@ -16,9 +16,9 @@ from lte_runtime.errors import Refused
 from lte_runtime.memory import inspect, quarantine, reads, retrieve, sampling, upkeep
 from lte_runtime.memory.attempts import Attempts
 from lte_runtime.memory.batch_writer import KeyChange
+from lte_runtime.memory.bring_in import BringIn
 from lte_runtime.memory.db import Connection, faults, open_reader, transaction
 from lte_runtime.memory.erase import erase_key, finish_erasure
-from lte_runtime.memory.intake import take_in
 from lte_runtime.memory.keys import normalise_key
 from lte_runtime.memory.locks import DirectoryLock
 from lte_runtime.memory.origins import at_origins
@@ -74,6 +74,7 @@ class EditMemory:
     ) -> None:
         self.directory, self.encoder, self.settings, self.now = directory, encoder, settings, now
         self._lock, self._store, self._projection = lock, store, projection
+        self._bring_in = BringIn(store, encoder, settings.encode_batch)
         self._snapshot = known
         self.attempts = Attempts(directory)
         """For whoever feeds `apply`: what was in work when the process died."""
@@ -121,6 +122,7 @@ class EditMemory:
             self._closed = True
             for reader in self._readers:
                 reader.close()
+            self._bring_in.close()
             self._store.close()
             self._lock.release()
 
@@ -133,22 +135,11 @@ class EditMemory:
     def apply(self, batch: Batch) -> Applied:
         """Make a batch durable, then visible. After an exception nothing of it is either."""
         with self._writing:
-            started = time.perf_counter()
             with faults():
                 batch, unproven = at_origins(batch, self._store.connection)
-            taken = take_in(
-                batch.edits,
-                batch.rejected,
-                self._store.missing_views,
-                self.encoder,
-                self.settings.encode_batch,
-            )
-            after_encode = time.perf_counter()
-            result = self._store.apply(
-                taken.edits, taken.rejected, taken.vectors, batch.next_offsets, self.now()
-            )
-            after_store = time.perf_counter()
-            new = self._new_vectors(result.changes)
+            brought = self._bring_in.apply(batch, self.now())
+            result, stored = brought.result, time.perf_counter()
+            new = self._new_vectors(result.changes, brought.vectors)
             self._projection.update(result.changes, new, batch.next_offsets)
             self._duplicates += result.duplicates
             self._conflicts += result.conflicts
@@ -159,17 +150,22 @@ class EditMemory:
                 rejected=result.rejected,
                 conflicts=result.conflicts,
                 unproven=unproven,
-                encoded=len(taken.vectors),
-                encode_ms=(after_encode - started) * 1000,
-                store_ms=(after_store - after_encode) * 1000,
-                index_ms=(time.perf_counter() - after_store) * 1000,
+                encoded=len(brought.vectors),
+                encode_ms=brought.encode_ms,
+                store_ms=brought.store_ms,
+                index_ms=(time.perf_counter() - stored) * 1000,
             )
 
-    def _new_vectors(self, changes: Sequence[KeyChange]) -> dict[int, Vectors]:
-        come = [change.key_id for change in changes if change.present and not change.was_present]
+    def _new_vectors(self, changes: Sequence[KeyChange], made: Mapping[bytes, Vectors]) -> dict[int, Vectors]:
+        """Vectors of the keys that have a fact now: just made, or stored earlier."""
+        come = [change for change in changes if change.present and not change.was_present]
+        found = {
+            each.key_id: made[each.view_hash] for each in come if each.view_hash and each.view_hash in made
+        }
+        stored = [each.key_id for each in come if each.key_id not in found]
         with faults():
-            rows = reads.vectors_of(self._store.connection, come, self.encoder.dimension)
-        return dict(zip(come, rows, strict=True))
+            rows = reads.vectors_of(self._store.connection, stored, self.encoder.dimension)
+        return found | dict(zip(stored, rows, strict=True))
 
     # -- questions ---------------------------------------------------------------------------------
 

@@ -69,7 +69,7 @@ def decode(record: RawRecord, limits: EventLimits, now_ms: int | None = None) ->
     _check_writer(edit, limits.writers)
     if record.timestamp_ms > now_ms + FUTURE_MS:
         edit = replace(edit, flags=(*edit.flags, "future_timestamp"))
-    return replace(edit, raw=record)
+    return edit
 
 
 def _decode_value(record: RawRecord, limits: EventLimits) -> Edit:
@@ -148,6 +148,7 @@ def _bare_edit(event: Event, key: FactKey | None, payload: Payload, record: RawR
         publisher=clean_text(event.source.publisher or ""),
         confidence=event.confidence,
         flags=_flags(event),
+        raw=record,
     )
 
 
@@ -225,6 +226,7 @@ def _withdraw_all(record: RawRecord) -> Edit:
         timestamp_ms=record.timestamp_ms,
         content_hash="",
         flags=(WITHDRAW_ALL,),
+        raw=record,
     )
     return replace(edit, content_hash=content_hash(edit, WITHDRAW_ALL))
 

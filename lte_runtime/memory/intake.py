@@ -25,28 +25,33 @@ Missing = Callable[[Sequence[Edit]], Mapping[bytes, str]]
 def take_in(
     edits: Sequence[Edit],
     rejected: Sequence[Rejected],
+    views: Mapping[bytes, str],
     missing_views: Missing,
     encoder: Encoder,
     batch: int,
 ) -> Intake:
-    """Encode what the store misses; one bad text stops no other."""
-    made = Intake(rejected=list(rejected))
-    left = list(edits)
-    # Until nothing is missing: after a refused text, another spelling of its key may follow in the batch.
-    while True:
-        views = {name: text for name, text in missing_views(left).items() if name not in made.vectors}
-        if not views:
-            break
+    """Encode `views`, which the store misses for these edits; one bad text stops no other."""
+    made = Intake(edits=list(edits), rejected=list(rejected))
+    while views:
         encoded = encode_views(views, encoder, batch)
         made.vectors |= encoded.vectors
-        failed = encoded.failed
-        for edit in left:
-            reason = failed.get(_view_of(edit))
-            if reason is not None:
-                made.rejected.append(_refused(edit, "encoder_failed", reason))
-        left = [edit for edit in left if _view_of(edit) not in failed]
-    made.edits += left
+        if not encoded.failed:
+            break
+        _refuse(made, encoded.failed)
+        # After a refused text, another spelling of its key may follow in the batch.
+        views = {name: text for name, text in missing_views(made.edits).items() if name not in made.vectors}
     return made
+
+
+def _refuse(made: Intake, failed: Mapping[bytes, str]) -> None:
+    kept = []
+    for edit in made.edits:
+        reason = failed.get(_view_of(edit))
+        if reason is None:
+            kept.append(edit)
+        else:
+            made.rejected.append(_refused(edit, "encoder_failed", reason))
+    made.edits = kept
 
 
 def _view_of(edit: Edit) -> bytes:

@@ -69,6 +69,8 @@ class KeyWork:
     chain: bytes = b""
     heads: Heads = field(default_factory=Heads)
     refold: bool = False
+    untouched: bool = False
+    """Made in this batch, and no edit of it written yet."""
     was_present: bool = False
     old_names: tuple[str, ...] = ()
 

@@ -60,6 +60,11 @@ def insert(connection: Connection, rejected: Rejected, topic: int, received_ms: 
     return 0
 
 
+def has_rows(connection: Connection) -> bool:
+    """Whether anything was ever quarantined."""
+    return connection.execute("SELECT 1 FROM quarantine LIMIT 1").fetchone() is not None
+
+
 def mark_replayed(connection: Connection, topic: int, where: Position) -> None:
     """The record at a position, if it was refused, has become an edit after all."""
     connection.execute(

@@ -21,6 +21,7 @@ INSERT_EDIT = (
     "INSERT INTO edits(key, edit_id, op, namespace, source, retracts, revision, valid_from, valid_until, ts, "
     "topic, partition, offset, content_hash, body) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
+_BODY = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _OPS = {op.value: op for op in Op}
 _CARDINALITIES = {cardinality.value: cardinality for cardinality in Cardinality}
 
@@ -72,7 +73,7 @@ def edit_values(edit: Edit, key_id: int | None, topic: int) -> tuple[object, ...
         edit.position.partition,
         edit.position.offset,
         edit.content_hash,
-        json.dumps(body, ensure_ascii=False, separators=(",", ":")),
+        _BODY(body),
     )
 
 

@@ -6,7 +6,7 @@ One writer, under the caller's lock. After an exception nothing of the batch is 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,17 +66,17 @@ class Store:
         self,
         edits: Sequence[Edit],
         rejected: Sequence[Rejected],
-        vectors: Mapping[bytes, Vectors],
+        vectors: Callable[[], Mapping[bytes, Vectors]],
         next_offsets: Mapping[TopicPartition, int],
         now_ms: int,
     ) -> StoreResult:
-        """Everything that one batch brings, in one transaction."""
+        """Everything that one batch brings, in one transaction; `vectors` is asked at its end."""
         known_topics = dict(self._numbers)
         writer = BatchWriter(self, now_ms)
         try:
             with transaction(self.connection):
-                self.put_vectors(vectors)
                 result = writer.write(edits, rejected)
+                self.put_vectors(vectors())
                 self._move_offsets(next_offsets)
                 self.meta_set(SEQUENCE, str(self.sequence + 1))
         except BaseException:

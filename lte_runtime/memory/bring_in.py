@@ -1,0 +1,86 @@
+"""From a decoded batch to a committed one: what the store misses is encoded, and all is written.
+
+Encoding keeps its engine's threads busy and Python idle, writing the other way round. So a batch with many
+new views is written while they are encoded: its transaction waits for the vectors before it commits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from lte_runtime.memory.batch_writer import StoreResult
+from lte_runtime.memory.intake import take_in
+from lte_runtime.memory.store import Store
+from lte_runtime.memory.views import encode_views
+from lte_runtime.types import Batch, Encoder, Vectors
+
+# New views from which on the thread is worth its hand-over; a few are encoded before it would have begun.
+BESIDE_FROM = 64
+
+
+class Unencodable(ValueError):
+    """The encoder refuses a text, so that the edits that are written are not the right ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """A committed batch: what the store did, the new vectors by view, and the time it took.
+
+    `encode_ms` is what was waited for the encoder, `store_ms` all the rest.
+    """
+
+    result: StoreResult
+    vectors: Mapping[bytes, Vectors]
+    encode_ms: float
+    store_ms: float
+
+
+class BringIn:
+    """Used by the one writer. `close` ends its thread."""
+
+    def __init__(self, store: Store, encoder: Encoder, encode_batch: int) -> None:
+        self._store, self._encoder, self._encode_batch = store, encoder, encode_batch
+        self._thread = ThreadPoolExecutor(1, "encode")
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
+    def apply(self, batch: Batch, now_ms: int) -> Brought:
+        """Encode and commit; after an exception nothing of the batch is in the store."""
+        views = self._store.missing_views(batch.edits)
+        if len(views) >= BESIDE_FROM:
+            try:
+                return self._beside(batch, views, now_ms)
+            except Unencodable:
+                pass  # one by one, so that the bad text alone goes to the quarantine
+        return self._before(batch, views, now_ms)
+
+    def _before(self, batch: Batch, views: Mapping[bytes, str], now_ms: int) -> Brought:
+        begun = time.perf_counter()
+        missing = self._store.missing_views
+        taken = take_in(batch.edits, batch.rejected, views, missing, self._encoder, self._encode_batch)
+        encoded = time.perf_counter()
+        vectors = taken.vectors
+        result = self._store.apply(taken.edits, taken.rejected, lambda: vectors, batch.next_offsets, now_ms)
+        return Brought(result, vectors, (encoded - begun) * 1e3, (time.perf_counter() - encoded) * 1e3)
+
+    def _beside(self, batch: Batch, views: Mapping[bytes, str], now_ms: int) -> Brought:
+        begun = time.perf_counter()
+        encoding = self._thread.submit(encode_views, views, self._encoder, self._encode_batch)
+        waited = 0.0
+
+        def vectors() -> Mapping[bytes, Vectors]:
+            nonlocal waited
+            asked = time.perf_counter()
+            encoded = encoding.result()
+            waited = (time.perf_counter() - asked) * 1e3
+            if encoded.failed:
+                raise Unencodable
+            return encoded.vectors
+
+        result = self._store.apply(batch.edits, batch.rejected, vectors, batch.next_offsets, now_ms)
+        whole = (time.perf_counter() - begun) * 1e3
+        return Brought(result, encoding.result().vectors, waited, whole - waited)
