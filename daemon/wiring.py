@@ -39,7 +39,7 @@ from lte_runtime.answer.embed import load_encoder
 from lte_runtime.answer.engine.seam import Engine
 from lte_runtime.answer.retriever import RetrieverSettings
 from lte_runtime.drift.decide import DriftSettings
-from lte_runtime.errors import Fatal, LteError
+from lte_runtime.errors import Fatal, LteError, Refused
 from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.memory.events import EventLimits
 from lte_runtime.memory.locks import DirectoryLock
@@ -341,15 +341,9 @@ def load_engine(settings: Settings) -> Engine:
         return StubEngine(max_batch=chosen.max_batch, queue_limit=chosen.queue_limit, token_s=token_s)
     from lte_runtime.answer.engine.hf import HfEngine
 
-    own = chosen.path == "embedded"
-    if chosen.adapter == "embedded":
-        # The shipped adapter belongs to the shipped model; another model starts without one.
-        adapter = embedded.adapter_path() if own else None
-    else:
-        adapter = None if chosen.adapter == "none" else Path(chosen.adapter)
     return HfEngine.load(
-        embedded.model_path() if own else chosen.path,
-        adapter,
+        embedded.model_path() if chosen.path == "embedded" else chosen.path,
+        adapter_of(settings),
         device=chosen.device,
         dtype=chosen.dtype,
         adapter_mode=chosen.adapter_mode,
@@ -359,6 +353,27 @@ def load_engine(settings: Settings) -> Engine:
         threads=chosen.threads,
         allow_download=chosen.download,
     )
+
+
+def adapter_of(settings: Settings) -> Path | None:
+    """The directory of the adapter that the settings name."""
+    chosen = settings.model
+    if chosen.adapter == "embedded":
+        # The shipped adapter belongs to the shipped model; another model starts without one.
+        return embedded.adapter_path() if chosen.path == "embedded" else None
+    return None if chosen.adapter == "none" else Path(chosen.adapter)
+
+
+def model_paths(settings: Settings) -> tuple[Path, Path | None]:
+    """The directories of the base model and of its adapter; raises `Refused` for the stub, which has none."""
+    chosen = settings.model
+    if is_stub(chosen.path):
+        raise Refused("the stub has no weights to edit: configure a model")
+    if chosen.path == "embedded":
+        return embedded.model_path(), adapter_of(settings)
+    from lte_runtime.answer.engine.hf import resolve
+
+    return resolve(chosen.path, allow_download=chosen.download), adapter_of(settings)
 
 
 def ingest_settings(settings: Settings) -> IngestSettings:

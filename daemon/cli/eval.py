@@ -20,35 +20,100 @@ class Method(StrEnum):
     NO_ADAPTER = "no-adapter"
 
 
+class Compared(StrEnum):
+    OURS = "ours"
+    NO_ADAPTER = "no-adapter"
+    LTE_REFERENCE = "lte-reference"
+    SERAC = "serac"
+    ICE = "ice"
+    MEND = "mend"
+    ROME = "rome"
+    MEMIT = "memit"
+    FT_L = "ft-l"
+    FT = "ft"
+    ALL = "all"
+
+
+class Decode(StrEnum):
+    FREE = "free"
+    FORCED = "teacher-forced"
+    BOTH = "both"
+
+
 class Split(StrEnum):
     HELD_OUT = "held-out"
     ALL = "all"
 
 
 Methods = Annotated[list[Method] | None, typer.Option("--method", "-m", help="Default: both. Repeatable.")]
+TrainData = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of training data for what baselines learn; default: the generator's stock alone."
+    ),
+]
+CACHE = Path(".cache/baselines")
+Cache = Annotated[Path, typer.Option(help="Where statistics, trained networks and searches are kept.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many records of each set.")]
 
 
 @app.command()
 def knowedit(
     data: Annotated[Path, typer.Option(help="Folder with KnowEdit's JSON files.")],
-    method: Methods = None,
+    method: Annotated[
+        list[Compared] | None,
+        typer.Option("--method", "-m", help="Default: ours and no-adapter. Repeatable; all for every one."),
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="zsre, wiki_recent, ... Repeatable.")
     ] = None,
     split: Annotated[Split, typer.Option(help="held-out: the half that no training saw.")] = Split.HELD_OUT,
+    mode: Annotated[
+        str, typer.Option(help="single, batch, batch:N, sequential or sequential:N. Default: batch of all.")
+    ] = "",
+    decode: Annotated[Decode | None, typer.Option(help="Default: both, where methods are compared.")] = None,
+    train_data: TrainData = None,
+    cache: Cache = CACHE,
+    samples: Annotated[
+        Path | None, typer.Option(help="JSON Lines of every answer; a run that was killed goes on from it.")
+    ] = None,
     limit: Limit = None,
     json_: Json = False,
     config: ConfigFile = None,
 ) -> None:
-    """KnowEdit by free decoding: all edits of a set applied first, facts found by our own retrieval.
+    """KnowEdit: edits of a set applied first, then all probes asked; facts found by our own retrieval.
 
-    Example: lte eval knowedit --data knowedit/ --method ours --limit 100 --json
+    Without --mode, --decode and other methods than ours and no-adapter, answers come from the engine as it
+    serves. Else every method works on the same weights in float32, by its searched settings where
+    `lte eval search` has left some.
+
+    Examples: lte eval knowedit --data knowedit/ --method ours --limit 100 --json
+
+    lte eval knowedit --data knowedit/ --method all --mode single --limit 20 --json
     """
+    names = _names(method)
     from daemon.config import load
-    from lte_runtime.evals import knowedit as measured
 
     settings = load(config).settings
+    if mode or decode or samples or set(names) - {each.value for each in Method}:
+        from lte_runtime.evals import compare
+
+        plan = compare.Plan(
+            data=data,
+            methods=names,
+            sets=set_ or compare.SETS,
+            mode=compare.mode_of(mode or "batch"),
+            decode=(decode or Decode.BOTH).value,
+            split=split.value,
+            limit=limit,
+            samples=samples,
+        )
+        with parts.progress(not json_) as progress:
+            kit = parts.kit(settings, cache, train_data, progress)
+            _show(compare.run(plan, kit, progress), json_)
+        return
+    from lte_runtime.evals import knowedit as measured
+
     encoder = parts.encoder(settings)
     with parts.engine(settings) as engine, parts.progress(not json_) as progress:
         result = measured.run(
@@ -56,16 +121,112 @@ def knowedit(
             encoder,
             engine,
             parts.calibration(settings, encoder),
-            methods=[each.value for each in method or list(Method)],
+            methods=names,
             sets=set_ or measured.SETS,
             split=split.value,
             limit=limit,
             progress=progress,
         )
+    _show(result, json_)
+
+
+def _names(method: list[Compared] | None) -> list[str]:
+    chosen = [each.value for each in method or (Compared.OURS, Compared.NO_ADAPTER)]
+    if Compared.ALL.value in chosen:
+        return [each.value for each in Compared if each is not Compared.ALL]
+    return chosen
+
+
+def _show(result: Mapping[str, Any], json_: bool) -> None:
     if json_:
         output.as_json(result)
     else:
         output.table(("method", "set", "figure", "value"), rows(result))
+
+
+@app.command()
+def search(
+    method: Annotated[
+        list[Compared] | None, typer.Option("--method", "-m", help="Default: every baseline. Repeatable.")
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Settings for each method, the defaults first.")] = 12,
+    edits: Annotated[int, typer.Option(min=1, help="Single edits that each setting is judged on.")] = 20,
+    seed: Annotated[int, typer.Option(help="Of the settings and of the edits.")] = 0,
+    train_data: TrainData = None,
+    cache: Cache = CACHE,
+    json_: Json = False,
+    config: ConfigFile = None,
+) -> None:
+    """Search each baseline's hyperparameters on training facts, with an equal budget for each.
+
+    Every trial is logged in the cache folder, where `lte eval knowedit` finds the best ones. MEND's and
+    SERAC's networks are trained first (at most 10 minutes of processor time each) and kept there too.
+
+    Example: lte eval search --method rome --trials 12 --edits 20
+    """
+    from daemon.config import load
+    from lte_runtime.evals.arms import OURS
+    from lte_runtime.evals.baselines import search as searching
+
+    settings = load(config).settings
+    names = [name for name in _names(method or [Compared.ALL]) if name not in OURS]
+    budget = searching.Budget(trials, edits, seed)
+    with parts.progress(not json_) as progress:
+        supplies = parts.kit(settings, cache, train_data, progress).supplies
+        best: dict[str, Any] = {}
+        for name in names:
+            found = searching.search(name, supplies, budget, cache / "search.jsonl")
+            searching.keep_tuned(supplies, {name: found})
+            best[name] = {key: value for key, value in found[1].items() if key not in ("key", "method")}
+    if json_:
+        output.as_json({"methods": best})
+        return
+    shares = ("score", "edit", "forced", "generality", "locality")
+    output.table(("method", *shares), ((name, *(best[name][part] for part in shares)) for name in best))
+
+
+@app.command()
+def multihop(
+    method: Annotated[
+        list[Compared] | None,
+        typer.Option("--method", "-m", help="Default: ours and no-adapter. Repeatable; all for every one."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Chains of each length.")] = 100,
+    seed: Annotated[int, typer.Option(help="Of the chains.")] = 0,
+    train_data: TrainData = None,
+    cache: Cache = CACHE,
+    json_: Json = False,
+    config: ConfigFile = None,
+) -> None:
+    """Questions over chains of two to four made-up edits, counted as MQuAKE does, each hop beside them.
+
+    Example: lte eval multihop --method ours --method no-adapter --limit 50
+    """
+    from daemon.config import load
+    from lte_runtime.evals import multihop as measured
+
+    settings = load(config).settings
+    with parts.progress(not json_) as progress:
+        kit = parts.kit(settings, cache, train_data, progress)
+        _show(measured.run(kit, _names(method), count=limit, seed=seed, progress=progress), json_)
+
+
+@app.command()
+def report(
+    results: Annotated[list[Path], typer.Argument(help="What `lte eval knowedit --json` printed, as files.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page whose section is replaced.")] = Path(
+        "docs/evaluation.md"
+    ),
+    machine: Annotated[str, typer.Option(help="What to say of the machine; default: what it says.")] = "",
+) -> None:
+    """Write the tables of compared methods, with pictures, into a page.
+
+    Example: lte eval report single.json batch.json --out docs/evaluation.md
+    """
+    from lte_runtime.evals import report as writing
+
+    writing.write(out, results, machine or writing.machine())
+    typer.echo(str(out))
 
 
 @app.command()

@@ -9,9 +9,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from daemon.settings import Settings
     from lte_runtime.answer.engine.seam import Engine
     from lte_runtime.answer.gate import GateCalibration
+    from lte_runtime.evals.arms import Kit
     from lte_runtime.types import Encoder
 
 Progress = Callable[[str, int, int], None]
@@ -49,6 +52,21 @@ def engine(settings: Settings) -> Iterator[Engine]:
         yield loaded
     finally:
         loaded.close()
+
+
+def kit(settings: Settings, cache: Path, train_data: Path | None, progress: Progress) -> Kit:
+    """What methods of editing are compared with: the configured model in float32, encoder, gate, material."""
+    from daemon.wiring import model_paths
+    from lte_runtime.evals import arms
+    from lte_runtime.evals.baselines.base import Base
+    from lte_runtime.evals.baselines.material import Material
+    from lte_runtime.evals.baselines.registry import Supplies
+
+    model, adapter = model_paths(settings)
+    base, known = Base.load(model), encoder(settings)
+    supplies = Supplies(base, known, Material.load(train_data), cache, progress)
+    adapted = None if adapter is None else arms.adapted(base, adapter)
+    return arms.Kit(supplies, calibration(settings, known), adapted, adapter.name if adapter else "")
 
 
 @contextmanager

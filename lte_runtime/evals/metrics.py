@@ -58,3 +58,18 @@ def mean(values: Iterable[float | bool | None]) -> float | None:
     """Mean of what is there, rounded to four places; None when nothing is."""
     known = [float(v) for v in values if v is not None]
     return round(sum(known) / len(known), 4) if known else None
+
+
+def rouge_l(answer: str, wanted: str) -> float:
+    """F1 of the longest common subsequence of words after normalising (Lin, 2004); 0 where one is empty."""
+    said, told = normalise(answer).split(), normalise(wanted).split()
+    lengths = [0] * (len(told) + 1)
+    for word in said:
+        before = 0
+        for place, other in enumerate(told, start=1):
+            before, lengths[place] = (
+                lengths[place],
+                (before + 1 if word == other else max(lengths[place], lengths[place - 1])),
+            )
+    common = lengths[-1]
+    return 2 * common / (len(said) + len(told)) if common else 0.0

@@ -69,6 +69,7 @@ PURE = (
     "lte_runtime/drift/material.py",
     "lte_runtime/align/gate.py",
     "lte_runtime/evals/metrics.py",
+    "lte_runtime/evals/tally.py",
     "lte_runtime/align/cases.py",
     "lte_runtime/align/pools.py",
     "lte_runtime/align/presets.py",

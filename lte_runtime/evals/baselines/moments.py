@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load, save
 from torch import Tensor
 
 from lte_runtime.errors import BadRequest
+from lte_runtime.evals.baselines import kept
 from lte_runtime.evals.baselines.base import ROWS, Base
 from lte_runtime.evals.baselines.network import keys, width
 
@@ -70,45 +67,16 @@ class Moments:
 
     def get(self, layers: Sequence[int]) -> dict[int, Tensor]:
         """Layer to C; all that are missing are estimated in one pass over the texts."""
-        found = {layer: _read(self._path(layer)) for layer in layers}
-        missing = [layer for layer, moment in found.items() if moment is None]
+        read = {layer: kept.read(self._path(layer)) for layer in layers}
+        found = {layer: tensors["moment"] for layer, tensors in read.items() if tensors}
+        missing = [layer for layer in layers if layer not in found]
         if missing:
             made = estimate(self._base, missing, self._texts(), self._progress)
             for layer, moment in made.items():
-                _write(self._path(layer), moment)
+                kept.write(self._path(layer), {"moment": moment})
             found.update(made)
-        return {layer: moment for layer, moment in found.items() if moment is not None}
+        return found
 
     def _path(self, layer: int) -> Path:
-        name = hashlib.sha256(f"{self._base.fingerprint} {self._source}".encode()).hexdigest()[:24]
+        name = kept.name_of(self._base.fingerprint, self._source)
         return self._directory / f"moment-{name}-layer{layer:03d}.safetensors"
-
-
-def _manifest(path: Path) -> Path:
-    return path.with_suffix(".json")
-
-
-def _read(path: Path) -> Tensor | None:
-    """None for what is missing and for what is not the bytes that were written: both are made anew."""
-    try:
-        stated = json.loads(_manifest(path).read_bytes())["sha256"]
-        content = path.read_bytes()
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
-    if hashlib.sha256(content).hexdigest() != stated:
-        return None
-    return load(content)["moment"]
-
-
-def _write(path: Path, moment: Tensor) -> None:
-    """The tensor first, the manifest last, each appearing whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = save({"moment": moment.contiguous()})
-    _replace(path, content)
-    _replace(_manifest(path), json.dumps({"sha256": hashlib.sha256(content).hexdigest()}).encode())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.part")
-    scratch.write_bytes(content)
-    scratch.replace(path)

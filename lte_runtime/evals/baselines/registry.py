@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lte_runtime.errors import BadRequest
@@ -11,21 +12,44 @@ from lte_runtime.evals.baselines.base import Base
 from lte_runtime.evals.baselines.ft import Ft, FtParams
 from lte_runtime.evals.baselines.ft_l import FtL, FtLParams
 from lte_runtime.evals.baselines.ice import Ice, IceParams
+from lte_runtime.evals.baselines.material import Material
 from lte_runtime.evals.baselines.memit import Memit, MemitParams
-from lte_runtime.evals.baselines.moments import Moments
+from lte_runtime.evals.baselines.mend import Mend, MendParams
+from lte_runtime.evals.baselines.moments import Moments, Progress
 from lte_runtime.evals.baselines.protocol import Editor
 from lte_runtime.evals.baselines.rome import Rome, RomeParams
-from lte_runtime.evals.baselines.weights import WeightEditor
+from lte_runtime.evals.baselines.serac import Serac, SeracParams
+from lte_runtime.evals.baselines.weights import Change, WeightEditor
 from lte_runtime.types import Encoder
+
+
+def _silent(_what: str, _done: int, _total: int) -> None:
+    """Nobody watches."""
 
 
 @dataclass(frozen=True, slots=True)
 class Supplies:
-    """What methods are made from. The model in `base` is changed by them: one editor at a time."""
+    """What methods are made from. The model in `base` is changed by them: one editor at a time.
+
+    What is learnt or counted before the first edit is kept in `directory`, by the hash of the base.
+    """
 
     base: Base
-    moments: Moments
     encoder: Encoder
+    material: Material
+    directory: Path
+    progress: Progress = _silent
+
+    @property
+    def moments(self) -> Moments:
+        """Key statistics over the material's texts."""
+        return Moments(
+            self.base,
+            lambda: self.material.texts(self.base),
+            source=self.material.name,
+            directory=self.directory,
+            progress=self.progress,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +60,18 @@ class Method:
     make: Callable[[Supplies, Any], Editor]
 
 
+def _serac(given: Supplies, params: SeracParams) -> Editor:
+    return Serac(given.base, params, given.encoder, given.material, given.directory, given.progress)
+
+
+def _mend(given: Supplies, params: MendParams) -> Change:
+    return Mend(params, given.material, given.directory, given.progress)
+
+
 METHODS: Mapping[str, Method] = {
+    "serac": Method(SeracParams(), _serac),
     "ice": Method(IceParams(), lambda given, params: Ice(given.base, params, given.encoder)),
+    "mend": Method(MendParams(), lambda given, params: WeightEditor(given.base, _mend(given, params))),
     "rome": Method(RomeParams(), lambda given, params: WeightEditor(given.base, Rome(params, given.moments))),
     "memit": Method(
         MemitParams(), lambda given, params: WeightEditor(given.base, Memit(params, given.moments))

@@ -11,6 +11,7 @@ from daemon.cli import exits
 from daemon.cli.app import app
 from lte_runtime.answer import gate, gate_data
 from lte_runtime.answer.embed import load_encoder
+from tests.unit.answer.engine import tiny
 
 RECORD = {
     "subject": "Velmora Systems",
@@ -83,3 +84,43 @@ def test_eval_retrieval_needs_no_model(
 def test_eval_without_data_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert _lte("eval", "knowedit", "--data", "nowhere") == exits.NOT_FOUND
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_methods_are_searched_compared_and_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.save_model(tmp_path / "model")
+    monkeypatch.setenv("LTE_MODEL__PATH", str(tmp_path / "model"))
+    monkeypatch.setenv("LTE_MODEL__ADAPTER", "none")
+    Path("zsre.json").write_text(json.dumps([RECORD]), "utf-8")
+    assert _lte("eval", "search", "--method", "ft", "--trials", "1", "--edits", "2", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["methods"]["ft"]["forced"] > 0.0
+    assert len(Path(".cache/baselines/search.jsonl").read_text("utf-8").splitlines()) == 1
+
+    asked = ("eval", "knowedit", "--data", ".", "--split", "all", "--mode", "single")
+    assert _lte(*asked, "-m", "ft", "-m", "no-adapter", "--samples", "samples.jsonl", "--json") == 0
+    printed = capsys.readouterr().out
+    methods = json.loads(printed)["methods"]
+    assert {name: one["settings"] for name, one in methods.items()} == {
+        "ft": "searched",
+        "no-adapter": "default",
+    }
+    assert methods["ft"]["sets"]["zsre"]["forced"]["edit_success"] > 0.0
+    assert len(Path("samples.jsonl").read_text("utf-8").splitlines()) == 2
+
+    Path("single.json").write_text(printed, "utf-8")
+    assert _lte("eval", "report", "single.json", "-o", "page.md") == 0
+    assert "| ft |" in Path("page.md").read_text("utf-8")
+
+
+def test_the_stub_has_no_weights_to_compare_methods_on(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("zsre.json").write_text(json.dumps([RECORD]), "utf-8")
+    assert _lte("eval", "knowedit", "--data", ".", "--method", "rome") != 0
+    assert "stub" in capsys.readouterr().err
+
+
+def test_every_method_can_be_named() -> None:
+    from daemon.cli.eval import Compared
+    from lte_runtime.evals import arms
+
+    assert tuple(one.value for one in Compared if one is not Compared.ALL) == arms.ALL

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from lte_runtime.answer.stub_encoder import StubEncoder
+from lte_runtime.embedded.generator import Generator
+from lte_runtime.embedded.sources import Sources, StockFact
 from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.material import Material
 from lte_runtime.evals.baselines.protocol import EditRequest
+from lte_runtime.evals.baselines.registry import Supplies
 from tests.unit.answer.engine import tiny
 
 ARCHITECTURES = ("llama", "qwen2", "gpt2")
@@ -53,3 +59,25 @@ def same_bits(base: Base, before: dict[str, torch.Tensor]) -> bool:
     return all(
         torch.equal(value.view(torch.int32), after[name].view(torch.int32)) for name, value in before.items()
     )
+
+
+def stock(relation: str, number: int) -> StockFact:
+    subject, target = f"{relation.title()}land {number}", f"{relation.upper()}{number}"
+    asked = (
+        f"What is the {relation} of {subject}?",
+        f"The {relation} of {subject} is",
+        f"{subject} {relation}",
+    )
+    return StockFact(relation, subject, target, (), asked)
+
+
+FACTS = tuple(stock(relation, number) for relation in ("code", "port") for number in range(6))
+
+
+def material() -> Material:
+    """A dozen made-up remembered facts, and what the generator invents."""
+    return Material(Generator(Sources(stock=FACTS)), "test", text_rows=24)
+
+
+def supplies(base: Base, directory: Path) -> Supplies:
+    return Supplies(base, StubEncoder(), material(), directory)

@@ -14,9 +14,13 @@ from lte_runtime.evals.baselines import registry
 from lte_runtime.evals.baselines.base import Base
 from lte_runtime.evals.baselines.ft_l import FtLParams
 from lte_runtime.evals.baselines.ice import Ice, IceParams
-from lte_runtime.evals.baselines.moments import Moments
+from lte_runtime.evals.baselines.memit import MemitParams
+from lte_runtime.evals.baselines.mend import MendParams, MendTraining
 from lte_runtime.evals.baselines.protocol import EditRequest, Forced
-from tests.unit.evals.baselines.conftest import EDITS, same_bits, weights_of
+from lte_runtime.evals.baselines.rome import RomeParams
+from lte_runtime.evals.baselines.scope import ScopeTraining
+from lte_runtime.evals.baselines.serac import CounterfactualTraining, SeracParams
+from tests.unit.evals.baselines.conftest import EDITS, same_bits, supplies, weights_of
 
 FORM = "Imagine that {facts} {question}"
 
@@ -52,19 +56,26 @@ def test_the_nearest_comes_last_and_a_later_edit_replaces(make_base: Callable[..
     assert ice.forced([(asked, "Ines")]) == plain(base, given)
 
 
+SHORT = {
+    "rome": RomeParams(prefixes=1, layer=0),
+    "memit": MemitParams(prefixes=1, layers=(0,)),
+    "mend": MendParams(training=MendTraining(blocks=1, rank=4, steps=2, batch=2, calibration=4)),
+    "serac": SeracParams(
+        threshold=0.0,
+        scope=ScopeTraining(lessons=8, epochs=1),
+        counterfactual=CounterfactualTraining(steps=2, batch=2),
+    ),
+}
+"""Hardly trained: what is asked here is that each method edits, answers and undoes."""
+
+
 @pytest.mark.parametrize("name", registry.METHODS)
 def test_every_method_edits_answers_and_undoes(
     name: str, make_base: Callable[..., Base], tmp_path: Path
 ) -> None:
     base = make_base()
     before = weights_of(base)
-    texts = [reading.question(base, one.prompt) for one in EDITS]
-    statistics = Moments(base, lambda: texts, source="t", directory=tmp_path)
-    params = None
-    if name in ("rome", "memit"):
-        where = {"layer": 0} if name == "rome" else {"layers": (0,)}
-        params = type(registry.METHODS[name].default)(prefixes=1, **where)
-    editor = registry.editor(name, registry.Supplies(base, statistics, StubEncoder()), params)
+    editor = registry.editor(name, supplies(base, tmp_path), SHORT.get(name))
     asked, target = EDITS[0].prompt, EDITS[0].target
     read = editor.forced([(asked, target)])
     editor.edit([])
@@ -81,8 +92,8 @@ def test_unknown_names_and_foreign_parameters_are_refused(
     make_base: Callable[..., Base], tmp_path: Path
 ) -> None:
     base = make_base()
-    supplies = registry.Supplies(base, Moments(base, list, source="t", directory=tmp_path), StubEncoder())
+    given = supplies(base, tmp_path)
     with pytest.raises(BadRequest, match="no baseline nothing"):
-        registry.editor("nothing", supplies)
+        registry.editor("nothing", given)
     with pytest.raises(BadRequest, match="no parameters of ft"):
-        registry.editor("ft", supplies, FtLParams())
+        registry.editor("ft", given, FtLParams())

@@ -1,0 +1,108 @@
+"""What baselines learn from: the project's generator, its stock of facts, and training halves where given.
+
+Nothing here is from the half of a benchmark that is set aside for judging: the generator's sources leave it
+out.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lte_runtime.embedded import sources
+from lte_runtime.embedded.generator import Generator
+from lte_runtime.embedded.sources import EditRecord, StockFact
+from lte_runtime.evals.baselines import base as reading
+from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.protocol import EditRequest
+
+TEXT_KINDS = (("stock", 0.5), ("reading", 0.25), ("edit", 0.25))
+TEXT_ROWS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """An edit, other wordings of its question, and a question with its answer that must stay as it is."""
+
+    request: EditRequest
+    rephrased: tuple[str, ...]
+    unrelated: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Material:
+    """Seeded lessons and texts. `name` says what they were drawn from and is part of every cache's key."""
+
+    generator: Generator
+    name: str
+    text_rows: int = TEXT_ROWS
+    _edits: tuple[EditRecord, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        asked = tuple(e for e in self.generator.sources.edits if len(e.questions) > 1)
+        object.__setattr__(self, "_edits", asked)
+
+    @classmethod
+    def load(cls, data: Path | None) -> Material:
+        """From the stock alone, or also from the training halves in `data` (`knowedit/`, `pararel/`, ...)."""
+        found = sources.load(data)
+        return cls(Generator(found), f"generator-2 stock {len(found.stock)} edits {len(found.edits)}")
+
+    def lessons(self, rng: random.Random, count: int) -> list[Lesson]:
+        """Half about the stock with counterfactual targets, the rest generated or of the training halves."""
+        return [self._lesson(rng) for _ in range(count)]
+
+    def _lesson(self, rng: random.Random) -> Lesson:
+        roll = rng.random()
+        if roll < 0.5:
+            return self._of_stock(rng)
+        return self._of_edits(rng) if roll < 0.75 and self._edits else self._invented(rng)
+
+    def _of_stock(self, rng: random.Random) -> Lesson:
+        stock = self.generator.sources.stock
+        fact = rng.choice(stock)
+        others = [one.target for one in stock if one.relation == fact.relation and one.target != fact.target]
+        asked = rng.sample(fact.questions, min(3, len(fact.questions)))
+        target = rng.choice(others or [fact.target])
+        return Lesson(
+            EditRequest(fact.subject, asked[0], target), tuple(asked[1:]), self._unrelated(rng, fact)
+        )
+
+    def _of_edits(self, rng: random.Random) -> Lesson:
+        record = rng.choice(self._edits)
+        target = record.target if rng.random() < 0.5 else rng.choice(self._edits).target
+        asked = rng.sample(record.questions, min(3, len(record.questions)))
+        request = EditRequest(record.subject, asked[0], target)
+        return Lesson(request, tuple(asked[1:]), self._unrelated(rng))
+
+    def _invented(self, rng: random.Random) -> Lesson:
+        """A row of one fact; its subject is not told apart, and no method that learns needs it."""
+        row = self.generator.rows(rng, (("single", 1.0),), 1)[0]
+        asked = [turn.user for turn in row.turns]
+        request = EditRequest("", asked[0], row.turns[0].answer)
+        return Lesson(request, tuple(asked[1:]), self._unrelated(rng))
+
+    def _unrelated(self, rng: random.Random, fact: StockFact | None = None) -> tuple[str, str]:
+        """A remembered fact: now and then of the same subject or relation, else any."""
+        stock = self.generator.sources.stock
+        near: Sequence[StockFact] = ()
+        if fact is not None and rng.random() < 0.5:
+            near = [one for one in stock if one is not fact and _near(one, fact)]
+        chosen = rng.choice(near or stock)
+        return rng.choice(chosen.questions), chosen.target
+
+    def texts(self, base: Base) -> Iterator[Sequence[int]]:
+        """Questions with their answers as the base is asked, some behind a passage: for key statistics."""
+        rng = random.Random("texts")
+        for row in self.generator.rows(rng, TEXT_KINDS, self.text_rows):
+            turn = row.turns[0]
+            asked = f"{' '.join(row.facts)} {turn.user}" if row.facts else turn.user
+            sample = reading.sample(base, asked, turn.answer, end=True)
+            yield (*sample.prompt, *sample.target)
+
+
+def _near(one: StockFact, fact: StockFact) -> bool:
+    """Same subject with another relation, or same relation with another subject."""
+    return (one.subject == fact.subject) != (one.relation == fact.relation)

@@ -1,0 +1,261 @@
+"""One equal, logged search over each baseline's hyperparameters: so many drawn settings, so many edits.
+
+A setting's score is the mean of three shares over single edits: the edit's own prompt and a rephrasing, both
+right in every token under teacher forcing, and an unrelated question whose answer the base still prefers.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lte_runtime.evals import lines
+from lte_runtime.evals.baselines import base as reading
+from lte_runtime.evals.baselines import kept, registry
+from lte_runtime.evals.baselines.material import Lesson
+from lte_runtime.evals.baselines.network import blocks
+from lte_runtime.evals.baselines.protocol import Editor, EditRequest, Forced
+from lte_runtime.evals.baselines.registry import METHODS, Supplies
+
+DRAWS = 20
+"""Settings drawn for each that is wanted: some are drawn twice."""
+
+Draw = Callable[[random.Random, Any, int], Any]
+"""A setting from the defaults and the number of the model's blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The same for each method: `trials` settings (the defaults are the first), each on the same `edits`."""
+
+    trials: int = 12
+    edits: int = 20
+    seed: int = 0
+
+
+def _descent(rng: random.Random, params: Any) -> Any:
+    rate = 10 ** rng.uniform(-4.0, -2.0)
+    return replace(params.descent, rate=rate, epochs=rng.choice((25, 50)), enough=rng.choice((0.02, 0.1)))
+
+
+def _ft(rng: random.Random, params: Any, count: int) -> Any:
+    window = rng.choice((None, *((layer,) for layer in range(count))))
+    return replace(params, layers=window, descent=_descent(rng, params))
+
+
+def _ft_l(rng: random.Random, params: Any, count: int) -> Any:
+    bound = 10 ** rng.uniform(-3.0, -0.5)
+    return replace(params, layer=rng.randrange(count), bound=bound, descent=_descent(rng, params))
+
+
+def _located(rng: random.Random, params: Any) -> Any:
+    """`prefixes` 0 takes the key from the plain prompt alone, as the model is asked."""
+    search = replace(
+        params.search,
+        steps=rng.choice((25, 50)),
+        rate=rng.choice((0.2, 0.5, 1.0)),
+        clamp=rng.choice((4.0, 10.0, 30.0)),
+        kl=rng.choice((0.0, 0.0625)),
+    )
+    return replace(params, prefixes=rng.choice((0, 0, 4, 10)), search=search)
+
+
+def _rome(rng: random.Random, params: Any, count: int) -> Any:
+    return replace(_located(rng, params), layer=rng.randrange(count), damping=10 ** rng.uniform(-4, -1))
+
+
+def _memit(rng: random.Random, params: Any, count: int) -> Any:
+    size = rng.randint(1, min(3, count))
+    first = rng.randrange(count - size + 1)
+    layers = tuple(range(first, first + size))
+    return replace(_located(rng, params), layers=layers, strength=10 ** rng.uniform(-4.0, 0.5))
+
+
+def _mend(rng: random.Random, params: Any, _: int) -> Any:
+    """The hypernetwork is trained once: what is drawn is how far its edits are followed."""
+    return replace(params, strength=rng.uniform(0.5, 3.0))
+
+
+def _serac(rng: random.Random, params: Any, _: int) -> Any:
+    """Both networks are trained once: what is drawn is how near a question must be."""
+    return replace(params, threshold=rng.uniform(0.1, 0.9))
+
+
+ICE_FORMS = (
+    "Imagine that {facts} {question}",
+    "{facts} {question}",
+    "New fact: {facts} {question}",
+    "Passage: {facts} Question: {question}",
+)
+
+
+def _ice(rng: random.Random, params: Any, _: int) -> Any:
+    return replace(params, facts=rng.choice((1, 1, 2, 3)), form=rng.choice(ICE_FORMS))
+
+
+SPACES: Mapping[str, Draw] = {
+    "serac": _serac,
+    "ice": _ice,
+    "mend": _mend,
+    "rome": _rome,
+    "memit": _memit,
+    "ft-l": _ft_l,
+    "ft": _ft,
+}
+
+
+def settings(name: str, count: int, budget: Budget) -> list[Any]:
+    """The defaults and then the drawn settings of a method on a model of `count` blocks; no two are equal.
+
+    Seeded. Fewer than the budget where a method has fewer.
+    """
+    rng = random.Random(f"{budget.seed} {name}")
+    default = METHODS[name].default
+    if name == "memit":
+        default = replace(default, layers=tuple(x for x in default.layers if x < count) or (0,))
+    if name == "rome":
+        default = replace(default, layer=min(default.layer, count - 1))
+    found = {repr(default): default}
+    for _ in range(DRAWS * budget.trials):
+        if len(found) < budget.trials:
+            drawn = SPACES[name](rng, default, count)
+            found.setdefault(repr(drawn), drawn)
+    return list(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One setting's shares over single edits, each between 0 and 1; `forced` counts tokens, not edits."""
+
+    edit: float
+    forced: float
+    generality: float
+    locality: float
+
+    @property
+    def score(self) -> float:
+        return (self.edit + self.generality + self.locality) / 3
+
+
+def search(name: str, supplies: Supplies, budget: Budget, log: Path) -> tuple[Any, Mapping[str, Any]]:
+    """The best setting of a method with its logged line.
+
+    Every trial is a line of `log`; trials that stand there already (same base, material, budget and setting)
+    are not made again, so that a search that was killed goes on.
+    """
+    lessons = edit_lessons(supplies, budget)
+    known: dict[str, Mapping[str, Any]] = {line["key"]: line for line in lines.read(log)}
+    tried: list[tuple[Any, Mapping[str, Any]]] = []
+    chosen = settings(name, len(blocks(supplies.base.model)), budget)
+    for number, params in enumerate(chosen):
+        supplies.progress(f"search {name}", number, len(chosen))
+        key = _key(name, supplies, budget, params)
+        if key not in known:
+            found = trial(registry.editor(name, supplies, params), supplies, lessons)
+            known[key] = _line(name, key, params, found)
+            lines.append(log, known[key])
+        tried.append((params, known[key]))
+    supplies.progress(f"search {name}", len(chosen), len(chosen))
+    return max(tried, key=lambda line: line[1]["score"])
+
+
+def edit_lessons(supplies: Supplies, budget: Budget) -> list[Lesson]:
+    """Lessons whose subject is told, so that every method can use them; the same for every method."""
+    rng = random.Random(f"search {budget.seed}")
+    found: list[Lesson] = []
+    while len(found) < budget.edits:
+        lesson = supplies.material.lessons(rng, 1)[0]
+        request = lesson.request
+        if request.subject and request.subject in request.prompt and lesson.rephrased:
+            found.append(lesson)
+    return found
+
+
+def trial(editor: Editor, supplies: Supplies, lessons: Sequence[Lesson]) -> Trial:
+    """Each lesson edited alone, read and undone."""
+    own = base_answers(supplies, [one.unrelated[0] for one in lessons], 16)
+    seen = [_read(editor, one, said) for one, said in zip(lessons, own, strict=True)]
+    return Trial(*(sum(values) / len(seen) for values in zip(*seen, strict=True)))
+
+
+def base_answers(supplies: Supplies, asked: Sequence[str], max_new_tokens: int) -> list[str]:
+    """What the base says before any edit."""
+    rows = [reading.question(supplies.base, text) for text in asked]
+    return reading.answers(supplies.base, rows, max_new_tokens)
+
+
+def _read(editor: Editor, lesson: Lesson, own: str) -> tuple[float, float, float, float]:
+    request: EditRequest = lesson.request
+    editor.edit([request])
+    edit, again, other = editor.forced(
+        [
+            (request.prompt, request.target),
+            (lesson.rephrased[0], request.target),
+            (lesson.unrelated[0], own or lesson.unrelated[1]),
+        ]
+    )
+    editor.undo()
+    return float(whole(edit)), share(edit), float(whole(again)), float(whole(other))
+
+
+def whole(read: Forced) -> bool:
+    """Whether every token of the target is the likeliest one."""
+    return all(read.right)
+
+
+def share(read: Forced) -> float:
+    """The share of the target's tokens that are the likeliest ones; 1 for an empty target."""
+    return sum(read.right) / len(read.right) if read.right else 1.0
+
+
+def _key(name: str, supplies: Supplies, budget: Budget, params: Any) -> str:
+    parts = (name, supplies.base.fingerprint, supplies.material.name, repr(budget), repr(params))
+    return kept.name_of(*parts)
+
+
+def _line(name: str, key: str, params: Any, found: Trial) -> dict[str, Any]:
+    shares = {part: round(value, 4) for part, value in asdict(found).items()}
+    return {"method": name, "key": key, "score": round(found.score, 4), **shares, "params": asdict(params)}
+
+
+def tuned_path(supplies: Supplies) -> Path:
+    """Where the chosen settings of this base are kept."""
+    return supplies.directory / f"tuned-{supplies.base.fingerprint[:24]}.json"
+
+
+def keep_tuned(supplies: Supplies, chosen: Mapping[str, tuple[Any, Mapping[str, Any]]]) -> None:
+    """Adds the best lines to the base's file, which appears whole."""
+    path = tuned_path(supplies)
+    chosen_lines = dict(_tuned_lines(path)) | {name: dict(line) for name, (_, line) in chosen.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(".part")
+    scratch.write_text(json.dumps(chosen_lines, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    scratch.replace(path)
+
+
+def tuned(supplies: Supplies) -> dict[str, Any]:
+    """The searched settings of this base by method; methods that were not searched are absent."""
+    kept_lines = _tuned_lines(tuned_path(supplies))
+    return {name: rebuilt(METHODS[name].default, line["params"]) for name, line in kept_lines.items()}
+
+
+def _tuned_lines(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        return {}
+    found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def rebuilt(default: Any, values: Mapping[str, Any]) -> Any:
+    """A frozen dataclass like `default` from `asdict` of one, after a way through JSON."""
+    changes: dict[str, Any] = {}
+    for one in fields(default):
+        value, own = values[one.name], getattr(default, one.name)
+        if is_dataclass(own):
+            value = rebuilt(own, value)
+        changes[one.name] = tuple(value) if isinstance(value, list) else value
+    return replace(default, **changes)

@@ -1,0 +1,201 @@
+"""SERAC: edits stay text; a scope classifier sends a question to the base or to a counterfactual model.
+
+Mitchell et al., 2022 (arXiv 2206.06520), equation 1. The paper's counterfactual model is a smaller
+pre-trained model, tuned to answer a question given an edit. Here it is a copy of the base itself, tuned in
+the same way: it shares the base's tokenizer, so that both can be read under teacher forcing. That costs the
+base's size in memory once more.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lte_runtime.evals.baselines import base as reading
+from lte_runtime.evals.baselines import kept
+from lte_runtime.evals.baselines.base import Base, Sample
+from lte_runtime.evals.baselines.material import Material
+from lte_runtime.evals.baselines.moments import Progress
+from lte_runtime.evals.baselines.protocol import EditRequest, Forced
+from lte_runtime.evals.baselines.scope import ScopeClassifier, ScopeTraining, tensor, train_scope
+from lte_runtime.types import Encoder, Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class CounterfactualTraining:
+    """AdamW on lessons until `steps` or `seconds` of processor time; the rate falls linearly to zero."""
+
+    steps: int = 1500
+    seconds: float = 480.0
+    batch: int = 16
+    rate: float = 2e-4
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SeracParams:
+    """A question is in scope from probability `threshold` on; `form` has the places {edit} and {question}."""
+
+    threshold: float = 0.5
+    form: str = "{edit}. {question}"
+    scope: ScopeTraining = field(default_factory=ScopeTraining)
+    counterfactual: CounterfactualTraining = field(default_factory=CounterfactualTraining)
+
+
+class Serac:
+    """`Editor` that leaves the base alone. A later edit of the same prompt replaces the earlier one."""
+
+    def __init__(
+        self,
+        base: Base,
+        params: SeracParams,
+        encoder: Encoder,
+        material: Material,
+        directory: Path,
+        progress: Progress,
+    ) -> None:
+        self._base, self._params, self._encoder = base, params, encoder
+        self._scope = trained_scope(encoder, params.scope, material, directory, progress)
+        self._counterfactual = trained_counterfactual(base, params, material, directory, progress)
+        self._edits: dict[str, EditRequest] = {}
+        self._vectors: dict[str, Vectors] = {}
+
+    def edit(self, requests: Sequence[EditRequest]) -> None:
+        if not requests:
+            return
+        found = self._encoder.encode([one.statement for one in requests])
+        for request, vector in zip(requests, found, strict=True):
+            self._edits[request.prompt] = request
+            self._vectors[request.prompt] = vector
+
+    def undo(self) -> None:
+        self._edits.clear()
+        self._vectors.clear()
+
+    def answer(self, prompts: Sequence[str], *, max_new_tokens: int = 32) -> list[str]:
+        edits = self.scopes(prompts)
+        asked = [self._asked(text, edit) for text, edit in zip(prompts, edits, strict=True)]
+        found = [""] * len(prompts)
+        for base, places in self._sides(edits):
+            said = reading.answers(base, [asked[at] for at in places], max_new_tokens)
+            for at, text in zip(places, said, strict=True):
+                found[at] = text
+        return found
+
+    def forced(self, pairs: Sequence[tuple[str, str]]) -> list[Forced]:
+        edits = self.scopes([asked for asked, _ in pairs])
+        samples = [
+            Sample(self._asked(asked, edit), reading.target_ids(self._base, target))
+            for (asked, target), edit in zip(pairs, edits, strict=True)
+        ]
+        found: dict[int, Forced] = {}
+        for base, places in self._sides(edits):
+            found |= zip(places, reading.forced(base, [samples[at] for at in places]), strict=True)
+        return [found[at] for at in range(len(pairs))]
+
+    def scopes(self, prompts: Sequence[str]) -> list[EditRequest | None]:
+        """For each question the likeliest edit, or None where even that is out of scope."""
+        if not self._edits or not prompts:
+            return [None] * len(prompts)
+        edits = list(self._edits.values())
+        known = torch.stack([tensor(vector) for vector in self._vectors.values()])
+        likely, which = self._scope.table(known, tensor(self._encoder.encode(prompts, query=True))).max(-1)
+        return [
+            edits[at] if p >= self._params.threshold else None
+            for p, at in zip(likely.tolist(), which.tolist(), strict=True)
+        ]
+
+    def _asked(self, text: str, edit: EditRequest | None) -> tuple[int, ...]:
+        return reading.question(self._base, text if edit is None else given(self._params.form, edit, text))
+
+    def _sides(self, edits: Sequence[EditRequest | None]) -> list[tuple[Base, list[int]]]:
+        """Which of the two models reads which questions."""
+        outside = [at for at, edit in enumerate(edits) if edit is None]
+        inside = [at for at, edit in enumerate(edits) if edit is not None]
+        sides = [(self._base, outside), (self._counterfactual, inside)]
+        return [(base, places) for base, places in sides if places]
+
+
+def given(form: str, edit: EditRequest, asked: str) -> str:
+    """What the counterfactual model is asked."""
+    return form.format(edit=edit.statement.rstrip("."), question=asked)
+
+
+def trained_scope(
+    encoder: Encoder, training: ScopeTraining, material: Material, directory: Path, progress: Progress
+) -> ScopeClassifier:
+    """The classifier for this encoder, from disk where it is there and sound, else trained and written."""
+    name = kept.name_of(encoder.fingerprint, material.name, repr(training))
+    path = directory / f"serac-scope-{name}.safetensors"
+    tensors = kept.read(path)
+    if tensors is not None:
+        found = ScopeClassifier(len(tensors["map"]), training.scale)
+        found.load_state_dict(tensors)
+        return found.requires_grad_(False)
+    lessons = material.lessons(random.Random(training.seed), training.lessons)
+    made = train_scope(
+        encoder, lessons, training, lambda share: progress("SERAC's scope trains", int(100 * share), 100)
+    )
+    kept.write(path, made.state_dict())
+    return made
+
+
+def trained_counterfactual(
+    base: Base, params: SeracParams, material: Material, directory: Path, progress: Progress
+) -> Base:
+    """h(z_e, x) for this base, from disk where it is there and sound, else trained and written."""
+    training = params.counterfactual
+    name = kept.name_of(base.fingerprint, material.name, params.form, repr(training))
+    path = directory / f"serac-model-{name}.safetensors"
+    learner = replace(base, model=copy.deepcopy(base.model))
+    tensors = kept.read(path)
+    own = dict(learner.model.named_parameters())
+    if tensors is None:
+        _train(learner, params.form, training, material, progress)
+        kept.write(path, {name: value.detach() for name, value in own.items()})
+    else:
+        with torch.no_grad():
+            for name, value in own.items():
+                value.copy_(tensors[name])
+    learner.model.requires_grad_(False)
+    return learner
+
+
+def _train(
+    learner: Base, form: str, training: CounterfactualTraining, material: Material, progress: Progress
+) -> None:
+    """Minimises -log h(y | z_e, x) over edits in their own and in other words (equation 3)."""
+    rng = random.Random(training.seed)
+    learnt: list[nn.Parameter] = list(learner.model.requires_grad_(True).parameters())
+    optimizer = torch.optim.AdamW(learnt, lr=training.rate, weight_decay=0.0)
+    began = time.process_time()
+    for step in itertools.count():
+        share = max(step / training.steps, (time.process_time() - began) / training.seconds)
+        if share >= 1:
+            return
+        optimizer.param_groups[0]["lr"] = training.rate * (1 - share)
+        loss = lesson_loss(learner, form, material, rng, training.batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(learnt, 1.0)
+        optimizer.step()
+        what = f"SERAC's counterfactual model trains: loss {float(loss.detach()):.3f}"
+        progress(what, int(1000 * share), 1000)
+
+
+def lesson_loss(learner: Base, form: str, material: Material, rng: random.Random, batch: int) -> Tensor:
+    """The mean loss of edits' targets behind edit and question, the end token included."""
+    rows: list[Sample] = []
+    for one in material.lessons(rng, batch):
+        asked = rng.choice((one.request.prompt, *one.rephrased))
+        text = given(form, one.request, asked)
+        rows.append(reading.sample(learner, text, one.request.target, end=True))
+    return reading.losses(reading.logits(learner, [(*row.prompt, *row.target) for row in rows]), rows).mean()

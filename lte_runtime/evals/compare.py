@@ -1,0 +1,387 @@
+"""Every method of editing on the same edits, probes and weights: what `lte eval knowedit --method` measures.
+
+The edits of a set are made in groups (`Mode`): one alone, batches, or a sequence. All edits of a group are
+made first and all its probes are asked afterwards; then the group is undone. Where records repeat a prompt,
+the last one counts: a batch of edits that contradict each other would ask no method anything.
+
+Free decoding with exact match is the headline, teacher forcing stands beside it: the share of the target's
+tokens that are the likeliest ones. Locality is against the original base before any edit: the same answer,
+and under teacher forcing the share of that answer's tokens that are still the likeliest ones.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from lte_runtime.errors import BadRequest, NotFound
+from lte_runtime.evals import arms, cost, lines, tally
+from lte_runtime.evals.arms import Kit
+from lte_runtime.evals.ask import Progress
+from lte_runtime.evals.baselines import kept, search
+from lte_runtime.evals.baselines.protocol import Editor, EditRequest, Forced
+from lte_runtime.evals.baselines.search import base_answers, share
+from lte_runtime.evals.knowedit import SETS, Record, read
+from lte_runtime.evals.metrics import matches, mean, ngram_entropy, rouge_l, same_answer
+from lte_runtime.evals.split import held_out
+
+__all__ = ["SETS", "Mode", "Plan", "mode_of", "run"]
+
+Result = dict[str, Any]
+TOKENS, LONG_TOKENS = 32, 60
+CHECKPOINTS = (1, 10, 100, 1000)
+
+Pair = tuple[str, str]
+"""A question and what is read behind it under teacher forcing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """`single`, `batch` of `size` (None: all edits of a set at once), or `sequential` up to `size`."""
+
+    kind: str
+    size: int | None = None
+
+    def __str__(self) -> str:
+        return self.kind if self.size is None else f"{self.kind}:{self.size}"
+
+
+def mode_of(text: str) -> Mode:
+    """`single`, `batch`, `batch:N`, `sequential`, `sequential:N`; `BadRequest` for anything else."""
+    kind, _, size = text.partition(":")
+    if kind == "single" and not size:
+        return Mode("single", 1)
+    if kind in ("batch", "sequential") and (not size or (size.isdecimal() and int(size) > 0)):
+        return Mode(kind, int(size) if size else None)
+    raise BadRequest(f"mode {text} is none of single, batch, batch:N, sequential, sequential:N")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is measured. `samples` is a JSON Lines file: what it holds of the same plan is not made again."""
+
+    data: Path
+    methods: Sequence[str]
+    sets: Sequence[str]
+    mode: Mode = field(default_factory=lambda: Mode("batch"))
+    decode: str = "both"
+    split: str = "held-out"
+    limit: int | None = None
+    fluency_edits: int = 16
+    seed: int = 0
+    samples: Path | None = None
+
+    @property
+    def free(self) -> bool:
+        return self.decode in ("free", "both")
+
+    @property
+    def forced(self) -> bool:
+        return self.decode in ("teacher-forced", "both")
+
+
+def run(plan: Plan, kit: Kit, progress: Progress = lambda _what, _done, _total: None) -> Result:
+    """`{"methods": {name: {"sets": {set: figures}, "settings": "searched" | "default"}}, ...}`.
+
+    Raises `NotFound` when no set is in the folder and `BadRequest` for unknown methods.
+    """
+    arms.check(plan.methods)
+    found = [name for name in plan.sets if (plan.data / f"{name}.json").is_file()]
+    if not found:
+        raise NotFound(f"no KnowEdit set in {plan.data}")
+    chosen = search.tuned(kit.supplies)
+    result: Result = {
+        "split": plan.split,
+        "limit": plan.limit,
+        "mode": str(plan.mode),
+        "decode": plan.decode,
+        "seed": plan.seed,
+        "base": kit.supplies.base.fingerprint,
+        "methods": {},
+    }
+    known, before = Known(plan.samples), Originals(kit)
+    for method in plan.methods:
+        params = chosen.get(method)
+        sets: Result = {}
+        for name in found:
+            sets[name] = Groups(plan, kit, name, method, progress, known, before).figures(params)
+        described = "searched" if params is not None else "default"
+        result["methods"][method] = {"sets": sets, "settings": described}
+    return result
+
+
+class Known:
+    """Groups by key, kept in a JSON Lines file where there is one; a line cut off by a kill is dropped."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._lines: dict[str, Result] = {one["key"]: one for one in lines.read(path)} if path else {}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._lines
+
+    def __getitem__(self, key: str) -> Result:
+        return self._lines[key]
+
+    def add(self, key: str, value: Result) -> None:
+        self._lines[key] = {"key": key, **value}
+        if self._path is not None:
+            lines.append(self._path, self._lines[key])
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """The groups of one set under one method."""
+
+    plan: Plan
+    kit: Kit
+    name: str
+    method: str
+    progress: Progress
+    known: Known
+    before: Originals
+
+    def figures(self, params: object) -> Result:
+        parts = {self._key(part, params): part for part in self._parts(current(self._records()))}
+        missing = [key for key in parts if key not in self.known]
+        if missing:
+            self.before.ask([one for part in parts.values() for one in part])
+            with arms.arm(self.method, self.kit, params) as editor:
+                for number, key in enumerate(parts):
+                    self.progress(f"{self.name} {self.method}", number, len(parts))
+                    if key in missing:
+                        self.known.add(key, self._measure(editor, parts[key], number))
+        self.progress(f"{self.name} {self.method}", len(parts), len(parts))
+        return summed([self.known[key] for key in parts], self.plan.seed)
+
+    def _records(self) -> list[Record]:
+        found = read(self.plan.data / f"{self.name}.json")
+        chosen = [one for one in found if self.plan.split == "all" or held_out(one.subject)]
+        return chosen[: self.plan.limit]
+
+    def _parts(self, records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+        size = self.plan.mode.size or max(1, len(records))
+        if self.plan.mode.kind == "sequential":
+            yield records[:size]
+            return
+        for start in range(0, len(records), size):
+            yield records[start : start + size]
+
+    def _key(self, part: Sequence[Record], params: object) -> str:
+        plan, base = self.plan, self.kit.supplies.base.fingerprint
+        told = [(one.prompt, one.target) for one in part]
+        parts = (base, self.name, self.method, str(plan.mode), plan.decode, repr(params), repr(told))
+        adapter = "" if self.kit.adapted is None else self.kit.adapter
+        return kept.name_of(*parts, adapter, self.kit.calibration.data_sha256)
+
+    def _measure(self, editor: Editor, part: Sequence[Record], number: int) -> Result:
+        """One group edited, asked and undone."""
+        requests = [EditRequest(one.subject, one.prompt, one.target) for one in part]
+        filling = self._filling(len(part))
+        judge = Judge(self.plan, self.name, editor, self.before, self.kit)
+        with cost.measured() as spent:
+            retested = dict(self._edited(editor, judge, part, [*filling, *requests]))
+        budget = max(0, self.plan.fluency_edits - number * len(part))
+        samples = judge.samples(part, budget)
+        editor.undo()
+        edits = len(requests) + len(filling)
+        return {
+            "samples": samples,
+            "seconds_per_edit": round((spent.seconds - sum(judge.aside)) / edits, 4),
+            "peak_mb": spent.peak_mb,
+            "retested": retested,
+        }
+
+    def _edited(
+        self, editor: Editor, judge: Judge, part: Sequence[Record], requests: Sequence[EditRequest]
+    ) -> Iterator[tuple[str, float | None]]:
+        """Makes the edits; in a sequence all earlier ones are asked again at the checkpoints."""
+        if self.plan.mode.kind != "sequential":
+            editor.edit(requests)
+            return
+        for count, request in enumerate(requests, start=1):
+            editor.edit([request])
+            if count in CHECKPOINTS or count == len(requests):
+                yield str(count), judge.success(part[:count])
+
+    def _filling(self, own: int) -> list[EditRequest]:
+        """Generated edits that fill a batch up to its size where a set has not enough."""
+        missing = (self.plan.mode.size or 0) - own
+        if self.plan.mode.kind != "batch" or missing <= 0:
+            return []
+        rng = Random(f"fill {self.plan.seed}")
+        made: dict[str, EditRequest] = {}
+        while len(made) < missing:
+            one = self.kit.supplies.material.lessons(rng, 1)[0].request
+            made.setdefault(one.prompt, one)
+        return list(made.values())
+
+
+def current(records: Sequence[Record]) -> list[Record]:
+    """The last record of each prompt, in the order of the file."""
+    last = {one.key: one for one in records}
+    return [one for one in records if last[one.key] is one]
+
+
+class Originals:
+    """What the base says before any edit; each question is asked once."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._kit = kit
+        self._said: dict[str, str] = {}
+
+    def ask(self, records: Sequence[Record]) -> None:
+        """To be called while the base is unedited."""
+        asked = [one.prompt for one in records]
+        asked += [text for one in records for texts in one.locality.values() for text in texts]
+        wanted = [text for text in dict.fromkeys(asked) if text not in self._said]
+        said = base_answers(self._kit.supplies, wanted, TOKENS)
+        self._said.update(zip(wanted, said, strict=True))
+
+    def __getitem__(self, question: str) -> str:
+        return self._said[question]
+
+
+class Judge:
+    """Asks the probes of edits that were made, and writes down what was said."""
+
+    def __init__(self, plan: Plan, name: str, editor: Editor, before: Originals, kit: Kit) -> None:
+        self._plan, self._editor, self._before, self._kit = plan, editor, before, kit
+        self._tokens = LONG_TOKENS if name == "wikibio" else TOKENS
+        self._long = name == "wikibio"
+        self.aside: list[float] = []
+
+    def success(self, records: Sequence[Record]) -> float | None:
+        """Share of edits that still hold; its time is told apart from the edits' own."""
+        began = time.monotonic()
+        said = self._editor.answer([one.prompt for one in records], max_new_tokens=self._tokens)
+        found = mean(matches(text, (one.target,)) for text, one in zip(said, records, strict=True))
+        self.aside.append(time.monotonic() - began)
+        return found
+
+    def samples(self, records: Sequence[Record], fluency: int) -> list[Result]:
+        """One sample for each record: free and forced shares, and the answers themselves."""
+        said = self._said([q for one in records for q in questions(one)])
+        read = self._read([pair for one in records for pair in self._pairs(one)])
+        fluent = self._fluency(records[:fluency])
+        return [
+            {
+                "prompt": one.prompt,
+                "target": one.target,
+                "said": {q: said[q] for q in questions(one)} if said else {},
+                "free": self._free(one, said),
+                "forced": self._forced(one, read),
+                "belief": self._belief(one, read),
+                "rouge_l": round(rouge_l(said[one.prompt], one.target), 4) if self._long and said else None,
+                "fluency": fluent.get(one.prompt),
+            }
+            for one in records
+        ]
+
+    def _said(self, asked: Sequence[str]) -> Mapping[str, str]:
+        wanted = list(dict.fromkeys(asked)) if self._plan.free else []
+        said = self._editor.answer(wanted, max_new_tokens=self._tokens) if wanted else []
+        return dict(zip(wanted, said, strict=True))
+
+    def _read(self, pairs: Sequence[Pair]) -> Mapping[Pair, Forced]:
+        wanted = list(dict.fromkeys(pairs)) if self._plan.forced else []
+        found = self._editor.forced(wanted) if wanted else []
+        return dict(zip(wanted, found, strict=True))
+
+    def _pairs(self, one: Record) -> Iterator[Pair]:
+        """Questions with what is to be read behind them."""
+        yield one.prompt, one.target
+        if self._before[one.prompt]:
+            yield one.prompt, self._before[one.prompt]
+        if one.rephrase:
+            yield one.rephrase, one.target
+        for probes in one.portability.values():
+            yield from ((q, accepted[0]) for q, accepted in probes if accepted)
+        for texts in one.locality.values():
+            yield from ((q, self._before[q]) for q in texts if self._before[q])
+
+    def _free(self, one: Record, said: Mapping[str, str]) -> Result:
+        if not said:
+            return {"edit": None, "rephrase": None, "portability": {}, "locality": {}}
+
+        def right(q: str, accepted: Sequence[str]) -> float:
+            return float(matches(said[q], accepted))
+
+        return {
+            "edit": right(one.prompt, (one.target,)),
+            "rephrase": right(one.rephrase, (one.target,)) if one.rephrase else None,
+            "portability": {k: [right(q, a) for q, a in probes] for k, probes in one.portability.items()},
+            "locality": {
+                kind: [float(same_answer(said[q], self._before[q])) for q in texts]
+                for kind, texts in one.locality.items()
+            },
+        }
+
+    def _forced(self, one: Record, read: Mapping[Pair, Forced]) -> Result:
+        if not read:
+            return {"edit": None, "rephrase": None, "portability": {}, "locality": {}}
+
+        def right(q: str, wanted: str) -> float:
+            return round(share(read[q, wanted]), 4)
+
+        return {
+            "edit": right(one.prompt, one.target),
+            "rephrase": right(one.rephrase, one.target) if one.rephrase else None,
+            "portability": {
+                kind: [right(q, accepted[0]) for q, accepted in probes if accepted]
+                for kind, probes in one.portability.items()
+            },
+            "locality": {
+                kind: [right(q, self._before[q]) for q in texts if self._before[q]]
+                for kind, texts in one.locality.items()
+            },
+        }
+
+    def _belief(self, one: Record, read: Mapping[Pair, Forced]) -> float | None:
+        """Multiple choice of two: is the target likelier, per token, than what the base used to say?"""
+        old = self._before[one.prompt]
+        if not read or not old or same_answer(old, one.target):
+            return None
+        return float(likelihood(read[one.prompt, one.target]) > likelihood(read[one.prompt, old]))
+
+    def _fluency(self, records: Sequence[Record]) -> Mapping[str, float | None]:
+        """n-gram entropy of up to 100 tokens after the edit's prompt."""
+        if not records or not self._plan.free:
+            return {}
+        said = self._editor.answer([one.prompt for one in records], max_new_tokens=100)
+        coder = self._kit.supplies.base.tokenizer
+        ids = [coder(text, add_special_tokens=False)["input_ids"] for text in said]
+        return {one.prompt: ngram_entropy(row) for one, row in zip(records, ids, strict=True)}
+
+
+def likelihood(read: Forced) -> float:
+    """Mean log likelihood of a token, in nats."""
+    return read.logprob / max(1, len(read.right))
+
+
+def questions(one: Record) -> Iterator[str]:
+    """All that is asked about an edit."""
+    yield one.prompt
+    if one.rephrase:
+        yield one.rephrase
+    for probes in one.portability.values():
+        yield from (q for q, _ in probes)
+    for texts in one.locality.values():
+        yield from texts
+
+
+def summed(groups: Sequence[Mapping[str, Any]], seed: int) -> Result:
+    """A set's figures from its groups."""
+    samples = [one for group in groups for one in group["samples"]]
+    counts = [len(group["samples"]) for group in groups]
+    seconds = sum(g["seconds_per_edit"] * c for g, c in zip(groups, counts, strict=True))
+    found = tally.figures(samples, seed)
+    found["seconds_per_edit"] = round(seconds / sum(counts), 4) if samples else None
+    found["peak_mb"] = max((group["peak_mb"] for group in groups), default=None)
+    if any(group["retested"] for group in groups):
+        found["retested"] = groups[0]["retested"]
+    return found

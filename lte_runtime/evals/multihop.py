@@ -1,0 +1,109 @@
+"""Questions over chains of edits that the project makes up: two to four hops, every hop an edit.
+
+Counted as MQuAKE counts (Zhong et al., 2023, arXiv 2305.14795): a chain is right when any of its three
+questions gives the last hop's target, by free decoding; beside it how often every single hop is right. All
+edits of all chains are made first.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lte_runtime.embedded import names
+from lte_runtime.embedded.relations import NOUN_KINDS
+from lte_runtime.evals import arms
+from lte_runtime.evals.arms import Kit
+from lte_runtime.evals.ask import Progress
+from lte_runtime.evals.baselines import search
+from lte_runtime.evals.baselines.protocol import Editor, EditRequest
+from lte_runtime.evals.metrics import matches, mean
+
+HOPS = (2, 3, 4)
+BETWEEN = tuple(pair for pair in NOUN_KINDS if pair[1] in ("person", "org", "place", "product"))
+TOKENS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Edits in the order of the hops, and three questions for the target of the last one."""
+
+    edits: tuple[EditRequest, ...]
+    questions: tuple[str, str, str]
+
+    @property
+    def target(self) -> str:
+        return self.edits[-1].target
+
+
+def chain(rng: random.Random, hops: int) -> Chain:
+    """One chain: each target is the next subject; relations differ within it."""
+    relations = [*rng.sample(BETWEEN, hops - 1), rng.choice(NOUN_KINDS)]
+    while relations[-1] in relations[:-1]:
+        relations[-1] = rng.choice(NOUN_KINDS)
+    subject = start = names.product(rng)
+    edits: list[EditRequest] = []
+    for noun, kind in relations:
+        target = names.value(kind, rng)
+        edits.append(EditRequest(subject, f"The {noun} of {subject} is", target))
+        subject = target
+    return Chain(tuple(edits), questions(start, [noun for noun, _ in relations]))
+
+
+def questions(start: str, nouns: Sequence[str]) -> tuple[str, str, str]:
+    """Three wordings of what the last hop leads to; `nouns` in the order of the hops."""
+    path = start
+    for noun in nouns[:-1]:
+        path = f"the {noun} of {path}"
+    last = nouns[-1]
+    return f"What is the {last} of {path}?", f"The {last} of {path} is", f"Tell me the {last} of {path}."
+
+
+def chains(count: int, seed: int) -> list[Chain]:
+    """`count` chains of each length, no subject twice; seeded."""
+    made: list[Chain] = []
+    for hops in HOPS:
+        for number in range(count):
+            made.append(chain(random.Random(f"{seed} {hops} {number}"), hops))
+    return made
+
+
+def run(
+    kit: Kit,
+    methods: Sequence[str],
+    *,
+    count: int = 100,
+    seed: int = 0,
+    progress: Progress = lambda _what, _done, _total: None,
+) -> dict[str, Any]:
+    """`{"methods": {name: {"sets": {"2 hops": {"n", "right", "each_hop_right", ...}, ...}}}}`."""
+    arms.check(methods)
+    made, chosen = chains(count, seed), search.tuned(kit.supplies)
+    result: dict[str, Any] = {"seed": seed, "methods": {}}
+    for number, method in enumerate(methods):
+        progress(f"multihop {method}", number, len(methods))
+        with arms.arm(method, kit, chosen.get(method)) as editor:
+            editor.edit([one for each in made for one in each.edits])
+            result["methods"][method] = {"sets": figures(editor, made)}
+            editor.undo()
+    progress("multihop", len(methods), len(methods))
+    return result
+
+
+def figures(editor: Editor, made: Sequence[Chain]) -> dict[str, Any]:
+    """By number of hops: chains right, single hops right, chains with every hop right."""
+    asked = [text for one in made for text in (*one.questions, *(edit.prompt for edit in one.edits))]
+    said = dict(zip(asked, editor.answer(asked, max_new_tokens=TOKENS), strict=True))
+    found: dict[str, Any] = {}
+    for hops in HOPS:
+        part = [one for one in made if len(one.edits) == hops]
+        single = [[matches(said[e.prompt], (e.target,)) for e in one.edits] for one in part]
+        found[f"{hops} hops"] = {
+            "n": len(part),
+            "right": mean(any(matches(said[q], (one.target,)) for q in one.questions) for one in part),
+            "each_hop_right": mean(value for values in single for value in values),
+            "all_hops_right": mean(all(values) for values in single),
+        }
+    return found

@@ -1,0 +1,212 @@
+"""The tables and pictures of compared methods, from what `lte eval knowedit --json` printed.
+
+Everything but `write` and `machine` is pure.
+"""
+
+from __future__ import annotations
+
+import datetime
+import html
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lte_runtime.errors import BadRequest, NotFound
+
+BEGIN, END = "<!-- compared methods: begin -->", "<!-- compared methods: end -->"
+COLUMNS = (
+    ("edit", ("edit_success",)),
+    ("generality", ("generality",)),
+    ("portability", ("portability_mean",)),
+    ("locality", ("locality",)),
+    ("mean", ("harmonic_mean",)),
+    ("edit (tf)", ("forced", "edit_success")),
+    ("generality (tf)", ("forced", "generality")),
+    ("locality (tf)", ("forced", "locality")),
+    ("belief", ("belief",)),
+    ("fluency", ("fluency",)),
+    ("s/edit", ("seconds_per_edit",)),
+    ("peak MB", ("peak_mb",)),
+)
+BARS = ("edit_success", "generality", "portability_mean", "locality")
+COLOURS = ("#3b6fb6", "#6aa84f", "#c27ba0", "#8d8d8d")
+
+INTRODUCTION = """Every method works on the same weights in float32; all edits of a group are made first and
+all probes asked afterwards. Headline: free decoding, exact match; `(tf)` is teacher-forced (share of the
+target's tokens that are the likeliest). `mean` is the harmonic mean of the four. Locality is against the base
+before any edit. Brackets: 95 % by bootstrap over edits. Settings come from `lte eval search`, with an equal
+budget for each baseline, where a row says searched."""
+
+Result = Mapping[str, Any]
+
+
+def write(page: Path, results: Sequence[Path], machine: str) -> None:
+    """Replaces the section between the marks in `page`, or adds it; a picture of each mode lies beside it.
+
+    Raises `NotFound` for a file that is not there, `BadRequest` for one that is no result.
+    """
+    read = [_read(path) for path in results]
+    text = page.read_text(encoding="utf-8") if page.is_file() else "# Evaluation\n"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    for one in read:
+        (page.parent / f"evaluation-{slug(one['mode'])}.svg").write_text(picture(one), encoding="utf-8")
+    body = section(read, machine, datetime.date.today().isoformat())
+    page.write_text(replaced(text, body), encoding="utf-8")
+    page.with_suffix(".html").write_text(as_html(read, machine), encoding="utf-8")
+
+
+def _read(path: Path) -> Result:
+    if not path.is_file():
+        raise NotFound(f"no result at {path}")
+    try:
+        found: Result = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadRequest(f"{path} is no JSON: {error}") from error
+    if "mode" not in found or "methods" not in found:
+        raise BadRequest(f"{path} is no result of compared methods (run it with --mode)")
+    return found
+
+
+def machine() -> str:
+    """Processor and cores, as the kernel names them."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return f"{os.cpu_count()} cores of {name}"
+
+
+def replaced(page: str, body: str) -> str:
+    """The page with `body` between the marks."""
+    marked = f"{BEGIN}\n{body.strip()}\n{END}"
+    head, found, rest = page.partition(BEGIN)
+    if not found:
+        return f"{page.rstrip()}\n\n{marked}\n"
+    return f"{head}{marked}{rest.partition(END)[2]}"
+
+
+def section(results: Sequence[Result], machine: str, date: str) -> str:
+    """The section as Markdown: what was measured and how, then a table for each mode and set."""
+    lines = ["## Methods of editing compared", "", f"Machine: {machine}. Date: {date}.", INTRODUCTION]
+    for one in results:
+        lines += ["", f"### {headline(one)}", "", f"![{one['mode']}](evaluation-{slug(one['mode'])}.svg)"]
+        for name in sets(one):
+            lines += ["", f"**{name}**, {edits(one, name)} edits", "", *table(one, name)]
+            lines += retested(one, name)
+    return "\n".join(lines)
+
+
+def headline(one: Result) -> str:
+    cut = f", at most {one['limit']} edits of a set" if one.get("limit") else ""
+    return f"Mode {one['mode']} ({one['split']} part{cut}, seed {one['seed']}, base {one['base'][:12]})"
+
+
+def slug(text: str) -> str:
+    return text.replace(":", "-")
+
+
+def sets(one: Result) -> list[str]:
+    return list(dict.fromkeys(name for method in one["methods"].values() for name in method["sets"]))
+
+
+def edits(one: Result, name: str) -> int:
+    return max(int(method["sets"][name]["n"]) for method in one["methods"].values() if name in method["sets"])
+
+
+def table(one: Result, name: str) -> Iterator[str]:
+    """A row for each method."""
+    yield "| method | " + " | ".join(title for title, _ in COLUMNS) + " | settings |"
+    yield "|---|" + "---:|" * len(COLUMNS) + "---|"
+    for method, measured in one["methods"].items():
+        if name in measured["sets"]:
+            cells = [cell(measured["sets"][name], path) for _, path in COLUMNS]
+            yield f"| {method} | " + " | ".join(cells) + f" | {measured['settings']} |"
+
+
+def cell(figures: Result, path: Sequence[str]) -> str:
+    """A figure with its interval where there is one; empty where nothing was measured."""
+    value: Any = figures
+    for name in path:
+        value = value[name]
+    if value is None:
+        return ""
+    bounds = (figures.get("interval") or {}).get(path[0]) if len(path) == 1 else None
+    shown = f"{value:.0f}" if abs(value) >= 10 else f"{value:.3f}"
+    return f"{shown} [{bounds[0]:.2f}, {bounds[1]:.2f}]" if bounds else shown
+
+
+def retested(one: Result, name: str) -> list[str]:
+    """How many earlier edits still hold after so many, for sequences."""
+    found = {
+        method: measured["sets"][name].get("retested") or {}
+        for method, measured in one["methods"].items()
+        if name in measured["sets"]
+    }
+    counts = sorted({int(count) for steps in found.values() for count in steps})
+    if not counts:
+        return []
+    lines = ["", "All earlier edits asked again after so many edits:", ""]
+    lines += ["| method | " + " | ".join(map(str, counts)) + " |", "|---|" + "---:|" * len(counts)]
+    for method, steps in found.items():
+        values = [steps.get(str(count)) for count in counts]
+        lines.append(f"| {method} | " + " | ".join("" if v is None else f"{v:.3f}" for v in values) + " |")
+    return lines
+
+
+def means(one: Result) -> dict[str, dict[str, float]]:
+    """For each method the four figures, each the mean over sets that have it."""
+    found: dict[str, dict[str, float]] = {}
+    for method, measured in one["methods"].items():
+        found[method] = {}
+        for bar in BARS:
+            values = [f[bar] for f in measured["sets"].values() if f[bar] is not None]
+            if values:
+                found[method][bar] = sum(values) / len(values)
+    return found
+
+
+def picture(one: Result) -> str:
+    """Bars of the four figures for each method as SVG, 0 to 1."""
+    rows = means(one)
+    height = 58 * len(rows) + 40
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="720" height="{height}" font-family="sans-serif" '
+        'font-size="12"><rect width="100%" height="100%" fill="white"/>'
+    ]
+    for place, (bar, colour) in enumerate(zip(BARS, COLOURS, strict=True)):
+        parts.append(f'<rect x="{130 + 140 * place}" y="10" width="10" height="10" fill="{colour}"/>')
+        parts.append(f'<text x="{145 + 140 * place}" y="19">{bar.replace("_", " ")}</text>')
+    for row, (method, values) in enumerate(rows.items()):
+        top = 34 + 58 * row
+        parts.append(f'<text x="120" y="{top + 26}" text-anchor="end">{html.escape(method)}</text>')
+        for place, (bar, colour) in enumerate(zip(BARS, COLOURS, strict=True)):
+            if bar in values:
+                y, width = top + 12 * place, 520 * values[bar]
+                parts.append(f'<rect x="130" y="{y}" width="{width:.1f}" height="10" fill="{colour}"/>')
+                parts.append(
+                    f'<text x="{136 + width:.1f}" y="{y + 9}" font-size="10">{values[bar]:.2f}</text>'
+                )
+    return "".join(parts) + "</svg>\n"
+
+
+def as_html(results: Sequence[Result], machine: str) -> str:
+    """The same tables as one page that needs no other file."""
+    parts = ["<!doctype html><meta charset='utf-8'><title>Methods of editing compared</title>"]
+    parts.append("<style>body{font-family:sans-serif}td,th{padding:2px 8px;text-align:right}</style>")
+    parts.append(f"<h1>Methods of editing compared</h1><p>Machine: {html.escape(machine)}.</p>")
+    for one in results:
+        parts.append(f"<h2>{html.escape(headline(one))}</h2>{picture(one)}")
+        for name in sets(one):
+            parts.append(f"<h3>{html.escape(name)}, {edits(one, name)} edits</h3><table>")
+            for number, row in enumerate(table(one, name)):
+                if number != 1:
+                    tag = "td" if number else "th"
+                    cells = [html.escape(text.strip()) for text in row.strip("|").split("|")]
+                    parts.append("<tr>" + "".join(f"<{tag}>{text}</{tag}>" for text in cells) + "</tr>")
+            parts.append("</table>")
+    return "\n".join(parts) + "\n"

@@ -1,0 +1,84 @@
+"""Figures from per-sample records: means over edits, sub-types, intervals by bootstrap. Pure."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import harmonic_mean
+from typing import Any
+
+from lte_runtime.evals.metrics import mean
+
+Sample = Mapping[str, Any]
+"""One edit of one method: see `compare.Judge.sample` for its keys."""
+
+FOUR = ("edit_success", "generality", "portability_mean", "locality")
+RESAMPLES = 1000
+
+
+def figures(samples: Sequence[Sample], seed: int = 0) -> dict[str, Any]:
+    """Free decoding at the top, teacher forcing under `forced`; `interval` holds 95 % bounds of the four."""
+    found = {**_side(samples, "free"), "forced": _side(samples, "forced")}
+    return {
+        "n": len(samples),
+        **found,
+        "belief": mean(one["belief"] for one in samples),
+        "rouge_l": mean(one.get("rouge_l") for one in samples),
+        "fluency": mean(one["fluency"] for one in samples),
+        "harmonic_mean": harmonic(found[name] for name in FOUR),
+        "interval": {name: interval(samples, of, seed) for name, of in BY_EDIT.items()},
+    }
+
+
+def _side(samples: Sequence[Sample], side: str) -> dict[str, Any]:
+    return {
+        "edit_success": mean(one[side]["edit"] for one in samples),
+        "generality": mean(one[side]["rephrase"] for one in samples),
+        "portability": kinds(samples, side, "portability"),
+        "portability_mean": mean(portability(one[side]) for one in samples),
+        "locality": mean(value for one in samples for value in _all(one[side]["locality"])),
+        "locality_by_kind": kinds(samples, side, "locality"),
+    }
+
+
+def _all(by_kind: Mapping[str, Sequence[float]]) -> Iterable[float]:
+    return (value for values in by_kind.values() for value in values)
+
+
+def kinds(samples: Sequence[Sample], side: str, aspect: str) -> dict[str, float | None]:
+    """By sub-type: portability over probes within an edit, then over edits; locality over all probes."""
+    names = dict.fromkeys(kind for one in samples for kind in one[side][aspect])
+    if aspect == "locality":
+        return {kind: mean(v for one in samples for v in one[side][aspect].get(kind, ())) for kind in names}
+    return {kind: mean(mean(one[side][aspect].get(kind, ())) for one in samples) for kind in names}
+
+
+def portability(side: Mapping[str, Any]) -> float | None:
+    """Of one edit: the mean over probes of a sub-type, then over sub-types; None without probes."""
+    return mean(mean(values) for values in side["portability"].values())
+
+
+def harmonic(values: Iterable[float | None]) -> float | None:
+    """Harmonic mean of the figures that there are; zero where one is zero."""
+    known = [value for value in values if value is not None]
+    return round(harmonic_mean(known), 4) if known else None
+
+
+BY_EDIT: Mapping[str, Callable[[Sample], float | None]] = {
+    "edit_success": lambda one: one["free"]["edit"],
+    "generality": lambda one: one["free"]["rephrase"],
+    "portability_mean": lambda one: portability(one["free"]),
+    "locality": lambda one: mean(_all(one["free"]["locality"])),
+}
+
+
+def interval(
+    samples: Sequence[Sample], of: Callable[[Sample], float | None], seed: int = 0
+) -> tuple[float, float] | None:
+    """95 % bounds of the mean over edits: percentiles over resampled edits (Efron, 1979); seeded."""
+    values = [value for value in map(of, samples) if value is not None]
+    if not values:
+        return None
+    rng = random.Random(seed)
+    means = sorted(sum(rng.choices(values, k=len(values))) / len(values) for _ in range(RESAMPLES))
+    return round(means[int(0.025 * RESAMPLES)], 4), round(means[int(0.975 * RESAMPLES) - 1], 4)

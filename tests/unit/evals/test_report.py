@@ -1,0 +1,72 @@
+"""Tables and pictures of compared methods."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from lte_runtime.errors import BadRequest, NotFound
+from lte_runtime.evals import report, tally
+
+SIDE = {"edit": 0.5, "rephrase": None, "portability": {}, "locality": {"Forgetfulness": [1.0]}}
+SAMPLE = {"free": SIDE, "forced": SIDE, "belief": None, "rouge_l": None, "fluency": 451.2}
+
+
+def result(mode: str, **more: Any) -> dict[str, Any]:
+    figures = tally.figures([SAMPLE] * 4) | {"seconds_per_edit": 0.25, "peak_mb": 512.0} | more
+    measured = {"sets": {"zsre": figures}, "settings": "default"}
+    head = {"mode": mode, "split": "held-out", "limit": 4, "seed": 0, "base": "ab" * 32}
+    return {**head, "methods": {"rome": measured, "ours": {**measured, "settings": "searched"}}}
+
+
+def saved(tmp_path: Path, *results: dict[str, Any]) -> list[Path]:
+    paths = [tmp_path / f"{number}.json" for number in range(len(results))]
+    for path, one in zip(paths, results, strict=True):
+        path.write_text(json.dumps(one), encoding="utf-8")
+    return paths
+
+
+def test_the_section_is_replaced_and_the_rest_of_the_page_stays(tmp_path: Path) -> None:
+    page = tmp_path / "evaluation.md"
+    page.write_text(f"# Mine\n\n{report.BEGIN}\nold\n{report.END}\n\nbehind\n", encoding="utf-8")
+    paths = saved(tmp_path, result("single"), result("sequential:4", retested={"1": 1.0, "4": 0.25}))
+    report.write(page, paths, "two cores")
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("# Mine\n")
+    assert text.endswith("behind\n")
+    assert "old" not in text
+    assert "Machine: two cores." in text
+    assert "Mode single (held-out part, at most 4 edits of a set, seed 0, base abababababab)" in text
+    rows = [line for line in text.splitlines() if line.startswith("| rome")]
+    assert rows[0].startswith("| rome | 0.500 [0.50, 0.50] |  |  | 1.000 [1.00, 1.00] |")
+    assert rows[0].endswith("| 0.250 | 512 | default |")
+    assert "| rome | 1.000 | 0.250 |" in rows
+    report.write(page, paths, "two cores")
+    assert page.read_text(encoding="utf-8") == text, "written once more it is the same"
+
+
+def test_pictures_are_sound_and_the_page_stands_alone(tmp_path: Path) -> None:
+    page = tmp_path / "evaluation.md"
+    report.write(page, saved(tmp_path, result("batch:10")), "m < n")
+    drawn = ElementTree.parse(tmp_path / "evaluation-batch-10.svg").getroot()
+    assert sum(one.get("height") == "10" for one in drawn) == 4 + 2 * 2, "legend, and two bars a method"
+    whole = (tmp_path / "evaluation.html").read_text(encoding="utf-8")
+    assert "m &lt; n" in whole
+    assert "<td>rome</td>" in whole
+    assert "<svg" in whole
+
+
+def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    with pytest.raises(NotFound):
+        report.write(page, [tmp_path / "none.json"], "")
+    with pytest.raises(BadRequest, match="--mode"):
+        report.write(page, saved(tmp_path, {"methods": {}}), "")
+    (tmp_path / "bad.json").write_text("{", encoding="utf-8")
+    with pytest.raises(BadRequest, match="no JSON"):
+        report.write(page, [tmp_path / "bad.json"], "")
+    assert report.machine().split()[1] == "cores"
