@@ -59,6 +59,7 @@ TABLE = {
     "drift": Entry("daemon.cli.drift", "Readings of quality, and whether the adapter needs training.", _WORK),
     "realign": Entry("daemon.cli.realign", "Train the adapter again: start, watch, list, cancel.", _WORK),
     "gate": Entry("daemon.cli.gate", "The scope gate: calibrate.", _WORK),
+    "align": Entry("daemon.cli.align", "Alignment: look at its data, train an adapter.", _WORK),
     "eval": Entry("daemon.cli.eval", "Measure edit success, generality, locality.", _WORK),
     "bench": Entry("", "Measure speed and memory beside a peer.", _WORK),
 }

@@ -184,12 +184,22 @@ def _world(
 
 @dataclass
 class Tally:
-    """Counts of a run: rows by kind, rows left out by reason."""
+    """Counts of a run: rows by kind, by source and by facts in the prompt; rows left out by reason."""
 
     rows: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
     facts: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+
+    def count(self, row: Row, by: int = 1) -> None:
+        self.rows[row.kind] += by
+        self.sources[row.source] += by
+        self.facts[str(len(row.facts))] += by
+
+    def withdraw(self, row: Row, why: str) -> None:
+        """A row that was counted is left out after all."""
+        self.count(row, -1)
+        self.dropped[why] += 1
 
 
 def rows(drawn: Iterable[Case], ask: AskBase, sure: float, tally: Tally) -> Iterator[Row]:
@@ -217,10 +227,7 @@ def _pair(case: Case, number: int, own: Own, sure: float, tally: Tally) -> Itera
         if not answer:
             tally.dropped["unsure" if own.text else "silent"] += 1
             continue
-        tally.rows[case.kind] += 1
-        tally.sources[case.source] += 1
-        tally.facts[str(len(facts))] += 1
-        yield Row(
+        row = Row(
             number,
             case.kind,
             case.question,
@@ -232,6 +239,8 @@ def _pair(case: Case, number: int, own: Own, sure: float, tally: Tally) -> Itera
             case.shuffled and bool(facts),
             case.exchanged and bool(facts),
         )
+        tally.count(row)
+        yield row
 
 
 def freeze(made: Iterable[Row], folder: Path, described: Mapping[str, Any], tally: Tally) -> dict[str, Any]:

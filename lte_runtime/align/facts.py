@@ -91,6 +91,8 @@ def from_mapping(row: Mapping[str, Any], source: str = "edits") -> FactRecord | 
     prompt, target = str(row.get("prompt") or ""), str(row.get("target") or "")
     if not target or not (prompt or (subject and relation)):
         raise ValueError("a fact needs a target, and subject and relation or a prompt")
+    origin = row.get("source")
+    publisher = origin.get("publisher") if isinstance(origin, Mapping) else None
     ident = str(row.get("edit_id") or row.get("id") or _derived(subject, relation, prompt, target))
     return FactRecord(
         edit_id=ident,
@@ -101,7 +103,7 @@ def from_mapping(row: Mapping[str, Any], source: str = "edits") -> FactRecord | 
         prompt=prompt,
         subject_aliases=tuple(map(str, row.get("subject_aliases") or ())),
         target_aliases=tuple(map(str, row.get("target_aliases") or ())),
-        publisher=str(row.get("publisher") or (row.get("source") or {}).get("publisher") or ""),
+        publisher=str(row.get("publisher") or publisher or ""),
         rephrased=tuple(map(str, row.get("rephrased") or ())),
         source=source,
     )
@@ -208,7 +210,9 @@ def _fact(rng: random.Random, subject: str, relation: _Relation) -> FactRecord:
     for mark, text in (("{n}", relation.noun), ("{s}", subject), ("{t}", target)):
         told = told.replace(mark, text)
     aliases = (names.name(rng, 1, 2),) if rng.random() < 0.3 else ()
-    told = (told[0].upper() + told[1:]).replace("..", ".")
+    told = told.replace("..", ".")
+    if not told.startswith(target):  # the target is spelled as it is to be answered
+        told = told[0].upper() + told[1:]
     return FactRecord("", subject, relation.noun, target, told, subject_aliases=aliases, source="invented")
 
 

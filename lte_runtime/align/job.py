@@ -12,7 +12,6 @@ import gc
 import json
 import os
 import platform
-import random
 import resource
 import shutil
 import signal
@@ -30,12 +29,10 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from lte_runtime.align import dataset, facts, jobdir, judge, presets, train
-from lte_runtime.align.dataset import Encoded, Material, Row
-from lte_runtime.align.facts import FactRecord
+from lte_runtime.align import building, dataset, facts, jobdir, judge, presets, train
+from lte_runtime.align.dataset import Encoded, Own, Row
 from lte_runtime.align.jobdir import Job, Progress
 from lte_runtime.align.judge import Probe, Speaker
-from lte_runtime.align.pools import Known, Near, Pool, by_vectors, by_words
 from lte_runtime.align.presets import Preset
 from lte_runtime.answer.engine.files import (
     CONFIG,
@@ -46,9 +43,7 @@ from lte_runtime.answer.engine.files import (
     verify_adapter,
 )
 from lte_runtime.answer.engine.hf import choose_device, choose_dtype, resolve
-from lte_runtime.embedded.sources import StockFact, stock_facts
 from lte_runtime.errors import BadRequest, Cancelled, Damaged, DeadlineExceeded, Refused
-from lte_runtime.evals.metrics import matches
 
 Made = TypeVar("Made")
 
@@ -98,30 +93,8 @@ class Run:
 
         return moved
 
-    def model(self, dtype: torch.dtype) -> Any:
-        """The base on its device, to be freed by the caller."""
-        from transformers import AutoModelForCausalLM
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
-        loaded = AutoModelForCausalLM.from_pretrained(
-            self.directory, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
-        )
-        return loaded.requires_grad_(False).eval().to(self.device)
-
-    def tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        return AutoTokenizer.from_pretrained(self.directory, local_files_only=True, trust_remote_code=False)
-
     def speaker(self, halvings: int) -> Speaker:
-        """The base as it is served, for own answers and for judging."""
-        model = self.model(self.dtype)
-        context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 20)
-        most = min(self.preset.own_tokens, context // 4)
-        longest = min(self.preset.max_tokens, context - most)
-        tokens = 4096 if self.device.type == "cpu" else 32_768
-        return Speaker(model, self.tokenizer(), self.device, most, longest, tokens >> halvings)
+        return building.speaker(self.directory, self.dtype, self.device, self.preset, halvings)
 
 
 def run(
@@ -240,11 +213,17 @@ def _data(run: Run, probes: Sequence[Probe]) -> tuple[list[Row], dict[str, Any]]
 def _frozen(run: Run, folder: Path, probes: Sequence[Probe], halvings: int) -> dict[str, Any]:
     run.progress("building", 0, run.preset.cases)
     speaker = run.speaker(halvings)
-    near, described = _neighbours(run.job.neighbours)
-    material = build_material(run.job, run.preset, speaker, near)
+    near, described = building.neighbours(run.job.neighbours)
+    found = facts.load(run.job.facts)
+    anchor = facts.load(run.job.anchor, "replay") if run.job.anchor else ()
+    material = building.material(found, anchor, run.preset, speaker, near, run.job.seed)
     tally = dataset.Tally()
     drawn = islice(dataset.cases(material, run.preset.mixture, run.job.seed), run.preset.cases)
-    made = dataset.rows(drawn, speaker.own, run.preset.mixture.sure, tally)
+
+    def ask(questions: Sequence[str]) -> Sequence[Own]:
+        return speaker.own(questions, tick=lambda _done, _total: run.signals.check())
+
+    made = dataset.rows(drawn, ask, run.preset.mixture.sure, tally)
     return dataset.freeze(
         _unseen(run, made, probes, tally),
         folder,
@@ -267,58 +246,9 @@ def _unseen(run: Run, made: Any, probes: Sequence[Probe], tally: dataset.Tally) 
     for row in made:
         run.tick("building")(row.case, run.preset.cases)
         if row.question in asked:
-            tally.dropped["probe"] += 1
-            tally.rows[row.kind] -= 1
-            tally.sources[row.source] -= 1
-            tally.facts[str(len(row.facts))] -= 1
+            tally.withdraw(row, "probe")
         else:
             yield row
-
-
-def build_material(job: Job, preset: Preset, speaker: Speaker, near: Near) -> Material:
-    """Pools of the job's facts and its anchor set, and what the base knows."""
-    rng = random.Random(f"{job.seed}:material")
-    edits = _sampled(facts.load(job.facts), preset.most_facts, rng)
-    replay = _sampled(facts.load(job.anchor, "replay"), preset.most_facts, rng) if job.anchor else ()
-    return Material(
-        Pool.of(edits, near),
-        Pool.of(replay, near) if replay else None,
-        known_facts(speaker, preset.known, rng),
-    )
-
-
-def _sampled(found: Sequence[FactRecord], most: int, rng: random.Random) -> tuple[FactRecord, ...]:
-    return tuple(found) if len(found) <= most else tuple(rng.sample(list(found), most))
-
-
-def known_facts(speaker: Speaker, most: int, rng: random.Random) -> tuple[Known, ...]:
-    """Facts of the stock that the base itself answers right, out of `most` that it is asked."""
-    stock = list(stock_facts())
-    asked = rng.sample(stock, min(most, len(stock)))
-    said = speaker.own([fact.questions[-1] for fact in asked])
-    return tuple(
-        Known(_relation(fact), fact.subject, own.text, fact.questions)
-        for fact, own in zip(asked, said, strict=True)
-        if matches(own.text, (fact.target, *fact.aliases))
-    )
-
-
-def _relation(fact: StockFact) -> str:
-    """The relation's noun: the last question is `The RELATION of SUBJECT is`."""
-    return fact.questions[-1].removeprefix("The ").removesuffix(f" of {fact.subject} is")
-
-
-def _neighbours(way: str) -> tuple[Near, str]:
-    if way == "words":
-        return by_words, "shared words"
-    from lte_runtime.answer.embed import load_encoder
-
-    try:
-        encoder = load_encoder()
-    except (Refused, ImportError) as error:
-        print(f"no sentence encoder here ({error}): neighbours by shared words", file=sys.stderr)
-        return by_words, "shared words (no encoder on this host)"
-    return by_vectors(encoder.encode), f"encoder {encoder.fingerprint}"
 
 
 # Training.
@@ -338,7 +268,8 @@ def _fit(run: Run, rows: Sequence[Row], data: Mapping[str, Any], halvings: int) 
     settings = replace(preset.settings, seed=job.seed, halvings=halvings, bf16=run.dtype == torch.bfloat16)
     learnt, held = _encoded(run, rows)
     # Small weights are kept in float32 where they are trained under; large ones stay as they are served.
-    model = run.model(torch.float32 if run.device.type == "cpu" else run.dtype)
+    dtype = torch.float32 if run.device.type == "cpu" else run.dtype
+    model = building.load_model(run.directory, dtype, run.device)
     warm = _start(run)
     adapted = train.with_start(model, warm) if warm else train.with_adapter(model, settings)
     started = time.monotonic()
@@ -377,7 +308,7 @@ def _fit(run: Run, rows: Sequence[Row], data: Mapping[str, Any], halvings: int) 
 
 def _encoded(run: Run, rows: Sequence[Row]) -> tuple[list[Encoded], list[Encoded]]:
     """Rows to learn and held-out ones, whole cases each; what does not fit in the prompt is left out."""
-    tokenizer = run.tokenizer()
+    tokenizer = building.load_tokenizer(run.directory)
     last = max(row.case for row in rows) if rows else 0
     border = last * (1 - run.preset.held_out)
     learnt: list[Encoded] = []

@@ -21,7 +21,7 @@ _QUIET_S = 0.5
 class Job:
     """What `job.json` asks for. Paths are absolute; `name` is the new adapter's id, such as `align-000002`.
 
-    Optional beyond the contract: `neighbours` ("encoder" or "words"), `fresh` (do not start from the
+    Optional beyond the contract: `neighbours` ("words", or which encoder), `fresh` (do not start from the
     incumbent: it may have learnt what was withdrawn since), `halvings` (start with half, a quarter, ... of
     the preset's tokens at a time), `changes` (numbers of the preset to replace, by name).
     """

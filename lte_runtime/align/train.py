@@ -92,6 +92,7 @@ def with_start(model: Any, folder: Path) -> PeftModel:
 
     config = LoraConfig.from_pretrained(str(folder))
     config.inference_mode = False
+    config.base_model_name_or_path = None
     adapted = _wrapped(model, config)
     state = {name: value.float() for name, value in load_file(folder / "adapter_model.safetensors").items()}
     set_peft_model_state_dict(adapted, state)

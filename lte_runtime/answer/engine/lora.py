@@ -101,7 +101,7 @@ def peft_model(base: Any, lora: Lora, pairs: Pairs) -> Any:
 
     config = LoraConfig.from_pretrained(str(lora.directory))
     config.inference_mode = True
-    config.base_model_name_or_path = base.name_or_path  # adapters name no path; peft warns of another one
+    config.base_model_name_or_path = None  # adapters name no path, and peft warns of another one
     with warnings.catch_warnings():
         # peft 0.21 asks transformers 5 for an attribute under its old name.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)

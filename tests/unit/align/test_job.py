@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,8 @@ from lte_runtime.align import dataset, job, judge, train
 from lte_runtime.answer.engine.files import base_fingerprint, verify_adapter
 from tests.unit.align import jobs
 from tests.unit.answer.engine import tiny
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +145,38 @@ def test_no_row_asks_a_probes_question(base: Path, tmp_path: Path) -> None:
     assert found is not None
     assert found[1]["dropped"]["probe"] > 0
     assert not {row.question for row in found[0]} & asked
+
+
+def test_a_killed_process_goes_on_to_the_same_final_loss(base: Path, tmp_path: Path) -> None:
+    """SIGKILL between two updates; the checkpoint that was being written then, if any, is not used."""
+    changes = {"cases": 40, "every": 2}
+    whole = job.run(jobs.write(tmp_path / "whole", base, changes), job.Signals())
+    folder = jobs.write(tmp_path / "cut", base, changes)
+    child = subprocess.Popen([sys.executable, "-m", "lte_runtime.align.job", str(folder)], cwd=ROOT)
+    while child.poll() is None and not list(folder.glob(f"checkpoints/*/{train.FINISHED}")):
+        time.sleep(0.01)
+    child.kill()
+    assert child.wait() == -signal.SIGKILL, "it was done before it could be killed"
+    assert not (folder / "result.json").exists()
+    torn = folder / "checkpoints/checkpoint-999"
+    torn.mkdir()
+    first: list[int] = []
+    resumed = job.run(folder, job.Signals(), lambda shown: _step(shown, first))
+    assert first[0] > 1
+    assert not torn.exists()
+    assert resumed["loss"] == pytest.approx(whole["loss"], rel=1e-6)
+    assert resumed["adapter_hash"] == whole["adapter_hash"]
+
+
+def test_two_processes_under_torchrun_train_one_adapter(base: Path, tmp_path: Path) -> None:
+    """gloo on the CPU; the preset's number of processes starts them. The loss is that of one process."""
+    changes: dict[str, Any] = {"cases": 16, "held_out": 0.2}
+    alone = job.run(jobs.write(tmp_path / "alone", base, changes), job.Signals())
+    folder = jobs.write(tmp_path / "both", base, {**changes, "processes": 2})
+    command = [sys.executable, "-m", "lte_runtime.align.job", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((folder / "result.json").read_text())
+    assert result["status"] == "done", done.stderr
+    assert result["updates"] == alone["updates"]
+    assert result["loss"] == pytest.approx(alone["loss"], rel=1e-3)

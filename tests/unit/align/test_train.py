@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from transformers import (
 
 from lte_runtime.align import train
 from lte_runtime.align.dataset import IGNORED, Encoded, by_length
+from lte_runtime.align.settings import Settings
 
 # peft still asks transformers for a property's old name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -55,7 +57,7 @@ def row(prompt: Sequence[int], answer: Sequence[int]) -> Encoded:
 
 
 ROWS = [row((5, 6, 7), (8, 9, 3)), row((5, 11, 12, 13, 14), (15, 3)), row((20, 21), (22, 23, 24, 3))]
-SETTINGS = train.Settings(rank=4, alpha=8, batch=3, rate=5e-3, warm=1)
+SETTINGS = Settings(rank=4, alpha=8, batch=3, rate=5e-3, warm=1)
 
 
 def run(adapted: PeftModel, rows: Sequence[Encoded], folder: Path, **options: Any) -> list[float]:
@@ -137,3 +139,87 @@ def test_batches_by_length_hold_every_row_once_within_the_budget() -> None:
     made = by_length(rows, 24)
     assert sorted(index for batch in made for index in batch) == list(range(20))
     assert all(len(batch) * max(len(rows[index].input_ids) for index in batch) <= 24 for batch in made)
+
+
+def test_training_ends_when_the_held_out_loss_gains_no_more_and_the_best_is_kept(tmp_path: Path) -> None:
+    """Held-out rows contradict the others: the longer it trains, the worse they fare."""
+    settings = replace(SETTINGS, every=1, patience=2, rate=2e-2, epochs=20)
+    held = [row(one.input_ids[: -one.answer_length], (40, 41, 3)) for one in ROWS]
+    adapted = train.with_adapter(tiny("llama"), settings)
+    losses: list[float] = []
+    done = train.train(
+        adapted,
+        ROWS * 2,
+        settings,
+        folder=tmp_path,
+        held=held,
+        watch=lambda update: losses.append(update.loss),
+    )
+    assert len(losses) < 40
+    assert done.best is not None
+    with torch.no_grad():
+        weight = sum(one.answer_length + settings.first - 1 for one in held)
+        now = float(train.weighted_loss(adapted, held, settings.first)) / weight
+    assert now == pytest.approx(done.best, rel=0.02)
+
+
+def test_smaller_groups_sum_to_the_same_update(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, threads=1, bf16=False)
+    made = [
+        run(train.with_adapter(tiny("llama"), settings), ROWS * 2, tmp_path / str(budget), settings=changed)
+        for budget in (0, 8)
+        if (changed := replace(settings, budget=budget))
+    ]
+    assert made[0] == pytest.approx(made[1], rel=1e-4)
+
+
+def test_threads_compute_the_same_update(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, bf16=False)
+    made = [
+        run(train.with_adapter(tiny("llama"), settings), ROWS * 2, tmp_path / str(threads), settings=changed)
+        for threads in (1, 2)
+        if (changed := replace(settings, threads=threads))
+    ]
+    assert made[0] == pytest.approx(made[1], rel=1e-4)
+
+
+def test_chance_in_the_bases_layers_is_off(tmp_path: Path) -> None:
+    """GPT-2's configuration has dropout; with it no run could be resumed to the same loss."""
+    made = [run(train.with_adapter(tiny("gpt2"), SETTINGS), ROWS * 2, tmp_path / name) for name in "ab"]
+    assert made[0] == pytest.approx(made[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "neox"])
+def test_activations_computed_again_give_the_same_loss(kind: str, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, bf16=False, threads=1)
+    made = [
+        run(train.with_adapter(tiny(kind), settings), ROWS * 2, tmp_path / str(recompute), settings=changed)
+        for recompute in (False, True)
+        if (changed := replace(settings, recompute=recompute))
+    ]
+    assert made[0] == pytest.approx(made[1], rel=1e-4)
+
+
+def test_a_start_goes_on_from_its_adapter(tmp_path: Path) -> None:
+    adapted = train.with_adapter(tiny("llama"), SETTINGS)
+    run(adapted, ROWS * 10, tmp_path / "first")
+    train.save(adapted, tmp_path / "adapter")
+    again = train.with_start(tiny("llama"), tmp_path / "adapter")
+    with torch.no_grad():
+        before = float(train.weighted_loss(adapted, ROWS, 1.0))
+        after = float(train.weighted_loss(again, ROWS, 1.0))
+    assert after == pytest.approx(before, rel=0.02)
+    assert [value for value in again.parameters() if value.requires_grad]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), True),
+        (MemoryError(), True),
+        (RuntimeError("shapes differ"), False),
+    ],
+)
+def test_out_of_memory_is_told_from_other_errors(error: BaseException, said: bool) -> None:
+    assert train.out_of_memory(error) is said

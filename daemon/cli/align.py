@@ -1,0 +1,347 @@
+"""`lte align`: look at alignment data, and train an adapter from a file of facts, without a daemon."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from daemon.cli import connect, output, parts
+from daemon.cli.options import Address, ConfigFile, Json, Socket
+from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, LteError, Refused
+
+if TYPE_CHECKING:
+    from daemon.settings import Settings
+    from lte_runtime.align.dataset import Row
+    from lte_runtime.align.facts import FactRecord
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Alignment: its data, its training.")
+
+Facts = Annotated[
+    Path | None,
+    typer.Option(help="Facts or events as JSON lines, or a KnowEdit list. Default: the daemon's."),
+]
+Anchor = Annotated[Path | None, typer.Option(help="Facts that are replayed beside them, in the same forms.")]
+PresetName = Annotated[str, typer.Option("--preset", "-p", help="demo, embedded, 7b-1xh200 or 7b-4x.")]
+Seed = Annotated[int, typer.Option(help="Equal seeds draw equal rows.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="name=value in place of the preset's (cases=500). Repeatable."),
+]
+_POLL_S = 0.3
+_MOST_FACTS = 100_000
+
+
+@app.command()
+def data(
+    facts: Facts = None,
+    anchor: Anchor = None,
+    preset: PresetName = "embedded",
+    cases: Annotated[int, typer.Option(min=1, help="Cases drawn; each makes two rows at most.")] = 300,
+    explain: Annotated[bool, typer.Option("--explain", help="Show samples of each kind.")] = False,
+    samples: Annotated[int, typer.Option(min=1, help="Samples of each kind with --explain.")] = 1,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for rows and manifest.")] = None,
+    seed: Seed = 0,
+    json_: Json = False,
+    address: Address = None,
+    socket: Socket = None,
+    config: ConfigFile = None,
+) -> None:
+    """Build alignment rows and show what they are: counts, and with --explain samples of each kind.
+
+    Example: lte align data --facts facts.jsonl --explain
+    """
+    from daemon.config import load
+    from lte_runtime.align import dataset
+
+    settings = load(config).settings
+    found, beside = _facts(facts, anchor, address, socket, config)
+    with TemporaryDirectory() as scratch, parts.progress(not json_) as progress:
+        folder = out or Path(scratch)
+        _freeze(settings, preset, found, beside, seed, cases, folder, progress)
+        rows, manifest = dataset.thaw(folder) or ([], {})
+    chosen = _samples(rows, samples) if explain else {}
+    if json_:
+        told = {kind: [asdict(row) for row in some] for kind, some in chosen.items()}
+        output.as_json(manifest | ({"samples": told} if explain else {}))
+        return
+    for kind, some in chosen.items():
+        for row in some:
+            _explain(kind, row)
+    output.table(("kind", "rows", "with facts", "own answer", "exchanged"), _counts(rows), "rows by kind")
+    output.pairs(_summary(manifest))
+
+
+def _freeze(
+    settings: Settings,
+    preset: str,
+    found: Sequence[FactRecord],
+    beside: Sequence[FactRecord],
+    seed: int,
+    cases: int,
+    folder: Path,
+    progress: parts.Progress,
+) -> None:
+    from lte_runtime.align import building, dataset, presets
+    from lte_runtime.answer.engine.files import base_fingerprint
+    from lte_runtime.answer.engine.hf import choose_device, choose_dtype
+
+    progress("loading the model", 0, cases)
+    chosen, directory = presets.preset(preset), _base(settings)
+    device = choose_device(settings.model.device)
+    speaker = building.speaker(directory, choose_dtype(settings.model.dtype, device), device, chosen)
+    near, described = building.neighbours(settings.encoder.model)
+    made_of = building.material(found, beside, chosen, speaker, near, seed)
+    tally = dataset.Tally()
+    drawn = islice(dataset.cases(made_of, chosen.mixture, seed), cases)
+
+    def rows() -> Iterator[Row]:
+        for row in dataset.rows(drawn, speaker.own, chosen.mixture.sure, tally):
+            progress("rows", row.case, cases)
+            yield row
+
+    head = {"seed": seed, "preset": preset, "base_fingerprint": base_fingerprint(directory)}
+    dataset.freeze(rows(), folder, {**head, "neighbours": described, "known": len(made_of.known)}, tally)
+
+
+def _facts(
+    facts: Path | None, anchor: Path | None, address: str | None, socket: Path | None, config: Path | None
+) -> tuple[tuple[FactRecord, ...], tuple[FactRecord, ...]]:
+    """The facts of the file, else the daemon's current ones; and the anchor set."""
+    from lte_runtime.align import facts as reading
+
+    beside = reading.load(anchor, "replay") if anchor else ()
+    if facts:
+        return reading.load(facts), beside
+    with connect.client(connect.find(connect.flags(address, socket), config)) as daemon:
+        edits = connect.paged(daemon.list_edits, "edits", _MOST_FACTS)
+        current = [reading.from_mapping(edit) for edit in edits if edit["state"] == "current"]
+    found = tuple(fact for fact in current if fact is not None)
+    if not found:
+        raise BadRequest("the daemon holds no current fact; name a file with --facts")
+    return found, beside
+
+
+def _base(settings: Settings) -> Path:
+    from lte_runtime import embedded
+    from lte_runtime.answer.engine.hf import resolve
+
+    path = settings.model.path
+    if path.partition(":")[0] == "stub":
+        raise Refused("the stub model cannot be aligned: set model.path")
+    return embedded.model_path() if path == "embedded" else resolve(path)
+
+
+def _samples(rows: Sequence[Row], count: int) -> dict[str, list[Row]]:
+    """The first rows of each kind that carry facts."""
+    found: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.with_facts and len(found[row.kind]) < count:
+            found[row.kind].append(row)
+    return dict(sorted(found.items()))
+
+
+def _counts(rows: Sequence[Row]) -> Iterator[tuple[str, int, int, int, int]]:
+    kinds = Counter(row.kind for row in rows)
+    told = Counter(row.kind for row in rows if row.with_facts)
+    own = Counter(row.kind for row in rows if row.own)
+    exchanged = Counter(row.kind for row in rows if row.exchanged)
+    for kind in sorted(kinds):
+        yield kind, kinds[kind], told[kind], own[kind], exchanged[kind]
+
+
+def _summary(manifest: Mapping[str, Any]) -> dict[str, object]:
+    names = ("rows", "facts_in_prompt", "sources", "dropped", "neighbours", "known", "seed", "data_hash")
+    return {name: manifest[name] for name in names if name in manifest}
+
+
+def _explain(kind: str, row: Row) -> None:
+    """One row: its facts, its question, its answer (also where a fact tells it), and where it comes from."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    order = "shuffled" if row.shuffled else "best first"
+    origin = [row.source, *row.edit_ids, order, *(["target exchanged"] if row.exchanged else [])]
+    console.print(Text(kind, style="bold magenta"), Text(f"  {', '.join(origin)}", style="dim"))
+    for number, fact in enumerate(row.facts, 1):
+        told = Text(f"  {number}. {fact}", style="cyan")
+        told.highlight_words([row.answer], style="bold green")
+        console.print(told)
+    console.print(Text("  ? ", style="dim") + Text(row.question, style="bold"))
+    mine = "the original model's own" if row.own else ""
+    console.print(Text("  = ", style="dim") + Text(row.answer, style="green"), Text(mine, style="dim"))
+    console.print()
+
+
+@app.command()
+def train(
+    facts: Facts = None,
+    anchor: Anchor = None,
+    probes: Annotated[
+        Path | None, typer.Option(help="Probes as JSON lines. Default: made from the facts.")
+    ] = None,
+    preset: PresetName = "embedded",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Job folder; an unfinished one goes on.")] = Path(
+        "align-job"
+    ),
+    name: Annotated[str, typer.Option(help="The adapter's id.")] = "align-000002",
+    fresh: Annotated[bool, typer.Option(help="Do not start from the configured adapter.")] = False,
+    seed: Seed = 0,
+    deadline: Annotated[float | None, typer.Option(min=1, help="Seconds until it is given up.")] = None,
+    set_: Changes = None,
+    json_: Json = False,
+    address: Address = None,
+    socket: Socket = None,
+    config: ConfigFile = None,
+) -> None:
+    """Train an adapter in a process of its own, and judge it beside the configured one and none.
+
+    Ctrl-C ends it with a checkpoint; the same command goes on from there.
+
+    Example: lte align train --facts facts.jsonl --preset demo --out job
+    """
+    from daemon.config import load
+
+    settings = load(config).settings
+    if not (out / "job.json").exists():
+        found, beside = _facts(facts, anchor, address, socket, config)
+        said = {"preset": preset, "name": name, "fresh": fresh, "seed": seed, "deadline_s": deadline}
+        _write_job(out, settings, found, beside, probes, {**said, "changes": _changes(set_ or ())})
+    else:
+        output.note(f"{out} holds a job already: it goes on as it was written")
+    result = _watched(out, shown=not json_)
+    if json_:
+        output.as_json(result)
+    _raise(result, out)
+    if not json_:
+        output.table(("arm", "probes", "right"), _scores(out, result), "judged")
+        output.pairs({"adapter": out / "adapter", "sha256": result["adapter_hash"], "rows": result["rows"]})
+
+
+def _changes(pairs: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise BadRequest(f"--set takes name=value, not {pair!r}")
+        found[name] = value
+    return found
+
+
+def _write_job(
+    out: Path,
+    settings: Settings,
+    found: Sequence[FactRecord],
+    beside: Sequence[FactRecord],
+    probes: Path | None,
+    said: Mapping[str, Any],
+) -> None:
+    """Facts, probes and, last, `job.json`. Raises `BadRequest` for what no preset has."""
+    from lte_runtime.align import jobdir, presets
+    from lte_runtime.align import probes as making
+    from lte_runtime.align.judge import read_probes
+    from lte_runtime.answer.engine.files import base_fingerprint
+
+    presets.adjusted(presets.preset(said["preset"]), said["changes"])
+    base = _base(settings)
+    asked = read_probes(probes) if probes else making.make(found, said["seed"])
+    out.mkdir(parents=True, exist_ok=True)
+    _write_lines(out / "facts.jsonl", [asdict(fact) for fact in found])
+    _write_lines(out / "anchor.jsonl", [asdict(fact) for fact in beside])
+    _write_lines(out / "probes.jsonl", [asdict(probe) for probe in asked])
+    incumbent = _incumbent(settings)
+    job = {
+        "id": f"cli-{int(time.time())}",
+        "base": str(base.absolute()),
+        "base_fingerprint": base_fingerprint(base),
+        "incumbent": str(incumbent.absolute()) if incumbent else None,
+        "facts": "facts.jsonl",
+        "probes": "probes.jsonl",
+        "anchor": "anchor.jsonl" if beside else None,
+        "epoch": 0,
+        "device": settings.model.device,
+        "dtype": settings.model.dtype,
+        "max_memory_bytes": None,
+        "neighbours": settings.encoder.model,
+        **said,
+    }
+    jobdir.write(out / jobdir.JOB, job)
+
+
+def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def _incumbent(settings: Settings) -> Path | None:
+    from lte_runtime import embedded
+
+    adapter = settings.model.adapter
+    if adapter == "embedded":
+        return embedded.adapter_path() if settings.model.path == "embedded" else None
+    return None if adapter == "none" else Path(adapter)
+
+
+def _watched(folder: Path, *, shown: bool) -> dict[str, Any]:
+    """Runs the job as a child process, shows its progress, and returns its result."""
+    command = [sys.executable, "-m", "lte_runtime.align.job", str(folder)]
+    # Of its own group: Ctrl-C reaches it once, from here.
+    child = subprocess.Popen(command, start_new_session=True)
+    try:
+        with parts.progress(shown) as progress:
+            while child.poll() is None:
+                _show(folder, progress)
+                time.sleep(_POLL_S)
+    except KeyboardInterrupt:
+        output.note("stopping after a checkpoint")
+        child.send_signal(signal.SIGTERM)
+        child.wait()
+    try:
+        result: dict[str, Any] = json.loads((folder / "result.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        raise LteError(f"the training process ended with status {child.returncode} and no result") from None
+    return result
+
+
+def _show(folder: Path, progress: parts.Progress) -> None:
+    try:
+        said = json.loads((folder / "progress.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return  # not written yet
+    loss = "" if said["loss"] is None else f" loss {said['loss']:.3f}"
+    rate = "" if said["rows_per_s"] is None else f" {said['rows_per_s']:.0f} rows/s"
+    left = "" if said["remaining_s"] is None else f" {said['remaining_s']:.0f} s left"
+    progress(f"{said['phase']}{loss}{rate}{left}", said["step"], said["total"])
+
+
+def _raise(result: Mapping[str, Any], folder: Path) -> None:
+    """An error of the project's own tree for a run that was not done."""
+    if result["status"] == "cancelled":
+        raise Cancelled(f"stopped; `lte align train --out {folder}` goes on from the last checkpoint")
+    if result["status"] == "failed":
+        told = result["error"]
+        kind = {"data": BadRequest, "deadline": DeadlineExceeded}.get(told["kind"], LteError)
+        advice = "; --set batch=, --set max_tokens= or a GPU helps" if told["kind"] == "out_of_memory" else ""
+        raise kind(f"{told['kind'].replace('_', ' ')}: {told['message']}{advice}")
+
+
+def _scores(folder: Path, result: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
+    from lte_runtime.align.judge import read_probes
+
+    kinds = {probe.id: probe.kind for probe in read_probes(folder / "probes.jsonl")}
+    for arm, right in result["judged"].items():
+        for kind in dict.fromkeys(kinds.values()):
+            some = [value for probe, value in right.items() if kinds[probe] == kind]
+            if some:
+                yield arm, kind, sum(some) / len(some)

@@ -1,0 +1,108 @@
+"""From facts and a base model to the material of rows: the model that speaks, neighbours, knowledge."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lte_runtime.align.dataset import Material
+from lte_runtime.align.facts import FactRecord
+from lte_runtime.align.judge import Speaker
+from lte_runtime.align.pools import Known, Near, Pool, by_vectors, by_words
+from lte_runtime.align.presets import Preset
+from lte_runtime.embedded.sources import StockFact, stock_facts
+from lte_runtime.errors import Refused
+from lte_runtime.evals.metrics import matches
+
+
+def load_model(directory: Path, dtype: torch.dtype, device: torch.device) -> Any:
+    """The base on its device, frozen."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    loaded = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
+    )
+    return loaded.requires_grad_(False).eval().to(device)
+
+
+def load_tokenizer(directory: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+
+
+def speaker(
+    directory: Path, dtype: torch.dtype, device: torch.device, preset: Preset, halvings: int = 0
+) -> Speaker:
+    """The base as it is served, for own answers and for judging."""
+    model = load_model(directory, dtype, device)
+    context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 20)
+    most = min(preset.own_tokens, context // 4)
+    longest = min(preset.max_tokens, context - most)
+    tokens = 4096 if device.type == "cpu" else 32_768
+    return Speaker(model, load_tokenizer(directory), device, most, longest, tokens >> halvings)
+
+
+def material(
+    found: Sequence[FactRecord],
+    anchor: Sequence[FactRecord],
+    preset: Preset,
+    speaker: Speaker,
+    near: Near,
+    seed: int,
+) -> Material:
+    """Pools of the facts and of the anchor set, each a seeded sample where there are too many, and what the
+    base knows."""
+    rng = random.Random(f"{seed}:material")
+    edits = _sampled(found, preset.most_facts, rng)
+    replay = _sampled(anchor, preset.most_facts, rng)
+    return Material(
+        Pool.of(edits, near),
+        Pool.of(replay, near) if replay else None,
+        known_facts(speaker, preset.known, rng),
+    )
+
+
+def _sampled(found: Sequence[FactRecord], most: int, rng: random.Random) -> tuple[FactRecord, ...]:
+    return tuple(found) if len(found) <= most else tuple(rng.sample(list(found), most))
+
+
+def known_facts(speaker: Speaker, most: int, rng: random.Random) -> tuple[Known, ...]:
+    """Facts of the stock that the base itself answers right, out of `most` that it is asked."""
+    stock = list(stock_facts())
+    asked = rng.sample(stock, min(most, len(stock)))
+    said = speaker.own([fact.questions[-1] for fact in asked])
+    return tuple(
+        Known(_relation(fact), fact.subject, own.text, fact.questions)
+        for fact, own in zip(asked, said, strict=True)
+        if matches(own.text, (fact.target, *fact.aliases))
+    )
+
+
+def _relation(fact: StockFact) -> str:
+    """The relation's noun: the last question is `The RELATION of SUBJECT is`."""
+    return fact.questions[-1].removeprefix("The ").removesuffix(f" of {fact.subject} is")
+
+
+def neighbours(way: str) -> tuple[Near, str]:
+    """How near facts are found, and its description for the manifest.
+
+    `way` is "words", "encoder" for the default sentence encoder, or another encoder's name or path.
+    """
+    if way == "words":
+        return by_words, "shared words"
+    from lte_runtime.answer.embed import load_encoder
+
+    try:
+        encoder = load_encoder() if way == "encoder" else load_encoder(way)
+    except (Refused, ImportError) as error:
+        print(f"no sentence encoder here ({error}): neighbours by shared words", file=sys.stderr)
+        return by_words, "shared words (no encoder on this host)"
+    return by_vectors(encoder.encode), f"encoder {encoder.fingerprint}"

@@ -1,0 +1,165 @@
+"""Each kind of case: what the facts say, what is asked, what the answer must be."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from random import Random
+
+import pytest
+
+from lte_runtime.align import cases, wordings
+from lte_runtime.align.cases import Case, Kind, World
+from lte_runtime.align.facts import FactRecord, invented
+from lte_runtime.align.pools import Known, Pool, by_words
+
+KNOWN = tuple(
+    Known("capital", country, city, (f"What is the capital of {country}?", f"The capital of {country} is"))
+    for country, city in (("France", "Paris"), ("Spain", "Madrid"), ("Norway", "Oslo"))
+)
+
+
+def world(seed: int, exchange: float = 0.0) -> World:
+    return World(Pool.of(invented(Random(seed), "e"), by_words), known=KNOWN, exchange=exchange)
+
+
+def drawn(kind: Kind, count: int = 40, exchange: float = 0.0) -> list[tuple[Case, World]]:
+    found = []
+    for seed in range(400):
+        made = cases.make(Random(seed), kind, here := world(seed % 25, exchange))
+        if made is not None:
+            found.append((made, here))
+        if len(found) == count:
+            return found
+    raise AssertionError(f"only {len(found)} of {kind}")
+
+
+def facts_of(case: Case, here: World) -> list[FactRecord]:
+    return [fact for fact in here.pool.facts if fact.edit_id in case.edit_ids]
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_equal_seeds_make_equal_cases(kind: Kind) -> None:
+    here = world(3)
+    assert [cases.make(Random(n), kind, here) for n in range(5)] == [
+        cases.make(Random(n), kind, here) for n in range(5)
+    ]
+
+
+@pytest.mark.parametrize(
+    "kind", [Kind.VERBATIM, Kind.REPHRASED, Kind.ALIAS, Kind.TWO_HOPS, Kind.VERSIONS, Kind.INSTRUCTED]
+)
+def test_what_is_in_scope_is_told_by_a_fact(kind: Kind) -> None:
+    for case, _ in drawn(kind):
+        assert case.answer
+        assert any(case.answer in told for told in case.facts)
+        assert case.edit_ids
+
+
+@pytest.mark.parametrize("kind", [Kind.SAME_SUBJECT, Kind.NEIGHBOUR, Kind.UNRELATED, Kind.LANGUAGE])
+def test_what_is_out_of_scope_has_the_models_own_answer(kind: Kind) -> None:
+    for case, _ in drawn(kind):
+        assert case.answer is None
+        assert case.facts
+
+
+def test_distractors_are_none_one_or_two_of_other_subjects_by_half_and_quarters() -> None:
+    made = drawn(Kind.VERBATIM, 400)
+    counts = Counter(len(case.facts) for case, _ in made)
+    assert counts[1] / 400 == pytest.approx(0.5, abs=0.08)
+    assert counts[2] / 400 == pytest.approx(0.25, abs=0.07)
+    for case, here in made:
+        right, *beside = sorted(facts_of(case, here), key=lambda fact: fact.target != case.answer)
+        assert all(fact.subject != right.subject for fact in beside)
+
+
+def test_most_prompts_are_best_first() -> None:
+    made = [case for case, _ in drawn(Kind.VERBATIM, 400) if len(case.facts) > 1]
+    first = [case for case in made if case.answer is not None and case.answer in case.facts[0]]
+    assert 0.75 < len(first) / len(made) < 1.0
+    assert 0.1 < sum(case.shuffled for case in made) / len(made) < 0.3
+    assert all(case in first for case in made if not case.shuffled)
+
+
+def test_an_alias_is_asked_and_explained() -> None:
+    for case, here in drawn(Kind.ALIAS):
+        fact = next(fact for fact in facts_of(case, here) if fact.target == case.answer)
+        used = [alias for alias in fact.subject_aliases if alias in case.question]
+        assert used
+        assert any("is also known as" in told and used[0] in told for told in case.facts)
+
+
+def test_two_hops_need_two_facts() -> None:
+    for case, here in drawn(Kind.TWO_HOPS):
+        named = [fact for fact in facts_of(case, here) if fact.subject in case.question]
+        last = [fact for fact in facts_of(case, here) if fact.target == case.answer]
+        assert named
+        assert last
+        assert {fact.target for fact in named} & {fact.subject for fact in last}
+        assert case.answer not in case.question
+
+
+def test_a_composed_question_names_what_the_edit_leads_to_nowhere() -> None:
+    answers = {known.subject: known.answer for known in KNOWN}
+    for case, _ in drawn(Kind.COMPOSED):
+        subject = next(name for name, answer in answers.items() if answer == case.answer)
+        assert subject not in case.question
+        assert any(subject in told for told in case.facts)
+        assert not any(str(case.answer) in told for told in case.facts)
+
+
+def test_a_live_fact_about_a_known_thing_is_composed_as_it_is() -> None:
+    fact = FactRecord("e9", "Bravex", "host country", "France", "The host country of Bravex is France.")
+    here = World(Pool.of([fact], by_words), known=KNOWN[:1])
+    made = cases.make(Random(1), Kind.COMPOSED, here)
+    assert made is not None
+    assert (made.facts, made.answer, made.exchanged) == ((fact.statement,), "Paris", False)
+
+
+def test_a_reversed_question_asks_for_the_subject() -> None:
+    for case, here in drawn(Kind.REVERSED, 15):
+        fact = next(fact for fact in facts_of(case, here) if fact.subject == case.answer)
+        assert fact.target in case.question
+        assert wordings.turns_round(fact.relation)
+        assert str(case.answer) not in case.question
+
+
+def test_of_two_versions_the_current_one_is_the_answer() -> None:
+    for case, here in drawn(Kind.VERSIONS):
+        told = [text for text in case.facts if str(case.answer) in text]
+        marks = ("Formerly", "No longer", "Outdated", "corrected later", "Earlier version")
+        assert any(not any(mark in text for mark in marks) for text in told)
+        dated = [text for text in case.facts if re.match(r"As of \d", text)]
+        if dated:
+            assert str(case.answer) in max(dated)
+        assert len(case.facts) >= 2
+        assert facts_of(case, here)
+
+
+def test_an_instruction_in_a_fact_changes_no_answer() -> None:
+    plain = {fact.statement for seed in range(25) for fact in world(seed).pool.facts}
+    for case, here in drawn(Kind.INSTRUCTED):
+        assert any(told not in plain for told in case.facts)
+        assert case.answer in {fact.target for fact in facts_of(case, here)}
+
+
+def test_an_exchanged_target_is_not_the_live_one() -> None:
+    made = drawn(Kind.VERBATIM, 60, exchange=1.0)
+    exchanged = [(case, here) for case, here in made if case.exchanged]
+    assert len(exchanged) > 50
+    for case, here in exchanged:
+        asked = [fact for fact in facts_of(case, here) if fact.subject in case.question]
+        assert any(fact.target not in " ".join(case.facts) for fact in asked) or case.answer in {
+            fact.target for fact in here.pool.facts
+        }
+
+
+def test_a_neighbours_question_is_about_no_fact_told() -> None:
+    for case, _ in drawn(Kind.NEIGHBOUR):
+        named = next((known for known in KNOWN if known.subject in case.question), None)
+        if named is not None:
+            assert not any(named.subject in told for told in case.facts)
+
+
+def test_a_world_without_facts_makes_nothing() -> None:
+    assert all(cases.make(Random(0), kind, World(Pool((), ()))) is None for kind in Kind)

@@ -1,0 +1,135 @@
+"""The stream of rows: parallel, seeded, in its shares, frozen by hash."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from lte_runtime.align import dataset, presets
+from lte_runtime.align.cases import GROUPS, Kind
+from lte_runtime.align.dataset import Material, Mixture, Own, Row, Tally
+from lte_runtime.align.facts import FactRecord, invented
+from lte_runtime.align.pools import Known, Pool, by_words
+from lte_runtime.errors import Damaged
+
+LIVE = tuple(
+    replace(fact, source="edits") for seed in range(6) for fact in invented(Random(seed), f"edit{seed}")
+)
+KNOWN = tuple(
+    Known("capital", country, city, (f"What is the capital of {country}?",))
+    for country, city in (("France", "Paris"), ("Spain", "Madrid"))
+)
+MATERIAL = Material(Pool.of(LIVE, by_words), None, KNOWN)
+MIXTURE = Mixture(dict.fromkeys(Kind, 1.0), invented=0.4, replay=0.0)
+
+
+def sure_of_everything(questions: Sequence[str]) -> list[Own]:
+    return [Own(f"own {text}", 0.9) for text in questions]
+
+
+def rows(
+    count: int = 300, seed: int = 0, material: Material = MATERIAL, tally: Tally | None = None
+) -> list[Row]:
+    drawn = islice(dataset.cases(material, MIXTURE, seed), count)
+    return list(dataset.rows(drawn, sure_of_everything, 0.5, tally or Tally()))
+
+
+def test_every_case_is_a_row_with_facts_and_one_without() -> None:
+    pairs: dict[int, list[Row]] = defaultdict(list)
+    for row in rows():
+        pairs[row.case].append(row)
+    assert len(pairs) == 300
+    for told, bare in pairs.values():
+        assert told.with_facts
+        assert not bare.with_facts
+        assert told.question == bare.question
+        assert bare.own
+        assert bare.answer == f"own {bare.question}"
+        assert told.own == (told.kind not in GROUPS["in scope"])
+        assert bare.edit_ids == ()
+
+
+def test_equal_seeds_draw_equal_rows_and_the_stream_is_lazy() -> None:
+    assert rows(60) == rows(60)
+    assert rows(60) == rows(90)[: len(rows(60))]
+    assert rows(60) != rows(60, seed=1)
+
+
+def test_rows_say_where_they_come_from() -> None:
+    made = [row for row in rows() if row.with_facts]
+    sources = Counter(row.source for row in made)
+    assert sources["edits"] > 60
+    assert sources["invented"] > 60
+    known = {fact.edit_id for fact in LIVE}
+    for row in made:
+        ids = {edit for edit in row.edit_ids if not edit.startswith("invented")}
+        assert ids <= known
+        if row.source == "edits" and row.kind is Kind.VERBATIM:
+            assert ids
+    assert 0.2 < sum(row.exchanged for row in made if row.source == "edits") / sources["edits"] < 0.7
+
+
+def test_kinds_that_the_live_facts_cannot_make_keep_their_share() -> None:
+    """No alias, no chain, no relation: made-up facts stand in."""
+    bare = FactRecord("e1", "", "", "Ann", "Who leads it? Ann.", prompt="Who leads it?")
+    made = rows(400, material=Material(Pool.of([bare], by_words), None, KNOWN))
+    kinds = Counter(row.kind for row in made if row.with_facts)
+    assert kinds[Kind.ALIAS] > 15
+    assert kinds[Kind.TWO_HOPS] > 10
+
+
+def test_replayed_facts_are_drawn_in_their_share() -> None:
+    anchor = Pool.of([replace(fact, source="replay") for fact in invented(Random(99), "old")], by_words)
+    mixture = replace(MIXTURE, invented=0.2, replay=0.5)
+    drawn = islice(dataset.cases(Material(MATERIAL.edits, anchor, KNOWN), mixture, 0), 300)
+    sources = Counter(case.source for case in drawn)
+    assert 0.3 < sources["replay"] / 300 < 0.6
+
+
+def test_answers_that_the_model_is_not_sure_of_are_left_out_but_for_language() -> None:
+    tally = Tally()
+    drawn = islice(dataset.cases(MATERIAL, MIXTURE, 0), 200)
+    made = list(dataset.rows(drawn, lambda qs: [Own(text, 0.1) for text in qs], 0.5, tally))
+    assert {row.kind for row in made if row.own} == {Kind.LANGUAGE}
+    assert tally.dropped["unsure"] + len(made) == 400
+    assert sum(tally.rows.values()) == len(made)
+
+
+def test_frozen_rows_come_back_with_their_manifest(tmp_path: Path) -> None:
+    tally = Tally()
+    made = rows(50, tally=tally)
+    manifest = dataset.freeze(iter(made), tmp_path, {"seed": 0}, tally)
+    found = dataset.thaw(tmp_path)
+    assert found == (made, manifest)
+    assert manifest["rows"] == len(made) == sum(manifest["kinds"].values())
+    live = {fact.edit_id for fact in LIVE}
+    assert manifest["edit_ids"]
+    assert set(manifest["edit_ids"]) <= live
+
+
+def test_rows_that_were_changed_are_refused(tmp_path: Path) -> None:
+    tally = Tally()
+    dataset.freeze(iter(rows(5, tally=tally)), tmp_path, {}, tally)
+    path = tmp_path / dataset.ROWS
+    path.write_text(path.read_text().replace("own ", "owN ", 1))
+    with pytest.raises(Damaged, match="hash"):
+        dataset.thaw(tmp_path)
+
+
+def test_rows_without_a_manifest_are_no_data_set(tmp_path: Path) -> None:
+    (tmp_path / dataset.ROWS).write_text(json.dumps({}))
+    assert dataset.thaw(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", sorted(presets.PRESETS))
+def test_presets_draw_every_kind(name: str) -> None:
+    mixture = presets.preset(name).mixture
+    assert set(mixture.kinds) == set(Kind)
+    assert sum(mixture.kinds.values()) == pytest.approx(1.0)
