@@ -80,15 +80,17 @@ def known_facts(speaker: Speaker, most: int, rng: random.Random) -> tuple[Known,
     asked = rng.sample(stock, min(most, len(stock)))
     said = speaker.own([fact.questions[-1] for fact in asked])
     return tuple(
-        Known(_relation(fact), fact.subject, own.text, fact.questions)
+        Known(relation_of(fact), fact.subject, own.text, fact.questions)
         for fact, own in zip(asked, said, strict=True)
-        if matches(own.text, (fact.target, *fact.aliases))
+        if relation_of(fact) and matches(own.text, (fact.target, *fact.aliases))
     )
 
 
-def _relation(fact: StockFact) -> str:
-    """The relation's noun: the last question is `The RELATION of SUBJECT is`."""
-    return fact.questions[-1].removeprefix("The ").removesuffix(f" of {fact.subject} is")
+def relation_of(fact: StockFact) -> str:
+    """The relation's noun, from the wording `The RELATION of SUBJECT is`; empty where there is none."""
+    end = f" of {fact.subject} is"
+    clozes = [text for text in fact.questions if text.startswith("The ") and text.endswith(end)]
+    return clozes[-1].removeprefix("The ").removesuffix(end) if clozes else ""
 
 
 def neighbours(way: str) -> tuple[Near, str]:

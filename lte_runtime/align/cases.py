@@ -59,8 +59,8 @@ SHUFFLED = 0.2
 class Case:
     """One case. `facts` are statements as served; `answer` None asks the original model for its own.
 
-    `exchanged` says that the fact's target was exchanged for another one, so that
-    nothing can be learnt by heart.
+    `source` is where the facts are from, "known" where one was made for what the base knows; `exchanged` says
+    that the fact's target was exchanged for another one, so that nothing can be learnt by heart.
     """
 
     kind: Kind
@@ -131,7 +131,7 @@ def _case(
     if shuffled:
         rng.shuffle(both)
     ids = tuple(dict.fromkeys(fact.edit_id for _, fact in both if fact.edit_id))
-    source = world.pool.facts[0].source
+    source = world.pool.facts[0].source if ids else "known"
     return Case(kind, question, tuple(text for text, _ in both), answer, ids, source, shuffled, exchanged)
 
 
@@ -167,10 +167,9 @@ def _rephrased(rng: Random, world: World) -> Case | None:
 
 
 def _alias(rng: Random, world: World) -> Case | None:
-    aliased = [p for p, fact in enumerate(world.pool.facts) if fact.subject_aliases]
-    if not aliased:
+    if not world.pool.aliased:
         return None
-    place = rng.choice(aliased)
+    place = rng.choice(world.pool.aliased)
     fact, exchanged = _exchanged(rng, world, world.pool.facts[place])
     alias = rng.choice(fact.subject_aliases)
     asked = world.wordings.rephrased(fact, alias)
@@ -210,7 +209,7 @@ def _composed(rng: Random, world: World) -> Case | None:
     if not world.known:
         return None
     known = rng.choice(world.known)
-    by_edit = [p for p, fact in enumerate(world.pool.facts) if fact.target == known.subject and fact.relation]
+    by_edit = world.pool.by_target.get(known.subject, ())
     if by_edit:
         place = rng.choice(by_edit)
         fact = world.pool.facts[place]

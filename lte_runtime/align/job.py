@@ -8,412 +8,22 @@ several starts them itself.
 
 from __future__ import annotations
 
-import gc
-import json
+import ctypes
 import os
-import platform
-import resource
-import shutil
 import signal
 import subprocess
 import sys
 import time
-import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from importlib.metadata import version
-from itertools import islice
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
-import torch
-import torch.distributed as dist
+from lte_runtime.align import jobdir, presets
+from lte_runtime.align.jobdir import Signals
+from lte_runtime.errors import BadRequest, Cancelled
 
-from lte_runtime.align import building, dataset, facts, jobdir, judge, presets, train
-from lte_runtime.align.dataset import Encoded, Own, Row
-from lte_runtime.align.jobdir import Job, Progress
-from lte_runtime.align.judge import Probe, Speaker
-from lte_runtime.align.presets import Preset
-from lte_runtime.answer.engine.files import (
-    CONFIG,
-    MANIFEST,
-    WEIGHTS,
-    base_fingerprint,
-    sha256_file,
-    verify_adapter,
-)
-from lte_runtime.answer.engine.hf import choose_device, choose_dtype, resolve
-from lte_runtime.errors import BadRequest, Cancelled, Damaged, DeadlineExceeded, Refused
-
-Made = TypeVar("Made")
-
-
-@dataclass
-class Signals:
-    """Why the work should end: told by a signal, or by the clock."""
-
-    deadline: float | None = None
-    cancelled: bool = False
-
-    def stopping(self) -> bool:
-        return self.cancelled or (self.deadline is not None and time.monotonic() >= self.deadline)
-
-    def check(self) -> None:
-        """Raises `Cancelled` or `DeadlineExceeded` when it is time to end."""
-        if self.cancelled:
-            raise Cancelled("told to stop")
-        if self.stopping():
-            raise DeadlineExceeded("the job's deadline has passed")
-
-
-@dataclass
-class Run:
-    """One run of a job in this process; `rank` 0 builds, judges and writes."""
-
-    job: Job
-    preset: Preset
-    progress: Progress
-    signals: Signals
-    rank: int = 0
-    directory: Path = field(init=False)
-    device: torch.device = field(init=False)
-    dtype: torch.dtype = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.directory = resolve(self.job.base)
-        self.device = choose_device(self.job.device)
-        if self.device.type == "cuda" and dist.is_initialized():
-            self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        self.dtype = choose_dtype(self.job.dtype, self.device)
-
-    def tick(self, phase: str) -> judge.Tick:
-        def moved(done: int, total: int) -> None:
-            self.progress(phase, done, total)
-            self.signals.check()
-
-        return moved
-
-    def speaker(self, halvings: int) -> Speaker:
-        return building.speaker(self.directory, self.dtype, self.device, self.preset, halvings)
-
-
-def run(
-    folder: Path, signals: Signals, shown: Callable[[Mapping[str, Any]], None] = lambda _: None
-) -> dict[str, Any]:
-    """Runs the job of `folder` and returns its result, written last. Never raises for a failed job."""
-    rank = _rank()
-    started = time.monotonic()
-    try:
-        job = jobdir.read(folder)
-        if job.deadline_s is not None:
-            signals.deadline = started + job.deadline_s
-        progress = Progress(folder, silent=rank > 0, shown=shown)
-        chosen = presets.adjusted(presets.preset(job.preset), job.changes)
-        result = _work(Run(job, chosen, progress, signals, rank))
-    except Exception as error:
-        if rank > 0:
-            raise
-        result = _ended(error)
-    result |= {"seconds": round(time.monotonic() - started, 1)}
-    if rank == 0:
-        jobdir.write(folder / jobdir.RESULT, result)
-    return result
-
-
-_EMPTY: Mapping[str, Any] = {
-    "adapter": None,
-    "adapter_hash": None,
-    "judged": {"candidate": {}, "incumbent": {}, "none": {}},
-    "rows": 0,
-    "data_hash": None,
-}
-
-
-def _ended(error: Exception) -> dict[str, Any]:
-    if isinstance(error, Cancelled):
-        return {"status": "cancelled", **_EMPTY, "error": None}
-    kind = "other"
-    if train.out_of_memory(error):
-        kind = "out_of_memory"
-    elif isinstance(error, DeadlineExceeded):
-        kind = "deadline"
-    elif isinstance(error, BadRequest | Damaged):
-        kind = "data"
-    if kind == "other" and not isinstance(error, Refused):
-        traceback.print_exception(error)
-    message = str(error) or type(error).__name__
-    return {"status": "failed", **_EMPTY, "error": {"kind": kind, "message": message[:2000]}}
-
-
-def _work(run: Run) -> dict[str, Any]:
-    job = run.job
-    if base_fingerprint(run.directory) != job.base_fingerprint:
-        raise BadRequest("the base model has another fingerprint than the job says")
-    if job.max_memory_bytes and run.device.type == "cpu":
-        _limit_memory(job.max_memory_bytes)
-    probes = judge.read_probes(job.probes) if job.probes.exists() else ()
-    rows, data = _data(run, probes)
-    outcome = _trained(run, rows, data)
-    if run.rank > 0:
-        return {"status": "done"}
-    judged = _judged(run, probes)
-    scores = _scores(judged, probes)
-    folder = job.folder / jobdir.ADAPTER
-    manifest = _manifest(run, data, outcome, scores)
-    jobdir.write(folder / MANIFEST, manifest)
-    return {
-        "status": "done",
-        "adapter": jobdir.ADAPTER,
-        "adapter_hash": verify_adapter(folder, job.base_fingerprint).ref.sha256,
-        "judged": judged,
-        "rows": data["rows"],
-        "data_hash": data["data_hash"],
-        "updates": outcome["updates"],
-        "loss": outcome["loss"],
-        "error": None,
-    }
-
-
-def _limit_memory(most: int) -> None:
-    """Beyond it allocation fails here, as out of memory, before the machine has to choose whom to kill."""
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (most if hard < 0 else min(most, hard), hard))
-
-
-def _halving(run: Run, action: Callable[[int], Made]) -> Made:
-    """The action with the tokens at a time that the preset says; out of memory once: with half of them."""
-    halvings = run.job.halvings
-    try:
-        return action(halvings)
-    except (RuntimeError, MemoryError) as error:
-        if not train.out_of_memory(error):
-            raise
-    gc.collect()
-    if run.device.type == "cuda":
-        torch.cuda.empty_cache()
-    return action(halvings + 1)
-
-
-# Data.
-
-
-def _data(run: Run, probes: Sequence[Probe]) -> tuple[list[Row], dict[str, Any]]:
-    """The frozen rows, made by rank 0 while the others wait."""
-    folder = run.job.folder / jobdir.DATA
-    if run.rank == 0 and dataset.thaw(folder) is None:
-        _halving(run, lambda halvings: _frozen(run, folder, probes, halvings))
-    if dist.is_initialized():
-        dist.barrier()
-    found = dataset.thaw(folder)
-    if found is None:
-        raise Damaged("the data set was not written")
-    return found
-
-
-def _frozen(run: Run, folder: Path, probes: Sequence[Probe], halvings: int) -> dict[str, Any]:
-    run.progress("building", 0, run.preset.cases)
-    speaker = run.speaker(halvings)
-    near, described = building.neighbours(run.job.neighbours)
-    found = facts.load(run.job.facts)
-    anchor = facts.load(run.job.anchor, "replay") if run.job.anchor else ()
-    material = building.material(found, anchor, run.preset, speaker, near, run.job.seed)
-    tally = dataset.Tally()
-    drawn = islice(dataset.cases(material, run.preset.mixture, run.job.seed), run.preset.cases)
-
-    def ask(questions: Sequence[str]) -> Sequence[Own]:
-        return speaker.own(questions, tick=lambda _done, _total: run.signals.check())
-
-    made = dataset.rows(drawn, ask, run.preset.mixture.sure, tally)
-    return dataset.freeze(
-        _unseen(run, made, probes, tally),
-        folder,
-        {
-            "seed": run.job.seed,
-            "preset": run.preset.name,
-            "base_fingerprint": run.job.base_fingerprint,
-            "facts_hash": sha256_file(run.job.facts),
-            "anchor_hash": sha256_file(run.job.anchor) if run.job.anchor else None,
-            "neighbours": described,
-            "known": len(material.known),
-        },
-        tally,
-    )
-
-
-def _unseen(run: Run, made: Any, probes: Sequence[Probe], tally: dataset.Tally) -> Any:
-    """Rows that ask no probe's question: judging on them would measure memory."""
-    asked = {probe.question for probe in probes}
-    for row in made:
-        run.tick("building")(row.case, run.preset.cases)
-        if row.question in asked:
-            tally.withdraw(row, "probe")
-        else:
-            yield row
-
-
-# Training.
-
-
-def _trained(run: Run, rows: Sequence[Row], data: Mapping[str, Any]) -> dict[str, Any]:
-    """The adapter under `adapter/`; how it was trained, from the manifest when that was done before."""
-    folder = run.job.folder / jobdir.ADAPTER
-    if folder.exists():
-        kept: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))["training"]
-        return kept
-    return _halving(run, lambda halvings: _fit(run, rows, data, halvings))
-
-
-def _fit(run: Run, rows: Sequence[Row], data: Mapping[str, Any], halvings: int) -> dict[str, Any]:
-    job, preset = run.job, run.preset
-    settings = replace(preset.settings, seed=job.seed, halvings=halvings, bf16=run.dtype == torch.bfloat16)
-    learnt, held = _encoded(run, rows)
-    # Small weights are kept in float32 where they are trained under; large ones stay as they are served.
-    dtype = torch.float32 if run.device.type == "cpu" else run.dtype
-    model = building.load_model(run.directory, dtype, run.device)
-    warm = _start(run)
-    adapted = train.with_start(model, warm) if warm else train.with_adapter(model, settings)
-    started = time.monotonic()
-
-    def watch(done: train.Update) -> None:
-        run.progress("training", done.number, done.total, done.loss, rows_each=settings.batch)
-
-    outcome = train.train(
-        adapted,
-        learnt,
-        settings,
-        folder=job.folder / jobdir.CHECKPOINTS,
-        held=held,
-        watch=watch,
-        stopping=run.signals.stopping,
-    )
-    if outcome.stopped:
-        run.signals.check()
-        raise Cancelled("another process was told to stop")
-    if not warm and preset.keep < 1:
-        train.soften(adapted, preset.keep)
-    described = {
-        "updates": outcome.updates,
-        "loss": outcome.loss,
-        "best_held_out_loss": outcome.best,
-        "rows": len(learnt),
-        "held_out": len(held),
-        "halvings": halvings,
-        "warm_start": warm.name if warm else None,
-        "seconds": round(time.monotonic() - started, 1),
-    }
-    if run.rank == 0:
-        _store(run, adapted, data, described)
-    return described
-
-
-def _encoded(run: Run, rows: Sequence[Row]) -> tuple[list[Encoded], list[Encoded]]:
-    """Rows to learn and held-out ones, whole cases each; what does not fit in the prompt is left out."""
-    tokenizer = building.load_tokenizer(run.directory)
-    last = max(row.case for row in rows) if rows else 0
-    border = last * (1 - run.preset.held_out)
-    learnt: list[Encoded] = []
-    held: list[Encoded] = []
-    for row in rows:
-        try:
-            made = dataset.encode(tokenizer, row.example, run.preset.max_tokens)
-        except BadRequest:
-            continue
-        (held if row.case > border else learnt).append(made)
-    if len(learnt) < run.preset.settings.batch:
-        raise BadRequest(f"only {len(learnt)} rows: too few for one update")
-    return learnt, held
-
-
-def _start(run: Run) -> Path | None:
-    """The incumbent as a start, where the preset and the job want it and its bytes are sound."""
-    incumbent = run.job.incumbent
-    if incumbent is None or run.job.fresh or not run.preset.warm_start:
-        return None
-    verify_adapter(incumbent, run.job.base_fingerprint)
-    return incumbent
-
-
-def _store(run: Run, adapted: Any, data: Mapping[str, Any], described: Mapping[str, Any]) -> None:
-    """Adapter files, then the manifest without scores, then the name: judging needs a whole adapter."""
-    folder = run.job.folder / jobdir.ADAPTER
-    new = folder.with_name(".adapter.new")
-    shutil.rmtree(new, ignore_errors=True)
-    train.save(adapted, new)
-    jobdir.write(new / MANIFEST, _manifest_of(run, new, data, described, {}))
-    new.rename(folder)
-    jobdir.sync(run.job.folder)
-
-
-def _manifest(
-    run: Run, data: Mapping[str, Any], described: Mapping[str, Any], scores: Mapping[str, Any]
-) -> dict[str, Any]:
-    return _manifest_of(run, run.job.folder / jobdir.ADAPTER, data, described, scores)
-
-
-def _manifest_of(
-    run: Run, folder: Path, data: Mapping[str, Any], described: Mapping[str, Any], scores: Mapping[str, Any]
-) -> dict[str, Any]:
-    packages = ("torch", "transformers", "peft", "tokenizers")
-    job = run.job
-    return {
-        "id": job.name,
-        "base_fingerprint": job.base_fingerprint,
-        "files": {name: sha256_file(folder / name) for name in (CONFIG, WEIGHTS)},
-        "data_hash": data["data_hash"],
-        "edit_ids": sorted({*data["edit_ids"], *_inherited(run, described)}),
-        "recipe": f"align-{job.preset}",
-        "seed": job.seed,
-        "epoch": job.epoch,
-        "training": dict(described),
-        "data": {name: data[name] for name in ("rows", "kinds", "sources", "dropped", "neighbours")},
-        "scores": dict(scores),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
-    }
-
-
-def _inherited(run: Run, described: Mapping[str, Any]) -> list[str]:
-    """Edits that the adapter's start was trained on: it carries them on."""
-    if not described["warm_start"] or run.job.incumbent is None:
-        return []
-    manifest = json.loads((run.job.incumbent / MANIFEST).read_text("utf-8"))
-    return [str(edit) for edit in manifest.get("edit_ids", ())]
-
-
-# Judging.
-
-
-def _judged(run: Run, probes: Sequence[Probe]) -> dict[str, dict[str, int]]:
-    arms = {"candidate": run.job.folder / jobdir.ADAPTER}
-    if run.job.incumbent:
-        arms["incumbent"] = run.job.incumbent
-    run.progress("judging", 0, len(probes) * (len(arms) + 1))
-
-    def asked(halvings: int) -> dict[str, dict[str, int]]:
-        tick = run.tick("judging")
-        speaker = run.speaker(halvings)
-        return judge.judge(speaker, arms, run.job.base_fingerprint, probes, tick)
-
-    return {"candidate": {}, "incumbent": {}, **_halving(run, asked)}
-
-
-def _scores(judged: Mapping[str, Mapping[str, int]], probes: Sequence[Probe]) -> dict[str, dict[str, float]]:
-    """Share right of each arm by kind of probe."""
-    kinds: dict[str, list[str]] = {}
-    for probe in probes:
-        kinds.setdefault(probe.kind, []).append(probe.id)
-    return {
-        arm: {kind: round(sum(right[i] for i in ids) / len(ids), 4) for kind, ids in kinds.items()}
-        for arm, right in judged.items()
-        if right
-    }
-
-
-# The process.
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
+_PR_SET_PDEATHSIG = 1
 
 
 def _processes(folder: Path) -> int:
@@ -424,14 +34,15 @@ def _processes(folder: Path) -> int:
         job = jobdir.read(folder)
         return presets.adjusted(presets.preset(job.preset), job.changes).processes
     except BadRequest:
-        return 1  # `run` writes the failure
+        return 1  # the one process writes the failure
 
 
-def _launch(folder: Path, processes: int, signals: Signals) -> int:
+def _launch(folder: Path, processes: int, signals: Signals) -> None:
     """Runs the job under torchrun and hands on the signal to stop."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={processes}", "-m", "lte_runtime.align.job", str(folder)]
-    child = subprocess.Popen(command)
+    # torchrun ends its processes when it is asked to: none of them outlives this one.
+    child = subprocess.Popen(command, preexec_fn=partial(_end_with_parent, signal.SIGTERM))
     told = False
     while child.poll() is None:
         if signals.cancelled and not told:
@@ -439,9 +50,38 @@ def _launch(folder: Path, processes: int, signals: Signals) -> int:
             told = True
         time.sleep(0.2)
     if not (folder / jobdir.RESULT).exists():
+        from lte_runtime.align import work
+
         ended = Cancelled("") if told else RuntimeError(f"the processes ended with status {child.returncode}")
-        jobdir.write(folder / jobdir.RESULT, _ended(ended) | {"seconds": 0.0})
-    return 0
+        jobdir.write(folder / jobdir.RESULT, work.ended(ended) | {"seconds": 0.0})
+
+
+def _end_with_parent(number: int) -> None:
+    """Asks the kernel for the signal when the parent dies, however it dies."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
+def _work(folder: Path, signals: Signals) -> None:
+    """The job in this process, which may be one of several."""
+    import torch
+    import torch.distributed as dist
+
+    from lte_runtime.align import work
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        _end_with_parent(signal.SIGKILL)
+        gpu = torch.cuda.is_available()
+        if gpu:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        # The others wait while the first one builds the data.
+        dist.init_process_group("nccl" if gpu else "gloo", timeout=timedelta(hours=12))
+    else:
+        torch.set_num_threads(1)
+    try:
+        work.run(folder, signals)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -456,19 +96,13 @@ def main(arguments: Sequence[str]) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    (folder / jobdir.RESULT).unlink(missing_ok=True)
+    if os.environ.get("RANK", "0") == "0":
+        (folder / jobdir.RESULT).unlink(missing_ok=True)
     processes = _processes(folder)
     if processes > 1:
-        return _launch(folder, processes, signals)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        _launch(folder, processes, signals)
     else:
-        torch.set_num_threads(1)
-    try:
-        run(folder, signals)
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        _work(folder, signals)
     return 0
 
 

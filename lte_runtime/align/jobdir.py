@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lte_runtime.errors import BadRequest
+from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded
 
 JOB, PROGRESS, RESULT = "job.json", "progress.json", "result.json"
 ADAPTER, CHECKPOINTS, DATA = "adapter", "checkpoints", "data"
@@ -108,6 +108,24 @@ def sync(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@dataclass
+class Signals:
+    """Why the work should end: told by a signal, or by the clock."""
+
+    deadline: float | None = None
+    cancelled: bool = False
+
+    def stopping(self) -> bool:
+        return self.cancelled or (self.deadline is not None and time.monotonic() >= self.deadline)
+
+    def check(self) -> None:
+        """Raises `Cancelled` or `DeadlineExceeded` when it is time to end."""
+        if self.cancelled:
+            raise Cancelled("told to stop")
+        if self.stopping():
+            raise DeadlineExceeded("the job's deadline has passed")
 
 
 @dataclass

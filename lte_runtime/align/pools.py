@@ -60,6 +60,20 @@ class Pool:
             if fact.relation and after.relation and after.subject != fact.subject
         )
 
+    @cached_property
+    def aliased(self) -> tuple[int, ...]:
+        """Places of the facts whose subject has an alias."""
+        return tuple(place for place, fact in enumerate(self.facts) if fact.subject_aliases)
+
+    @cached_property
+    def by_target(self) -> dict[str, tuple[int, ...]]:
+        """Places of the facts with a relation, by what they lead to."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for place, fact in enumerate(self.facts):
+            if fact.relation:
+                found[fact.target].append(place)
+        return {target: tuple(places) for target, places in found.items()}
+
     def single_subject(self, fact: FactRecord) -> bool:
         """Whether no other fact has this relation and target."""
         pair = (normalise_key(fact.relation), normalise_key(fact.target))

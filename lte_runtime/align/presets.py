@@ -71,7 +71,7 @@ PRESETS: Mapping[str, Preset] = {
         Preset(
             "demo",
             cases=700,
-            mixture=Mixture(_SMALL, sure=0.7),
+            mixture=Mixture(_SMALL, sure=0.85),
             settings=Settings(
                 rank=32, alpha=64, rate=2e-4, warm=5, batch=32, threads=1, every=10, patience=3
             ),
@@ -81,8 +81,8 @@ PRESETS: Mapping[str, Preset] = {
         ),
         Preset(
             "embedded",
-            cases=2400,
-            mixture=Mixture(_SMALL, sure=0.7),
+            cases=3600,
+            mixture=Mixture(_SMALL, sure=0.85),
             settings=Settings(
                 rank=32, alpha=64, rate=3e-4, warm=10, batch=32, threads=1, every=20, patience=4
             ),

@@ -223,3 +223,14 @@ def test_a_start_goes_on_from_its_adapter(tmp_path: Path) -> None:
 )
 def test_out_of_memory_is_told_from_other_errors(error: BaseException, said: bool) -> None:
     assert train.out_of_memory(error) is said
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_base_in_bf16_trains_an_adapter_in_float32(kind: str, tmp_path: Path) -> None:
+    """As large bases are kept on a GPU."""
+    settings = replace(SETTINGS, threads=1, recompute=True)
+    adapted = train.with_adapter(tiny(kind).bfloat16(), settings)
+    losses = run(adapted, ROWS * 30, tmp_path, settings=settings)
+    assert losses[-1] < losses[0]
+    trained = [value for value in adapted.parameters() if value.requires_grad]
+    assert {value.dtype for value in trained} == {torch.float32}

@@ -1,0 +1,104 @@
+"""Answers of a base and of adapters on it, on several architectures, with and without a chat template."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lte_runtime.align import building, judge, presets
+from lte_runtime.align.judge import Probe, Speaker
+from lte_runtime.answer import prompt
+from lte_runtime.answer.engine.files import base_fingerprint
+from lte_runtime.errors import BadRequest, Damaged
+from tests.unit.answer.engine import tiny
+
+QUESTIONS = ["Who runs the observatory?", "What is the price of the kettle?", "Where is Port Arlen in May?"]
+FACT = "The price of the Brisk kettle is 51 euros."
+
+
+def speaker(base: Path) -> Speaker:
+    chosen = presets.adjusted(presets.preset("demo"), {"own_tokens": 6, "max_tokens": 200})
+    return building.speaker(base, torch.float32, torch.device("cpu"), chosen)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "chat"), [("llama", True), ("gpt2", False), ("qwen2", False), ("gpt_neox", True)]
+)
+def test_batched_answers_are_those_of_each_question_alone(
+    architecture: str, chat: bool, tmp_path: Path
+) -> None:
+    speaking = speaker(tiny.save_model(tmp_path, architecture, chat=chat))
+    asked = [(question, (FACT,) if number else ()) for number, question in enumerate(QUESTIONS)]
+    together = [row.tokens for row in speaking.say(asked)]
+    assert together == [speaking.say([one])[0].tokens for one in asked]
+    assert all(together)
+
+
+def test_sureness_is_the_geometric_mean_of_the_tokens_probabilities(tmp_path: Path) -> None:
+    speaking = speaker(tiny.save_model(tmp_path))
+    own = speaking.own(QUESTIONS)
+    for question, said in zip(QUESTIONS, own, strict=True):
+        ids = list(prompt.build(speaking.tokenizer, question, max_tokens=200).token_ids)
+        row = speaking.say([(question, ())])[0]
+        logs = 0.0
+        for token in row.tokens:
+            with torch.no_grad():
+                scores = speaking.model(torch.tensor([ids])).logits[0, -1]
+            logs += float(F.log_softmax(scores, -1)[token])
+            ids.append(token)
+        assert said.text == row.text
+        assert said.sure == pytest.approx(math.exp(logs / len(row.tokens)), rel=1e-3)
+
+
+def test_each_arm_is_judged_and_the_base_is_left_as_it_was(tmp_path: Path) -> None:
+    base = tiny.save_model(tmp_path / "base")
+    adapter = tiny.save_adapter(tmp_path / "adapter", base)
+    speaking = speaker(base)
+    before = [row.tokens for row in speaking.say([(question, ()) for question in QUESTIONS])]
+    told = speaking.say([(QUESTIONS[0], (FACT,))])[0].text
+    probes = [
+        Probe("right", "edit_success", QUESTIONS[0], (FACT,), ("nothing", told)),
+        Probe("wrong", "edit_success", QUESTIONS[0], (FACT,), ("nothing like it",)),
+        Probe("same", "locality", QUESTIONS[1], (), None),
+    ]
+    ticks: list[tuple[int, int]] = []
+    judged = judge.judge(
+        speaking, {"candidate": adapter}, base_fingerprint(base), probes, lambda *at: ticks.append(at)
+    )
+    assert judged["none"] == {"right": 1, "wrong": 0, "same": 1}
+    assert judged["candidate"].keys() == judged["none"].keys()
+    assert judged["candidate"] != judged["none"]
+    assert ticks[-1] == (6, 6)
+    assert [row.tokens for row in speaking.say([(question, ()) for question in QUESTIONS])] == before
+
+
+def test_a_damaged_adapter_is_not_judged(tmp_path: Path) -> None:
+    base = tiny.save_model(tmp_path / "base")
+    adapter = tiny.save_adapter(tmp_path / "adapter", base)
+    weights = adapter / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(Damaged):
+        judge.judge(speaker(base), {"candidate": adapter}, base_fingerprint(base), [], lambda *_: None)
+
+
+def test_probes_are_read_and_refused_with_their_line(tmp_path: Path) -> None:
+    path = tmp_path / "probes.jsonl"
+    good = {"id": "a", "kind": "general", "question": "Why?", "facts": [], "answers": None}
+    path.write_text(json.dumps(good) + "\n")
+    assert judge.read_probes(path) == (Probe("a", "general", "Why?", (), None),)
+    path.write_text(json.dumps(good) + "\n" + json.dumps({"id": "b"}) + "\n")
+    with pytest.raises(BadRequest, match="line 2"):
+        judge.read_probes(path)
+
+
+def test_what_is_known_has_a_relation_that_reads_in_a_question() -> None:
+    from lte_runtime.embedded.sources import stock_facts
+
+    nouns = {building.relation_of(fact) for fact in stock_facts()}
+    assert {"capital city", "CEO", "author"} <= nouns
+    assert all(noun and not noun.endswith((" is", " by")) for noun in nouns)
