@@ -43,7 +43,7 @@ class Memit:
         originals.keep([weight(base.model, layer) for layer in params.layers])
         self._factor()
         prefixes = sampled_prefixes(base, params.prefixes, params.prefix_tokens, params.seed)
-        seen = [views(base, request, prefixes, end=params.end) for request in requests]
+        seen = [views(base, one, prefixes, end=params.end, place=params.place) for one in requests]
         targets = wanted_hidden(base, seen, params)
         for layer in params.layers:
             self._spread(base, layer, seen, targets)

@@ -59,7 +59,7 @@ class Rome:
 
 def associate(base: Base, request: EditRequest, prefixes: Sequence[str], params: RomeParams) -> Association:
     """k* by equation 3 of the paper, v* by equation 4."""
-    seen = views(base, request, prefixes, end=params.end)
+    seen = views(base, request, prefixes, end=params.end, place=params.place)
     residual = find_delta(base, params.layer, seen, params.search)
     return Association(mean_key(base, seen, params.layer), residual)
 

@@ -56,12 +56,13 @@ def _located(rng: random.Random, params: Any) -> Any:
     """`prefixes` 0 takes the key from the plain prompt alone, as the model is asked."""
     search = replace(
         params.search,
-        steps=rng.choice((25, 50)),
-        rate=rng.choice((0.2, 0.5, 1.0)),
-        clamp=rng.choice((4.0, 10.0, 30.0)),
+        steps=rng.choice((60, 120)),
+        rate=rng.choice((0.1, 0.3, 0.6)),
+        clamp=rng.choice((1.0, 4.0, 10.0)),
         kl=rng.choice((0.0, 0.0625)),
     )
-    return replace(params, prefixes=rng.choice((0, 0, 4, 10)), search=search)
+    place = rng.choice(("subject", "subject", "last"))
+    return replace(params, place=place, prefixes=rng.choice((0, 0, 4)), search=search)
 
 
 def _rome(rng: random.Random, params: Any, count: int) -> Any:

@@ -17,8 +17,8 @@ from lte_runtime.evals.baselines.protocol import EditRequest
 class Views:
     """One edit in several contexts, the plain prompt first.
 
-    `places` are the positions of the subject's last token in `samples`. `essence` is a prompt "{subject} is
-    a" whose answer is to stay as it is (Meng et al., 2022, equation 4), `essence_place` its subject's end.
+    `places` are the positions in `samples` at which the fact is written. `essence` is a prompt "{subject} is
+    a" whose answer is to stay as it is (Meng et al., 2022, equation 4), `essence_place` the same place in it.
     """
 
     samples: tuple[Sample, ...]
@@ -27,12 +27,20 @@ class Views:
     essence_place: int
 
 
-def views(base: Base, request: EditRequest, prefixes: Sequence[str], *, end: bool) -> Views:
-    """The prompt as it is and behind each prefix; with `end` targets are closed by the end token."""
+def views(
+    base: Base, request: EditRequest, prefixes: Sequence[str], *, end: bool, place: str = "subject"
+) -> Views:
+    """The prompt as it is and behind each prefix; with `end` targets are closed by the end token.
+
+    `place` is `subject` or `last`: the position of the subject's last token or of the prompt's.
+    """
     asked = [request.prompt, *(f"{prefix}. {request.prompt}" for prefix in prefixes)]
     samples = tuple(reading.sample(base, text, request.target, end=end) for text in asked)
     essence = f"{request.subject} is a"
     essence_ids = reading.question(base, essence)
+    if place == "last":
+        places = tuple(len(row.prompt) - 1 for row in samples)
+        return Views(samples, places, essence_ids, len(essence_ids) - 1)
     return Views(
         samples,
         tuple(last_token(base, row.prompt, text, request) for row, text in zip(samples, asked, strict=True)),
