@@ -18,9 +18,9 @@ from lte_runtime.evals.baselines.subject import Views
 class ValueSearch:
     """Adam on delta. `kl` and `decay` weigh their terms, `clamp` bounds ||delta|| by a multiple of ||h||.
 
-    h is what the block gives at the place, the stream that delta is added to. The paper's measure is ||v0||,
-    which in GPT-J is of h's size; where a model's stream is twenty times as long as one MLP's output, a bound
-    by v0 leaves the model's answers as they were (seen at ||h|| = 20 ||v0||: 5.7 nats fell to 5.0 only).
+    h is what the block gives at the place, the stream that delta is added to. The authors' code measures by
+    ||v0||, what the MLP alone gives; where a stream is far longer than that, such a bound leaves answers as
+    they were (seen at ||h|| = 20 ||v0||: 5.7 nats fell to 5.0 only).
     `rate` is the length of the first step as a multiple of ||h||; it falls linearly to zero. The search stops
     early when the mean loss of the target is below `enough` (nats per token).
     """
