@@ -255,7 +255,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """One prompt for the engine. `adapter` False means the base model alone."""
+    """One prompt for the engine. `adapter` False means the base model alone.
+
+    `adapter_id` asks for one of the loaded adapters by its name instead of the current one.
+    """
 
     token_ids: tuple[int, ...]
     adapter: bool
@@ -263,6 +266,7 @@ class GenerateRequest:
     deadline: float | None = None
     cancelled: Callable[[], bool] = lambda: False
     on_text: Callable[[str], None] | None = None
+    adapter_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -184,5 +185,7 @@ def _with_adapter(
 ) -> tuple[Callable[..., Any], Callable[[], object]]:
     """The model's forward with the adapter, and what takes the adapter off again."""
     verified = verify_adapter(folder, fingerprint)
-    wrapped = lora.peft_model(model, verified, lora.read_pairs(verified, model))
-    return wrapped, wrapped.unload
+    pairs = lora.read_pairs(verified, model)
+    beside = lora.Unmerged(model)
+    beside.reach(pairs)
+    return partial(beside.forward, beside.halves(pairs, verified.scale)), beside.close

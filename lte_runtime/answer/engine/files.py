@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
 
 from lte_runtime.errors import Damaged, Refused
 from lte_runtime.types import AdapterRef
@@ -18,7 +22,9 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 # A header larger than this is an attack on the parser, not an adapter.
 MAX_HEADER_BYTES = 8 << 20
-DTYPES = frozenset({"F32", "F16", "BF16"})
+# Bytes of one number.
+DTYPES = {"F32": 4, "F16": 2, "BF16": 2}
+LORA_NAME = re.compile(r"base_model\.model\.(?P<module>[\w.]+)\.lora_(?P<half>[AB])\.weight")
 # Kinds of LoRA that the merge does not do: an adapter that uses one would be silently half applied.
 UNSUPPORTED = (
     "use_dora",
@@ -54,6 +60,20 @@ def base_fingerprint(directory: Path) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Tensor:
+    """Where a tensor stands in its file: `begin` in bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return math.prod(self.shape) * DTYPES[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
 class Lora:
     """A verified adapter: its name, its directory, and the numbers that the merge needs."""
 
@@ -65,11 +85,11 @@ class Lora:
 
 
 def verify_adapter(directory: Path, fingerprint: str) -> Lora:
-    """Checks hashes, base, configuration and the tensors' header; parses no tensor.
+    """Checks hashes, base, configuration and the tensors' names and shapes; reads no tensor.
 
     Raises `Damaged` when bytes are not what the manifest says, `Refused` when they are but do not fit.
     """
-    manifest = _read_json(directory, MANIFEST)
+    manifest = read_json(directory, MANIFEST)
     files = manifest.get("files")
     if not isinstance(files, dict) or not {CONFIG, WEIGHTS} <= files.keys():
         raise Damaged(f"the manifest of {directory.name} does not list {CONFIG} and {WEIGHTS}")
@@ -77,21 +97,24 @@ def verify_adapter(directory: Path, fingerprint: str) -> Lora:
         _check_file(directory, name, digest)
     if manifest.get("base_fingerprint") != fingerprint:
         raise Refused(f"adapter {directory.name} was made for another base model")
-    config = _read_json(directory, CONFIG)
-    _check_header(directory / WEIGHTS)
+    config = read_json(directory, CONFIG)
+    tensors = read_header(directory / WEIGHTS)
     adapter_id = manifest.get("id")
     if not isinstance(adapter_id, str) or not adapter_id:
         raise Damaged(f"the manifest of {directory.name} has no id")
-    return _lora(AdapterRef(adapter_id, _digest_of(files)), directory, config)
+    lora = _lora(AdapterRef(adapter_id, digest_of(files)), directory, config)
+    _check_pairs(lora, tensors)
+    return lora
 
 
-def _digest_of(files: Mapping[str, str]) -> str:
+def digest_of(files: Mapping[str, str]) -> str:
     """One hash for the whole adapter: of its files' names and digests, in order."""
     lines = "\n".join(f"{name} {digest}" for name, digest in sorted(files.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _read_json(directory: Path, name: str) -> dict[str, Any]:
+def read_json(directory: Path, name: str) -> dict[str, Any]:
+    """A JSON object of a directory; raises `Damaged` when there is none."""
     try:
         value = json.loads((directory / name).read_bytes())
     except FileNotFoundError as error:
@@ -113,39 +136,110 @@ def _check_file(directory: Path, name: str, digest: object) -> None:
         raise Damaged(f"{name} of {directory.name} does not have the hash that its manifest says")
 
 
-def _check_header(path: Path) -> None:
-    """Reads the safetensors header alone: sizes, dtypes and offsets that agree with the file's length."""
+def read_header(path: Path) -> dict[str, Tensor]:
+    """The tensors that a safetensors file says it holds, by name; parses the header alone.
+
+    Raises `Damaged` unless sizes, shapes and offsets agree with the file's length to the byte, and `Refused`
+    for a tensor that is no half of a LoRA pair or has another dtype than `DTYPES`.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or not 0 < length <= min(MAX_HEADER_BYTES, size - 8):
             raise Damaged(f"{path.name} has no sound header")
         try:
-            header = json.loads(file.read(length))
+            header = json.loads(file.read(length), object_pairs_hook=_without_twins)
         except (ValueError, RecursionError) as error:
             raise Damaged(f"the header of {path.name} cannot be read: {error}") from error
     if not isinstance(header, dict):
         raise Damaged(f"the header of {path.name} is no JSON object")
-    end = 0
-    for name, entry in header.items():
-        if name != "__metadata__":
-            end = max(end, _check_entry(name, entry))
-    if end != size - 8 - length:
-        raise Damaged(f"{path.name} is {size - 8 - length - end:+d} bytes off its header")
+    found = {name: _tensor(name, entry) for name, entry in header.items() if name != "__metadata__"}
+    _check_layout(path.name, found, size - 8 - length)
+    return {name: replace(tensor, begin=tensor.begin + 8 + length) for name, tensor in found.items()}
 
 
-def _check_entry(name: str, entry: Any) -> int:
-    """Returns where the tensor's bytes end."""
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Two entries of one name would let the check see one and the parser the other."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands there twice")
+    return found
+
+
+def _tensor(name: str, entry: Any) -> Tensor:
+    if not LORA_NAME.fullmatch(name):
+        raise Refused(f"the weights hold {name[:200]!r}, which is no LoRA tensor")
     try:
-        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
         if dtype not in DTYPES:
             raise Refused(f"tensor {name} has dtype {dtype}")
-        width = 4 if dtype == "F32" else 2
-        if begin < 0 or end - begin != math.prod(shape) * width or min(shape, default=0) < 1:
+        numbers = (*shape, begin, end)
+        if len(shape) != 2 or any(type(number) is not int for number in numbers):
+            raise Damaged(f"tensor {name} is no matrix")
+        if begin < 0 or min(shape) < 1 or end - begin != math.prod(shape) * DTYPES[dtype]:
             raise Damaged(f"tensor {name} has a size that its shape does not give")
     except (KeyError, TypeError, ValueError) as error:
         raise Damaged(f"the header entry of {name} is malformed") from error
-    return int(end)
+    return Tensor(dtype, shape, begin)
+
+
+def _check_layout(file: str, tensors: Mapping[str, Tensor], size: int) -> None:
+    """The tensors fill the file without a hole and without an overlap."""
+    end = 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: item[1].begin):
+        if tensor.begin != end:
+            raise Damaged(f"tensor {name} does not begin where the one before ends")
+        end += tensor.size
+    if end != size:
+        raise Damaged(f"{file} is {size - end:+d} bytes off its header")
+
+
+def _check_pairs(lora: Lora, tensors: Mapping[str, Tensor]) -> None:
+    """Every module has both halves, A [rank, in] and B [out, rank], and the configuration means it."""
+    modules = {match["module"] for name in tensors if (match := LORA_NAME.fullmatch(name))}
+    if not modules:
+        raise Damaged(f"adapter {lora.ref.id} holds no tensor")
+    for module in sorted(modules):
+        a, b = (tensors.get(f"base_model.model.{module}.lora_{half}.weight") for half in "AB")
+        if a is None or b is None:
+            raise Refused(f"adapter {lora.ref.id} has half a pair for {module}")
+        if a.shape[0] != lora.rank or b.shape[1] != lora.rank:
+            raise Refused(f"adapter {lora.ref.id} has shapes {a.shape} and {b.shape} for {module}")
+        if not means(lora.targets, module):
+            raise Refused(f"adapter {lora.ref.id} holds {module}, which its configuration does not name")
+
+
+def read_tensor(file: BinaryIO, tensor: Tensor) -> npt.NDArray[np.float32]:
+    """A tensor of a checked header in float32, [rows, columns]; raises `Damaged` unless it is finite."""
+    file.seek(tensor.begin)
+    raw = np.frombuffer(
+        file.read(tensor.size), dtype={"F32": "<f4", "F16": "<f2", "BF16": "<u2"}[tensor.dtype]
+    )
+    # A bfloat16 is the upper half of a float32.
+    wide = (raw.astype("<u4") << 16).view("<f4") if tensor.dtype == "BF16" else raw.astype("<f4")
+    if not np.isfinite(wide).all():
+        raise Damaged("a tensor is not finite")
+    return wide.astype(np.float32, copy=False).reshape(tensor.shape)
+
+
+def read_tensors(lora: Lora) -> dict[str, npt.NDArray[np.float32]]:
+    """All tensors of a verified adapter by their names; raises `Damaged` for one that is not finite."""
+    path = lora.directory / WEIGHTS
+    found = {}
+    with path.open("rb") as file:
+        for name, tensor in read_header(path).items():
+            try:
+                found[name] = read_tensor(file, tensor)
+            except (Damaged, ValueError) as error:
+                raise Damaged(f"tensor {name} of adapter {lora.ref.id}: {error}") from error
+    return found
+
+
+def means(targets: str | tuple[str, ...], module: str) -> bool:
+    """Whether a configuration's targets mean a module, by peft's rule: full regex, or equal last parts."""
+    if isinstance(targets, str):
+        return re.fullmatch(targets, module) is not None
+    return any(module == target or module.endswith(f".{target}") for target in targets)
 
 
 def _lora(ref: AdapterRef, directory: Path, config: Mapping[str, Any]) -> Lora:
@@ -160,6 +254,10 @@ def _lora(ref: AdapterRef, directory: Path, config: Mapping[str, Any]) -> Lora:
     targets = config.get("target_modules")
     if not targets or not isinstance(targets, str | list):
         raise Damaged(f"adapter {ref.id} names no target modules")
+    try:
+        re.compile(targets) if isinstance(targets, str) else None
+    except re.error as error:
+        raise Damaged(f"adapter {ref.id} has targets that are no pattern: {error}") from error
     return Lora(
         ref=ref,
         directory=directory,

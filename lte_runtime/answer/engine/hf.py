@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -19,6 +19,7 @@ from lte_runtime.answer.engine import greedy, lookup, lora
 from lte_runtime.answer.engine.files import Lora, base_fingerprint, verify_adapter
 from lte_runtime.answer.engine.rows import Row
 from lte_runtime.answer.engine.seam import EngineStats
+from lte_runtime.answer.engine.versions import Versions
 from lte_runtime.answer.engine.worker import Worker
 from lte_runtime.answer.prompt import Prompt, build, ends
 from lte_runtime.errors import BadRequest, Refused
@@ -29,6 +30,8 @@ ANSWER_ROOM = 64
 # Multiplications (parameters times prompt tokens) from which on a CPU batch is worth several threads: below,
 # they wait for each other longer than they compute.
 THREADS_FROM = 2_000_000_000
+# Token ids that every vocabulary has: what a new adapter is run on before anybody's question.
+TRIED = (0, 1, 2, 3)
 
 
 def resolve(model: str | Path, *, allow_download: bool = False) -> Path:
@@ -102,26 +105,33 @@ def _load_weights(directory: Path, dtype: torch.dtype) -> Any:
     return model.requires_grad_(False).eval()
 
 
-def _forwards(
-    directory: Path, adapter: Lora | None, mode: str, dtype: torch.dtype, device: torch.device
-) -> tuple[Any, Callable[..., Any], Callable[..., Any]]:
-    """The model, and what runs a base row and an adapter row."""
-    model = _load_weights(directory, dtype)
-    if adapter is None:
-        model = model.to(device)
-        return model, model, model
-    pairs = lora.read_pairs(adapter, model)
-    if mode == "unmerged":
-        wrapped = lora.peft_model(model, adapter, pairs).to(device)
-        return model, partial(_by_row, wrapped, "__base__"), partial(_by_row, wrapped, adapter.ref.id)
-    exact = model if dtype == torch.float32 else _load_weights(directory, torch.float32)
-    merged = lora.merged_copy(model, exact, pairs, adapter.scale)
-    return model.to(device), model, merged.to(device)
+class Adapters:
+    """What the engine runs for the base and for an adapter: a merged copy, or low-rank parts beside.
 
+    Loading happens in the caller's thread; the model that runs is read and never changed.
+    """
 
-def _by_row(wrapped: Any, name: str, **inputs: Any) -> Any:
-    """Names the adapter on each call: the choice is in the arguments, so no thread can change it."""
-    return wrapped(adapter_names=[name] * len(inputs["input_ids"]), **inputs)
+    def __init__(self, directory: Path, model: Any, mode: str, device: torch.device) -> None:
+        self._directory, self._model, self._device = directory, model, device
+        self.mode = mode
+        self._unmerged = lora.Unmerged(model) if mode == "unmerged" else None
+        self.base = partial(self._unmerged.forward, {}) if self._unmerged else model
+
+    def check(self, adapter: Lora) -> lora.Pairs:
+        """The adapter's tensors; raises `Damaged` or `Refused` when they do not fit the model."""
+        return lora.read_pairs(adapter, self._model)
+
+    def load(self, adapter: Lora, between: Callable[[Callable[[], None]], None]) -> Callable[..., Any]:
+        """The forward of an adapter; `between` runs a short step on the inference thread."""
+        pairs = self.check(adapter)
+        if self._unmerged:
+            between(partial(self._unmerged.reach, pairs))
+            return partial(self._unmerged.forward, self._unmerged.halves(pairs, adapter.scale))
+        dtype = self._model.dtype
+        exact = self._model if dtype == torch.float32 else _load_weights(self._directory, torch.float32)
+        return cast(
+            Callable[..., Any], lora.merged_copy(self._model, exact, pairs, adapter.scale).to(self._device)
+        )
 
 
 class HfEngine:
@@ -131,11 +141,9 @@ class HfEngine:
         self,
         *,
         model: Any,
-        base: Callable[..., Any],
-        adapted: Callable[..., Any],
+        adapters: Adapters,
         tokenizer: Any,
         fingerprint: str,
-        adapter: AdapterRef | None,
         device: torch.device,
         description: dict[str, str],
         max_batch: int,
@@ -144,7 +152,8 @@ class HfEngine:
         threads: int,
     ) -> None:
         self._config = model.config
-        self._forward: dict[bool, Any] = {False: base, True: adapted}
+        self._adapters = adapters
+        self._versions = Versions(adapters.base)
         self._device = device
         self._pads = greedy.takes_padding(model)
         self._eos = _eos_ids(model, tokenizer)
@@ -156,13 +165,12 @@ class HfEngine:
         self._words = lookup.same_words(tokenizer)
         self._tokenizer_lock = threading.Lock()
         self._fingerprint = fingerprint
-        self._adapter = adapter
         self._description = description
         self._threads, self._most_threads = threads, torch.get_num_threads()
         self._parameters = sum(each.numel() for each in model.parameters())
         self._worker = Worker(
             self._run,
-            adapter=adapter,
+            versions=self._versions,
             max_batch=max_batch,
             queue_limit=queue_limit,
         )
@@ -190,36 +198,65 @@ class HfEngine:
         directory = resolve(model, allow_download=allow_download)
         where, fingerprint = choose_device(device), base_fingerprint(directory)
         number, mode = choose_dtype(dtype, where), choose_mode(adapter_mode, directory, where)
-        adapter = None if adapter_dir is None else verify_adapter(adapter_dir, fingerprint)
-        loaded, base, adapted = _forwards(directory, adapter, mode, number, where)
+        if adapter_dir is not None:
+            verify_adapter(adapter_dir, fingerprint)  # before a large model is loaded for nothing
+        loaded = _load_weights(directory, number).to(where)
         engine = cls(
             model=loaded,
-            base=base,
-            adapted=adapted,
+            adapters=Adapters(directory, loaded, mode, where),
             tokenizer=AutoTokenizer.from_pretrained(
                 directory, local_files_only=True, trust_remote_code=False
             ),
             fingerprint=fingerprint,
-            adapter=None if adapter is None else adapter.ref,
             device=where,
             description={
                 "model": directory.name,
                 "architecture": type(loaded).__name__,
                 "device": str(where),
                 "dtype": str(number).removeprefix("torch."),
-                "adapter_mode": mode if adapter else "none",
             },
             max_batch=max_batch,
             queue_limit=queue_limit,
             max_prompt_tokens=max_prompt_tokens,
             threads=threads,
         )
-        engine._try()
+        try:
+            engine._try()
+            if adapter_dir is not None:
+                engine.switch(engine.load_adapter(adapter_dir).id)
+        except BaseException:
+            engine.close()
+            raise
         return engine
 
     @property
     def adapter(self) -> AdapterRef | None:
-        return self._adapter
+        return self._versions.current
+
+    @property
+    def adapters(self) -> tuple[AdapterRef, ...]:
+        return self._versions.loaded()
+
+    def check_adapter(self, directory: Path) -> AdapterRef:
+        found = verify_adapter(directory, self._fingerprint)
+        self._adapters.check(found)
+        return found.ref
+
+    def load_adapter(self, directory: Path) -> AdapterRef:
+        found = verify_adapter(directory, self._fingerprint)
+        if self._versions.revive(found.ref):
+            return found.ref
+        forward = self._adapters.load(found, lambda step: self._worker.between(step).result())
+        if not self._worker.between(partial(self._is_finite, forward)).result():
+            raise Refused(f"adapter {found.ref.id} makes the model's scores infinite")
+        self._versions.add(found.ref, forward)
+        return found.ref
+
+    def switch(self, adapter_id: str | None) -> AdapterRef | None:
+        return self._versions.switch(adapter_id)
+
+    def unload(self, adapter_id: str) -> None:
+        self._versions.unload(adapter_id)
 
     @property
     def fingerprint(self) -> str:
@@ -251,7 +288,7 @@ class HfEngine:
         return self._worker.stats()
 
     def describe(self) -> dict[str, str]:
-        return dict(self._description)
+        return {**self._description, "adapter_mode": self._adapters.mode if self.adapter else "none"}
 
     def close(self) -> None:
         self._worker.close()
@@ -260,10 +297,9 @@ class HfEngine:
         text = self._decoder.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text)
 
-    def _run(self, rows: Sequence[Row], settled: Callable[[Row], None]) -> None:
+    def _run(self, forward: greedy.Forward, rows: Sequence[Row], settled: Callable[[Row], None]) -> None:
         tokens = sum(len(row.request.token_ids) for row in rows)
         torch.set_num_threads(self._threads or choose_threads(self._parameters, tokens, self._most_threads))
-        forward = self._forward[rows[0].request.adapter]
         if len(rows) == 1 and rows[0].request.adapter:
             greedy.generate_copying(forward, self._config, rows[0], self._device, settled, self._words)
             return
@@ -271,9 +307,13 @@ class HfEngine:
             greedy.generate(forward, self._config, group, self._device, settled)
 
     def _try(self) -> None:
-        """One token from each side: what cannot run fails here and not on the first question."""
-        for adapter in (False, True):
-            self.generate(GenerateRequest((0,), adapter=adapter, max_new_tokens=1))
+        """One token: what cannot run fails here and not on the first question."""
+        self.generate(GenerateRequest((0,), adapter=False, max_new_tokens=1))
+
+    def _is_finite(self, forward: greedy.Forward) -> bool:
+        """Whether a short pass gives finite scores: finite weights may be too large to compute with."""
+        ids = torch.tensor([TRIED], device=self._device)
+        return bool(torch.isfinite(forward(input_ids=ids, use_cache=False).logits).all())
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:

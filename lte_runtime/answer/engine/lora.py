@@ -1,42 +1,38 @@
 """LoRA weights onto a base model: checked tensor by tensor, then merged into a copy or kept beside it.
 
 Merging follows Hu et al. 2021 (arXiv 2106.09685): W' = W + (alpha / r) B A, computed in float32 and only then
-rounded to the serving dtype. It is done here and not by peft because importing peft costs a second at start
-and its merge works in place on the model that also has to answer as the base.
+rounded to the serving dtype. Both ways are done here and not by peft: importing it costs a second at start,
+its merge works in place on the model that also has to answer as the base, and loading or dropping an adapter
+changes the modules that another thread is running.
 """
 
 from __future__ import annotations
 
 import copy
-import re
-import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from transformers.pytorch_utils import Conv1D
 
-from lte_runtime.answer.engine.files import WEIGHTS, Lora
-from lte_runtime.errors import Damaged, Refused
-
-_NAME = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<half>[AB])\.weight")
+from lte_runtime.answer.engine.files import LORA_NAME, Lora, means, read_tensors
+from lte_runtime.errors import Refused
 
 Pairs = dict[str, tuple[torch.Tensor, torch.Tensor]]
 """Module name -> (A [rank, in], B [out, rank]) in float32."""
+Halves = dict[str, tuple[torch.Tensor, torch.Tensor, float]]
+"""Module name -> (A, B, scale) as the model computes."""
 
 
 def read_pairs(lora: Lora, model: torch.nn.Module) -> Pairs:
     """The adapter's tensors, after `verify_adapter`; raises `Refused` when they do not fit the model."""
     halves: dict[str, dict[str, torch.Tensor]] = {}
-    for name, tensor in load_file(lora.directory / WEIGHTS).items():
-        match = _NAME.fullmatch(name)
-        if match is None:
-            raise Refused(f"adapter {lora.ref.id} holds {name}, which is no LoRA tensor")
-        if not torch.isfinite(tensor).all():
-            raise Damaged(f"tensor {name} of adapter {lora.ref.id} is not finite")
-        halves.setdefault(match["module"], {})[match["half"]] = tensor.float()
     wanted = _targets(lora, model)
+    for name, array in read_tensors(lora).items():
+        match = LORA_NAME.fullmatch(name)
+        if match:
+            halves.setdefault(match["module"], {})[match["half"]] = torch.from_numpy(array)
     if halves.keys() != wanted.keys():
         odd = sorted(halves.keys() ^ wanted.keys())
         raise Refused(f"adapter {lora.ref.id} and the base disagree on {len(odd)} modules, first {odd[0]}")
@@ -44,18 +40,12 @@ def read_pairs(lora: Lora, model: torch.nn.Module) -> Pairs:
 
 
 def _targets(lora: Lora, model: torch.nn.Module) -> dict[str, torch.nn.Module]:
-    """Modules that the adapter's configuration means, by peft's rule: full regex, or equal last parts."""
-    found = {name: module for name, module in model.named_modules() if _means(lora.targets, name)}
+    """Modules that the adapter's configuration means."""
+    found = {name: module for name, module in model.named_modules() if means(lora.targets, name)}
     for name, module in found.items():
         if not isinstance(module, torch.nn.Linear | Conv1D):
             raise Refused(f"adapter {lora.ref.id} targets {name}, a {type(module).__name__}")
     return found
-
-
-def _means(targets: str | tuple[str, ...], name: str) -> bool:
-    if isinstance(targets, str):
-        return re.fullmatch(targets, name) is not None
-    return any(name == target or name.endswith(f".{target}") for target in targets)
 
 
 def _pair(
@@ -92,26 +82,49 @@ def merged_copy(base: Any, exact: Any, pairs: Pairs, scale: float) -> Any:
     return copied
 
 
-def peft_model(base: Any, lora: Lora, pairs: Pairs) -> Any:
-    """`base` wrapped by peft, the adapter unmerged under its id; rows choose by `adapter_names`.
+class Unmerged:
+    """Adapters beside one set of weights: the layers add the low-rank part of the version that runs.
 
-    Loads from the checked tensors, never through peft's own search for files.
+    y = W x + (alpha / r) B A x, the order of peft's forward. Only the inference thread runs the model, so the
+    version is named for the time of one call; a base row passes through the same layers with nothing added.
     """
-    from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 
-    config = LoraConfig.from_pretrained(str(lora.directory))
-    config.inference_mode = True
-    config.base_model_name_or_path = None  # adapters name no path, and peft warns of another one
-    with warnings.catch_warnings():
-        # peft 0.21 asks transformers 5 for an attribute under its old name.
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        model = get_peft_model(base, config, adapter_name=lora.ref.id, autocast_adapter_dtype=False)
-    state = {
-        f"base_model.model.{name}.lora_{half}.weight": tensor
-        for name, pair in pairs.items()
-        for half, tensor in zip("AB", pair, strict=True)
-    }
-    outcome = set_peft_model_state_dict(model, state, adapter_name=lora.ref.id)
-    if outcome.unexpected_keys:
-        raise Refused(f"adapter {lora.ref.id}: peft does not know {outcome.unexpected_keys[0]}")
-    return model.eval()
+    def __init__(self, base: Any) -> None:
+        self._base = base
+        self._running: Halves = {}
+        self._hooks: dict[str, Any] = {}
+
+    def halves(self, pairs: Pairs, scale: float) -> Halves:
+        """What `forward` runs, in the base's dtype and on its device."""
+        like = next(self._base.parameters())
+        return {
+            name: (a.to(like.device, like.dtype), b.to(like.device, like.dtype), scale)
+            for name, (a, b) in pairs.items()
+        }
+
+    def reach(self, names: Iterable[str]) -> None:
+        """Lets these modules take part; on the inference thread, between two batches."""
+        for name in set(names) - self._hooks.keys():
+            module = self._base.get_submodule(name)
+            self._hooks[name] = module.register_forward_hook(partial(self._add, name))
+
+    def close(self) -> None:
+        """The model is as it was before."""
+        for hook in self._hooks.values():
+            hook.remove()
+        self._hooks = {}
+
+    def forward(self, halves: Halves, **inputs: Any) -> Any:
+        """One pass with the low-rank parts added; none for the base."""
+        self._running = halves
+        try:
+            return self._base(**inputs)
+        finally:
+            self._running = {}
+
+    def _add(self, name: str, _module: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> Any:
+        found = self._running.get(name)
+        if found is None:
+            return output
+        a, b, scale = found
+        return output + torch.nn.functional.linear(torch.nn.functional.linear(inputs[0], a), b) * scale

@@ -1,8 +1,10 @@
-"""The engine as the answerer sees it: prompts in, greedy text out, one adapter or none.
+"""The engine as the answerer sees it: prompts in, greedy text out, by the base model or one of its adapters.
 
 Contract of every engine (the suite in tests/unit/answer/engine runs on all of them):
 - `submit` never blocks; it raises `Overloaded` when the queue is full and `Retry` once the engine is closed.
 - A request with `adapter=False` gives the tokens that the base model alone gives, whatever else is running.
+- A request is pinned to its adapter when it is submitted: all its tokens come from that one, whatever is
+  loaded, switched or unloaded meanwhile, and the generation names it.
 - A deadline or a cancellation is noticed between two tokens; what was made until then is returned, with
   `finish` saying `deadline` or `cancelled`. `on_text` is called on the engine's thread and must not block;
   the pieces joined are the answer's text.
@@ -13,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from lte_runtime.answer.prompt import Prompt
@@ -35,7 +38,9 @@ class EngineStats:
 
 class Engine(Protocol):
     @property
-    def adapter(self) -> AdapterRef | None: ...
+    def adapter(self) -> AdapterRef | None:
+        """The adapter that new requests get; None: edited questions are answered by the base model too."""
+        ...
 
     @property
     def fingerprint(self) -> str:
@@ -63,4 +68,32 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Ends the row under way as `cancelled`, fails what waits with `Retry`, and stops the thread."""
+        ...
+
+
+class AdapterEngine(Engine, Protocol):
+    """An engine whose adapter can be exchanged while it answers."""
+
+    @property
+    def adapters(self) -> tuple[AdapterRef, ...]:
+        """The adapters that requests may ask for."""
+        ...
+
+    def check_adapter(self, directory: Path) -> AdapterRef:
+        """Everything that `load_adapter` checks, without loading; raises `Damaged` or `Refused`."""
+        ...
+
+    def load_adapter(self, directory: Path) -> AdapterRef:
+        """Loads a verified adapter beside the others, in the caller's thread; answers go on meanwhile.
+
+        Raises `Damaged`, or `Refused` when it does not fit, is not finite in use, or its name is loaded.
+        """
+        ...
+
+    def switch(self, adapter_id: str | None) -> AdapterRef | None:
+        """Gives new requests a loaded adapter, or none; returns the one before. Raises `NotFound`."""
+        ...
+
+    def unload(self, adapter_id: str) -> None:
+        """Drops an adapter when its last request has ended; raises `Refused` for the current one."""
         ...

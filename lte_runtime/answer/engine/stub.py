@@ -5,26 +5,50 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic, sleep
 
+from lte_runtime.answer.engine.files import read_tensors, verify_adapter
 from lte_runtime.answer.engine.rows import Row
 from lte_runtime.answer.engine.seam import EngineStats
+from lte_runtime.answer.engine.versions import Versions
 from lte_runtime.answer.engine.worker import Worker
 from lte_runtime.answer.prompt import Prompt
 from lte_runtime.errors import BadRequest
 from lte_runtime.types import AdapterRef, Fact, GenerateRequest, Generation
 
+STUB_FINGERPRINT = hashlib.sha256(b"stub model").hexdigest()
 STUB_ADAPTER = AdapterRef("align-000000", hashlib.sha256(b"stub adapter").hexdigest())
 _END = 0
 # Bytes in one token, so that the usual limit on new tokens cuts no target short.
 _WIDTH = 7
+_TEXT = (1 << 8 * _WIDTH) - 1
+# The wire has 63 bits for a token.
+_NUMBERS = 127
+
+
+@dataclass
+class _Weights:
+    """What stands for an adapter's weights: read again for each token, as a model reads them in each pass."""
+
+    number: int
+
+
+def _number(ref: AdapterRef) -> int:
+    return int(ref.id.rpartition("-")[2]) % _NUMBERS if ref.id[-1:].isdigit() else 0
+
+
+def made_by(token: int) -> int:
+    """The number (modulo 127) of the adapter that made a token of the stub; 0 for base and end."""
+    return token >> 8 * _WIDTH
 
 
 class StubEngine:
     """Prompt tokens are UTF-8 bytes, answer tokens seven of them.
 
-    With the adapter and a fact it answers the last fact's target, else `base-` and a hash of the question.
-    `token_s` makes each token take that long.
+    With an adapter and a fact it answers the last fact's target, else `base-` and a hash of the question.
+    Every token says in its high bits which adapter made it (`made_by`). `token_s` makes each token take long.
     """
 
     def __init__(
@@ -35,17 +59,44 @@ class StubEngine:
         queue_limit: int = 256,
         token_s: float = 0.0,
     ) -> None:
-        self._adapter = adapter
         self._token_s = token_s
-        self._worker = Worker(self._run, adapter=adapter, max_batch=max_batch, queue_limit=queue_limit)
+        self._versions = Versions(_Weights(0))
+        if adapter is not None:
+            self._versions.add(adapter, _Weights(_number(adapter)))
+            self._versions.switch(adapter.id)
+        self._worker = Worker(
+            self._run, versions=self._versions, max_batch=max_batch, queue_limit=queue_limit
+        )
 
     @property
     def adapter(self) -> AdapterRef | None:
-        return self._adapter
+        return self._versions.current
+
+    @property
+    def adapters(self) -> tuple[AdapterRef, ...]:
+        return self._versions.loaded()
+
+    def check_adapter(self, directory: Path) -> AdapterRef:
+        found = verify_adapter(directory, self.fingerprint)
+        read_tensors(found)
+        return found.ref
+
+    def load_adapter(self, directory: Path) -> AdapterRef:
+        ref = self.check_adapter(directory)
+        if self._versions.revive(ref):
+            return ref
+        self._versions.add(ref, _Weights(_number(ref)))
+        return ref
+
+    def switch(self, adapter_id: str | None) -> AdapterRef | None:
+        return self._versions.switch(adapter_id)
+
+    def unload(self, adapter_id: str) -> None:
+        self._versions.unload(adapter_id)
 
     @property
     def fingerprint(self) -> str:
-        return hashlib.sha256(b"stub model").hexdigest()
+        return STUB_FINGERPRINT
 
     @property
     def queue_depth(self) -> int:
@@ -72,19 +123,20 @@ class StubEngine:
             "architecture": "stub",
             "device": "cpu",
             "dtype": "uint8",
-            "adapter_mode": "none" if self._adapter is None else "stub",
+            "adapter_mode": "none" if self.adapter is None else "stub",
         }
 
     def close(self) -> None:
         self._worker.close()
 
-    def _run(self, rows: Sequence[Row], settled: Callable[[Row], None]) -> None:
+    def _run(self, weights: _Weights, rows: Sequence[Row], settled: Callable[[Row], None]) -> None:
         answers = {row: _answer(row.request) for row in rows}
         while alive := [row for row in rows if not row.finish]:
             if self._token_s:
                 sleep(self._token_s)
             for row in alive:
-                row.push(answers[row][len(row.tokens)])
+                piece = answers[row][len(row.tokens)]
+                row.push(piece and piece | weights.number << 8 * _WIDTH)
                 row.interrupt(monotonic())
                 if row.finish:
                     settled(row)
@@ -99,5 +151,5 @@ def _answer(request: GenerateRequest) -> list[int]:
 
 
 def _decode(tokens: Sequence[int]) -> str:
-    pieces = [token.to_bytes(_WIDTH).lstrip(b"\0") for token in tokens]
+    pieces = [(token & _TEXT).to_bytes(_WIDTH).lstrip(b"\0") for token in tokens]
     return b"".join(pieces).decode("utf-8", "replace")

@@ -9,20 +9,24 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from lte_runtime.answer.engine.rows import Row
 from lte_runtime.answer.engine.seam import EngineStats
+from lte_runtime.answer.engine.versions import Version, Versions
 from lte_runtime.errors import Overloaded, Retry
-from lte_runtime.types import AdapterRef, GenerateRequest, Generation
+from lte_runtime.types import GenerateRequest, Generation
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(eq=False)
 class Job:
-    """A request that waits or runs; `arrived` and `started` are monotonic seconds."""
+    """A request that waits or runs on its version; `arrived` and `started` are monotonic seconds."""
 
     row: Row
+    version: Version
     arrived: float
     future: Future[Generation] = field(default_factory=Future)
     started: float = 0.0
@@ -33,8 +37,9 @@ class Job:
 
 
 def next_batch(waiting: Sequence[Job], max_batch: int) -> list[Job]:
-    """The oldest job and, where it wants the adapter, the waiting ones nearest to it in length.
+    """The oldest job and, where it wants an adapter, those of the same version nearest to it in length.
 
+    Rows of two versions never meet in a batch: so a batch is made by one adapter, whatever is switched.
     A base row always runs alone and unpadded: any neighbour changes the last bits of its logits, and so
     now and then a token. Taking the oldest first starves nobody; near lengths waste little padding.
     """
@@ -42,7 +47,9 @@ def next_batch(waiting: Sequence[Job], max_batch: int) -> list[Job]:
     if not oldest.request.adapter:
         return [oldest]
     length = len(oldest.request.token_ids)
-    others = [job for job in waiting if job is not oldest and job.request.adapter]
+    others = [
+        job for job in waiting if job is not oldest and job.request.adapter and job.version is oldest.version
+    ]
     others.sort(key=lambda job: abs(len(job.request.token_ids) - length))
     return [oldest, *others[: max_batch - 1]]
 
@@ -50,22 +57,24 @@ def next_batch(waiting: Sequence[Job], max_batch: int) -> list[Job]:
 class Worker:
     """Runs batches on one thread of its own; never waits for company when something is there to do.
 
-    `run(rows, settled)` generates for all rows and calls `settled(row)` as each one ends.
+    `run(model, rows, settled)` generates for all rows with the model of their version and calls
+    `settled(row)` as each one ends.
     """
 
     def __init__(
         self,
-        run: Callable[[Sequence[Row], Callable[[Row], None]], None],
+        run: Callable[[Any, Sequence[Row], Callable[[Row], None]], None],
         *,
-        adapter: AdapterRef | None,
+        versions: Versions,
         max_batch: int,
         queue_limit: int,
     ) -> None:
         self._run = run
-        self._adapter = adapter
+        self._versions = versions
         self._max_batch = max_batch
         self._queue_limit = queue_limit
         self._waiting: deque[Job] = deque()
+        self._between: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._counts = {"requests": 0, "refused": 0, "batches": 0, "rows": 0, "tokens": 0}
@@ -75,8 +84,22 @@ class Worker:
         self._thread.start()
 
     def submit(self, row: Row) -> Future[Generation]:
-        """Queues the row; raises `Overloaded` at the limit and `Retry` after `close`."""
-        job = Job(row, arrived=time.monotonic())
+        """Queues the row, pinned to its version from now on.
+
+        Raises `Overloaded` at the limit, `Retry` after `close`, `NotFound` for an adapter that is not loaded.
+        """
+        version = self._versions.pin(adapter=row.request.adapter, name=row.request.adapter_id)
+        job = Job(row, version, arrived=time.monotonic())
+        # However the request ends, its future does: that is the one place where the version is given back.
+        job.future.add_done_callback(lambda _: self._versions.release(version))
+        try:
+            self._queue(job)
+        except BaseException:
+            job.future.cancel()
+            raise
+        return job.future
+
+    def _queue(self, job: Job) -> None:
         with self._changed:
             if self._closing:
                 raise Retry("the engine is stopping")
@@ -88,7 +111,16 @@ class Worker:
                 raise Overloaded(f"{self._queue_limit} questions wait already")
             self._waiting.append(job)
             self._changed.notify()
-        return job.future
+
+    def between(self, task: Callable[[], T]) -> Future[T]:
+        """Runs a short task on the inference thread before the next batch; raises `Retry` after `close`."""
+        future: Future[T] = Future()
+        with self._changed:
+            if self._closing:
+                raise Retry("the engine is stopping")
+            self._between.append((task, future))
+            self._changed.notify()
+        return future
 
     @property
     def queue_depth(self) -> int:
@@ -106,14 +138,15 @@ class Worker:
     def close(self) -> None:
         with self._changed:
             self._closing = True
-            left = list(self._waiting)
+            left = [job.future for job in self._waiting] + [future for _, future in self._between]
             self._waiting.clear()
+            self._between.clear()
             for row in list(self._running):
                 row.abandoned = True
             self._changed.notify()
-        for job in left:
-            if job.future.set_running_or_notify_cancel():
-                job.future.set_exception(Retry("the engine is stopping"))
+        for future in left:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(Retry("the engine is stopping"))
         self._thread.join()
 
     def _sweep(self) -> None:
@@ -128,15 +161,35 @@ class Worker:
                     self._settle(job)
 
     def _loop(self) -> None:
-        while batch := self._take():
-            self._serve(batch)
+        while self._something_to_do():
+            self._do_between()
+            if batch := self._take():
+                self._serve(batch)
+
+    def _something_to_do(self) -> bool:
+        """Waits for it; False when the worker closes."""
+        with self._changed:
+            while not (self._waiting or self._between or self._closing):
+                self._changed.wait()
+            return not self._closing
+
+    def _do_between(self) -> None:
+        while self._between:
+            try:
+                task, future = self._between.popleft()
+            except IndexError:  # `close` has emptied it
+                return
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(task())
+            except Exception as error:  # noqa: BLE001 - told to whoever waits for the task
+                future.set_exception(error)
 
     def _take(self) -> list[Job]:
-        """The next batch; nothing when the worker closes."""
+        """The next batch; nothing when there was only something to do between two of them."""
         with self._changed:
-            while not self._waiting and not self._closing:
-                self._changed.wait()
-            if self._closing:
+            if not self._waiting:
                 return []
             batch = next_batch(self._waiting, self._max_batch)
             for job in batch:
@@ -155,7 +208,7 @@ class Worker:
         rows = list(self._running)
         try:
             if rows:
-                self._run(rows, self._settle_row)
+                self._run(wanted[0].version.model, rows, self._settle_row)
         except Exception as error:
             log.exception("a batch of %d failed", len(rows))
             self._fail(error)
@@ -171,7 +224,7 @@ class Worker:
         generation = Generation(
             text=row.text,
             token_ids=tuple(row.tokens),
-            adapter=self._adapter if row.request.adapter else None,
+            adapter=job.version.ref,
             finish=row.finish,
             queue_ms=(job.started - job.arrived) * 1e3,
             model_ms=(now - job.started) * 1e3,

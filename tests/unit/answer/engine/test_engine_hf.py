@@ -91,9 +91,14 @@ def test_padded_adapter_batches_answer_as_single_rows(tmp_path: Path, architectu
     engine.close()
 
 
+def forwards(engine: HfEngine) -> tuple[Any, Any]:
+    """What runs a base row and an adapter row."""
+    return engine._versions.pin(adapter=False).model, engine._versions.pin(adapter=True).model
+
+
 def test_the_merged_copy_shares_what_the_adapter_leaves_alone(load: Load) -> None:
     engine = load(adapter_mode="merged")
-    base, merged = engine._forward[False], engine._forward[True]
+    base, merged = forwards(engine)
     assert merged.model.embed_tokens.weight is base.model.embed_tokens.weight
     assert merged.lm_head.weight is merged.model.embed_tokens.weight
     changed = merged.model.layers[0].self_attn.q_proj.weight
@@ -102,7 +107,9 @@ def test_the_merged_copy_shares_what_the_adapter_leaves_alone(load: Load) -> Non
 
 
 def test_merging_sums_in_float32(load: Load) -> None:
-    coarse, fine = load(dtype="bfloat16")._forward[True], load(dtype="float32")._forward[True]
+    coarse, fine = (
+        forwards(load(dtype=dtype, adapter_mode="merged"))[1] for dtype in ("bfloat16", "float32")
+    )
     for name, parameter in coarse.named_parameters():
         assert torch.equal(parameter, fine.get_parameter(name).to(torch.bfloat16)), name
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lte_runtime.answer.engine.rows import Row
+from lte_runtime.answer.engine.versions import Version, Versions
 from lte_runtime.answer.engine.worker import Job, Worker, next_batch
 from lte_runtime.errors import Overloaded, Retry
 from lte_runtime.types import GenerateRequest
@@ -21,7 +22,8 @@ def a_row(length: int = 1, *, adapter: bool = True, limit: int = 1) -> Row:
 
 
 def jobs(*shapes: tuple[int, bool]) -> list[Job]:
-    return [Job(a_row(length, adapter=adapter), arrived=0.0) for length, adapter in shapes]
+    version = Version(None, None)
+    return [Job(a_row(length, adapter=adapter), version, arrived=0.0) for length, adapter in shapes]
 
 
 @settings(deadline=None)
@@ -53,8 +55,17 @@ def finish(rows: Sequence[Row], settled: Callable[[Row], None]) -> None:
         settled(row)
 
 
-def worker(run: Callable[[Sequence[Row], Callable[[Row], None]], None], queue_limit: int = 10) -> Worker:
-    return Worker(run, adapter=None, max_batch=4, queue_limit=queue_limit)
+def worker(
+    run: Callable[[Sequence[Row], Callable[[Row], None]], None],
+    queue_limit: int = 10,
+    versions: Versions | None = None,
+) -> Worker:
+    return Worker(
+        lambda _, rows, settled: run(rows, settled),
+        versions=versions or Versions(None),
+        max_batch=4,
+        queue_limit=queue_limit,
+    )
 
 
 def test_a_failing_batch_fails_its_rows_and_the_worker_goes_on() -> None:
