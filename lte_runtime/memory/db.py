@@ -11,9 +11,7 @@ import apsw
 
 from lte_runtime.errors import Damaged, Fatal, Refused, Retry
 
-SCHEMA_VERSION = 1
-
-_TABLES = """
+_FIRST = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE topics(no INTEGER PRIMARY KEY, topic_id TEXT NOT NULL UNIQUE);
 CREATE TABLE offsets(
@@ -51,8 +49,22 @@ CREATE INDEX quarantine_state ON quarantine(state, id);
 CREATE TABLE receipts(id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
 """
 
-MIGRATIONS: dict[int, str] = {}
-"""Statements that lift a store from version n to n + 1; each runs in one transaction with its number."""
+MIGRATIONS: tuple[str, ...] = (
+    _FIRST,
+    # 2: which adapter serves, and what adapters were trained on.
+    """
+CREATE TABLE activations(
+  no INTEGER PRIMARY KEY, adapter TEXT NOT NULL, sha256 TEXT NOT NULL, reason TEXT NOT NULL,
+  epoch INTEGER NOT NULL, at INTEGER NOT NULL, back INTEGER NOT NULL, followed INTEGER NOT NULL,
+  crc INTEGER NOT NULL);
+CREATE TABLE trained_edits(
+  adapter TEXT NOT NULL, edit_id TEXT NOT NULL, why TEXT NOT NULL, at INTEGER NOT NULL,
+  PRIMARY KEY(adapter, edit_id)) WITHOUT ROWID;
+""",
+)
+"""Statements that lift a store by one version each, in one transaction with its number; only appended to."""
+
+SCHEMA_VERSION = len(MIGRATIONS)
 
 
 class Connection(Protocol):
@@ -117,9 +129,6 @@ def _migrate(connection: Connection) -> None:
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > SCHEMA_VERSION:
         raise Refused(f"the store has schema {version}, this version knows {SCHEMA_VERSION}: upgrade first")
-    if version == 0:
-        _in_one(connection, _TABLES, SCHEMA_VERSION)
-        return
     for step in range(version, SCHEMA_VERSION):
         _in_one(connection, MIGRATIONS[step], step + 1)
 

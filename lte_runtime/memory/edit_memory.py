@@ -14,6 +14,7 @@ from random import Random
 
 from lte_runtime.errors import Refused
 from lte_runtime.memory import inspect, quarantine, reads, retrieve, sampling, upkeep
+from lte_runtime.memory.adapters import AdapterLedger
 from lte_runtime.memory.attempts import Attempts
 from lte_runtime.memory.batch_writer import KeyChange
 from lte_runtime.memory.bring_in import BringIn
@@ -82,6 +83,8 @@ class EditMemory:
         self._snapshotting = threading.Lock()
         self._local = threading.local()
         self._readers: list[Connection] = []
+        self.adapters = AdapterLedger(store.connection, self._writing, now)
+        """Which adapter serves, and what adapters were trained on."""
         self._closed = False
         self._duplicates = self._conflicts = 0
         with faults():

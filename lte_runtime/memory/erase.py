@@ -48,7 +48,9 @@ def erase_key(store: Store, key: FactKey, now_ms: int) -> tuple[EraseReceipt, in
     if key_id is None and not quarantined:
         raise NotFound(f"nothing is known of {key.text.replace(chr(31), '/')!r}")
     with transaction(db):
-        edits, positions, vectors = _take_edits(store, key, key_id, receipt_id) if key_id else (0, 0, 0)
+        edits, positions, vectors = (
+            _take_edits(store, key, key_id, receipt_id, now_ms) if key_id else (0, 0, 0)
+        )
         _blank(db, quarantined)
         receipt = EraseReceipt(
             receipt_id,
@@ -65,7 +67,7 @@ def erase_key(store: Store, key: FactKey, now_ms: int) -> tuple[EraseReceipt, in
     return receipt, key_id
 
 
-def _take_edits(store: Store, key: FactKey, key_id: int, salt: str) -> tuple[int, int, int]:
+def _take_edits(store: Store, key: FactKey, key_id: int, salt: str, now_ms: int) -> tuple[int, int, int]:
     """(edits, positions, vectors) that went."""
     db = store.connection
     rows = reads.history_rows(db, key_id, key.namespace)
@@ -75,6 +77,8 @@ def _take_edits(store: Store, key: FactKey, key_id: int, salt: str) -> tuple[int
         db.execute("UPDATE positions SET edit=NULL, erased=? WHERE edit=?", (mark, row[0]))
         positions += db.changes()
         db.execute("DELETE FROM edits WHERE id=?", (row[0],))
+        taint = "UPDATE trained_edits SET why=?, at=? WHERE edit_id=? AND why=''"
+        db.execute(taint, (ERASED, now_ms, row[1]))
     view = db.execute("SELECT view_hash FROM keys WHERE id=?", (key_id,)).fetchone()[0]
     db.execute("DELETE FROM facts WHERE key=?", (key_id,))
     db.execute("DELETE FROM keys WHERE id=?", (key_id,))

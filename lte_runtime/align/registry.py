@@ -1,0 +1,286 @@
+"""Adapters on disk: immutable directories named by their content, which appear whole or not at all.
+
+An adapter is copied beside, checked there byte by byte, and renamed to the hash of its files. Nothing in it
+is ever changed afterwards. Beside its manifest stands a record: when it came, the verdict that let it in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lte_runtime.answer.engine.files import CONFIG, MANIFEST, WEIGHTS, read_json, sha256_file
+from lte_runtime.errors import Damaged, LteError, NotFound, Refused
+from lte_runtime.types import AdapterRef
+
+RECORD = "record.json"
+REMOVED = "removed"
+ID = re.compile(r"align-(\d{6})")
+MAX_JSON_BYTES = 64 << 20
+MAX_WEIGHTS_BYTES = 8 << 30
+# What a directory may not hold, even unnamed by its manifest: files that run when they are read.
+PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".py"})
+# A copy that another process of the same store is making is younger than this.
+SWEEP_AFTER_S = 3600.0
+# States of an edit (see `EditRecord`) in which what an adapter learned from it is no longer so.
+TAINTING = frozenset({"retracted", "superseded", "conflict_lost", "erased"})
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One adapter of the registry. `problem` says why it cannot be used; `verdict` is the promotion gate's
+    word and its numbers."""
+
+    ref: AdapterRef
+    directory: Path
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    verdict: Mapping[str, Any] = field(default_factory=dict)
+    added_ms: int = 0
+    size_bytes: int = 0
+    problem: str = ""
+
+    @property
+    def edit_ids(self) -> tuple[str, ...]:
+        """The edits that its training set was made from."""
+        found = self.manifest.get("edit_ids", ())
+        return tuple(map(str, found)) if isinstance(found, list) else ()
+
+
+class Registry:
+    """`check` is everything that can be said of a directory without serving it (`Engine.check_adapter`): it
+    returns the adapter's name and hash, or raises `Damaged` or `Refused`. Thread-safe; several processes may
+    share `root`. `reserved` are ids that belong to adapters outside, such as the one that ships.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        check: Callable[[Path], AdapterRef],
+        *,
+        reserved: Collection[str] = (),
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._root, self._check, self._now_ms = root, check, now_ms
+        self._reserved = frozenset(reserved)
+        self._lock = threading.Lock()
+
+    @property
+    def root(self) -> Path:
+        return self._root
+
+    def add(self, directory: Path, verdict: Mapping[str, Any]) -> AdapterRef:
+        """Copy an adapter in, verified; its manifest comes last and the directory appears by rename.
+
+        The same content is one adapter: adding it again changes nothing and returns the name that it has.
+        Raises `Damaged` or `Refused` with the reason, or OSError; nothing is left behind then.
+        """
+        with self._lock:
+            self._root.mkdir(parents=True, exist_ok=True)
+            beside = self._root / f"tmp-{uuid.uuid4().hex}"
+            try:
+                _copy_in(directory, beside)
+                ref = self._check(beside)
+                known = self._known(ref)
+                return known or self._appear(beside, ref, verdict)
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
+
+    def _known(self, ref: AdapterRef) -> AdapterRef | None:
+        """The name under which this content is here already; raises `Refused` for a name that is taken."""
+        if not ID.fullmatch(ref.id):
+            raise Refused(f"{ref.id!r} is no adapter's name: align- and six digits")
+        if (self._root / ref.sha256).exists():
+            try:
+                return self._verified(self._root / ref.sha256).ref
+            except Damaged:
+                self._put_aside(self._root / ref.sha256)
+        if ref.id in self._reserved or any(ref.id == used for used in self._used()):
+            raise Refused(f"the name {ref.id} is taken: names are never used again")
+        return None
+
+    def _appear(self, beside: Path, ref: AdapterRef, verdict: Mapping[str, Any]) -> AdapterRef:
+        record = {
+            "id": ref.id,
+            "sha256": ref.sha256,
+            "manifest_sha256": sha256_file(beside / MANIFEST),
+            "added_ms": self._now_ms(),
+            "verdict": dict(verdict),
+        }
+        _write(beside / RECORD, _sealed(record))
+        _fsync(beside)
+        beside.rename(self._root / ref.sha256)
+        _fsync(self._root)
+        return ref
+
+    def entries(self) -> list[Entry]:
+        """All adapters by name, with what is wrong with those that cannot be read; reads no weights."""
+        if not self._root.is_dir():
+            return []
+        found = [_read(path) for path in self._root.iterdir() if re.fullmatch(r"[0-9a-f]{64}", path.name)]
+        return sorted(found, key=lambda entry: entry.ref.id)
+
+    def get(self, adapter_id: str) -> Entry:
+        """An adapter by its name; raises `NotFound`."""
+        for entry in self.entries():
+            if entry.ref.id == adapter_id:
+                return entry
+        raise NotFound(f"no adapter {adapter_id} in the registry")
+
+    def verify(self, adapter_id: str) -> Entry:
+        """An adapter whose every byte was checked; raises `NotFound`, `Damaged` or `Refused`."""
+        return self._verified(self.get(adapter_id).directory)
+
+    def _verified(self, directory: Path) -> Entry:
+        entry = _read(directory)
+        if entry.problem:
+            raise Damaged(entry.problem)
+        ref = self._check(directory)
+        if ref != entry.ref:
+            raise Damaged(f"{directory.name[:12]} holds {ref.id} and its record says {entry.ref.id}")
+        return entry
+
+    def next_id(self) -> str:
+        """A name that no adapter of this registry has or had."""
+        numbers = [int(match[1]) for name in self._used() if (match := ID.fullmatch(name))]
+        return f"align-{max(numbers, default=0) + 1:06d}"
+
+    def _used(self) -> set[str]:
+        gone = {path.stem for path in (self._root / REMOVED).glob("*.json")}
+        return {entry.ref.id for entry in self.entries()} | gone | self._reserved
+
+    def prune(self, keep: int, referenced: Collection[str]) -> list[str]:
+        """Remove the oldest adapters beyond the newest `keep`, none of `referenced`; returns their names.
+
+        Their records stay under `removed/`, so that a verdict can be read and no name is used again.
+        """
+        with self._lock:
+            old = sorted(self.entries(), key=lambda entry: (entry.added_ms, entry.ref.id), reverse=True)[
+                keep:
+            ]
+            gone = [entry for entry in old if entry.ref.id not in referenced and not entry.problem]
+            for entry in gone:
+                self._remove(entry)
+            return [entry.ref.id for entry in gone]
+
+    def _remove(self, entry: Entry) -> None:
+        (self._root / REMOVED).mkdir(exist_ok=True)
+        shutil.copyfile(entry.directory / RECORD, self._root / REMOVED / f"{entry.ref.id}.json")
+        _fsync(self._root / REMOVED)
+        aside = self._root / f"tmp-{uuid.uuid4().hex}"
+        entry.directory.rename(aside)
+        shutil.rmtree(aside)
+
+    def _put_aside(self, directory: Path) -> None:
+        """A damaged directory is kept for people to look at; one of each content."""
+        aside = self._root / f"damaged-{directory.name}"
+        shutil.rmtree(aside, ignore_errors=True)
+        directory.rename(aside)
+
+    def sweep(self, older_than_s: float = SWEEP_AFTER_S) -> int:
+        """Remove copies that a killed process left half-made; returns how many."""
+        if not self._root.is_dir():
+            return 0
+        limit = time.time() - older_than_s
+        left = [path for path in self._root.glob("tmp-*") if path.lstat().st_mtime <= limit]
+        for path in left:
+            shutil.rmtree(path)
+        return len(left)
+
+
+def tainted(edit_ids: Iterable[str], state_of: Callable[[str], str]) -> dict[str, str]:
+    """Which of the edits that an adapter learned no longer stand, with their state. `state_of` gives it as
+    `EditRecord` names it, `erased` where the text is gone, and an empty text for an unknown edit."""
+    return {name: state for name in edit_ids if (state := state_of(name)) in TAINTING}
+
+
+def _read(directory: Path) -> Entry:
+    """An entry from its record and manifest; raises nothing, `problem` tells."""
+    unknown = AdapterRef("", directory.name)
+    try:
+        record = read_json(directory, RECORD)
+        seal = record.pop("seal", None)
+        if seal != _seal(record):
+            raise Damaged(f"the record of {directory.name[:12]} does not match its seal")
+        unknown = AdapterRef(record["id"], record["sha256"])
+        if directory.name != record["sha256"]:
+            raise Damaged(f"{directory.name[:12]} holds the record of {record['sha256'][:12]}")
+        if sha256_file(directory / MANIFEST) != record["manifest_sha256"]:
+            raise Damaged(f"the manifest of {record['id']} is not the one that was added")
+        size = sum(path.lstat().st_size for path in directory.iterdir())
+        manifest, verdict = read_json(directory, MANIFEST), record["verdict"]
+        return Entry(unknown, directory, manifest, verdict, record["added_ms"], size)
+    except (LteError, OSError, KeyError) as error:
+        return Entry(unknown, directory, problem=str(error))
+
+
+def _copy_in(source: Path, target: Path) -> None:
+    """The three files of an adapter and nothing else; the manifest last."""
+    _refuse_strangers(source)
+    manifest = read_json(source, MANIFEST)
+    files = manifest.get("files")
+    if not isinstance(files, dict) or set(files) != {CONFIG, WEIGHTS}:
+        raise Damaged(f"the manifest of {source.name} must list {CONFIG} and {WEIGHTS} and nothing else")
+    target.mkdir()
+    for name, limit in ((CONFIG, MAX_JSON_BYTES), (WEIGHTS, MAX_WEIGHTS_BYTES), (MANIFEST, MAX_JSON_BYTES)):
+        _copy(source / name, target / name, limit)
+
+
+def _refuse_strangers(source: Path) -> None:
+    if source.is_symlink() or not source.is_dir():
+        raise Refused(f"{source} is no directory")
+    for path in source.iterdir():
+        if path.is_symlink() or not path.is_file():
+            raise Refused(f"{path.name} in {source.name} is no plain file")
+        if path.suffix in PICKLES:
+            raise Refused(f"{source.name} holds {path.name}: only safetensors are taken")
+    size = (source / MANIFEST).stat().st_size if (source / MANIFEST).exists() else 0
+    if size > MAX_JSON_BYTES:
+        raise Refused(f"the manifest of {source.name} has {size} bytes")
+
+
+def _copy(source: Path, target: Path, limit: int) -> None:
+    try:
+        number = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise Damaged(f"{source.name} cannot be read: {error.strerror}") from error
+    with open(number, "rb") as file, target.open("xb") as copy:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode) or about.st_size > limit:
+            raise Refused(f"{source.name} is no plain file of at most {limit} bytes")
+        shutil.copyfileobj(file, copy, 1 << 20)
+        copy.flush()
+        os.fsync(copy.fileno())
+
+
+def _seal(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def _sealed(record: Mapping[str, Any]) -> bytes:
+    return (json.dumps({**record, "seal": _seal(record)}, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _fsync(directory: Path) -> None:
+    number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

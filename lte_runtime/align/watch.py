@@ -1,0 +1,73 @@
+"""Whether live probes fell after an adapter was exchanged: pure, from counts of right answers by kind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Probes of one kind: how many were asked, how many answers were right."""
+
+    right: int = 0
+    asked: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WatchPolicy:
+    """A fall counts from `least` probes on each side on, when it is surely more than `margin`.
+
+    `z` is one-sided; 3 allows for a look after every probe of a window of a few hundred.
+    """
+
+    least: int = 48
+    margin: float = 0.05
+    z: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fall:
+    """Mean fall of the share of right answers, and its lower bound; in [-1, 1]."""
+
+    mean: float
+    lower: float
+    before: int
+    after: int
+
+
+def fall(before: Mapping[str, Tally], after: Mapping[str, Tally], policy: WatchPolicy) -> Fall | None:
+    """How far the share of right answers fell, kinds compared with themselves; None with too few probes.
+
+    Differences of proportions with one success and one failure added on each side (Agresti & Caffo, 2000),
+    pooled over the kinds by their harmonic sizes, so that another mix of kinds is no fall.
+    """
+    kinds = [kind for kind in before if before[kind].asked and after.get(kind, Tally()).asked]
+    sizes = sum(before[kind].asked for kind in kinds), sum(after[kind].asked for kind in kinds)
+    if min(sizes) < policy.least:
+        return None
+    total = mean = variance = 0.0
+    for kind in kinds:
+        (p, n), (q, m) = _share(before[kind]), _share(after[kind])
+        weight = n * m / (n + m)
+        total += weight
+        mean += weight * (p - q)
+        variance += weight**2 * (p * (1 - p) / n + q * (1 - q) / m)
+    return Fall(mean / total, (mean - policy.z * math.sqrt(variance)) / total, *sizes)
+
+
+def _share(tally: Tally) -> tuple[float, float]:
+    """Share and size after one success and one failure were added."""
+    size = tally.asked + 2
+    return (tally.right + 1) / size, float(size)
+
+
+def reason(found: Fall | None, policy: WatchPolicy) -> str:
+    """Why to roll back; empty where there is no reason."""
+    if found is None or found.lower <= policy.margin:
+        return ""
+    return (
+        f"live probes fell by {found.mean:.3f} (surely {found.lower:.3f}, allowed {policy.margin:.3f}; "
+        f"{found.before} before, {found.after} after)"
+    )

@@ -1,0 +1,136 @@
+"""The registry: what comes in whole, what is refused, what stays, and what a damaged copy does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from stub_adapters import save_adapter
+
+from lte_runtime.align.registry import RECORD, Registry, tainted
+from lte_runtime.answer.engine.files import MANIFEST, WEIGHTS, read_tensors, verify_adapter
+from lte_runtime.answer.engine.stub import STUB_FINGERPRINT
+from lte_runtime.errors import Damaged, LteError, NotFound, Refused
+from lte_runtime.types import AdapterRef
+
+VERDICT = {"promote": True, "gain": 0.12}
+
+
+def check(directory: Path) -> AdapterRef:
+    found = verify_adapter(directory, STUB_FINGERPRINT)
+    read_tensors(found)
+    return found.ref
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    clock = iter(range(1000, 2000))
+    return Registry(tmp_path / "adapters", check, reserved={"align-000001"}, now_ms=lambda: next(clock))
+
+
+def added(registry: Registry, tmp_path: Path, *numbers: int) -> list[AdapterRef]:
+    return [registry.add(save_adapter(tmp_path / f"made-{n}", n), VERDICT) for n in numbers]
+
+
+def test_an_adapter_comes_in_by_its_content_with_its_verdict(registry: Registry, tmp_path: Path) -> None:
+    source = save_adapter(tmp_path / "made", 2, edit_ids=("e1", "e2"))
+    ref = registry.add(source, VERDICT)
+    assert ref == check(source)
+    entry = registry.verify("align-000002")
+    assert (entry.ref, entry.verdict, entry.edit_ids) == (ref, VERDICT, ("e1", "e2"))
+    assert entry.directory == registry.root / ref.sha256
+    assert sorted(path.name for path in registry.root.iterdir()) == [ref.sha256]
+    assert (entry.directory / WEIGHTS).read_bytes() == (source / WEIGHTS).read_bytes()
+    with pytest.raises(NotFound):
+        registry.get("align-000009")
+
+
+def test_the_same_content_is_one_adapter(registry: Registry, tmp_path: Path) -> None:
+    first = registry.add(save_adapter(tmp_path / "one", 2), VERDICT)
+    twin = save_adapter(tmp_path / "two", 2, id="align-000003")
+    assert registry.add(twin, {"promote": False}) == first
+    assert [entry.verdict for entry in registry.entries()] == [VERDICT]
+
+
+def test_names_are_never_used_again(registry: Registry, tmp_path: Path) -> None:
+    assert registry.next_id() == "align-000002"
+    added(registry, tmp_path, 2, 3)
+    with pytest.raises(Refused, match="taken"):
+        registry.add(save_adapter(tmp_path / "other", 9, id="align-000003"), VERDICT)
+    with pytest.raises(Refused, match="taken"):
+        registry.add(save_adapter(tmp_path / "shipped", 1), VERDICT)
+    for name in ("align-2", "../align-000004", "", "align-000004\n"):
+        with pytest.raises(LteError):
+            registry.add(save_adapter(tmp_path / f"named-{len(name)}", 8, id=name), VERDICT)
+    assert registry.prune(0, referenced=()) == ["align-000003", "align-000002"]
+    assert registry.next_id() == "align-000004"
+    with pytest.raises(Refused, match="taken"):
+        registry.add(tmp_path / "made-3", VERDICT)
+
+
+def test_retention_removes_the_oldest_and_nothing_referenced(registry: Registry, tmp_path: Path) -> None:
+    added(registry, tmp_path, 2, 3, 4, 5, 6)
+    assert registry.prune(2, referenced={"align-000003"}) == ["align-000004", "align-000002"]
+    assert [entry.ref.id for entry in registry.entries()] == ["align-000003", "align-000005", "align-000006"]
+    kept = json.loads((registry.root / "removed" / "align-000002.json").read_text())
+    assert kept["verdict"] == VERDICT
+    assert registry.prune(2, referenced={"align-000003"}) == []
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGE: dict[str, Callable[[Path], None]] = {
+    "weights flipped": lambda place: flip(place / WEIGHTS),
+    "weights gone": lambda place: (place / WEIGHTS).unlink(),
+    "configuration flipped": lambda place: flip(place / "adapter_config.json"),
+    "manifest flipped": lambda place: flip(place / MANIFEST),
+    "manifest exchanged": lambda place: exchange(place),
+    "record flipped": lambda place: flip(place / RECORD),
+    "record gone": lambda place: (place / RECORD).unlink(),
+    "record empty": lambda place: (place / RECORD).write_bytes(b""),
+    "verdict changed": lambda place: reword(place / RECORD),
+}
+
+
+def exchange(place: Path) -> None:
+    manifest = json.loads((place / MANIFEST).read_text())
+    (place / MANIFEST).write_text(json.dumps({**manifest, "edit_ids": ["another"]}))
+
+
+def reword(record: Path) -> None:
+    record.write_text(record.read_text().replace("0.12", "0.92"))
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_adapter_is_told_and_can_be_added_again(
+    kind: str, registry: Registry, tmp_path: Path
+) -> None:
+    (ref,) = added(registry, tmp_path, 2)
+    DAMAGE[kind](registry.root / ref.sha256)
+    with pytest.raises((Damaged, NotFound)):
+        registry.verify(ref.id)
+    assert registry.add(tmp_path / "made-2", VERDICT) == ref
+    assert registry.verify(ref.id).ref == ref
+
+
+def test_a_copy_half_made_is_swept_and_never_listed(registry: Registry, tmp_path: Path) -> None:
+    added(registry, tmp_path, 2)
+    left = registry.root / "tmp-0123"
+    left.mkdir()
+    (left / MANIFEST).write_text("{}")
+    assert [entry.ref.id for entry in registry.entries()] == ["align-000002"]
+    assert registry.sweep() == 0
+    assert registry.sweep(older_than_s=0) == 1
+    assert not left.exists()
+
+
+def test_taint_names_what_no_longer_stands() -> None:
+    states = {"a": "current", "b": "retracted", "c": "superseded", "d": "expired", "e": "erased", "f": ""}
+    found = tainted(states, lambda name: states[name])
+    assert found == {"b": "retracted", "c": "superseded", "e": "erased"}
