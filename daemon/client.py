@@ -221,6 +221,30 @@ class Client:
             for part in self._stub("admin").WatchRealignment(request, **self._options(timeout_s)):
                 yield as_json(part.realignment)
 
+    # -- adapters --------------------------------------------------------------------------------------
+
+    def adapters(self) -> Json:
+        """{"adapters", "active", "history", "serving", "epoch"}; verdicts and manifests as JSON texts."""
+        return self._call("admin", "ListAdapters")
+
+    def add_adapter(self, directory: str | Path, note: str = "", *, timeout_s: float = 600.0) -> Json:
+        """Takes a directory on the daemon's machine into the registry; returns {"id", "sha256"}."""
+        place = str(Path(directory).absolute())
+        reply = self._call("admin", "AddAdapter", timeout_s=timeout_s, directory=place, note=note)
+        return _part(reply, "adapter")
+
+    def verify_adapter(self, adapter_id: str = "", *, timeout_s: float = 600.0) -> Json:
+        """{"ok", "problems"} of one adapter, or of all."""
+        return self._call("admin", "VerifyAdapter", timeout_s=timeout_s, id=adapter_id)
+
+    def activate_adapter(self, adapter_id: str, reason: str = "", *, timeout_s: float = 600.0) -> Json:
+        """Serves an adapter of the registry, `configured` or `none`; returns the move of the pointer."""
+        reply = self._call("admin", "ActivateAdapter", timeout_s=timeout_s, id=adapter_id, reason=reason)
+        return _part(reply, "active")
+
+    def rollback_adapter(self, reason: str = "", *, timeout_s: float = 600.0) -> Json:
+        return _part(self._call("admin", "Rollback", timeout_s=timeout_s, reason=reason), "active")
+
     # -- health ----------------------------------------------------------------------------------------
 
     def health(self, service: str = "", timeout_s: float = 5.0) -> str:

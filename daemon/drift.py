@@ -37,6 +37,7 @@ STATE, QUESTIONS, EVENTS = "drift.state", "drift.questions", "drift.events"
 MOST_ARRIVALS, MOST_VECTORS = 20_000, 256
 # Questions and verdicts kept between two looks; further ones push out the oldest.
 MOST_KEPT = 1_000
+RIGHT, WRONG, SKIPPED = "right", "wrong", "skipped"
 IDLE_CHECK_S = 0.02
 PROBE_DEADLINE_S = 30.0
 TRIES = 4
@@ -294,9 +295,9 @@ class DriftWatch:
     def _probe(self, probe: Probe, until: float) -> Asked | None:
         answer = self._answer(Question(probe.question, probe.namespace), until)
         if answer is None:
-            self._on_probe(probe.kind, "skipped")
+            self._on_probe(probe.kind, SKIPPED)
             return None
-        self._on_probe(probe.kind, "right" if probes.right(probe, answer.text) else "wrong")
+        self._on_probe(probe.kind, RIGHT if probes.right(probe, answer.text) else WRONG)
         cited = frozenset(citation.fact.edit_id for citation in answer.citations)
         return Asked(probe, answer.text, cited, answer.gate.score - answer.gate.threshold)
 

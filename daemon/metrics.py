@@ -61,6 +61,9 @@ REALIGNED = Spec(
     "lte_realign_runs_total", "Re-alignments by how they ended, and who started them.", ("state", "trigger")
 )
 
+SWAPS = Spec("lte_adapter_swaps_total", "Swaps of the adapter: done or refused.", ("outcome",))
+SWAP_TIME = Spec("lte_adapter_swap_seconds", "From the wish to the pointer: verify, load, try, switch.")
+
 # Read when Prometheus asks.
 GAUGES = (
     Spec("lte_state", "1 for the state that the daemon is in, 0 for the others.", ("state",)),
@@ -89,6 +92,10 @@ GAUGES = (
     Spec("lte_realign_state", "1 for the state of the run under way, 0 for the others.", ("state",)),
     Spec("lte_realign_progress", "Share of its phase that the run under way has done.", ("phase",)),
     Spec("lte_realign_circuit_open", "1 when too many runs failed in a row: nothing starts by itself."),
+    Spec("lte_adapter_serving", "1 for the adapter that new questions get.", ("adapter", "sha256")),
+    Spec("lte_adapters", "Adapters in the registry."),
+    Spec("lte_adapter_tainted_edits", "Edits that the serving adapter learned and that no longer stand."),
+    Spec("lte_adapter_epoch", "Highest epoch of a swap that was seen."),
     Spec("lte_build", "1, with the version and the adapter that is loaded.", ("version", "adapter")),
 )
 _GAUGES = {spec.name: spec for spec in GAUGES}
@@ -115,6 +122,8 @@ class Metrics:
         self._probes = self._counter(PROBES)
         self._feedback = self._counter(FEEDBACK)
         self._realigned = self._counter(REALIGNED)
+        self._swaps = self._counter(SWAPS)
+        self._swap_time = self._histogram(SWAP_TIME, _FAST)
         self._jobs = self._counter(JOBS)
         self._job_time = self._histogram(JOB_TIME, _FAST)
         self.registry.register(_StatusCollector(status))
@@ -169,6 +178,11 @@ class Metrics:
     def realigned(self, state: str, trigger: str) -> None:
         """A re-alignment ended."""
         self._realigned.labels(state, trigger).inc()
+
+    def swapped(self, outcome: str, seconds: float) -> None:
+        """A swap of the adapter was tried: `outcome` is done or refused."""
+        self._swaps.labels(outcome).inc()
+        self._swap_time.observe(seconds)
 
     def ran(self, job: str, *, ok: bool, seconds: float) -> None:
         """A job of the scheduler ended."""

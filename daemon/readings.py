@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from daemon.adapter_desk import AdapterDesk
 from daemon.drift import DriftReport, DriftWatch
 from daemon.ingest import Ingest
 from daemon.lifecycle import Lifecycle, State
@@ -26,6 +27,7 @@ class Parts:
     engine: Engine | None = None
     drift: DriftWatch | None = None
     realigner: Realigner | None = None
+    adapters: AdapterDesk | None = None
     recall: float | None = None
 
 
@@ -36,6 +38,7 @@ def readings(parts: Parts) -> Readings:
         **_of_memory(parts.memory.status(), parts.memory.settings.quarantine_max_bytes),
         **_of_ingest(parts.ingest),
         **_of_engine(parts.engine, parts.version),
+        **({} if parts.adapters is None else _of_adapters(parts.adapters)),
         **({} if parts.drift is None else _of_drift(parts.drift.report())),
         **({} if parts.realigner is None else _of_realigner(parts.realigner)),
         **({} if parts.recall is None else {"lte_index_recall": parts.recall}),
@@ -82,6 +85,17 @@ def _of_engine(engine: Engine | None, version: str) -> dict[str, Reading]:
         return {}
     adapter = engine.adapter.id if engine.adapter else "none"
     return {"lte_queue_depth": engine.queue_depth, "lte_build": {(version, adapter): 1.0}}
+
+
+def _of_adapters(desk: AdapterDesk) -> dict[str, Reading]:
+    now = desk.counts()
+    serving = now.serving
+    return {
+        "lte_adapter_serving": {(serving.id, serving.sha256): 1.0} if serving else {("none", ""): 1.0},
+        "lte_adapters": float(now.adapters),
+        "lte_adapter_tainted_edits": float(now.tainted),
+        "lte_adapter_epoch": float(now.epoch),
+    }
 
 
 def _of_drift(now: DriftReport) -> dict[str, Reading]:

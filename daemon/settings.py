@@ -50,6 +50,10 @@ class KafkaSettings(_Section):
     dlq_topic: str = Field(
         default="lte.edits.dlq", description="Topic that takes the records that are no edits."
     )
+    adapters_topic: str = Field(
+        default="lte.adapters",
+        description="Compacted topic that tells replicas which adapter serves, or off.",
+    )
     group_id: str = Field(
         default="lte-daemon", description="Group whose offsets are committed for lag tools only."
     )
@@ -357,6 +361,28 @@ class RealignSettings(_Section):
         return self
 
 
+class RegistrySettings(_Section):
+    path: Path | None = Field(
+        default=None,
+        description="Directory of trained adapters; replicas may share it. Default: STATE_DIR/adapters.",
+    )
+    keep: int = Field(
+        default=5, ge=1, le=10_000, description="Newest adapters kept, beside those that are needed."
+    )
+    watch_s: float = Field(
+        default=3600.0, ge=0, description="Time after a swap in which a fall of live probes rolls it back."
+    )
+    watch_least: int = Field(
+        default=48, ge=8, le=10_000, description="Probes of the new and of the old adapter that this needs."
+    )
+    watch_margin: float = Field(
+        default=0.05, ge=0, le=1, description="Fall of the share of right answers that is allowed."
+    )
+    taint_interval_s: float = Field(
+        default=30.0, gt=0, description="How often adapters are checked for facts that no longer stand."
+    )
+
+
 class RpcSettings(_Section):
     socket: Path | None = Field(
         default=None, description="Unix socket of answers and edits, mode 0660. Default: STATE_DIR/lte.sock."
@@ -452,6 +478,9 @@ class Settings(BaseSettings):
     realign: RealignSettings = Field(
         default_factory=RealignSettings, description="When and how the adapter is trained again."
     )
+    registry: RegistrySettings = Field(
+        default_factory=RegistrySettings, description="Where trained adapters are kept."
+    )
     rpc: RpcSettings = Field(default_factory=RpcSettings, description="Sockets and their limits.")
     client: ClientSettings = Field(
         default_factory=ClientSettings, description="What the command line needs to reach a daemon."
@@ -485,6 +514,11 @@ class Settings(BaseSettings):
     def socket(self) -> Path:
         """Unix socket of answers and edits."""
         return self.rpc.socket or self.state_dir / "lte.sock"
+
+    @property
+    def registry_path(self) -> Path:
+        """Directory of trained adapters."""
+        return self.registry.path or self.state_dir / "adapters"
 
     @property
     def admin_socket(self) -> Path:

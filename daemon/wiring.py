@@ -18,28 +18,37 @@ from pathlib import Path
 
 import structlog
 
-from daemon.drift import DriftWatch, WatchSettings
+from daemon.adapter_desk import AdapterDesk
+from daemon.drift import RIGHT, SKIPPED, DriftWatch, WatchSettings
+from daemon.following import AdapterReplica
 from daemon.ingest import BatchReport, Ingest, IngestSettings
 from daemon.ingest_guard import GuardSettings
+from daemon.kafka.announcements import Announcements, AnnouncementSettings
 from daemon.kafka.dead_letters import DeadLetters, DeadLetterSettings
 from daemon.kafka.publisher import Publisher, PublisherSettings
 from daemon.kafka.source import KafkaSource, KafkaSourceSettings
 from daemon.lifecycle import Lifecycle, LifecycleStatus
 from daemon.metrics import Metrics, MetricsServer
+from daemon.promotion_watch import PromotionWatch
 from daemon.readings import Parts, readings
 from daemon.rpc.interceptors import Call
 from daemon.rpc.server import RpcServer, RpcSettings
 from daemon.rpc.services import About, Services
 from daemon.schedule import WATCH, Schedule
 from daemon.settings import OFF, RealignSettings, Settings
+from daemon.swap import DONE, Configured, Swap, Swapper
 from lte_runtime import embedded
+from lte_runtime.align.registry import Registry
+from lte_runtime.align.watch import WatchPolicy
 from lte_runtime.answer import gate
 from lte_runtime.answer.answerer import Answerer, AnswerSettings
 from lte_runtime.answer.embed import load_encoder
-from lte_runtime.answer.engine.seam import Engine
+from lte_runtime.answer.engine.files import MANIFEST, read_json, verify_adapter
+from lte_runtime.answer.engine.seam import AdapterEngine, Engine
 from lte_runtime.answer.retriever import RetrieverSettings
-from lte_runtime.drift.decide import DriftSettings
-from lte_runtime.errors import Fatal, LteError, Refused
+from lte_runtime.drift.decide import DriftSettings, Situation
+from lte_runtime.errors import Fatal, LteError, NotFound, Refused
+from lte_runtime.memory.adapters import CONFIGURED
 from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.memory.events import EventLimits
 from lte_runtime.memory.locks import DirectoryLock
@@ -48,6 +57,8 @@ from lte_runtime.types import Answer, Encoder, Scope
 
 log = structlog.get_logger(__name__)
 TICK_S = 1.0
+# Reasons to be DEGRADED: another adapter serves than the pointer says, or than was announced.
+ADAPTER, ANNOUNCED = "adapter", "announced"
 JOIN_S = 20.0
 
 
@@ -208,9 +219,11 @@ class Daemon:
     def _start_answers(self, calibration: gate.GateCalibration) -> None:
         # The sockets come last, so that whoever finds one can be answered.
         chosen = self._settings.answer
-        engine = self._parts.engine = load_engine(self._settings)
+        engine = load_engine(self._settings, with_adapter=False)
+        self._parts.engine = engine
         self._undo.callback(engine.close)
         self._note_base_model(engine.fingerprint)
+        desk = self._parts.adapters = self._start_adapters(engine)
         answers = AnswerSettings(
             max_new_tokens=chosen.max_new_tokens_limit,
             whole_chain=chosen.whole_chain,
@@ -230,6 +243,7 @@ class Daemon:
             ingest=self._ingest,
             publisher=publisher,
             drift=drift,
+            adapters=desk,
             max_new_tokens=chosen.max_new_tokens,
             max_new_tokens_limit=chosen.max_new_tokens_limit,
             deadline_s=chosen.deadline_s,
@@ -240,6 +254,77 @@ class Daemon:
         server.start()
         self._undo.callback(server.stop, self._settings.rpc.drain_s)
         log.info("listening", socket=str(self._settings.socket), tcp=server.tcp_address)
+
+    def _start_adapters(self, engine: AdapterEngine) -> AdapterDesk:
+        """Serve the adapter that was served last, or the configured one."""
+        chosen, ledger = self._settings.registry, self._memory.adapters
+        configured = self._configured_adapter(engine)
+        reserved = {configured.ref.id} if configured.ref else set()
+        registry = Registry(self._settings.registry_path, engine.check_adapter, reserved=reserved)
+        registry.sweep()
+        self.swapper = Swapper(engine, registry, ledger, configured, on_swap=self._count_swap)
+        problems = self.swapper.start()
+        if problems:
+            self.lifecycle.set_degraded(ADAPTER, "; ".join(problems))
+        desk = AdapterDesk(
+            engine,
+            registry,
+            ledger,
+            self.swapper,
+            configured,
+            state_of=self._state_of_edit,
+            keep=chosen.keep,
+        )
+        self._schedule.every(chosen.taint_interval_s, "taint", desk.look_for_taint)
+        self._start_announcements(engine)
+        policy = WatchPolicy(chosen.watch_least, chosen.watch_margin)
+        self._promotion = PromotionWatch(self.swapper, ledger, policy, window_s=chosen.watch_s)
+        return desk
+
+    def _probed(self, kind: str, outcome: str) -> None:
+        self.metrics.probed(kind, outcome)
+        if outcome != SKIPPED:
+            self._promotion.probed(kind, right=outcome == RIGHT)
+
+    def _start_announcements(self, engine: AdapterEngine) -> None:
+        """Tell the other replicas which adapter serves, and follow them."""
+        kafka = self._settings.kafka
+        if kafka.adapters_topic == OFF:
+            return
+        replica = AdapterReplica(
+            self._memory, self._memory.adapters, self.swapper, engine.fingerprint, self._note_announced
+        )
+        settings = AnnouncementSettings(kafka.bootstrap, kafka.adapters_topic, kafka.security)
+        announcements = Announcements(replica, settings)
+        self.swapper.on_moved = lambda _: announcements.wake()
+        self._undo.callback(self._thread("adapters", announcements.run, announcements.stop))
+
+    def _note_announced(self, fault: str) -> None:
+        if fault:
+            self.lifecycle.set_degraded(ANNOUNCED, fault)
+        else:
+            self.lifecycle.clear_degraded(ANNOUNCED)
+
+    def _configured_adapter(self, engine: AdapterEngine) -> Configured:
+        """Raises its error only while it is the one to serve: another one serves without it."""
+        try:
+            return configured_adapter(self._settings, engine)
+        except LteError as error:
+            if self._memory.adapters.active().adapter == CONFIGURED:
+                raise
+            log.error("configured_adapter_refused", error=str(error))
+            return Configured()
+
+    def _state_of_edit(self, edit_id: str) -> str:
+        try:
+            return self._memory.get_edit(edit_id).state
+        except NotFound:
+            return ""
+
+    def _count_swap(self, swap: Swap) -> None:
+        self.metrics.swapped(swap.outcome, swap.load_s)
+        if swap.outcome == DONE:
+            self.lifecycle.clear_degraded(ADAPTER)
 
     def _start_drift(self, answerer: Answerer, engine: Engine) -> DriftWatch | None:
         """None when it is switched off."""
@@ -253,8 +338,11 @@ class Daemon:
             engine,
             watch_settings(self._settings),
             running=lambda: engine.stats().running,
-            on_probe=self.metrics.probed,
+            on_probe=self._probed,
         )
+        if self._parts.adapters:
+            desk = self._parts.adapters
+            watch.situation = lambda: Situation(tainted=len(desk.tainted()))
         self._undo.callback(watch.stop)
         self._schedule.every(chosen.look_s, "drift_look", self._while_serving(watch.look), WATCH)
         self._schedule.every(chosen.cycle_s, "drift_probes", self._while_serving(watch.ask), WATCH)
@@ -330,8 +418,20 @@ def is_stub(name: str) -> bool:
     return name.partition(":")[0] == "stub"
 
 
-def load_engine(settings: Settings) -> Engine:
-    """The engine that the settings name: the stub, or any Hugging Face causal model with its adapter."""
+def configured_adapter(settings: Settings, engine: AdapterEngine) -> Configured:
+    """The adapter that the settings name, checked; raises `Damaged` or `Refused`."""
+    if is_stub(settings.model.path):
+        return Configured(engine.adapter)
+    directory = adapter_of(settings)
+    if directory is None:
+        return Configured()
+    found = verify_adapter(directory, engine.fingerprint)
+    return Configured(found.ref, directory, read_json(directory, MANIFEST))
+
+
+def load_engine(settings: Settings, *, with_adapter: bool = True) -> AdapterEngine:
+    """The engine that the settings name: the stub, or any Hugging Face causal model; with its adapter or,
+    for who loads one himself, without."""
     chosen = settings.model
     if is_stub(chosen.path):
         from lte_runtime.answer.engine.stub import StubEngine
@@ -343,7 +443,7 @@ def load_engine(settings: Settings) -> Engine:
 
     return HfEngine.load(
         embedded.model_path() if chosen.path == "embedded" else chosen.path,
-        adapter_of(settings),
+        adapter_of(settings) if with_adapter else None,
         device=chosen.device,
         dtype=chosen.dtype,
         adapter_mode=chosen.adapter_mode,

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 
 from daemon.realign import check_reason
-from daemon.rpc import convert, drift_convert
+from daemon.rpc import adapter_convert, convert, drift_convert
 from daemon.rpc.edit_servicer import key_of, needed, page_size
 from daemon.rpc.gen.lte.v1 import admin_service_pb2 as pb
 from daemon.rpc.gen.lte.v1 import admin_service_pb2_grpc
@@ -128,6 +129,41 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
             erased=convert.timestamp(receipt.erased_ms),
             not_covered=receipt.not_covered,
         )
+
+    # -- adapters --------------------------------------------------------------------------------------
+
+    def ListAdapters(
+        self, request: pb.ListAdaptersRequest, context: grpc.ServicerContext
+    ) -> pb.ListAdaptersResponse:
+        return adapter_convert.listing(self._services.require_adapters().listing())
+
+    def AddAdapter(
+        self, request: pb.AddAdapterRequest, context: grpc.ServicerContext
+    ) -> pb.AddAdapterResponse:
+        desk, directory = self._services.require_adapters(), Path(request.directory)
+        if not directory.is_absolute():
+            raise BadRequest("directory must be an absolute path on the daemon's machine")
+        added = desk.add(directory, {"by": "operator", "note": request.note})
+        return pb.AddAdapterResponse(adapter=convert.adapter(added))
+
+    def VerifyAdapter(
+        self, request: pb.VerifyAdapterRequest, context: grpc.ServicerContext
+    ) -> pb.VerifyAdapterResponse:
+        found = self._services.require_adapters().verify(request.id)
+        return pb.VerifyAdapterResponse(ok=not any(found.values()), problems=found)
+
+    def ActivateAdapter(
+        self, request: pb.ActivateAdapterRequest, context: grpc.ServicerContext
+    ) -> pb.ActivateAdapterResponse:
+        desk = self._services.require_adapters()
+        if not request.id:
+            raise BadRequest("id is empty: an adapter's id, configured or none")
+        moved = desk.activate(request.id, request.reason or "by an operator")
+        return pb.ActivateAdapterResponse(active=adapter_convert.activation(moved))
+
+    def Rollback(self, request: pb.RollbackRequest, context: grpc.ServicerContext) -> pb.RollbackResponse:
+        moved = self._services.require_adapters().rollback(request.reason or "by an operator")
+        return pb.RollbackResponse(active=adapter_convert.activation(moved))
 
     # -- drift -----------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from lte_runtime.errors import Refused, Retry
 from lte_runtime.types import Answer, Position
 
 if TYPE_CHECKING:
+    from daemon.adapter_desk import AdapterDesk
     from daemon.drift import DriftWatch
     from daemon.ingest import Ingest
     from daemon.realign import Realigner
@@ -37,7 +38,7 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`ingest`, `publisher`, `drift` and `realigner` may be absent: calls that need them are refused then."""
+    """What may be None is absent in some daemons: the calls that need it are refused then."""
 
     answerer: Answerer
     memory: EditMemory
@@ -48,6 +49,7 @@ class Services:
     publisher: Publisher | None = None
     drift: DriftWatch | None = None
     realigner: Realigner | None = None
+    adapters: AdapterDesk | None = None
     max_new_tokens: int = 32
     max_new_tokens_limit: int = 256
     deadline_s: float = 30.0
@@ -69,6 +71,11 @@ class Services:
         if self.realigner is None:
             raise Refused("this daemon does not re-align")
         return self.realigner
+
+    def require_adapters(self) -> AdapterDesk:
+        if self.adapters is None:
+            raise Refused("this daemon exchanges no adapters")
+        return self.adapters
 
     def flags(self) -> dict[str, bool]:
         """What every answer says about how far its facts can be trusted."""

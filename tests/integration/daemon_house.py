@@ -59,7 +59,12 @@ class House:
     ) -> None:
         self.topic = topic or KafkaTopic(broker.bootstrap, 3)
         self._own_topic = topic is None
-        self.settings = {**STUBS, "LTE_KAFKA__GROUP_ID": f"lte-{self.topic.topic}", **settings}
+        names = {
+            "LTE_KAFKA__GROUP_ID": f"lte-{self.topic.topic}",
+            # The broker is shared: one daemon's adapters are no business of another's.
+            "LTE_KAFKA__ADAPTERS_TOPIC": f"{self.topic.topic}.adapters",
+        }
+        self.settings = {**STUBS, **names, **settings}
         self.stack = Stack(directory, settings=self.settings, broker=broker, topic=self.topic.topic)
         self.stack.start_broker()
         self.client = Client(

@@ -68,6 +68,7 @@ PURE = (
     "lte_runtime/drift/runs.py",
     "lte_runtime/drift/material.py",
     "lte_runtime/align/gate.py",
+    "lte_runtime/align/watch.py",
     "lte_runtime/evals/metrics.py",
     "lte_runtime/evals/tally.py",
     "lte_runtime/align/cases.py",

@@ -85,6 +85,31 @@ class AdminServiceStub(object):
                 request_serializer=lte_dot_v1_dot_admin__service__pb2.EraseFactRequest.SerializeToString,
                 response_deserializer=lte_dot_v1_dot_admin__service__pb2.EraseFactResponse.FromString,
                 _registered_method=True)
+        self.ListAdapters = channel.unary_unary(
+                '/lte.v1.AdminService/ListAdapters',
+                request_serializer=lte_dot_v1_dot_admin__service__pb2.ListAdaptersRequest.SerializeToString,
+                response_deserializer=lte_dot_v1_dot_admin__service__pb2.ListAdaptersResponse.FromString,
+                _registered_method=True)
+        self.AddAdapter = channel.unary_unary(
+                '/lte.v1.AdminService/AddAdapter',
+                request_serializer=lte_dot_v1_dot_admin__service__pb2.AddAdapterRequest.SerializeToString,
+                response_deserializer=lte_dot_v1_dot_admin__service__pb2.AddAdapterResponse.FromString,
+                _registered_method=True)
+        self.VerifyAdapter = channel.unary_unary(
+                '/lte.v1.AdminService/VerifyAdapter',
+                request_serializer=lte_dot_v1_dot_admin__service__pb2.VerifyAdapterRequest.SerializeToString,
+                response_deserializer=lte_dot_v1_dot_admin__service__pb2.VerifyAdapterResponse.FromString,
+                _registered_method=True)
+        self.ActivateAdapter = channel.unary_unary(
+                '/lte.v1.AdminService/ActivateAdapter',
+                request_serializer=lte_dot_v1_dot_admin__service__pb2.ActivateAdapterRequest.SerializeToString,
+                response_deserializer=lte_dot_v1_dot_admin__service__pb2.ActivateAdapterResponse.FromString,
+                _registered_method=True)
+        self.Rollback = channel.unary_unary(
+                '/lte.v1.AdminService/Rollback',
+                request_serializer=lte_dot_v1_dot_admin__service__pb2.RollbackRequest.SerializeToString,
+                response_deserializer=lte_dot_v1_dot_admin__service__pb2.RollbackResponse.FromString,
+                _registered_method=True)
         self.GetDrift = channel.unary_unary(
                 '/lte.v1.AdminService/GetDrift',
                 request_serializer=lte_dot_v1_dot_admin__service__pb2.GetDriftRequest.SerializeToString,
@@ -187,6 +212,41 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAdapters(self, request, context):
+        """Adapters, the verdicts that let them in, and where the pointer stands.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddAdapter(self, request, context):
+        """Takes a directory on the daemon's machine into the registry, verified; it does not serve yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyAdapter(self, request, context):
+        """Checks every byte.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ActivateAdapter(self, request, context):
+        """Loads beside, tries, switches, then moves the pointer; what served before serves if anything fails.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rollback(self, request, context):
+        """Goes back to what the pointer stood at before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetDrift(self, request, context):
         """Readings of drift, how far each is from being a reason, and what would happen now.
         """
@@ -279,6 +339,31 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.EraseFact,
                     request_deserializer=lte_dot_v1_dot_admin__service__pb2.EraseFactRequest.FromString,
                     response_serializer=lte_dot_v1_dot_admin__service__pb2.EraseFactResponse.SerializeToString,
+            ),
+            'ListAdapters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAdapters,
+                    request_deserializer=lte_dot_v1_dot_admin__service__pb2.ListAdaptersRequest.FromString,
+                    response_serializer=lte_dot_v1_dot_admin__service__pb2.ListAdaptersResponse.SerializeToString,
+            ),
+            'AddAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddAdapter,
+                    request_deserializer=lte_dot_v1_dot_admin__service__pb2.AddAdapterRequest.FromString,
+                    response_serializer=lte_dot_v1_dot_admin__service__pb2.AddAdapterResponse.SerializeToString,
+            ),
+            'VerifyAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyAdapter,
+                    request_deserializer=lte_dot_v1_dot_admin__service__pb2.VerifyAdapterRequest.FromString,
+                    response_serializer=lte_dot_v1_dot_admin__service__pb2.VerifyAdapterResponse.SerializeToString,
+            ),
+            'ActivateAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.ActivateAdapter,
+                    request_deserializer=lte_dot_v1_dot_admin__service__pb2.ActivateAdapterRequest.FromString,
+                    response_serializer=lte_dot_v1_dot_admin__service__pb2.ActivateAdapterResponse.SerializeToString,
+            ),
+            'Rollback': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rollback,
+                    request_deserializer=lte_dot_v1_dot_admin__service__pb2.RollbackRequest.FromString,
+                    response_serializer=lte_dot_v1_dot_admin__service__pb2.RollbackResponse.SerializeToString,
             ),
             'GetDrift': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDrift,
@@ -582,6 +667,141 @@ class AdminService(object):
             '/lte.v1.AdminService/EraseFact',
             lte_dot_v1_dot_admin__service__pb2.EraseFactRequest.SerializeToString,
             lte_dot_v1_dot_admin__service__pb2.EraseFactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAdapters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lte.v1.AdminService/ListAdapters',
+            lte_dot_v1_dot_admin__service__pb2.ListAdaptersRequest.SerializeToString,
+            lte_dot_v1_dot_admin__service__pb2.ListAdaptersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lte.v1.AdminService/AddAdapter',
+            lte_dot_v1_dot_admin__service__pb2.AddAdapterRequest.SerializeToString,
+            lte_dot_v1_dot_admin__service__pb2.AddAdapterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lte.v1.AdminService/VerifyAdapter',
+            lte_dot_v1_dot_admin__service__pb2.VerifyAdapterRequest.SerializeToString,
+            lte_dot_v1_dot_admin__service__pb2.VerifyAdapterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ActivateAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lte.v1.AdminService/ActivateAdapter',
+            lte_dot_v1_dot_admin__service__pb2.ActivateAdapterRequest.SerializeToString,
+            lte_dot_v1_dot_admin__service__pb2.ActivateAdapterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rollback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lte.v1.AdminService/Rollback',
+            lte_dot_v1_dot_admin__service__pb2.RollbackRequest.SerializeToString,
+            lte_dot_v1_dot_admin__service__pb2.RollbackResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,16 @@ class AdminServiceStub:
     """Decodes and applies quarantined records again, at their original positions."""
     EraseFact: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.EraseFactRequest, _admin_service_pb2.EraseFactResponse]
     """Removes a fact's text and vectors from store, log, snapshots and quarantine."""
+    ListAdapters: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListAdaptersRequest, _admin_service_pb2.ListAdaptersResponse]
+    """Adapters, the verdicts that let them in, and where the pointer stands."""
+    AddAdapter: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.AddAdapterRequest, _admin_service_pb2.AddAdapterResponse]
+    """Takes a directory on the daemon's machine into the registry, verified; it does not serve yet."""
+    VerifyAdapter: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.VerifyAdapterRequest, _admin_service_pb2.VerifyAdapterResponse]
+    """Checks every byte."""
+    ActivateAdapter: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ActivateAdapterRequest, _admin_service_pb2.ActivateAdapterResponse]
+    """Loads beside, tries, switches, then moves the pointer; what served before serves if anything fails."""
+    Rollback: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RollbackRequest, _admin_service_pb2.RollbackResponse]
+    """Goes back to what the pointer stood at before."""
     GetDrift: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetDriftRequest, _admin_service_pb2.GetDriftResponse]
     """Readings of drift, how far each is from being a reason, and what would happen now."""
     TriggerRealignment: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.TriggerRealignmentRequest, _admin_service_pb2.TriggerRealignmentResponse]
@@ -81,6 +91,16 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Decodes and applies quarantined records again, at their original positions."""
     EraseFact: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.EraseFactRequest, _admin_service_pb2.EraseFactResponse]  # type: ignore[assignment]
     """Removes a fact's text and vectors from store, log, snapshots and quarantine."""
+    ListAdapters: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListAdaptersRequest, _admin_service_pb2.ListAdaptersResponse]  # type: ignore[assignment]
+    """Adapters, the verdicts that let them in, and where the pointer stands."""
+    AddAdapter: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.AddAdapterRequest, _admin_service_pb2.AddAdapterResponse]  # type: ignore[assignment]
+    """Takes a directory on the daemon's machine into the registry, verified; it does not serve yet."""
+    VerifyAdapter: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.VerifyAdapterRequest, _admin_service_pb2.VerifyAdapterResponse]  # type: ignore[assignment]
+    """Checks every byte."""
+    ActivateAdapter: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ActivateAdapterRequest, _admin_service_pb2.ActivateAdapterResponse]  # type: ignore[assignment]
+    """Loads beside, tries, switches, then moves the pointer; what served before serves if anything fails."""
+    Rollback: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RollbackRequest, _admin_service_pb2.RollbackResponse]  # type: ignore[assignment]
+    """Goes back to what the pointer stood at before."""
     GetDrift: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetDriftRequest, _admin_service_pb2.GetDriftResponse]  # type: ignore[assignment]
     """Readings of drift, how far each is from being a reason, and what would happen now."""
     TriggerRealignment: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.TriggerRealignmentRequest, _admin_service_pb2.TriggerRealignmentResponse]  # type: ignore[assignment]
@@ -170,6 +190,46 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.EraseFactResponse, _abc.Awaitable[_admin_service_pb2.EraseFactResponse]]:
         """Removes a fact's text and vectors from store, log, snapshots and quarantine."""
+
+    @_abc_1.abstractmethod
+    def ListAdapters(
+        self,
+        request: _admin_service_pb2.ListAdaptersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListAdaptersResponse, _abc.Awaitable[_admin_service_pb2.ListAdaptersResponse]]:
+        """Adapters, the verdicts that let them in, and where the pointer stands."""
+
+    @_abc_1.abstractmethod
+    def AddAdapter(
+        self,
+        request: _admin_service_pb2.AddAdapterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.AddAdapterResponse, _abc.Awaitable[_admin_service_pb2.AddAdapterResponse]]:
+        """Takes a directory on the daemon's machine into the registry, verified; it does not serve yet."""
+
+    @_abc_1.abstractmethod
+    def VerifyAdapter(
+        self,
+        request: _admin_service_pb2.VerifyAdapterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.VerifyAdapterResponse, _abc.Awaitable[_admin_service_pb2.VerifyAdapterResponse]]:
+        """Checks every byte."""
+
+    @_abc_1.abstractmethod
+    def ActivateAdapter(
+        self,
+        request: _admin_service_pb2.ActivateAdapterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ActivateAdapterResponse, _abc.Awaitable[_admin_service_pb2.ActivateAdapterResponse]]:
+        """Loads beside, tries, switches, then moves the pointer; what served before serves if anything fails."""
+
+    @_abc_1.abstractmethod
+    def Rollback(
+        self,
+        request: _admin_service_pb2.RollbackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.RollbackResponse, _abc.Awaitable[_admin_service_pb2.RollbackResponse]]:
+        """Goes back to what the pointer stood at before."""
 
     @_abc_1.abstractmethod
     def GetDrift(

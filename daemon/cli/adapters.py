@@ -1,0 +1,209 @@
+"""`lte adapters`: what is there, what serves and why, and the way to another one and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from daemon.cli import connect, output
+from daemon.cli.exits import FAILED
+from daemon.cli.options import AdminSocket, ConfigFile, Json
+from lte_runtime.errors import NotFound
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Adapters: list, show, add, activate, rollback, verify.",
+)
+
+_SHORT = 12
+_COLOURS = {
+    "serving": "bold green",
+    "serving, tainted": "bold yellow",
+    "tainted": "yellow",
+    "damaged": "bold red",
+}
+Name = Annotated[str, typer.Argument(metavar="ID", help="From `lte adapters list`.")]
+Reason = Annotated[str, typer.Option("--reason", "-r", help="Kept in the history.")]
+# A large adapter is copied, checked and loaded.
+Patience = Annotated[float, typer.Option("--timeout", min=0.001, help="Seconds until the call gives up.")]
+_PATIENT_S = 600.0
+
+
+@app.command("list")
+def list_(json_: Json = False, admin_socket: AdminSocket = None, config: ConfigFile = None) -> None:
+    """All adapters: which serves, which is tainted, which cannot be used.
+
+    Examples:
+
+    lte adapters list
+
+    lte adapters list --json | jq '.adapters[] | select(.serving).id'
+    """
+    with connect.client(connect.find(connect.flags(admin_socket=admin_socket), config)) as daemon:
+        found = daemon.adapters()
+    if json_:
+        output.as_json({**found, "adapters": [opened(each) for each in found["adapters"]]})
+        return
+    rows = (
+        (each["id"], each["sha256"][:_SHORT], each["origin"], each["added"], word(each), state(each))
+        for each in found["adapters"]
+    )
+    output.table(("id", "sha256", "origin", "added", "verdict", "state"), rows, colours=_COLOURS)
+    if found["serving"] is None:
+        output.note("no adapter serves: edited questions are answered by the base model")
+
+
+@app.command()
+def show(id_: Name, json_: Json = False, admin_socket: AdminSocket = None, config: ConfigFile = None) -> None:
+    """One adapter: verdict with its numbers, manifest, taint, and when it served.
+
+    Example: lte adapters show align-000002
+    """
+    with connect.client(connect.find(connect.flags(admin_socket=admin_socket), config)) as daemon:
+        found = daemon.adapters()
+    chosen = next((each for each in found["adapters"] if each["id"] == id_), None)
+    if chosen is None:
+        raise NotFound(f"no adapter {id_}; `lte adapters list` shows what is there")
+    moves = [move for move in found["history"] if move["adapter"] in (id_, chosen["origin"])]
+    if json_:
+        output.as_json({**opened(chosen), "history": moves})
+        return
+    plain = {name: each for name, each in chosen.items() if name not in ("verdict", "manifest", "tainted")}
+    output.pairs(plain, id_)
+    output.table(("verdict", "value"), flat(opened(chosen)["verdict"]), "Verdict")
+    output.table(("manifest", "value"), flat(opened(chosen)["manifest"]), "Manifest")
+    taint = ((each["edit_id"], each["why"], each["noted"]) for each in chosen["tainted"])
+    output.table(("edit", "why", "noted"), taint, "No longer stands")
+    served = ((move["number"], move["time"], move["reason"], move["epoch"]) for move in moves)
+    output.table(("move", "time", "reason", "epoch"), served, "Pointed at")
+
+
+@app.command()
+def add(
+    directory: Annotated[Path, typer.Argument(help="Adapter directory on the daemon's machine.")],
+    note: Annotated[str, typer.Option("--note", help="Kept with the verdict.")] = "",
+    json_: Json = False,
+    timeout: Patience = _PATIENT_S,
+    admin_socket: AdminSocket = None,
+    config: ConfigFile = None,
+) -> None:
+    """Take an adapter that was trained elsewhere into the registry, verified. It does not serve yet.
+
+    Example: lte adapters add ./trained/adapter --note "trained on the cluster"
+    """
+    with connect.client(connect.find(connect.flags(admin_socket=admin_socket), config)) as daemon:
+        added = daemon.add_adapter(directory, note, timeout_s=timeout)
+    if json_:
+        output.as_json(added)
+    else:
+        output.note(f"added {added['id']} ({added['sha256'][:_SHORT]})")
+
+
+@app.command()
+def activate(
+    id_: Annotated[str, typer.Argument(metavar="ID", help="An adapter's id, `configured`, or `none`.")],
+    reason: Reason = "",
+    json_: Json = False,
+    timeout: Patience = _PATIENT_S,
+    admin_socket: AdminSocket = None,
+    config: ConfigFile = None,
+) -> None:
+    """Serve another adapter: loaded beside, tried, switched to. Questions go on meanwhile.
+
+    Examples:
+
+    lte adapters activate align-000002 --reason "trial"
+
+    lte adapters activate none
+    """
+    with connect.client(connect.find(connect.flags(admin_socket=admin_socket), config)) as daemon:
+        _moved(daemon.activate_adapter(id_, reason, timeout_s=timeout), json_)
+
+
+@app.command()
+def rollback(
+    reason: Reason = "",
+    json_: Json = False,
+    timeout: Patience = _PATIENT_S,
+    admin_socket: AdminSocket = None,
+    config: ConfigFile = None,
+) -> None:
+    """Go back to the adapter that served before.
+
+    Example: lte adapters rollback --reason "wrong prices"
+    """
+    with connect.client(connect.find(connect.flags(admin_socket=admin_socket), config)) as daemon:
+        _moved(daemon.rollback_adapter(reason, timeout_s=timeout), json_)
+
+
+@app.command()
+def verify(
+    id_: Annotated[str, typer.Argument(metavar="[ID]", help="Default: all.")] = "",
+    json_: Json = False,
+    timeout: Patience = _PATIENT_S,
+    admin_socket: AdminSocket = None,
+    config: ConfigFile = None,
+) -> None:
+    """Check every byte of one adapter, or of all; exit 1 when something is wrong.
+
+    Example: lte adapters verify
+    """
+    with connect.client(connect.find(connect.flags(admin_socket=admin_socket), config)) as daemon:
+        report = daemon.verify_adapter(id_, timeout_s=timeout)
+    if json_:
+        output.as_json(report)
+    else:
+        rows = ((name, problem or "sound") for name, problem in sorted(report["problems"].items()))
+        output.table(("id", "found"), rows)
+    if not report["ok"]:
+        raise typer.Exit(FAILED)
+
+
+def _moved(move: Mapping[str, Any], json_: bool) -> None:
+    if json_:
+        output.as_json(move)
+    else:
+        output.note(f"{move['adapter']} serves (move {move['number']}: {move['reason']})")
+
+
+def state(adapter: Mapping[str, Any]) -> str:
+    """The one word that matters most."""
+    if adapter["problem"]:
+        return "damaged"
+    if adapter["serving"] and adapter["tainted"]:
+        return "serving, tainted"
+    if adapter["serving"]:
+        return "serving"
+    return "tainted" if adapter["tainted"] else "active" if adapter["active"] else ""
+
+
+def word(adapter: Mapping[str, Any]) -> str:
+    """The verdict in a few words, or what is wrong."""
+    if adapter["problem"]:
+        return str(adapter["problem"])
+    verdict = opened(adapter)["verdict"]
+    for name in ("reason", "note", "by"):
+        if verdict.get(name):
+            return str(verdict[name])
+    return ""
+
+
+def opened(adapter: Mapping[str, Any]) -> dict[str, Any]:
+    """An adapter with verdict and manifest as values instead of JSON texts."""
+    return {**adapter, **{name: json.loads(adapter[name] or "{}") for name in ("verdict", "manifest")}}
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]]:
+    """Nested values as dotted names, one on each line."""
+    found: list[tuple[str, object]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found += flat(value, f"{prefix}{name}.")
+        else:
+            found.append((f"{prefix}{name}", value))
+    return found

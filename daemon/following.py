@@ -1,0 +1,76 @@
+"""One daemon as a replica: what it says of its own adapter, and how it follows what another one said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from daemon.kafka.announcements import Announcement, Move
+from daemon.swap import Swapper
+from lte_runtime.errors import LteError, Refused
+from lte_runtime.memory.adapters import CONFIGURED, NONE, AdapterLedger
+
+
+class Meta(Protocol):
+    """Small durable values."""
+
+    def meta_get(self, name: str) -> str | None: ...
+    def meta_set(self, name: str, value: str) -> None: ...
+
+
+class AdapterReplica:
+    """`on_fault` hears why the announced adapter cannot be followed, and an empty text once it is."""
+
+    def __init__(
+        self,
+        meta: Meta,
+        ledger: AdapterLedger,
+        swapper: Swapper,
+        base_fingerprint: str,
+        on_fault: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.base_fingerprint = base_fingerprint
+        self._meta, self._ledger, self._swapper, self._on_fault = meta, ledger, swapper, on_fault
+
+    def own_move(self) -> Move | None:
+        now = self._ledger.active()
+        if now.no == 0 or now.followed:
+            return None
+        word = Announcement(now.adapter, now.sha256, self.base_fingerprint, now.reason, now.epoch, now.at_ms)
+        return Move(now.no, word)
+
+    def follow(self, word: Announcement) -> None:
+        if self._is_served(word):
+            self._on_fault("")
+            return
+        try:
+            self._check(word)
+            self._swapper.activate(word.adapter, f"announced: {word.reason}", word.epoch, followed=True)
+        except Refused:
+            raise
+        except (LteError, OSError) as error:
+            self._on_fault(f"the announced adapter {word.adapter} cannot be served: {error}")
+            raise
+        self._on_fault("")
+
+    def _is_served(self, word: Announcement) -> bool:
+        """Each daemon has a configured adapter of its own: its name is enough."""
+        now = self._ledger.active()
+        same = now.adapter == word.adapter and (
+            word.adapter in (CONFIGURED, NONE) or now.sha256 == word.sha256
+        )
+        return same and word.epoch <= self._ledger.epoch()
+
+    def _check(self, word: Announcement) -> None:
+        """The name must mean the same content here."""
+        if word.adapter in (CONFIGURED, NONE):
+            return
+        known = self._swapper.hash_of(word.adapter)
+        if known != word.sha256:
+            raise Refused(f"{word.adapter} is {known[:12]} here and was announced as {word.sha256[:12]}")
+
+    def meta_get(self, name: str) -> str | None:
+        return self._meta.meta_get(name)
+
+    def meta_set(self, name: str, value: str) -> None:
+        self._meta.meta_set(name, value)

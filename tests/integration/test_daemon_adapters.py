@@ -1,0 +1,130 @@
+"""Adapters in the whole daemon, on a real broker: the embedded model swaps, and replicas follow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from daemon_house import House, fact, question, until
+from kafka import KafkaAdminClient
+from stub_adapters import save_adapter
+
+from daemon.kafka.topics import ensure_topics, plans
+from lte_runtime import embedded
+from ops.kafka.broker import Broker
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(1200)]
+
+WEIGHTS, CONFIG, MANIFEST = "adapter_model.safetensors", "adapter_config.json", "manifest.json"
+
+
+def softened(place: Path) -> Path:
+    """The shipped adapter at half its strength: other weights, under a name of its own."""
+    shutil.copytree(embedded.adapter_path(), place)
+    config = json.loads((place / CONFIG).read_text())
+    (place / CONFIG).write_text(json.dumps({**config, "lora_alpha": config["lora_alpha"] / 2}))
+    manifest = json.loads((place / MANIFEST).read_text())
+    files = {name: hashlib.sha256((place / name).read_bytes()).hexdigest() for name in (CONFIG, WEIGHTS)}
+    about = {**manifest, "id": "align-000002", "files": files, "edit_ids": ["harbour"]}
+    (place / MANIFEST).write_text(json.dumps(about))
+    return place
+
+
+@pytest.mark.model
+def test_the_embedded_model_changes_its_adapter_and_goes_back(
+    make_house: Callable[..., House], tmp_path: Path
+) -> None:
+    house = make_house(LTE_MODEL__PATH="embedded", LTE_REGISTRY__TAINT_INTERVAL_S="0.5").start()
+    at = house.publish([{**fact("Port Arlen", "Ines Calder"), "id": "harbour"}])
+
+    def adapter() -> Any:
+        answer = house.ask(question("Port Arlen"), at)
+        assert answer["scope"] == "edited"
+        return answer["adapter"]["id"]
+
+    assert adapter() == "align-000001"
+    base = house.ask("What is the capital of France?", scope="base")["token_ids"]
+    assert house.lte("adapters", "add", str(softened(tmp_path / "made")), "--note", "half").code == 0
+    over, told, faults = threading.Event(), list[str](), list[BaseException]()
+
+    def ask() -> None:
+        try:
+            while not over.is_set():
+                told.append(adapter())
+        except BaseException as error:  # noqa: BLE001 - told to the test
+            faults.append(error)
+
+    asking = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in asking:
+        thread.start()
+    moved = house.lte("adapters", "activate", "align-000002", "--reason", "trial", "--json")
+    assert moved.code == 0, moved.err
+    assert moved.json["adapter"] == "align-000002"
+    assert adapter() == "align-000002"
+    over.set()
+    for thread in asking:
+        thread.join()
+    assert faults == []
+    assert set(told) <= {"align-000001", "align-000002"}
+    assert house.ask("What is the capital of France?", scope="base")["token_ids"] == base
+    assert house.metrics()["lte_adapter_swaps_total", (("outcome", "done"),)] == 1
+    check_shown(house)
+    house.stack.kill_daemon()
+    house.start()
+    assert adapter() == "align-000002"
+    assert house.lte("adapters", "rollback").code == 0
+    assert adapter() == "align-000001"
+    assert house.lte("adapters", "rollback").code == 5
+
+
+def check_shown(house: House) -> None:
+    """What people see of it; and that a retraction taints what was trained on the fact."""
+    listed = house.lte("adapters", "list").out.splitlines()
+    assert [line.split("\t")[0] for line in listed] == ["id", "align-000001", "align-000002"]
+    assert listed[2].endswith("half\tserving")
+    house.publish([{"op": "retract", "id": "r1", "retracts": "harbour"}])
+    shown = until(lambda: tainted(house), "the taint")
+    assert [(each["edit_id"], each["why"]) for each in shown["tainted"]] == [("harbour", "retracted")]
+    assert shown["verdict"] == {"by": "operator", "note": "half"}
+    assert "taint" in {reason["kind"] for reason in house.client.drift()["reasons"]}
+    house.publish([{**fact("Port Arlen", "Ines Calder"), "id": "harbour-2", "revision": 2}])
+    assert house.lte("adapters", "verify").out.splitlines() == ["id\tfound", "align-000002\tsound"]
+
+
+def tainted(house: House) -> Any:
+    shown = house.lte("adapters", "show", "align-000002", "--json").json
+    return shown if shown["tainted"] else None
+
+
+def test_replicas_follow_and_a_restart_remembers(
+    make_house: Callable[..., House], broker: Broker, tmp_path: Path
+) -> None:
+    one = make_house()
+    topic = f"{one.topic.topic}.adapters"
+    admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
+    ensure_topics(admin, [plan for plan in plans(adapters=topic) if plan.name == topic])
+    admin.close()
+    shared = {"LTE_REGISTRY__PATH": str(tmp_path / "shared"), "LTE_KAFKA__ADAPTERS_TOPIC": topic}
+    houses = [make_house(topic=one.topic, **shared).start() for _ in range(2)]
+    a, b = houses
+
+    def serving() -> list[str]:
+        return [house.client.adapters()["serving"]["id"] for house in houses]
+
+    for number in (2, 3):
+        a.client.add_adapter(save_adapter(tmp_path / f"made-{number}", number))
+    a.client.activate_adapter("align-000002", "promoted")
+    until(lambda: serving() == ["align-000002"] * 2, "both on the new adapter")
+    b.client.activate_adapter("align-000003", "promoted")
+    until(lambda: serving() == ["align-000003"] * 2, "both on the next")
+    assert a.client.adapters()["active"]["reason"] == "announced: promoted"
+    a.stack.kill_daemon()
+    b.client.rollback_adapter("worse")
+    a.start()
+    until(lambda: serving() == ["align-000002"] * 2, "the restarted one follows")
