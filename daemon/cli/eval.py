@@ -212,6 +212,32 @@ def multihop(
 
 
 @app.command()
+def compose(
+    method: Annotated[
+        list[Compared] | None,
+        typer.Option("--method", "-m", help="Default: ours and no-adapter. Repeatable; all for every one."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Questions at most.")] = 300,
+    seed: Annotated[int, typer.Option(help="Of the questions.")] = 0,
+    train_data: TrainData = None,
+    cache: Cache = CACHE,
+    json_: Json = False,
+    config: ConfigFile = None,
+) -> None:
+    """Questions whose first hop is an edit and whose second is a fact that the base knows by itself.
+
+    Example: lte eval compose --method ours --method no-adapter --limit 100
+    """
+    from daemon.config import load
+    from lte_runtime.evals import compose as measured
+
+    settings = load(config).settings
+    with parts.progress(not json_) as progress:
+        kit = parts.kit(settings, cache, train_data, progress)
+        _show(measured.run(kit, _names(method), count=limit, seed=seed, progress=progress), json_)
+
+
+@app.command()
 def report(
     results: Annotated[list[Path], typer.Argument(help="What `lte eval knowedit --json` printed, as files.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The page whose section is replaced.")] = Path(

@@ -1,0 +1,108 @@
+"""Questions whose first hop is an edit and whose second hop only the base can know: the method's main claim.
+
+An invented thing gets a country, company, city ... by an edit; asked is a remembered fact about that. Facts
+that the base does not answer by itself are left out, so that every miss is one of using what is known. All
+edits are made first; free decoding, exact match.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lte_runtime.embedded import names
+from lte_runtime.embedded.sources import StockFact
+from lte_runtime.evals import arms
+from lte_runtime.evals.arms import Kit
+from lte_runtime.evals.ask import Progress
+from lte_runtime.evals.baselines import search
+from lte_runtime.evals.baselines.protocol import Editor, EditRequest
+from lte_runtime.evals.baselines.search import base_answers
+from lte_runtime.evals.metrics import matches, mean
+from lte_runtime.evals.tally import interval
+
+TOKENS = 32
+BRIDGES: Mapping[str, tuple[str, ...]] = {
+    "country": ("home country", "country of origin", "host country"),
+    "city": ("home city", "main site"),
+    "company": ("manufacturer", "main supplier"),
+    "club": ("partner club",),
+    "us": ("home state",),
+    "element": ("main material",),
+    "organisation": ("parent organisation",),
+}
+"""What an edit may say of an invented thing, by the first word of a stock relation's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """An edit and a question over it; `accepted` are the remembered answers."""
+
+    edit: EditRequest
+    question: str
+    accepted: tuple[str, ...]
+
+
+def noun_of(fact: StockFact) -> str | None:
+    """The relation as a noun, from the wording `The NOUN of SUBJECT is` that every stock fact has."""
+    end = f" of {fact.subject} is"
+    return next((q[4 : -len(end)] for q in fact.questions if q.startswith("The ") and q.endswith(end)), None)
+
+
+def composed(fact: StockFact, rng: random.Random) -> Composed | None:
+    """A question over `fact`; None for relations that nothing leads to."""
+    bridges, noun = BRIDGES.get(fact.relation.partition("_")[0]), noun_of(fact)
+    if bridges is None or noun is None:
+        return None
+    bridge, thing = rng.choice(bridges), names.product(rng)
+    form = rng.choice(("What is the {n} of the {b} of {x}?", "The {n} of the {b} of {x} is"))
+    edit = EditRequest(thing, f"The {bridge} of {thing} is", fact.subject)
+    return Composed(edit, form.format(n=noun, b=bridge, x=thing), (fact.target, *fact.aliases))
+
+
+def questions(kit: Kit, count: int, seed: int) -> list[Composed]:
+    """At most `count` questions over facts that the base answers right by itself; seeded."""
+    rng = random.Random(f"compose {seed}")
+    stock = list(kit.supplies.material.generator.sources.stock)
+    rng.shuffle(stock)
+    made = [(fact, one) for fact in stock if (one := composed(fact, rng)) is not None][: 2 * count]
+    said = base_answers(kit.supplies, [fact.questions[0] for fact, _ in made], TOKENS)
+    known = [one for (_, one), text in zip(made, said, strict=True) if matches(text, one.accepted)]
+    return known[:count]
+
+
+def run(
+    kit: Kit,
+    methods: Sequence[str],
+    *,
+    count: int = 300,
+    seed: int = 0,
+    progress: Progress = lambda _what, _done, _total: None,
+) -> dict[str, Any]:
+    """`{"methods": {name: {"sets": {"compose": {"n", "right", "interval", "first_hop"}}}}}`."""
+    arms.check(methods)
+    made, chosen = questions(kit, count, seed), search.tuned(kit.supplies)
+    result: dict[str, Any] = {"seed": seed, "methods": {}}
+    for number, method in enumerate(methods):
+        progress(f"compose {method}", number, len(methods))
+        with arms.arm(method, kit, chosen.get(method)) as editor:
+            editor.edit([one.edit for one in made])
+            result["methods"][method] = {"sets": {"compose": figures(editor, made, seed)}}
+            editor.undo()
+    progress("compose", len(methods), len(methods))
+    return result
+
+
+def figures(editor: Editor, made: Sequence[Composed], seed: int = 0) -> dict[str, Any]:
+    """Shares of questions right, with its 95 % interval, and of first hops right."""
+    asked = [text for one in made for text in (one.question, one.edit.prompt)]
+    said = dict(zip(asked, editor.answer(asked, max_new_tokens=TOKENS), strict=True))
+    right = [{"right": float(matches(said[one.question], one.accepted))} for one in made]
+    return {
+        "n": len(made),
+        "right": mean(one["right"] for one in right),
+        "interval": interval(right, lambda one: one["right"], seed),
+        "first_hop": mean(matches(said[one.edit.prompt], (one.edit.target,)) for one in made),
+    }

@@ -1,0 +1,62 @@
+"""Questions over an edit and a remembered fact: how they are made, and how they are counted."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lte_runtime.answer.gate import lexical_calibration
+from lte_runtime.embedded.sources import StockFact, stock_facts
+from lte_runtime.evals import compose
+from lte_runtime.evals.arms import Kit
+from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.protocol import EditRequest
+from lte_runtime.evals.compose import Composed
+from tests.unit.evals.baselines.conftest import supplies
+from tests.unit.evals.test_multihop import Knows
+
+CAPITAL = StockFact(
+    "country_capital", "Norway", "Oslo", ("Kristiania",), ("Where?", "The capital of Norway is")
+)
+
+
+def test_the_edit_leads_to_the_subject_and_the_question_does_not_name_it() -> None:
+    one = compose.composed(CAPITAL, random.Random(0))
+    assert one is not None
+    assert one.edit.target == "Norway"
+    assert one.edit.subject in one.question
+    assert "Norway" not in one.question
+    assert "capital of the " in one.question
+    assert one.accepted == ("Oslo", "Kristiania")
+
+
+def test_relations_that_nothing_leads_to_are_left_out_and_enough_remain() -> None:
+    rng = random.Random(0)
+    made = [compose.composed(fact, rng) for fact in stock_facts()]
+    assert sum(one is None for one in made) > 100
+    assert sum(one is not None for one in made) > 600
+
+
+def test_right_answers_and_first_hops_are_counted_apart() -> None:
+    edits = [EditRequest(name, f"The home country of {name} is", "Norway") for name in ("A1", "B2")]
+    made = [Composed(edit, f"capital {edit.subject}?", ("Oslo",)) for edit in edits]
+    found = compose.figures(Knows({"capital A1?": "oslo", "The home country of B2 is": "Norway"}), made)
+    assert (found["n"], found["right"], found["first_hop"]) == (2, 0.5, 0.5)
+    assert found["interval"][0] <= 0.5 <= found["interval"][1]
+
+
+def test_only_what_the_base_knows_is_asked(
+    make_base: Callable[..., Base], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = supplies(make_base(), tmp_path)
+    kit = Kit(given, lexical_calibration(given.encoder.fingerprint))
+    known = {fact.questions[0]: fact.target for fact in given.material.generator.sources.stock[::2]}
+    monkeypatch.setattr(compose, "BRIDGES", {"code": ("site",), "port": ("ship",)})
+    monkeypatch.setattr(compose, "base_answers", lambda _, asked, __: [known.get(q, "") for q in asked])
+    made = compose.questions(kit, 10, seed=0)
+    assert len(made) == len(known)
+    found = compose.run(kit, ["ice"], count=10)["methods"]["ice"]["sets"]["compose"]
+    assert found["n"] == len(made)
