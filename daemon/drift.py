@@ -108,8 +108,9 @@ class DriftReport:
 
 
 class DriftWatch:
-    """Thread-safe. `running` tells how many questions are being answered; `situation` what the readings do
-    not tell; `on_probe(kind, outcome)` counts right, wrong and skipped probes."""
+    """Thread-safe. `running` tells how many questions are being answered; `on_probe(kind, outcome)` counts
+    right, wrong and skipped probes. `situation` gives what the readings do not tell, `relations` what an
+    adapter was aligned on: set by whoever knows, before the first job runs."""
 
     def __init__(
         self,
@@ -120,14 +121,14 @@ class DriftWatch:
         settings: WatchSettings,
         *,
         running: Callable[[], int] = lambda: 0,
-        relations: Callable[[AdapterRef], Collection[str] | None] = lambda _: None,
         on_probe: Callable[[str, str], None] = lambda _kind, _outcome: None,
         now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._memory, self._answers, self._encoder, self._engine = memory, answers, encoder, engine
-        self._settings, self._running, self._relations = settings, running, relations
+        self._settings, self._running = settings, running
         self._on_probe, self._now = on_probe, now
         self.situation: Callable[[], Situation] = Situation
+        self.relations: Callable[[AdapterRef], Collection[str] | None] = lambda _: None
         self._asking, self._lock = threading.Lock(), threading.RLock()
         self._stopping = threading.Event()
         self._questions: deque[str] = deque(maxlen=MOST_KEPT)
@@ -156,6 +157,11 @@ class DriftWatch:
         """An alignment reads the facts now: what comes later is new to its adapter."""
         with self._lock:
             self._keep(replace(self._state, building_row=self._memory.last_row()))
+
+    @property
+    def since_row(self) -> int:
+        """The store's row up to which the last alignment knew the edits."""
+        return self._state.since_row
 
     def stop(self) -> None:
         """End the cycle under way and keep what was learned; harmless a second time."""
@@ -340,7 +346,7 @@ class DriftWatch:
             ref = self._engine.adapter
             if _name(ref) == self._state.adapter:
                 return
-            told = self._relations(ref) if ref else None
+            told = self.relations(ref) if ref else None
             first = not self._state.adapter
             row, now = self._memory.last_row(), self._now()
             state = watched.changed(self._state, _name(ref), told, row, now)

@@ -28,7 +28,7 @@ from lte_runtime.drift import material, runs
 from lte_runtime.drift.decide import Situation
 from lte_runtime.drift.material import JobProbe, Known, Rules
 from lte_runtime.drift.runs import Progress, Run, State, Trigger
-from lte_runtime.errors import BadRequest, Fatal, LteError, NotFound, Refused
+from lte_runtime.errors import BadRequest, Fatal, LteError, NotFound, Refused, Retry
 from lte_runtime.memory.records import EditRecord
 from lte_runtime.memory.sampling import Arrival
 from lte_runtime.types import AdapterRef, Fact, FactKey
@@ -38,6 +38,7 @@ log = structlog.get_logger(__name__)
 PREFIX = "realign.run-"
 POLL_S = 0.2
 NO_ADAPTER = "none"
+OWNER_WAIT_S, OWNER_CHECK_S = 300.0, 1.0
 # Of a run that promoted nothing these go at once: they are large, and nobody may use them by accident.
 SWEPT = ("adapter", ".adapter.new", "checkpoints", "data")
 LEAST_FACTS = 60
@@ -99,7 +100,9 @@ class RealignSettings:
 class Parts:
     """What a re-alignment works with. `incumbent` gives the directory of the adapter that serves, None
     without one; `tainted` how many facts it was trained on no longer hold; `epoch` the fencing number to
-    carry, or raises `Refused` when this daemon must not; `since_row` what the last alignment knew."""
+    carry, or raises `Refused` when this daemon must not (it may wait for a broker), `owned` the quick guess
+    at that; `since_row` what the last alignment knew.
+    """
 
     memory: Memory
     registry: Registry
@@ -111,6 +114,7 @@ class Parts:
     epoch: Callable[[], int] = lambda: 0
     since_row: Callable[[], int] = lambda: 0
     building: Callable[[], None] = lambda: None
+    owned: Callable[[], bool] = lambda: True
     on_change: Callable[[Run], None] = lambda _: None
     audit: Callable[[str, Mapping[str, Any]], None] = lambda _kind, _what: None
     window_open: Callable[[], bool] = lambda: True
@@ -134,7 +138,7 @@ class Realigner:
         self._stopping = False
         self._cancelled: set[str] = set()
         self._runs = self._restored()
-        self._version = 0
+        self._wanted: list[tuple[Trigger, tuple[str, ...], str]] = []
 
     # -- asking ----------------------------------------------------------------------------------------
 
@@ -171,6 +175,12 @@ class Realigner:
         reasons = [f"{reason.name}: {reason.detail}" for reason in report.decision.reasons]
         tainted = any(reason.kind == "taint" for reason in report.decision.reasons)
         return self.trigger(Trigger.DRIFT, reasons, tainted=tainted)
+
+    def wanted(self, trigger: Trigger, reasons: Sequence[str], control_id: str) -> None:
+        """Queue a run from the thread of the loop, which may ask for the epoch; returns at once."""
+        with self._changed:
+            self._wanted.append((trigger, tuple(reasons), control_id))
+            self._changed.notify_all()
 
     def cancel(self, run_id: str) -> Run:
         """Ask a run to end; raises `NotFound`, or `Refused` for one that has ended."""
@@ -212,7 +222,7 @@ class Realigner:
             backoff_ms=round(self._settings.backoff_s * 1000),
             window_open=self._parts.window_open(),
         )
-        return replace(found, tainted=self._parts.tainted())
+        return replace(found, tainted=self._parts.tainted(), owned=self._parts.owned())
 
     def watch(self, run_id: str, going: Callable[[], bool], every_s: float = 0.5) -> Iterator[Run]:
         """The run at each change, until it has ended or `going` says no. Raises `NotFound`."""
@@ -232,8 +242,10 @@ class Realigner:
 
     def run(self) -> None:
         """Do queued runs until `stop`. Only a failed disk ends it otherwise."""
-        while (run := self._next()) is not None:
-            self._whole(run)
+        while not self._stopping:
+            run = self._next()
+            if run is not None:
+                self._whole(run)
 
     def stop(self) -> None:
         """End the loop; the run under way is cancelled."""
@@ -242,12 +254,19 @@ class Realigner:
             self._changed.notify_all()
 
     def _next(self) -> Run | None:
+        """A queued run; None to look again, once what was wanted is queued."""
         with self._changed:
-            while not self._stopping:
-                queued = next((each for each in self._runs.values() if each.state is State.QUEUED), None)
-                if queued is not None:
-                    return queued
+            queued = next((each for each in self._runs.values() if each.state is State.QUEUED), None)
+            if queued is not None:
+                return queued
+            if not self._wanted and not self._stopping:
                 self._changed.wait()
+            wanted, self._wanted = self._wanted, []
+        for trigger, reasons, control_id in wanted:
+            try:
+                self.trigger(trigger, reasons, control_id=control_id)
+            except LteError as error:
+                log.warning("realign_refused", trigger=trigger, control_id=control_id, error=str(error))
         return None
 
     def _whole(self, run: Run) -> None:
@@ -459,10 +478,23 @@ class Realigner:
         self._keep_safely(run)
         log.info("verdict", run=run.id, outcome=verdict.outcome, reasons=list(verdict.reasons))
         self._parts.audit("verdict", told)
-        # Whoever lost the control topic meanwhile must not move what all replicas follow.
-        if self._parts.epoch() != run.epoch:
-            raise Stopped(State.FAILED, "another daemon owns re-alignment by now")
+        self._check_owner(run)
         self._act(run, jobdir, verdict, result)
+
+    def _check_owner(self, run: Run) -> None:
+        """Whoever lost the control topic meanwhile must not move what all replicas follow. A broker that is
+        away for some minutes costs no training."""
+        until = time.monotonic() + OWNER_WAIT_S
+        while True:
+            try:
+                if self._parts.epoch() == run.epoch:
+                    return
+                raise Stopped(State.FAILED, "another daemon owns re-alignment by now")
+            except Retry:
+                if self._stopping or time.monotonic() >= until:
+                    raise
+            with self._changed:
+                self._changed.wait(OWNER_CHECK_S)
 
     def _act(self, run: Run, jobdir: Path, verdict: Verdict, result: Mapping[str, Any]) -> None:
         why = "; ".join(verdict.reasons)

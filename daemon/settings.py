@@ -54,8 +54,19 @@ class KafkaSettings(_Section):
         default="lte.adapters",
         description="Compacted topic that tells replicas which adapter serves, or off.",
     )
+    control_topic: str = Field(
+        default="lte.control",
+        description="Topic of one partition whose owner re-aligns, or off for a daemon alone.",
+    )
+    control_session_s: float = Field(
+        default=10.0, ge=6, le=1800, description="Silence after which ownership passes to another daemon."
+    )
+    audit_topic: str = Field(
+        default="lte.audit", description="Topic that takes verdicts and re-alignments, or off."
+    )
     group_id: str = Field(
-        default="lte-daemon", description="Group whose offsets are committed for lag tools only."
+        default="lte-daemon",
+        description="Group whose offsets are committed for lag tools only; daemons of one share ownership.",
     )
     security: dict[str, str | int | bool] = Field(
         default_factory=dict,

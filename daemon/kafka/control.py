@@ -133,6 +133,8 @@ class ControlTopic:
             self._taking.clear()
             self._own_claim = self._append(claim(self.instance, self._settings.group, self._now()))
             log.info("claimed re-alignment in epoch %d", self._own_claim)
+        else:
+            self._own_claim = self._state.epoch
         self._settled = True
 
     def _read(self, consumer: Any) -> None:

@@ -31,7 +31,7 @@ class Situation:
     `starts_ms` are earlier starts by drift (at least those of a day), `ended_ms` when the last run ended,
     however it did; `backoff_until_ms` when the rest after failures is over; `adapter_since_ms` when the
     active adapter was made; `tainted` how many facts that it was trained on no longer hold.
-    `window_open` tells whether the cron window allows a start now.
+    `window_open` tells whether the cron window allows a start now, `owned` whether it is this daemon's to do.
     """
 
     new_edits: int = 0
@@ -43,6 +43,7 @@ class Situation:
     window_open: bool = True
     circuit_open: bool = False
     backoff_until_ms: int | None = None
+    owned: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,8 @@ def _taint(situation: Situation) -> Iterator[Reason]:
 def _blocks(situation: Situation, settings: DriftSettings, now_ms: int) -> Iterator[Block]:
     if situation.running:
         yield Block("running", "a re-alignment is under way")
+    if not situation.owned:
+        yield Block("owner", "another daemon owns re-alignment")
     if situation.circuit_open:
         yield Block("circuit", "too many runs failed in a row")
     if situation.backoff_until_ms is not None and now_ms < situation.backoff_until_ms:

@@ -164,7 +164,8 @@ def test_unseen_relations_are_found_within_two_hundred_edits(house: House) -> No
 
 
 def test_an_adapter_that_tells_its_relations_needs_no_learning(house: House) -> None:
-    watch = house.watch(relations=lambda _: ["Owner"])
+    watch = house.watch()
+    watch.relations = lambda _: ["Owner"]
     house.tell(*(fact(number) for number in range(8)), *(fact(number, "fee") for number in range(8)))
     watch.look()
     assert value(watch, r.UNSEEN_RELATIONS) == 0.5
