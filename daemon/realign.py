@@ -364,8 +364,7 @@ class Realigner:
         if has_anchor:
             _write_lines(jobdir / "anchor.jsonl", map(material.fact_row, anchor))
         if self._settings.anchor_file is not None:
-            with (jobdir / "anchor.jsonl").open("a", encoding="utf-8") as file:
-                file.write(self._settings.anchor_file.read_text("utf-8"))
+            _write_lines(jobdir / "anchor.jsonl", _own_anchor(self._settings.anchor_file), mode="a")
         incumbent = self._parts.incumbent()
         base = self._parts.base
         job = {
@@ -583,8 +582,15 @@ def _sweep(jobdir: Path) -> None:
         shutil.rmtree(jobdir / name, ignore_errors=True)
 
 
-def _write_lines(path: Path, rows: Any) -> None:
-    with path.open("w", encoding="utf-8") as file:
+def _own_anchor(path: Path) -> Iterator[dict[str, Any]]:
+    """Facts of the operator's file; those without an id get one, because an adapter lists what it learned."""
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        if line.strip():
+            yield {"edit_id": f"anchor-{number}", **json.loads(line)}
+
+
+def _write_lines(path: Path, rows: Any, mode: str = "w") -> None:
+    with path.open(mode, encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 

@@ -253,7 +253,8 @@ def freeze(made: Iterable[Row], folder: Path, described: Mapping[str, Any], tall
             file.write(line)
             digest.update(line.encode())
             count += 1
-            edit_ids.update(row.edit_ids if row.source == "edits" else ())
+            # What is replayed was an edit too: once withdrawn, it taints whoever learned it.
+            edit_ids.update(row.edit_ids if row.source in ("edits", "replay") else ())
     manifest = {
         **described,
         "data_hash": digest.hexdigest(),
