@@ -156,6 +156,13 @@ class Client:
         ]
         return found
 
+    def dry_run(
+        self, event: Mapping[str, Any], *, max_probes: int = 0, timeout_s: float | None = None
+    ) -> Json:
+        """Which answers the event would change: {"applied", "winner_id", "probes"}; nothing is published."""
+        fields = {"event": _event(event), "max_probes": max_probes}
+        return self._call("edit", "DryRun", timeout_s=timeout_s, **fields)
+
     # -- administration --------------------------------------------------------------------------------
 
     def status(self) -> Json:

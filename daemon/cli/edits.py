@@ -56,6 +56,43 @@ def show(
         output.pairs({name: value for name, value in edit.items() if value not in (None, "", [])})
 
 
+@app.command("dry-run")
+def dry_run(
+    subject: Subject = None,
+    relation: Relation = None,
+    target: Annotated[str | None, typer.Option("--target", "-t", help="The new value.")] = None,
+    prompt: Prompt = None,
+    retract: Annotated[bool, typer.Option("--retract", help="Withdraw the fact instead.")] = False,
+    revision: Annotated[int | None, typer.Option(min=0, help="The edit's revision.")] = None,
+    probes: Annotated[int, typer.Option(min=1, max=32, help="Most questions asked.")] = 16,
+    namespace: Namespace = "default",
+    json_: Json = False,
+    address: Address = None,
+    socket: Socket = None,
+    config: ConfigFile = None,
+) -> None:
+    """Which answers an edit would change; nothing is published.
+
+    Example: lte edits dry-run -s "Acme Corp" -r CEO -t "Ann Lee"
+    """
+    given = {"subject": subject, "relation": relation, "target": target, "prompt": prompt}
+    event: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    event |= {"op": "retract" if retract else "assert", "namespace": namespace}
+    if revision is not None:
+        event["revision"] = revision
+    with connect.client(connect.find(connect.flags(address, socket), config)) as daemon:
+        found = daemon.dry_run(event, max_probes=probes)
+    if json_:
+        output.as_json(found)
+        return
+    if not found["applied"]:
+        output.note(f"questions would not see this edit; {found['winner_id'] or 'nothing'} stands instead")
+    rows = (
+        (p["question"], p["before"], p["after"], "changes" if p["changed"] else "-") for p in found["probes"]
+    )
+    output.table(("question", "now", "then", "answer"), rows, colours={"changes": "yellow"})
+
+
 @app.command()
 def history(
     key: Key = None,

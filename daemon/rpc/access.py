@@ -36,6 +36,7 @@ RULES: dict[str, frozenset[Role]] = {
     "/lte.v1.EditService/GetHistory": _EVERYBODY,
     "/lte.v1.EditService/WhyNot": _EVERYBODY,
     "/lte.v1.EditService/Publish": _EVERYBODY,
+    "/lte.v1.EditService/DryRun": _EVERYBODY,
     "/lte.v1.AdminService/GetStatus": _ADMIN,
     "/lte.v1.AdminService/VerifyIndex": _ADMIN,
     "/lte.v1.AdminService/RebuildIndex": _ADMIN,

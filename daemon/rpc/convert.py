@@ -8,6 +8,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from daemon.dry_run import DryRun
 from daemon.rpc.gen.lte.v1 import answer_service_pb2 as answers
 from daemon.rpc.gen.lte.v1 import common_pb2 as common
 from daemon.rpc.gen.lte.v1 import edit_service_pb2 as edits
@@ -194,6 +195,26 @@ def edit_record(value: EditRecord) -> edits.EditRecord:
         winner_id=value.winner_id,
         positions=map(position, value.positions),
         collapsed_ids=value.collapsed,
+    )
+
+
+def dry_run(value: DryRun) -> edits.DryRunResponse:
+    return edits.DryRunResponse(
+        key=key(value.key),
+        applied=value.applied,
+        winner_id=value.winner_id or None,
+        probes=[
+            edits.DryRunProbe(
+                kind=each.kind,
+                question=each.question,
+                before=each.before.text,
+                after=each.after.text,
+                changed=each.changed,
+                before_edit_ids=each.before.edit_ids,
+                after_edit_ids=each.after.edit_ids,
+            )
+            for each in value.changes
+        ],
     )
 
 

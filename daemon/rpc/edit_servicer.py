@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from daemon.rpc import convert
-from daemon.rpc.answer_servicer import DEFAULT_NAMESPACE
+from daemon.rpc.answer_servicer import DEFAULT_NAMESPACE, deadline, gone
 from daemon.rpc.gen.lte.v1 import common_pb2 as common
 from daemon.rpc.gen.lte.v1 import edit_service_pb2 as pb
 from daemon.rpc.gen.lte.v1 import edit_service_pb2_grpc
@@ -19,10 +19,11 @@ from lte_runtime.errors import BadRequest, Refused
 from lte_runtime.memory import events
 from lte_runtime.memory.events import EventLimits
 from lte_runtime.memory.keys import fact_key
-from lte_runtime.types import FactKey, Position, RawRecord
+from lte_runtime.types import Edit, FactKey, Position, RawRecord
 
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
 MOST_EVENTS = 1000
+DEFAULT_PROBES, MOST_PROBES = 16, 32
 
 
 class EditServicer(edit_service_pb2_grpc.EditServiceServicer):
@@ -66,11 +67,26 @@ class EditServicer(edit_service_pb2_grpc.EditServiceServicer):
         positions = self._services.publisher.publish(published)
         return pb.PublishResponse(positions=map(convert.position, positions))
 
+    def DryRun(self, request: pb.DryRunRequest, context: grpc.ServicerContext) -> pb.DryRunResponse:
+        services = self._services
+        services.require_serving()
+        if services.dry_runner is None:
+            raise Refused("this daemon makes no dry runs")
+        if not 0 <= request.max_probes <= MOST_PROBES:
+            raise BadRequest(f"max_probes must lie between 0 and {MOST_PROBES}")
+        found = services.dry_runner.run(
+            check(convert.event(request.event)),
+            max_probes=request.max_probes or DEFAULT_PROBES,
+            deadline=deadline(context, services.deadline_s),
+            cancelled=gone(context),
+        )
+        return convert.dry_run(found)
 
-def check(event: Mapping[str, Any]) -> None:
-    """Decodes the event as every daemon will; raises `BadRecord` instead of publishing what none can use."""
+
+def check(event: Mapping[str, Any]) -> Edit:
+    """The event decoded as every daemon will; raises `BadRecord` for what none can use."""
     record = RawRecord("", Position("", 0, 0), events.record_key(event), events.to_json(event))
-    events.decode(record, EventLimits())
+    return events.decode(record, EventLimits())
 
 
 def needed(value: str, name: str) -> str:

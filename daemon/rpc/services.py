@@ -13,6 +13,7 @@ from lte_runtime.types import Answer, Position
 if TYPE_CHECKING:
     from daemon.adapter_desk import AdapterDesk
     from daemon.drift import DriftWatch
+    from daemon.dry_run import DryRunner
     from daemon.ingest import Ingest
     from daemon.realign import Realigner
     from lte_runtime.answer.answerer import Answerer
@@ -50,6 +51,7 @@ class Services:
     drift: DriftWatch | None = None
     realigner: Realigner | None = None
     adapters: AdapterDesk | None = None
+    dry_runner: DryRunner | None = None
     max_new_tokens: int = 32
     max_new_tokens_limit: int = 256
     deadline_s: float = 30.0

@@ -512,3 +512,103 @@ class PublishResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PublishResponse: _TypeAlias = PublishResponse  # noqa: Y015
+
+@_typing.final
+class DryRunRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    MAX_PROBES_FIELD_NUMBER: _builtins.int
+    max_probes: _builtins.int
+    """0 means 16; at most 32. Each probe costs two answers."""
+    @_builtins.property
+    def event(self) -> Global___Event: ...
+    def __init__(
+        self,
+        *,
+        event: Global___Event | None = ...,
+        max_probes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "max_probes", b"max_probes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DryRunRequest: _TypeAlias = DryRunRequest  # noqa: Y015
+
+@_typing.final
+class DryRunResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    APPLIED_FIELD_NUMBER: _builtins.int
+    WINNER_ID_FIELD_NUMBER: _builtins.int
+    PROBES_FIELD_NUMBER: _builtins.int
+    applied: _builtins.bool
+    """Whether questions would see the edit."""
+    winner_id: _builtins.str
+    """The edit that stands in its place where they would not."""
+    @_builtins.property
+    def key(self) -> _common_pb2.FactKey: ...
+    @_builtins.property
+    def probes(self) -> _containers.RepeatedCompositeFieldContainer[Global___DryRunProbe]:
+        """The probes about the edit's own key first."""
+
+    def __init__(
+        self,
+        *,
+        key: _common_pb2.FactKey | None = ...,
+        applied: _builtins.bool = ...,
+        winner_id: _builtins.str | None = ...,
+        probes: _abc.Iterable[Global___DryRunProbe] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_winner_id", b"_winner_id", "key", b"key", "winner_id", b"winner_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_winner_id", b"_winner_id", "applied", b"applied", "key", b"key", "probes", b"probes", "winner_id", b"winner_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__winner_id: _TypeAlias = _typing.Literal["winner_id"]  # noqa: Y015
+    _WhichOneofArgType__winner_id: _TypeAlias = _typing.Literal["_winner_id", b"_winner_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__winner_id) -> _WhichOneofReturnType__winner_id | None: ...
+
+Global___DryRunResponse: _TypeAlias = DryRunResponse  # noqa: Y015
+
+@_typing.final
+class DryRunProbe(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    QUESTION_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    BEFORE_EDIT_IDS_FIELD_NUMBER: _builtins.int
+    AFTER_EDIT_IDS_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """verbatim, rephrased, alias or two_hop."""
+    question: _builtins.str
+    before: _builtins.str
+    after: _builtins.str
+    changed: _builtins.bool
+    @_builtins.property
+    def before_edit_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def after_edit_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        question: _builtins.str = ...,
+        before: _builtins.str = ...,
+        after: _builtins.str = ...,
+        changed: _builtins.bool = ...,
+        before_edit_ids: _abc.Iterable[_builtins.str] | None = ...,
+        after_edit_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "after_edit_ids", b"after_edit_ids", "before", b"before", "before_edit_ids", b"before_edit_ids", "changed", b"changed", "kind", b"kind", "question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DryRunProbe: _TypeAlias = DryRunProbe  # noqa: Y015

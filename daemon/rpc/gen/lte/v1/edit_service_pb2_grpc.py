@@ -60,6 +60,11 @@ class EditServiceStub(object):
                 request_serializer=lte_dot_v1_dot_edit__service__pb2.PublishRequest.SerializeToString,
                 response_deserializer=lte_dot_v1_dot_edit__service__pb2.PublishResponse.FromString,
                 _registered_method=True)
+        self.DryRun = channel.unary_unary(
+                '/lte.v1.EditService/DryRun',
+                request_serializer=lte_dot_v1_dot_edit__service__pb2.DryRunRequest.SerializeToString,
+                response_deserializer=lte_dot_v1_dot_edit__service__pb2.DryRunResponse.FromString,
+                _registered_method=True)
 
 
 class EditServiceServicer(object):
@@ -99,6 +104,13 @@ class EditServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DryRun(self, request, context):
+        """Which answers an edit would change; nothing is published or stored.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EditServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -126,6 +138,11 @@ def add_EditServiceServicer_to_server(servicer, server):
                     servicer.Publish,
                     request_deserializer=lte_dot_v1_dot_edit__service__pb2.PublishRequest.FromString,
                     response_serializer=lte_dot_v1_dot_edit__service__pb2.PublishResponse.SerializeToString,
+            ),
+            'DryRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.DryRun,
+                    request_deserializer=lte_dot_v1_dot_edit__service__pb2.DryRunRequest.FromString,
+                    response_serializer=lte_dot_v1_dot_edit__service__pb2.DryRunResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -264,6 +281,33 @@ class EditService(object):
             '/lte.v1.EditService/Publish',
             lte_dot_v1_dot_edit__service__pb2.PublishRequest.SerializeToString,
             lte_dot_v1_dot_edit__service__pb2.PublishResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DryRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lte.v1.EditService/DryRun',
+            lte_dot_v1_dot_edit__service__pb2.DryRunRequest.SerializeToString,
+            lte_dot_v1_dot_edit__service__pb2.DryRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,8 @@ class EditServiceStub:
     """Why an edit is not what questions see, and which one is."""
     Publish: _grpc.UnaryUnaryMultiCallable[_edit_service_pb2.PublishRequest, _edit_service_pb2.PublishResponse]
     """Publishes events to Kafka; returns when the broker has acknowledged them."""
+    DryRun: _grpc.UnaryUnaryMultiCallable[_edit_service_pb2.DryRunRequest, _edit_service_pb2.DryRunResponse]
+    """Which answers an edit would change; nothing is published or stored."""
 
 @_typing.type_check_only
 class EditServiceAsyncStub(EditServiceStub):
@@ -55,6 +57,8 @@ class EditServiceAsyncStub(EditServiceStub):
     """Why an edit is not what questions see, and which one is."""
     Publish: _aio.UnaryUnaryMultiCallable[_edit_service_pb2.PublishRequest, _edit_service_pb2.PublishResponse]  # type: ignore[assignment]
     """Publishes events to Kafka; returns when the broker has acknowledged them."""
+    DryRun: _aio.UnaryUnaryMultiCallable[_edit_service_pb2.DryRunRequest, _edit_service_pb2.DryRunResponse]  # type: ignore[assignment]
+    """Which answers an edit would change; nothing is published or stored."""
 
 class EditServiceServicer(metaclass=_abc_1.ABCMeta):
     """The edit memory, read; and facts on their way into it."""
@@ -96,5 +100,13 @@ class EditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_edit_service_pb2.PublishResponse, _abc.Awaitable[_edit_service_pb2.PublishResponse]]:
         """Publishes events to Kafka; returns when the broker has acknowledged them."""
+
+    @_abc_1.abstractmethod
+    def DryRun(
+        self,
+        request: _edit_service_pb2.DryRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_edit_service_pb2.DryRunResponse, _abc.Awaitable[_edit_service_pb2.DryRunResponse]]:
+        """Which answers an edit would change; nothing is published or stored."""
 
 def add_EditServiceServicer_to_server(servicer: EditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,139 @@
+"""Which answers would an edit change: the probes around it, asked as things are and as they would be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from lte_runtime.answer.answerer import Memory as Asked
+from lte_runtime.answer.overlay import Memory as LookupMemory
+from lte_runtime.answer.overlay import Overlay, facts_with
+from lte_runtime.drift import probes
+from lte_runtime.drift.probes import Kind, Probe
+from lte_runtime.errors import BadRequest, NotFound
+from lte_runtime.evals.metrics import same_answer
+from lte_runtime.memory.records import EditRecord
+from lte_runtime.types import Answer, Edit, Encoder, Fact, FactKey, Question
+
+NEIGHBOURS, MOST_FACTS = 8, 32
+QUOTA = {Kind.VERBATIM: 16, Kind.REPHRASED: 4, Kind.ALIAS: 4, Kind.TWO_HOP: 8}
+
+
+class Memory(LookupMemory, Protocol):
+    """What a dry run needs of the edit memory beside looking up."""
+
+    def get_edit(self, edit_id: str) -> EditRecord: ...
+
+
+class Answers(Protocol):
+    def answer(self, q: Question, *, cancelled: Callable[[], bool]) -> Answer: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What an answer says and which edits it cites."""
+
+    text: str
+    edit_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A probe before and after. `changed` compares the texts as probes are judged."""
+
+    kind: str
+    question: str
+    before: Said
+    after: Said
+
+    @property
+    def changed(self) -> bool:
+        return not same_answer(self.before.text, self.after.text)
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """`applied`: the edit would be what questions see; else `winner_id` stands in its place, if anything."""
+
+    key: FactKey
+    applied: bool
+    winner_id: str
+    changes: tuple[Change, ...]
+
+
+class DryRunner:
+    """`answers_over` makes the users' path over another memory. Costs two answers for each probe."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        encoder: Encoder,
+        answers_over: Callable[[Asked], Answers],
+        now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._memory, self._encoder, self._answers_over, self._now = memory, encoder, answers_over, now
+
+    def run(self, edit: Edit, *, max_probes: int, deadline: float, cancelled: Callable[[], bool]) -> DryRun:
+        """Raises `NotFound` for a retraction of an unknown edit, and what an answer raises. `deadline` is on
+        the monotonic clock, for all of it."""
+        key = self._key_of(edit)
+        facts = facts_with(self._memory, key, edit, self._now())
+        overlay = Overlay(self._memory, self._encoder, key, facts)
+        before, after = self._answers_over(self._memory), self._answers_over(overlay)
+        asked = self._probes(key, facts)[:max_probes]
+        changes = tuple(
+            Change(
+                probe.kind,
+                probe.question,
+                _said(before, probe, deadline, cancelled),
+                _said(after, probe, deadline, cancelled),
+            )
+            for probe in asked
+        )
+        ids = {fact.edit_id for fact in facts}
+        applied = edit.id in ids or (edit.op == "retract" and facts != self._current(key))
+        winner = "" if applied or not facts else facts[0].edit_id
+        return DryRun(key, applied, winner, changes)
+
+    def _key_of(self, edit: Edit) -> FactKey:
+        if edit.key is not None:
+            return edit.key
+        key = self._memory.get_edit(edit.retracts or "").edit.key
+        if key is None:
+            raise NotFound(f"edit {edit.retracts!r} has no key")
+        return key
+
+    def _current(self, key: FactKey) -> tuple[Fact, ...]:
+        found = self._memory.facts_of_subject(key.subject, namespace=key.namespace)
+        return tuple(fact for fact in found if fact.key == key)
+
+    def _probes(self, key: FactKey, facts: Sequence[Fact]) -> tuple[Probe, ...]:
+        """About the key as it is and as it would be, about its subject, and about its nearest neighbours."""
+        space = key.namespace
+        near = self._memory.candidates(
+            f"{key.relation} {key.subject}".strip(), None, namespace=space, k=NEIGHBOURS
+        )
+        around = [*facts, *self._memory.facts_of_subject(key.subject, namespace=space)]
+        for fact in list(around):
+            around += self._memory.facts_of_subject(fact.target, namespace=space)
+        around += [each.fact for each in near.items]
+        others = {fact.edit_id: fact for fact in around if fact.key != key}
+        # A key has one value at a time: each world makes its own questions.
+        worlds = (facts, self._current(key))
+        made = [probe for world in worlds for probe in _made([*world, *others.values()])]
+        if not made:
+            raise BadRequest("there is nothing to ask about this edit: nothing is current near its key")
+        own = {fact.edit_id for world in worlds for fact in world}
+        different = {probe.question: probe for probe in made}.values()
+        return tuple(sorted(different, key=lambda probe: not own & set(probe.edit_ids)))
+
+
+def _made(facts: Sequence[Fact]) -> tuple[Probe, ...]:
+    return probes.make(facts[:MOST_FACTS], (), seed=0, cycle=0, quota=QUOTA)
+
+
+def _said(answers: Answers, probe: Probe, deadline: float, cancelled: Callable[[], bool]) -> Said:
+    answer = answers.answer(Question(probe.question, probe.namespace, deadline=deadline), cancelled=cancelled)
+    return Said(answer.text, tuple(citation.fact.edit_id for citation in answer.citations))

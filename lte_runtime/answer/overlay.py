@@ -1,0 +1,99 @@
+"""The edit memory as it would be with one more edit: for a dry run, nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from lte_runtime.answer import features as f
+from lte_runtime.answer.answerer import Memory as Asked
+from lte_runtime.errors import NotFound
+from lte_runtime.memory.keys import normalise_key, view_of
+from lte_runtime.memory.policy import current, fold
+from lte_runtime.memory.records import EditRecord
+from lte_runtime.memory.rows import fact_of
+from lte_runtime.types import (
+    Candidate,
+    Candidates,
+    Edit,
+    Encoder,
+    Fact,
+    FactKey,
+    TopicPartition,
+    Vectors,
+)
+
+# A key that the store does not have yet.
+UNKNOWN_KEY = -1
+
+
+class Memory(Asked, Protocol):
+    """What a dry run needs of the edit memory beside what answers need."""
+
+    def history(self, key: FactKey) -> list[EditRecord]: ...
+
+
+def facts_with(memory: Memory, key: FactKey, edit: Edit, now_ms: int) -> tuple[Fact, ...]:
+    """The facts of a key once the edit is applied: by the same fold that the store uses."""
+    try:
+        known = [record.edit for record in memory.history(key)]
+    except NotFound:
+        known = []
+    # A position behind all others: what arrives next is the newest where no revision says otherwise.
+    last = max((each.position.offset for each in known), default=0)
+    latest = max((each.timestamp_ms for each in known), default=0)
+    placed = replace(
+        edit,
+        key=key,
+        position=replace(edit.position, offset=last + 1),
+        timestamp_ms=max(now_ms, latest + 1),
+    )
+    return tuple(fact_of(each, UNKNOWN_KEY) for each in current(fold([*known, placed]), now_ms))
+
+
+class Overlay:
+    """`memory` with the facts of one key exchanged for others. Safe from several threads."""
+
+    def __init__(self, memory: Memory, encoder: Encoder, key: FactKey, facts: Sequence[Fact]) -> None:
+        self._memory, self._encoder = memory, encoder
+        self._key, self._facts = key, tuple(facts)
+        views = [view_of(fact.subject, fact.relation, fact.prompt) for fact in facts]
+        self._vectors: list[Vectors] = list(encoder.encode(views)) if views else []
+
+    def candidates(
+        self, question: str, vector: Vectors | None, *, namespace: str, k: int = 8, at_ms: int | None = None
+    ) -> Candidates:
+        """The key's own place in the search goes to its new facts, by cosine and by name."""
+        if vector is None:
+            vector = self._encoder.encode([question], query=True)
+        found = self._memory.candidates(question, vector, namespace=namespace, k=k, at_ms=at_ms)
+        kept = [each for each in found.items if each.fact.key != self._key]
+        if namespace == self._key.namespace:
+            kept += self._new(question, vector.reshape(-1))
+        kept.sort(key=lambda each: each.dense + each.lexical, reverse=True)
+        return Candidates(tuple(kept[: max(k, len(found.items))]), found.watermarks, found.index_path)
+
+    def _new(self, question: str, vector: Vectors) -> list[Candidate]:
+        asked = f.words(question)
+        made = []
+        for fact, row in zip(self._facts, self._vectors, strict=True):
+            spans = [(span.score, name) for name in f.names_of(fact) if (span := f.locate(asked, name))]
+            score, name = max(spans, default=(0.0, ""))
+            made.append(Candidate(fact, float(row @ vector), score, name))
+        return made
+
+    def facts_of_subject(self, name: str, *, namespace: str, at_ms: int | None = None) -> tuple[Fact, ...]:
+        found = self._memory.facts_of_subject(name, namespace=namespace, at_ms=at_ms)
+        kept = tuple(fact for fact in found if fact.key != self._key)
+        if namespace != self._key.namespace:
+            return kept
+        wanted = normalise_key(name)
+        new = (fact for fact in self._facts if wanted in map(normalise_key, f.names_of(fact)))
+        return (*kept, *new)
+
+    def watermarks(self) -> Mapping[TopicPartition, int]:
+        return self._memory.watermarks()
+
+    def wait_for(self, at_least: Mapping[TopicPartition, int], timeout_s: float) -> bool:
+        return self._memory.wait_for(at_least, timeout_s)
