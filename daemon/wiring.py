@@ -20,6 +20,7 @@ import structlog
 
 from daemon.adapter_desk import AdapterDesk
 from daemon.drift import RIGHT, SKIPPED, DriftWatch, WatchSettings
+from daemon.dry_run import DryRunner
 from daemon.following import AdapterReplica
 from daemon.ingest import BatchReport, Ingest, IngestSettings
 from daemon.ingest_guard import GuardSettings
@@ -31,12 +32,14 @@ from daemon.lifecycle import Lifecycle, LifecycleStatus
 from daemon.metrics import Metrics, MetricsServer
 from daemon.promotion_watch import PromotionWatch
 from daemon.readings import Parts, readings
+from daemon.realign import Realigner
 from daemon.rpc.interceptors import Call
 from daemon.rpc.server import RpcServer, RpcSettings
 from daemon.rpc.services import About, Services
 from daemon.schedule import WATCH, Schedule
 from daemon.settings import OFF, RealignSettings, Settings
 from daemon.swap import DONE, Configured, Swap, Swapper
+from daemon.wiring_realign import Serving, realignment
 from lte_runtime import embedded
 from lte_runtime.align.registry import Registry
 from lte_runtime.align.watch import WatchPolicy
@@ -46,7 +49,7 @@ from lte_runtime.answer.embed import load_encoder
 from lte_runtime.answer.engine.files import MANIFEST, read_json, verify_adapter
 from lte_runtime.answer.engine.seam import AdapterEngine, Engine
 from lte_runtime.answer.retriever import RetrieverSettings
-from lte_runtime.drift.decide import DriftSettings, Situation
+from lte_runtime.drift.decide import DriftSettings
 from lte_runtime.errors import Fatal, LteError, NotFound, Refused
 from lte_runtime.memory.adapters import CONFIGURED
 from lte_runtime.memory.edit_memory import EditMemory
@@ -234,6 +237,7 @@ class Daemon:
         self._undo.callback(publisher.close)
         answerer = Answerer(self._memory, self._encoder, calibration, engine, answers)
         drift = self._parts.drift = self._start_drift(answerer, engine)
+        realigner = self._parts.realigner = self._start_realigner(engine, desk, drift)
         services = Services(
             answerer=answerer,
             memory=self._memory,
@@ -244,6 +248,12 @@ class Daemon:
             publisher=publisher,
             drift=drift,
             adapters=desk,
+            realigner=realigner,
+            dry_runner=DryRunner(
+                self._memory,
+                self._encoder,
+                lambda memory: Answerer(memory, self._encoder, calibration, engine, answers),
+            ),
             max_new_tokens=chosen.max_new_tokens,
             max_new_tokens_limit=chosen.max_new_tokens_limit,
             deadline_s=chosen.deadline_s,
@@ -340,15 +350,26 @@ class Daemon:
             running=lambda: engine.stats().running,
             on_probe=self._probed,
         )
-        if self._parts.adapters:
-            desk = self._parts.adapters
-            watch.situation = lambda: Situation(tainted=len(desk.tainted()))
         self._undo.callback(watch.stop)
         self._schedule.every(chosen.look_s, "drift_look", self._while_serving(watch.look), WATCH)
         self._schedule.every(chosen.cycle_s, "drift_probes", self._while_serving(watch.ask), WATCH)
         return watch
 
-    def _while_serving(self, job: Callable[[], None]) -> Callable[[], None]:
+    def _start_realigner(self, engine: Engine, desk: AdapterDesk, drift: DriftWatch | None) -> Realigner:
+        serving = Serving(self._memory, engine, desk, self.swapper, drift, self.metrics)
+        made = realignment(self._settings, serving, stub=is_stub(self._settings.model.path))
+        if made.audit is not None:
+            self._undo.callback(self._thread("audit", made.audit.run, made.audit.stop))
+        if made.control is not None:
+            self._undo.callback(self._thread("control", made.control.run, made.control.stop))
+        # The child dies with the thread that starts it: this one lives as long as the daemon.
+        self._undo.callback(self._thread("realign", made.realigner.run, made.realigner.stop))
+        if drift is not None and self._settings.realign.automatic:
+            consider = self._while_serving(lambda: made.realigner.consider(drift.report()))
+            self._schedule.every(self._settings.drift.look_s, "realign", consider, WATCH)
+        return made.realigner
+
+    def _while_serving(self, job: Callable[[], object]) -> Callable[[], object]:
         """Nothing is measured before there is a state to answer from."""
         return lambda: job() if self.lifecycle.serving() else None
 

@@ -61,6 +61,8 @@ class House:
         self._own_topic = topic is None
         names = {
             "LTE_KAFKA__GROUP_ID": f"lte-{self.topic.topic}",
+            "LTE_KAFKA__CONTROL_TOPIC": "off",
+            "LTE_KAFKA__AUDIT_TOPIC": "off",
             # The broker is shared: one daemon's adapters are no business of another's.
             "LTE_KAFKA__ADAPTERS_TOPIC": f"{self.topic.topic}.adapters",
         }
