@@ -1,4 +1,4 @@
-"""Re-alignment in the whole daemon: by hand, by drift, by the control topic; kills in training; three daemons."""
+"""Re-alignment in the whole daemon: by hand, by drift, on the control topic; kills in training."""
 
 from __future__ import annotations
 
