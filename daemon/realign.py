@@ -42,6 +42,8 @@ OWNER_WAIT_S, OWNER_CHECK_S = 300.0, 1.0
 # Of a run that promoted nothing these go at once: they are large, and nobody may use them by accident.
 SWEPT = ("adapter", ".adapter.new", "checkpoints", "data")
 LEAST_FACTS = 60
+# A stop of the daemon does not wait for a job's own grace.
+STOP_GRACE_S = 5.0
 
 
 class Memory(Protocol):
@@ -136,6 +138,7 @@ class Realigner:
         self._directory, self._parts, self._settings = directory, parts, settings
         self._changed = threading.Condition()
         self._stopping = False
+        self._stop_by: float | None = None
         self._cancelled: set[str] = set()
         self._runs = self._restored()
         self._wanted: list[tuple[Trigger, tuple[str, ...], str]] = []
@@ -248,9 +251,9 @@ class Realigner:
                 self._whole(run)
 
     def stop(self) -> None:
-        """End the loop; the run under way is cancelled."""
+        """End the loop; the run under way is cancelled, its job gone within `STOP_GRACE_S`."""
         with self._changed:
-            self._stopping = True
+            self._stopping, self._stop_by = True, time.monotonic() + STOP_GRACE_S
             self._changed.notify_all()
 
     def _next(self) -> Run | None:
@@ -428,6 +431,8 @@ class Realigner:
             why = why or self._reason_to_end(run, deadline)
             if why is not None:
                 job.cancel()
+            if self._stop_by is not None and time.monotonic() >= self._stop_by:
+                job.kill()
             run = self._progress(run, runner.progress(jobdir))
             with self._changed:
                 self._changed.wait(POLL_S)

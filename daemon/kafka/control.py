@@ -42,7 +42,7 @@ class ControlSettings:
     session_s: float = 10.0
     poll_s: float = 0.2
     retry_s: float = 5.0
-    confirm_s: float = 60.0
+    confirm_s: float = 15.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,8 +123,8 @@ def _work(run: Run) -> dict[str, Any]:
     job = run.job
     if base_fingerprint(run.directory) != job.base_fingerprint:
         raise BadRequest("the base model has another fingerprint than the job says")
-    if job.max_memory_bytes and run.device.type == "cpu":
-        _limit_memory(job.max_memory_bytes)
+    if job.max_memory_bytes:
+        _limit_memory(job.max_memory_bytes, run.device)
     probes = judge.read_probes(job.probes) if job.probes.exists() else ()
     rows, data = _data(run, probes)
     outcome = _trained(run, rows, data)
@@ -148,8 +148,13 @@ def _work(run: Run) -> dict[str, Any]:
     }
 
 
-def _limit_memory(most: int) -> None:
-    """Beyond it allocation fails here, as out of memory, before the machine has to choose whom to kill."""
+def _limit_memory(most: int, device: torch.device) -> None:
+    """Beyond it allocation fails here, as out of memory, before the machine has to choose whom to kill. On a
+    GPU it is the device's memory: what serves there keeps the rest."""
+    if device.type == "cuda":
+        whole = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, most / whole), device)
+        return
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (most if hard < 0 else min(most, hard), hard))
 
