@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 STATE, QUESTIONS, EVENTS = "drift.state", "drift.questions", "drift.events"
 # Edits read at once, of which so many give their vectors to the measure of shift.
-MOST_ARRIVALS, MOST_VECTORS = 20_000, 256
+MOST_ARRIVALS, MOST_VECTORS = 5_000, 256
 # Questions and verdicts kept between two looks; further ones push out the oldest.
 MOST_KEPT = 1_000
 RIGHT, WRONG, SKIPPED = "right", "wrong", "skipped"

@@ -329,7 +329,9 @@ class Realigner:
     def _known(self, seed: int) -> tuple[list[Known], list[Known]]:
         """What is new since the last alignment, filled up from the rest; and the older facts to replay."""
         memory, most = self._parts.memory, self._settings.rules.most
-        rows = memory.arrivals(self._parts.since_row(), 1 << 20)
+        # Several edits may share a key: a few times as many rows hold as many keys as can be used.
+        reach = 8 * most
+        rows = memory.arrivals(max(self._parts.since_row(), memory.last_row() - reach), reach)
         new = list(dict.fromkeys(row.key_id for row in reversed(rows) if row.key_id is not None))[: 2 * most]
         facts = memory.facts_of_keys(new)
         keys = {fact.key for fact in facts}

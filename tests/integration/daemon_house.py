@@ -61,6 +61,8 @@ class House:
         self._own_topic = topic is None
         names = {
             "LTE_KAFKA__GROUP_ID": f"lte-{self.topic.topic}",
+            # Thousands of edits are a reason to train again; here only who asks for it gets that.
+            "LTE_REALIGN__AUTOMATIC": "false",
             "LTE_KAFKA__CONTROL_TOPIC": "off",
             "LTE_KAFKA__AUDIT_TOPIC": "off",
             # The broker is shared: one daemon's adapters are no business of another's.

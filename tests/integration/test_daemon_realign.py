@@ -100,7 +100,8 @@ def test_by_hand_from_trigger_to_the_served_adapter(
 
 
 def test_by_drift_with_its_reason(make_house: Callable[..., House]) -> None:
-    house = told(make_house(**QUICK, LTE_REALIGN__MIN_NEW_EDITS="1").start())
+    more = {"LTE_REALIGN__AUTOMATIC": "true", "LTE_REALIGN__MIN_NEW_EDITS": "1"}
+    house = told(make_house(**QUICK, **more).start())
     for _ in range(64):
         house.client.report_feedback("bad")
     run = until(lambda: next(iter(house.client.realignments()), None), "a run by drift")
