@@ -84,9 +84,11 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class RealignSettings:
-    """`keep` job directories are kept; `facts` the most to learn from, `anchor` older ones to replay."""
+    """`changes` are numbers of the preset to replace; `keep` job directories are kept; `anchor` older facts
+    are replayed, with those of `anchor_file`; at most `rules.most` are learned from."""
 
     preset: str = "embedded"
+    changes: Mapping[str, object] = field(default_factory=dict)
     deadline_s: float = 3600.0
     backoff_s: float = 900.0
     max_memory_bytes: int | None = None
@@ -391,6 +393,7 @@ class Realigner:
             # A tainted incumbent is no place to start from.
             "fresh": run.tainted,
             "halvings": 0,
+            "changes": dict(self._settings.changes),
         }
         (jobdir / "job.json").write_text(json.dumps(job, indent=2), encoding="utf-8")
 

@@ -306,6 +306,9 @@ class RealignSettings(_Section):
     preset: str = Field(
         default="auto", description="Recipe of the training; auto fits the embedded model and ones like it."
     )
+    changes: dict[str, float | int | bool] = Field(
+        default_factory=dict, description="Numbers of the recipe to replace, by name."
+    )
     deadline_s: float = Field(
         default=3600.0, gt=0, le=604_800, description="Longest time from the start of training to its result."
     )

@@ -148,6 +148,7 @@ def realign_settings(settings: Settings, *, stub: bool) -> RealignSettings:
         raise Refused("realign.preset = 'stub' is for model.path = 'stub'")
     return RealignSettings(
         preset=preset,
+        changes=chosen.changes,
         deadline_s=chosen.deadline_s,
         backoff_s=chosen.backoff_s,
         max_memory_bytes=chosen.max_memory_bytes or half_of_memory(),

@@ -26,8 +26,11 @@ from lte_runtime.memory.events import EventLimits
 from lte_runtime.types import AdapterRef, Batch, Position, RawRecord, TopicPartition
 
 NOW_MS = 1_750_000_000_000
-GUARD_S = 120.0
+GUARD_S = 250.0
 DRIFT = DriftReport((), (), Decision((Reason("threshold", "edit_success", "0.5 over 256"),), ()), 9, 1, 0, 0)
+
+
+STUB = Base("stub", "b")
 
 
 class Registry:
@@ -82,20 +85,21 @@ class House:
         self.memory.apply(Batch(tuple(edits), (), {TopicPartition("t", 0): self.offset}))
 
     def realigner(self, behaviour: str = "promote", **settings: Any) -> Realigner:
-        parts = Parts(
+        return Realigner(self.directory / "realign", self.parts(), chosen(behaviour, **settings))
+
+    def parts(self, module: str = "lte_runtime.align.stub_job", base: Base = STUB) -> Parts:
+        return Parts(
             memory=self.memory,
             registry=self.registry,
             swapper=self.swapper,
-            runner=Runner(RunnerSettings(module="lte_runtime.align.stub_job", kill_after_s=0.2)),
-            base=Base("stub", "b"),
+            runner=Runner(RunnerSettings(module=module, kill_after_s=0.2, threads=1, nice=0)),
+            base=base,
             incumbent=lambda: self.incumbent,
             epoch=lambda: self.owner,
             on_change=lambda run: self.states.append(run.state),
             audit=lambda kind, _: self.audited.append(kind),
             now=lambda: self.now,
         )
-        chosen = RealignSettings(preset=f"stub:{behaviour}", **{"deadline_s": 60.0, **settings})
-        return Realigner(self.directory / "realign", parts, chosen)
 
     def start(self, realigner: Realigner) -> Realigner:
         thread = threading.Thread(target=realigner.run, daemon=True)
@@ -114,6 +118,10 @@ class House:
             thread.join(GUARD_S)
             assert not thread.is_alive()
         self.memory.close()
+
+
+def chosen(behaviour: str, **settings: Any) -> RealignSettings:
+    return RealignSettings(preset=f"stub:{behaviour}", **{"deadline_s": 60.0, **settings})
 
 
 def fact(number: int, **more: Any) -> dict[str, Any]:
@@ -350,3 +358,23 @@ def test_too_few_facts_is_a_verdict_and_no_failure(house: House) -> None:
     assert run.state is State.REJECTED
     assert "90 too young" in run.message
     assert house.swapper.served == []
+
+
+def test_the_real_job_reads_what_is_written_and_is_judged(house: House, tmp_path: Path) -> None:
+    """A tiny random model learns nothing: what counts is that every probe of every arm comes back."""
+    from lte_runtime.answer.engine.files import base_fingerprint
+    from tests.unit.align.jobs import SMALL
+    from tests.unit.answer.engine import tiny
+
+    path = tiny.save_model(tmp_path / "base")
+    base = Base(str(path), base_fingerprint(path), "cpu", "float32")
+    settings = RealignSettings(preset="embedded", changes=SMALL, deadline_s=GUARD_S)
+    parts = house.parts("lte_runtime.align.job", base)
+    realigner = house.start(Realigner(tmp_path / "realign", parts, settings))
+    run = ended(realigner, realigner.trigger(Trigger.OPERATOR, ["a test"]))
+    log = (tmp_path / "realign" / run.id / "log.txt").read_text()
+    assert run.state in (State.REJECTED, State.DONE), f"{run.message}\n{log[-2000:]}"
+    assert set(run.verdict["scores"]) == {"candidate", "none"}
+    assert sum(run.verdict["probes"].values()) == run.probes > 400
+    assert run.rows > 0
+    assert {State.TRAINING, State.JUDGING} <= set(house.states)
