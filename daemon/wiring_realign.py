@@ -11,14 +11,15 @@ from pathlib import Path
 from daemon.adapter_desk import AdapterDesk
 from daemon.control import Command
 from daemon.drift import DriftWatch
-from daemon.kafka.audit import Audit, AuditSettings
-from daemon.kafka.control import ControlSettings, ControlTopic
+from daemon.kafka.audit import Audit
+from daemon.kafka.control import ControlTopic
 from daemon.metrics import Metrics
 from daemon.realign import Base, Parts, Realigner, RealignSettings
 from daemon.runner import Runner, RunnerSettings
 from daemon.schedule import Window
-from daemon.settings import OFF, Settings
+from daemon.settings import Settings
 from daemon.swap import Swapper
+from daemon.wiring_topics import audit_topic, control_topic
 from lte_runtime import embedded
 from lte_runtime.answer.engine.seam import Engine
 from lte_runtime.drift.material import Rules
@@ -100,31 +101,6 @@ def _on_command(realigner: Realigner) -> Callable[[Command], None]:
 def _window(expression: str) -> Callable[[], bool]:
     window = Window(expression)
     return lambda: window.open(time.time_ns() // 1_000_000)
-
-
-def control_topic(settings: Settings) -> ControlTopic | None:
-    kafka = settings.kafka
-    if kafka.control_topic == OFF:
-        return None
-    return ControlTopic(control_settings(settings))
-
-
-def control_settings(settings: Settings) -> ControlSettings:
-    kafka = settings.kafka
-    return ControlSettings(
-        kafka.bootstrap,
-        kafka.control_topic,
-        kafka.group_id,
-        kafka.security,
-        session_s=kafka.control_session_s,
-    )
-
-
-def audit_topic(settings: Settings, instance: str) -> Audit | None:
-    kafka = settings.kafka
-    if kafka.audit_topic == OFF:
-        return None
-    return Audit(AuditSettings(kafka.bootstrap, kafka.audit_topic, kafka.security, instance))
 
 
 def runner_settings(settings: Settings, *, stub: bool) -> RunnerSettings:

@@ -22,6 +22,8 @@ app = typer.Typer(
 _ENDS = {"done": 0, "rejected": REFUSED, "failed": FAILED, "cancelled": FAILED}
 _COLOURS = {"done": "green", "rejected": "yellow", "failed": "bold red", "cancelled": "dim"}
 _WAIT_S = 86_400.0
+# How long a command on the control topic may wait for an owner that is not busy.
+_TTL_S = 3600.0
 
 
 @app.callback()
@@ -29,6 +31,9 @@ def realign(
     context: typer.Context,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Show progress until it has ended.")] = False,
     reason: Annotated[str, typer.Option("--reason", help="Why; kept with the run.")] = "",
+    by_topic: Annotated[
+        bool, typer.Option("--by-topic", help="Ask whoever owns re-alignment, through the control topic.")
+    ] = False,
     json_: Json = False,
     admin_socket: AdminSocket = None,
     config: ConfigFile = None,
@@ -43,6 +48,9 @@ def realign(
     """
     if context.invoked_subcommand is not None:
         return
+    if by_topic:
+        _ask_by_topic(reason, config, json_)
+        return
     with _client(admin_socket, config) as daemon:
         run = daemon.trigger_realignment(reason)
         if wait:
@@ -50,6 +58,22 @@ def realign(
     _show(run, json_)
     if wait:
         raise typer.Exit(_ENDS.get(run["state"], FAILED))
+
+
+def _ask_by_topic(reason: str, config: Any, json_: bool) -> None:
+    """A command for the owner, whichever daemon that is; it is run once at most, within the hour."""
+    import time
+
+    from daemon.config import load
+    from daemon.kafka.control import ask
+    from daemon.wiring_topics import control_settings
+
+    settings = control_settings(load(config).settings)
+    command = ask(settings, reason, _TTL_S, time.time_ns() // 1_000_000)
+    if json_:
+        output.as_json({"id": command.id, "expires_ms": command.expires_ms, "topic": settings.topic})
+    else:
+        output.note(f"asked on {settings.topic} as {command.id}")
 
 
 @app.command("list")

@@ -50,11 +50,11 @@ def ended(house: House, run_id: str) -> Any:
     return until(run, "the end of the run")
 
 
-def child_of(house: House) -> int:
+def child_of(house: House, run_id: str = "run-*") -> int:
     """The pid of the job under way."""
 
     def pid() -> int:
-        for path in house.state_dir.glob("realign/run-*/child.json"):
+        for path in house.state_dir.glob(f"realign/{run_id}/child.json"):
             if (path.parent / "progress.json").exists():
                 return int(json.loads(path.read_text())["pid"])
         return 0
@@ -127,9 +127,14 @@ def test_a_daemon_killed_in_training_leaves_no_orphan_and_a_failed_run(
     assert run["state"] == "failed"
     assert "the daemon ended while training" in run["message"]
     assert house.ask(question("Quay 2"))["text"] == "Owner 2"
+    cancelled = house.client.trigger_realignment("to be cancelled")["id"]
+    child = child_of(house, cancelled)
+    assert house.lte("realign", "cancel", cancelled).code == 0
+    assert ended(house, cancelled)["state"] == "cancelled"
+    assert not alive(child)
     # A stop in training ends within its grace, and the run is cancelled.
     second = house.client.trigger_realignment("again")["id"]
-    child = child_of(house)
+    child = child_of(house, second)
     house.stack.stop_daemon()
     assert not alive(child)
     house.start()
@@ -164,7 +169,18 @@ def test_of_three_daemons_the_owner_realigns_and_another_one_after_it(
     houses.remove(one)
     until(lambda: not alive(child), "the end of the child")
     heir = until(owner, "an heir")
-    second = heir.client.trigger_realignment("what the dead one began")
+    asked = heir.lte(
+        "realign",
+        "--by-topic",
+        "--json",
+        "--reason",
+        "what the dead one began",
+        LTE_KAFKA__CONTROL_TOPIC=topics["LTE_KAFKA__CONTROL_TOPIC"],
+        LTE_KAFKA__GROUP_ID="three",
+    )
+    assert asked.code == 0, asked.err
+    second = until(lambda: next(iter(heir.client.realignments()), None), "the run that was asked for")
+    assert (second["trigger"], second["reasons"]) == ("control", ["what the dead one began"])
     assert second["epoch"] > run["epoch"]
     job = heir.state_dir / "realign" / second["id"]
     until(job.exists, "the job")
