@@ -1,4 +1,4 @@
-"""The control and audit topics, made from the settings; imported by the command line too, so nothing heavy."""
+"""The control and audit topics, made from the settings; the command line imports it too: nothing heavy."""
 
 from __future__ import annotations
 
