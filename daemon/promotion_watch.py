@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import structlog
 
@@ -17,41 +19,66 @@ from lte_runtime.memory.adapters import Activation, AdapterLedger
 log = structlog.get_logger(__name__)
 # Newest outcomes kept of each kind of probe.
 KEPT = 256
+# Probes between two writes.
+KEEP_EVERY = 16
+STATE = "adapters.watch"
 _Outcomes = dict[str, deque[bool]]
+
+
+class Meta(Protocol):
+    """Small durable values."""
+
+    def meta_get(self, name: str) -> str | None: ...
+    def meta_set(self, name: str, value: str) -> None: ...
 
 
 class PromotionWatch:
     """`probed` is called after each live probe, in the prober's thread; a fall rolls back there and then.
 
-    Only the way forward is watched: a rollback, by whomever, is not rolled back. Counts live in memory; a
-    restart within the window begins to count anew and, without counts of the adapter before, cannot judge.
+    Only the way forward is watched: a rollback, by whomever, is not rolled back. Counts are kept every few
+    probes, so that a restart within the window goes on with them.
     """
 
     def __init__(
         self,
         swapper: Swapper,
         ledger: AdapterLedger,
+        meta: Meta,
         policy: WatchPolicy,
         *,
         window_s: float,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        self._swapper, self._ledger, self._policy = swapper, ledger, policy
+        self._swapper, self._ledger, self._meta, self._policy = swapper, ledger, meta, policy
         self._window_ms, self._now_ms = round(window_s * 1000), now_ms
         self._lock = threading.Lock()
-        self._number = ledger.active().no
-        self._before, self._after = _fresh(), _fresh()
+        self._number, self._before, self._after = _restored(meta.meta_get(STATE))
+        self._unkept = 0
 
     def probed(self, kind: str, right: bool) -> None:
         """One live probe was answered by the adapter that serves."""
         with self._lock:
             active = self._ledger.active()
-            if active.no != self._number:
-                self._number, self._before, self._after = active.no, self._after, _fresh()
+            self._follow(active.no)
             self._after[kind].append(right)
+            self._keep()
             why = self._why(active)
         if why:
             self._roll_back(active, why)
+
+    def _follow(self, number: int) -> None:
+        """The counts of the adapter before are those of the move before, and of no older one."""
+        if number != self._number:
+            self._before = self._after if number == self._number + 1 else _fresh()
+            self._number, self._after = number, _fresh()
+            self._unkept = KEEP_EVERY
+
+    def _keep(self) -> None:
+        self._unkept += 1
+        if self._unkept >= KEEP_EVERY:
+            kept = {"number": self._number, "before": _plain(self._before), "after": _plain(self._after)}
+            self._meta.meta_set(STATE, json.dumps(kept))
+            self._unkept = 0
 
     def _why(self, active: Activation) -> str:
         forward = active.no > 0 and active.back == active.no - 1
@@ -74,3 +101,21 @@ def _fresh() -> _Outcomes:
 
 def _tallies(outcomes: _Outcomes) -> dict[str, Tally]:
     return {kind: Tally(sum(each), len(each)) for kind, each in outcomes.items()}
+
+
+def _plain(outcomes: _Outcomes) -> dict[str, list[int]]:
+    return {kind: [int(each) for each in found] for kind, found in outcomes.items()}
+
+
+def _restored(kept: str | None) -> tuple[int, _Outcomes, _Outcomes]:
+    if not kept:
+        return 0, _fresh(), _fresh()
+    found = json.loads(kept)
+    return int(found["number"]), _filled(found["before"]), _filled(found["after"])
+
+
+def _filled(plain: Mapping[str, Sequence[int]]) -> _Outcomes:
+    made = _fresh()
+    for kind, outcomes in plain.items():
+        made[kind].extend(map(bool, outcomes))
+    return made

@@ -288,7 +288,7 @@ class Daemon:
         self._schedule.every(chosen.taint_interval_s, "taint", desk.look_for_taint)
         self._start_announcements(engine)
         policy = WatchPolicy(chosen.watch_least, chosen.watch_margin)
-        self._promotion = PromotionWatch(self.swapper, ledger, policy, window_s=chosen.watch_s)
+        self._promotion = PromotionWatch(self.swapper, ledger, self._memory, policy, window_s=chosen.watch_s)
         return desk
 
     def _probed(self, kind: str, outcome: str) -> None:

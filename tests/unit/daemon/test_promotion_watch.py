@@ -31,8 +31,11 @@ class House:
         self.ledger = self.memory.adapters
         self.swapper = Swapper(self.engine, registry, self.ledger, Configured(STUB_ADAPTER))
         self.swapper.start()
-        self.watch = PromotionWatch(
-            self.swapper, self.ledger, WatchPolicy(), window_s=3600.0, now_ms=lambda: self.now
+        self.watch = self.new_watch()
+
+    def new_watch(self) -> PromotionWatch:
+        return PromotionWatch(
+            self.swapper, self.ledger, self.memory, WatchPolicy(), window_s=3600.0, now_ms=lambda: self.now
         )
 
     def probe(self, right: int, wrong: int) -> None:
@@ -62,6 +65,20 @@ def test_a_fall_rolls_back_with_its_reason(house: House) -> None:
     assert told.adapter == "configured"
     assert told.reason.startswith("align-000002: live probes fell by")
     assert len(house.ledger.history()) == 2
+
+
+def test_a_restart_goes_on_with_the_counts(house: House) -> None:
+    house.watch = house.new_watch()
+    house.probe(5, 15)
+    house.watch = house.new_watch()
+    house.probe(15, 45)
+    assert house.serving() == STUB_ADAPTER.id
+
+
+def test_counts_of_an_older_adapter_are_not_compared(house: House) -> None:
+    house.swapper.activate("align-000003", "promoted before anybody asked")
+    house.probe(0, 100)
+    assert house.serving() == "align-000003"
 
 
 def test_no_fall_no_rollback(house: House) -> None:
