@@ -63,6 +63,8 @@ def _end_with_parent(number: int) -> None:
 
 def _work(folder: Path, signals: Signals) -> None:
     """The job in this process, which may be one of several."""
+    # oneDNN keeps a kernel with its memory for every shape it meets, and rows come in hundreds of shapes.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
     import torch
     import torch.distributed as dist
 
