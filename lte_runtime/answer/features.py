@@ -83,6 +83,8 @@ class Span:
 
 def fold(text: str) -> str:
     """Case and accents removed: what names are compared by."""
+    if text.isascii():
+        return text.lower()
     decomposed = unicodedata.normalize("NFKD", text)
     return "".join(c for c in decomposed if not unicodedata.combining(c)).casefold()
 
@@ -120,7 +122,7 @@ def anchors(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def _looks_named(word: str) -> bool:
-    if any(c.isdigit() for c in word):
+    if any(map(str.isdigit, word)):
         return True
     return word[0].isupper() and fold(word) not in _QUESTION_WORDS
 
@@ -137,9 +139,10 @@ def locate(question: Sequence[Word], name: str) -> Span | None:
 
 
 def _same_words(question: Sequence[Word], wanted: Sequence[str]) -> Span | None:
-    size = len(wanted)
+    size, wanted = len(wanted), list(wanted)
+    folded = [word.folded for word in question]
     for i in range(len(question) - size + 1):
-        if all(question[i + j].folded == wanted[j] for j in range(size)):
+        if folded[i : i + size] == wanted:
             return Span(question[i].start, question[i + size - 1].end, 1.0)
     return None
 
@@ -168,7 +171,7 @@ def _exchanged(a: str, b: str) -> bool:
 
 def codes_of(text: str) -> str:
     """The digits of a name in their order: they agree wholly or the name is another one."""
-    return "".join(c for c in text if c.isdigit())
+    return "".join(filter(str.isdigit, text))
 
 
 def mask(text: str, spans: Iterable[tuple[int, int]]) -> str:

@@ -9,9 +9,9 @@ something else are sent to where they have nothing of the near view. Pure.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,9 @@ _OTHER_RELATION = 0.75
 """Views less alike than this (cosine) are views of different relations."""
 
 
+_KEPT = 256
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """A question and a view, both without the subject's name; `fits` tells whether one asks for the other.
@@ -41,6 +44,16 @@ class Pair:
     fits: bool
     weight: float = 1.0
     opposite: bool = False
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Asked:
+    """A question's vector after the map, its length, and how it stands to the cohort and to opposites."""
+
+    vector: Floats
+    length: float
+    cohort: Floats
+    against: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +73,30 @@ class Wording:
 
     def features(self, question: Vectors, view: Vectors) -> Mapping[str, float]:
         """What the gate sees of one question and one view, vectors of [dimension]."""
-        asked = question + (question @ self.left) @ self.right
-        fit, length = float(asked @ view), float(np.linalg.norm(asked))
-        others = (self.cohort @ asked)[self.cohort @ view < _OTHER_RELATION]
+        asked = self._kept_asked(question.dtype.char, question.tobytes())
+        fit = float(asked.vector @ view)
+        others = asked.cohort[self._kept_others(view.dtype.char, view.tobytes())]
         margin = fit - float(others.max(initial=0.0))
-        values = (fit, fit * abs(fit), fit / max(length, 1e-6), length, margin, self.against(question))
+        values = (fit, fit * abs(fit), fit / max(asked.length, 1e-6), asked.length, margin, asked.against)
         return dict(zip(FEATURES, values, strict=True))
+
+    @cached_property
+    def _kept_asked(self) -> Callable[[str, bytes], _Asked]:
+        """One question is compared with many views, and forms of questions come again."""
+        return lru_cache(_KEPT)(self._asked)
+
+    @cached_property
+    def _kept_others(self) -> Callable[[str, bytes], npt.NDArray[np.bool_]]:
+        return lru_cache(_KEPT)(self._others)
+
+    def _asked(self, kind: str, data: bytes) -> _Asked:
+        question = np.frombuffer(data, kind)
+        vector = question + (question @ self.left) @ self.right
+        return _Asked(vector, float(np.linalg.norm(vector)), self.cohort @ vector, self.against(question))
+
+    def _others(self, kind: str, data: bytes) -> npt.NDArray[np.bool_]:
+        """Which of the cohort are views of other relations."""
+        return np.asarray(self.cohort @ np.frombuffer(data, kind) < _OTHER_RELATION)
 
     def against(self, question: Vectors) -> float:
         """How surely a question asks for the opposite: log-odds above -1, else 0."""
