@@ -143,6 +143,7 @@ class Realigner:
         self._stop_by: float | None = None
         self._cancelled: set[str] = set()
         self._runs = self._restored()
+        self._told: frozenset[tuple[str, str]] = frozenset()
         self._wanted: list[tuple[Trigger, tuple[str, ...], str]] = []
 
     # -- asking ----------------------------------------------------------------------------------------
@@ -175,11 +176,23 @@ class Realigner:
 
     def consider(self, report: DriftReport) -> Run | None:
         """Start a run when the watch on drift says so; None when it does not."""
+        self._tell_reasons(report)
         if not report.decision.start or self.active() is not None:
             return None
         reasons = [f"{reason.name}: {reason.detail}" for reason in report.decision.reasons]
         tainted = any(reason.kind == "taint" for reason in report.decision.reasons)
         return self.trigger(Trigger.DRIFT, reasons, tainted=tainted)
+
+    def _tell_reasons(self, report: DriftReport) -> None:
+        """To the audit when other reasons stand than before; the owner speaks for all."""
+        now = frozenset((reason.kind, reason.name) for reason in report.decision.reasons)
+        if now == self._told or not self._parts.owned():
+            return
+        self._told = now
+        reasons = {f"{reason.kind} {reason.name}": reason.detail for reason in report.decision.reasons}
+        blocks = {block.name: block.detail for block in report.decision.blocks}
+        self._parts.audit("drift", {"reasons": reasons, "held_back_by": blocks})
+        log.info("drift", reasons=list(reasons), held_back_by=list(blocks))
 
     def wanted(self, trigger: Trigger, reasons: Sequence[str], control_id: str) -> None:
         """Queue a run from the thread of the loop, which may ask for the epoch; returns at once."""

@@ -81,7 +81,7 @@ def state_of(rule: Mapping[str, Any]) -> str:
 
 
 def _short(value: object) -> object:
-    return f"{value:.4g}" if isinstance(value, float) else value
+    return f"{value:.5g}" if isinstance(value, float) else value
 
 
 def summary(reply: Mapping[str, Any]) -> dict[str, object]:

@@ -260,6 +260,8 @@ def test_drift_starts_a_run_with_its_reasons(house: House) -> None:
     realigner = house.start(house.realigner())
     run = realigner.consider(DRIFT)
     assert run is not None
+    realigner.consider(DRIFT)
+    assert house.audited.count("drift") == 1, "the same reasons are told once"
     assert run.reasons == ("edit_success: 0.5 over 256",)
     assert ended(realigner, run).state is State.DONE
     situation = realigner.situation()
