@@ -18,6 +18,7 @@ from lte_runtime.align.pools import Known, Pool
 from lte_runtime.align.wordings import Wordings
 from lte_runtime.embedded import names
 from lte_runtime.embedded.relations import NOUN_KINDS
+from lte_runtime.memory.keys import normalise_key
 
 
 class Kind(StrEnum):
@@ -332,7 +333,7 @@ def _same_subject(rng: Random, world: World) -> Case | None:
             beside=_beside(rng, world, place),
         )
     place, fact, _ = _drawn(rng, world)
-    stored = {f.relation for f in world.pool.by_subject.get(fact.subject.casefold(), (fact,))}
+    stored = {f.relation for f in world.pool.by_subject.get(normalise_key(fact.subject), (fact,))}
     noun, _kind = rng.choice(NOUN_KINDS)
     if not fact.subject or noun in stored or any(noun in held or held in noun for held in stored if held):
         return None

@@ -15,6 +15,8 @@ from lte_runtime.memory.keys import normalise_key
 from lte_runtime.types import Vectors
 
 NEAR = 8
+_LOOKED_AT = 64
+"""The nearest that are looked through for other subjects: one subject may have many facts."""
 _CHUNK = 512
 
 Near = Callable[[Sequence[FactRecord]], Sequence[Sequence[int]]]
@@ -121,10 +123,10 @@ def by_words(facts: Sequence[FactRecord]) -> Sequence[Sequence[int]]:
 
 def _nearest(facts: Sequence[FactRecord], place: int, scores: Vectors) -> list[int]:
     subject = normalise_key(facts[place].subject or facts[place].prompt)
-    order = np.argsort(-scores, kind="stable")[: 4 * NEAR + len(facts[place].subject_aliases) + 1]
+    best = np.argpartition(-scores, min(_LOOKED_AT, len(scores)) - 1)[:_LOOKED_AT]
     others = [
         int(other)
-        for other in order
+        for other in best[np.argsort(-scores[best], kind="stable")]
         if other != place and normalise_key(facts[other].subject or facts[other].prompt) != subject
     ]
     return others[:NEAR]

@@ -69,8 +69,9 @@ def test_distractors_are_none_one_or_two_of_other_subjects_by_half_and_quarters(
     assert counts[1] / 400 == pytest.approx(0.5, abs=0.08)
     assert counts[2] / 400 == pytest.approx(0.25, abs=0.07)
     for case, here in made:
-        right, *beside = sorted(facts_of(case, here), key=lambda fact: fact.target != case.answer)
-        assert all(fact.subject != right.subject for fact in beside)
+        told = facts_of(case, here)
+        right = next(f for f in told if f.target == case.answer and f.subject in case.question)
+        assert [fact for fact in told if fact.subject == right.subject] == [right]
 
 
 def test_most_prompts_are_best_first() -> None:
@@ -163,3 +164,14 @@ def test_a_neighbours_question_is_about_no_fact_told() -> None:
 
 def test_a_world_without_facts_makes_nothing() -> None:
     assert all(cases.make(Random(0), kind, World(Pool((), ()))) is None for kind in Kind)
+
+
+def test_another_relation_is_asked_of_a_subject_written_in_any_way() -> None:
+    """All relations stored for the subject count, not those of facts spelled alike alone."""
+    told = "The owner of the Źródło is Ann."
+    stored = [
+        FactRecord("e1", "Źródło", "owner", "Ann", told),
+        *(FactRecord(f"n{n}", "ŹRÓDŁO", noun, "x", "x.") for n, (noun, _) in enumerate(cases.NOUN_KINDS)),
+    ]
+    here = World(Pool.of(stored, by_words))
+    assert all(cases.make(Random(n), Kind.SAME_SUBJECT, here) is None for n in range(40))

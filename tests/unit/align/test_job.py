@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from lte_runtime.align import dataset, jobdir, judge, train, work
+from lte_runtime.align import dataset, job, jobdir, judge, train, work
 from lte_runtime.answer.engine.files import base_fingerprint, verify_adapter
 from tests.unit.align import jobs
 from tests.unit.answer.engine import tiny
@@ -190,3 +190,8 @@ def test_any_causal_model_is_aligned(architecture: str, chat: bool, tmp_path: Pa
     assert result["status"] == "done", result
     assert verify_adapter(folder / "adapter", base_fingerprint(base))
     assert len(result["judged"]["candidate"]) == 5
+
+
+def test_the_process_takes_one_directory(capsys: pytest.CaptureFixture[str]) -> None:
+    assert job.main([]) == job.main(["--help"]) == 2
+    assert "JOBDIR" in capsys.readouterr().err
