@@ -218,6 +218,8 @@ def train_adapter(
     digest = hashlib.sha256("\n".join(map(repr, examples)).encode()).hexdigest()
     encoded = [encode_example(coder, example, 512) for example in examples]
     settings = Settings(seed=seed, rank=rank, alpha=2 * rank, rate=rate, batch=batch, every=100)
+    # A run of other examples, settings or weights must not go on from this one's checkpoints.
+    run = hashlib.sha256(f"{digest} {settings} {export.sha256(out / export.WEIGHTS)}".encode()).hexdigest()
     adapted = align.with_adapter(model.float(), settings)
     with Progress(*COLUMNS, TimeRemainingColumn()) as shown:
         task = shown.add_task("adapter")
@@ -226,8 +228,7 @@ def train_adapter(
             told = f"adapter loss {done.loss:.4f}"
             shown.update(task, total=done.total, completed=done.number, description=told)
 
-        # A run of other examples must not go on from this one's checkpoints.
-        align.train(adapted, encoded, settings, folder=work / f"{name}-{digest[:12]}", watch=watch)
+        align.train(adapted, encoded, settings, folder=work / f"{name}-{run[:12]}", watch=watch)
     folder = out / "adapters" / name
     align.soften(adapted, share)
     align.save(adapted, folder)
