@@ -65,6 +65,17 @@ def encode(tokenizer: Any, example: Example, max_tokens: int) -> Encoded:
     return Encoded((*asked, *given), (*([IGNORED] * len(asked)), *given))
 
 
+def fitting(tokenizer: Any, examples: Iterable[Example], max_tokens: int) -> list[Encoded]:
+    """The examples as ids, without those that do not fit."""
+    made = []
+    for example in examples:
+        try:
+            made.append(encode(tokenizer, example, max_tokens))
+        except BadRequest:
+            continue
+    return made
+
+
 def closing(tokenizer: Any) -> int:
     """The id that ends an answer: what the chat template puts behind it, else the end-of-sequence token."""
     candidates = prompt.ends(tokenizer) - {tokenizer.eos_token_id}

@@ -208,7 +208,7 @@ def train_adapter(
 ) -> None:
     """Train the first alignment adapter on the exported base."""
     from lte_runtime.align import train as align
-    from lte_runtime.align.dataset import encode as encode_example
+    from lte_runtime.align.dataset import fitting
     from lte_runtime.align.settings import Settings
 
     torch.set_num_threads(1)
@@ -216,7 +216,7 @@ def train_adapter(
     generator = Generator(load(data), excluded(exclude or ()))
     examples = _examples(model, coder, generator, seed, rows)
     digest = hashlib.sha256("\n".join(map(repr, examples)).encode()).hexdigest()
-    encoded = [encode_example(coder, example, 512) for example in examples]
+    encoded = fitting(coder, examples, 512)
     settings = Settings(seed=seed, rank=rank, alpha=2 * rank, rate=rate, batch=batch, every=100)
     # A run of other examples, settings or weights must not go on from this one's checkpoints.
     run = hashlib.sha256(f"{digest} {settings} {export.sha256(out / export.WEIGHTS)}".encode()).hexdigest()

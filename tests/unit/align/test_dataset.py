@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from lte_runtime.align.dataset import IGNORED, Example, encode
+from lte_runtime.align.dataset import IGNORED, Example, encode, fitting
 from lte_runtime.answer import prompt
 from lte_runtime.embedded import tokenizer as recipe
 from lte_runtime.embedded.sources import Sources
+from lte_runtime.errors import BadRequest
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,16 @@ def test_an_answer_is_spelled_as_in_the_fact(tokenizer: PreTrainedTokenizerFast)
     answer = made.input_ids[-made.answer_length : -1]
     places = range(len(made.input_ids) - made.answer_length)
     assert any(made.input_ids[place : place + len(answer)] == answer for place in places)
+
+
+def test_an_example_that_does_not_fit_with_all_its_facts_is_left_out(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    short = Example("Who owns it?", ("Its owner is Tolmin.",), "Tolmin")
+    long = Example("Who owns it?", ("Its owner is Tolmin.", "word " * 200), "Tolmin")
+    with pytest.raises(BadRequest, match="facts do not fit"):
+        encode(tokenizer, long, 200)
+    assert fitting(tokenizer, [short, long], 200) == [encode(tokenizer, short, 200)]
 
 
 @pytest.mark.parametrize("text", ["Bravex is Tolmin's.\nIt costs $12.50 in 2024.", "Søren in Łódź", "a\n\nb"])
