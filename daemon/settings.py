@@ -143,7 +143,7 @@ class MemorySettings(_Section):
         lt=1,
         description="The index is rebuilt beside itself when more of it than this is dead.",
     )
-    encode_batch: int = Field(default=256, ge=1, le=4096, description="Texts that the encoder takes at once.")
+    encode_batch: int = Field(default=512, ge=1, le=4096, description="Texts that the encoder takes at once.")
     snapshot_interval_s: float = Field(
         default=300.0, gt=0, description="Time between snapshots of the index."
     )

@@ -17,7 +17,7 @@ class MemorySettings:
     rebuild_dead_share: float = 0.2
     quarantine_max_bytes: int = 1 << 30
     snapshot_keep: int = 2
-    encode_batch: int = 256
+    encode_batch: int = 512
     busy_timeout_ms: int = 5000
 
 

@@ -17,6 +17,8 @@ from lte_runtime.errors import DeadlineExceeded, Retry
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(1200)]
 BACKLOG = 3000
+# How long a call gets to reach the daemon, which tells nobody of calls that wait; it needs some milliseconds.
+ARRIVES_S = 2.0
 
 
 def probe(house: House) -> str:
@@ -83,7 +85,7 @@ def test_sigterm_lets_open_calls_end(make_house: Callable[..., House]) -> None:
 
     caller = threading.Thread(target=wait, daemon=True)
     caller.start()
-    time.sleep(0.5)
+    time.sleep(ARRIVES_S)
     begin = time.monotonic()
     os.kill(house.stack.daemon_pid, signal.SIGTERM)
     until(lambda: '"stopping"' in house.log, "the stop to begin")

@@ -26,6 +26,7 @@ Weights = Mapping[str, npt.NDArray[Any]]
 
 _GELU = {"gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 _MASKED = 1e9
+_AHEAD = 2  # batches that wait for a stream, so that none is idle while the caller takes results
 _USUAL_LENGTHS = range(8, 33, 4)
 
 
@@ -61,14 +62,15 @@ class OpenVinoBert:
 
     def run(self, batches: Sequence[tuple[Ids, Mask]]) -> Iterator[Vectors]:
         """For each (ids, mask) [n, length] the token vectors [n, length, d], in order, as copies."""
-        with self._requests(min(self.streams, len(batches))) as free:
+        with self._requests(min(self.streams + _AHEAD, len(batches))) as free:
             running: deque[Any] = deque()
             for ids, mask in batches:
-                if not free:
-                    yield self._taken(running, free)
+                done = None if free else self._taken(running, free)
                 request = free.pop()
                 request.start_async([ids, mask], share_inputs=True)
                 running.append(request)
+                if done is not None:
+                    yield done
             while running:
                 yield self._taken(running, free)
 

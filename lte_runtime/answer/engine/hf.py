@@ -29,7 +29,7 @@ from lte_runtime.types import AdapterRef, Fact, GenerateRequest, Generation
 ANSWER_ROOM = 64
 # Multiplications (parameters times prompt tokens) from which on a CPU batch is worth several threads: below,
 # they wait for each other longer than they compute.
-THREADS_FROM = 2_000_000_000
+THREADS_FROM = 1_000_000_000
 # Token ids that every vocabulary has: what a new adapter is run on before anybody's question.
 TRIED = (0, 1, 2, 3)
 
