@@ -127,7 +127,9 @@ def _work(run: Run) -> dict[str, Any]:
         _limit_memory(job.max_memory_bytes, run.device)
     probes = judge.read_probes(job.probes) if job.probes.exists() else ()
     rows, data = _data(run, probes)
+    _free(run)
     outcome = _trained(run, rows, data)
+    _free(run)
     if run.rank > 0:
         return {"status": "done"}
     judged = _judged(run, probes)
@@ -167,10 +169,15 @@ def _halving(run: Run, action: Callable[[int], Made]) -> Made:
     except (RuntimeError, MemoryError) as error:
         if not train.out_of_memory(error):
             raise
+    _free(run)
+    return action(halvings + 1)
+
+
+def _free(run: Run) -> None:
+    """Gives back what the last phase held: a trainer's references go in circles."""
     gc.collect()
     if run.device.type == "cuda":
         torch.cuda.empty_cache()
-    return action(halvings + 1)
 
 
 # Data.

@@ -147,6 +147,8 @@ def test_no_row_asks_a_probes_question(base: Path, tmp_path: Path) -> None:
     assert not {row.question for row in found[0]} & asked
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # starts processes that import torch, on a machine that may be busy
 def test_a_killed_process_goes_on_to_the_same_final_loss(base: Path, tmp_path: Path) -> None:
     """SIGKILL between two updates; the checkpoint that was being written then, if any, is not used."""
     changes = {"cases": 40, "every": 2}
@@ -168,6 +170,8 @@ def test_a_killed_process_goes_on_to_the_same_final_loss(base: Path, tmp_path: P
     assert resumed["adapter_hash"] == whole["adapter_hash"]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # starts processes that import torch, on a machine that may be busy
 def test_two_processes_under_torchrun_train_one_adapter(base: Path, tmp_path: Path) -> None:
     """gloo on the CPU; the preset's number of processes starts them. The loss is that of one process."""
     changes: dict[str, Any] = {"cases": 16, "held_out": 0.2}

@@ -58,6 +58,8 @@ def test_data_shows_samples_with_their_facts_and_writes_the_rows(capsys: pytest.
     assert f"1. {sample['facts'][0]}" in shown
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # starts a process that imports torch, on a machine that may be busy
 def test_train_judges_the_adapter_and_goes_on_where_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     changes = [part for name, value in SMALL.items() for part in ("--set", f"{name}={value}")]
     arguments = ("align", "train", "--facts", "facts.jsonl", "--preset", "demo", "--out", "job", *changes)
