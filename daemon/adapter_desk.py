@@ -71,6 +71,8 @@ class AdapterDesk:
         self._engine, self._registry, self._ledger = engine, registry, ledger
         self._swapper, self._configured = swapper, configured
         self._state_of, self._keep = state_of, keep
+        self.epoch: Callable[[], int] = ledger.epoch
+        """The epoch of a move by hand; raises `Refused` for a daemon that must not make one."""
         self._looking = threading.Lock()
         self._seen: set[str] = set()
         self._looked_at = 0
@@ -150,13 +152,13 @@ class AdapterDesk:
         return self._registry.get(ref.id).directory
 
     def activate(self, adapter_id: str, reason: str) -> Activation:
-        """As `Swapper.activate`, in the epoch that is under way."""
-        self._swapper.activate(adapter_id, reason, self._ledger.epoch())
+        """As `Swapper.activate`, by hand; `Refused` too for a daemon that does not own the shared topics."""
+        self._swapper.activate(adapter_id, reason, self.epoch())
         return self._ledger.active()
 
     def rollback(self, reason: str) -> Activation:
-        """As `Swapper.rollback`, in the epoch that is under way."""
-        self._swapper.rollback(reason, self._ledger.epoch())
+        """As `Swapper.rollback`, by hand; `Refused` as `activate`."""
+        self._swapper.rollback(reason, self.epoch())
         return self._ledger.active()
 
     def prune(self) -> list[str]:

@@ -50,7 +50,7 @@ from lte_runtime.answer.engine.files import MANIFEST, read_json, verify_adapter
 from lte_runtime.answer.engine.seam import AdapterEngine, Engine
 from lte_runtime.answer.retriever import RetrieverSettings
 from lte_runtime.drift.decide import DriftSettings
-from lte_runtime.errors import Fatal, LteError, NotFound, Refused
+from lte_runtime.errors import Fatal, LteError, NotFound, Refused, Retry
 from lte_runtime.memory.adapters import CONFIGURED
 from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.memory.events import EventLimits
@@ -60,6 +60,8 @@ from lte_runtime.types import Answer, Encoder, Scope
 
 log = structlog.get_logger(__name__)
 TICK_S = 1.0
+# Time that the control topic gets to be given to a daemon that has just started.
+OWNER_S = 8.0
 # Reasons to be DEGRADED: another adapter serves than the pointer says, or than was announced.
 ADAPTER, ANNOUNCED = "adapter", "announced"
 JOIN_S = 20.0
@@ -92,6 +94,7 @@ class Daemon:
         self._failures: list[BaseException] = []
         self._failed = threading.Event()
         self._started_ms = time.time_ns() // 1_000_000
+        self._owns_topics: Callable[[], bool] = lambda: False
         self.lifecycle = Lifecycle(stale_after_s=settings.kafka.stale_after_s)
 
     def __enter__(self) -> Daemon:
@@ -293,7 +296,8 @@ class Daemon:
 
     def _probed(self, kind: str, outcome: str) -> None:
         self.metrics.probed(kind, outcome)
-        if outcome != SKIPPED:
+        # The owner judges for all: its rollback is announced.
+        if outcome != SKIPPED and self._owns_topics():
             self._promotion.probed(kind, right=outcome == RIGHT)
 
     def _start_announcements(self, engine: AdapterEngine) -> None:
@@ -305,7 +309,7 @@ class Daemon:
             self._memory, self._memory.adapters, self.swapper, engine.fingerprint, self._note_announced
         )
         settings = AnnouncementSettings(kafka.bootstrap, kafka.adapters_topic, kafka.security)
-        announcements = Announcements(replica, settings)
+        announcements = Announcements(replica, settings, may_write=lambda: self._owns_topics())
         self.swapper.on_moved = lambda _: announcements.wake()
         self._undo.callback(self._thread("adapters", announcements.run, announcements.stop))
 
@@ -362,6 +366,11 @@ class Daemon:
             self._undo.callback(self._thread("audit", made.audit.run, made.audit.stop))
         if made.control is not None:
             self._undo.callback(self._thread("control", made.control.run, made.control.stop))
+            control = made.control
+            self._owns_topics = lambda: control.status().owns
+            desk.epoch = swap_epoch(control.epoch, self._memory.adapters.epoch)
+        else:
+            self._owns_topics = lambda: True
         # The child dies with the thread that starts it: this one lives as long as the daemon.
         self._undo.callback(self._thread("realign", made.realigner.run, made.realigner.stop))
         if drift is not None and self._settings.realign.automatic:
@@ -448,6 +457,30 @@ def configured_adapter(settings: Settings, engine: AdapterEngine) -> Configured:
         return Configured()
     found = verify_adapter(directory, engine.fingerprint)
     return Configured(found.ref, directory, read_json(directory, MANIFEST))
+
+
+def swap_epoch(
+    owned: Callable[[], int], seen: Callable[[], int], patience_s: float = OWNER_S
+) -> Callable[[], int]:
+    """The epoch of a move by hand: that of the owner of the control topic, not below one that was seen.
+
+    While Kafka is away every daemon is on its own and may be put right by hand. A daemon that has just
+    started waits a moment for the topic to be given to it.
+    """
+
+    def epoch() -> int:
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                return max(owned(), seen())
+            except Retry:
+                return seen()
+            except Refused:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
+    return epoch
 
 
 def load_engine(settings: Settings, *, with_adapter: bool = True) -> AdapterEngine:
