@@ -368,7 +368,9 @@ class Daemon:
             self._undo.callback(self._thread("control", made.control.run, made.control.stop))
             control = made.control
             self._owns_topics = lambda: control.status().owns
-            desk.epoch = swap_epoch(control.epoch, self._memory.adapters.epoch)
+            desk.epoch = swap_epoch(
+                control.epoch, self._memory.adapters.epoch, away=lambda: self.lifecycle.stale
+            )
         else:
             self._owns_topics = lambda: True
         # The child dies with the thread that starts it: this one lives as long as the daemon.
@@ -460,12 +462,16 @@ def configured_adapter(settings: Settings, engine: AdapterEngine) -> Configured:
 
 
 def swap_epoch(
-    owned: Callable[[], int], seen: Callable[[], int], patience_s: float = OWNER_S
+    owned: Callable[[], int],
+    seen: Callable[[], int],
+    *,
+    away: Callable[[], bool],
+    patience_s: float = OWNER_S,
 ) -> Callable[[], int]:
     """The epoch of a move by hand: that of the owner of the control topic, not below one that was seen.
 
-    While Kafka is away every daemon is on its own and may be put right by hand. A daemon that has just
-    started waits a moment for the topic to be given to it.
+    While Kafka is `away` every daemon is on its own and may be put right by hand. A daemon that has just
+    started waits a moment for the topic to be given to it. Raises `Refused` for who does not own it, `Retry`.
     """
 
     def epoch() -> int:
@@ -473,9 +479,9 @@ def swap_epoch(
         while True:
             try:
                 return max(owned(), seen())
-            except Retry:
-                return seen()
-            except Refused:
+            except (Refused, Retry) as error:
+                if isinstance(error, Retry) and away():
+                    return seen()
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ops.bench.result import BenchResult
 
-NAMES = ("ingest", "freshness", "store", "answer", "recall", "memory", "start", "drift")
+NAMES = ("ingest", "freshness", "store", "answer", "recall", "memory", "start", "drift", "swap")
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
 
 command = typer.Typer(add_completion=False)

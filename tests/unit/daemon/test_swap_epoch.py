@@ -23,18 +23,26 @@ def raising(*outcomes: int | Exception) -> Callable[[], int]:
 
 
 @pytest.mark.parametrize(
-    ("owned", "seen", "epoch"),
+    ("owned", "away", "seen", "epoch"),
     [
-        ((7,), 3, 7),
-        ((7,), 9, 9),  # the topic was made anew: its offsets began again
-        ((Retry("no broker"),), 3, 3),
-        ((Refused("not yet"), Refused("not yet"), 7), 3, 7),
+        ((7,), False, 3, 7),
+        ((7,), True, 3, 7),
+        ((7,), False, 9, 9),  # the topic was made anew: its offsets began again
+        ((Retry("no broker"),), True, 3, 3),
+        ((Retry("not connected yet"), Refused("not yet"), 7), False, 3, 7),
     ],
 )
-def test_the_epoch(owned: tuple[int | Exception, ...], seen: int, epoch: int) -> None:
-    assert swap_epoch(raising(*owned), lambda: seen)() == epoch
+def test_the_epoch(owned: tuple[int | Exception, ...], away: bool, seen: int, epoch: int) -> None:
+    assert swap_epoch(raising(*owned), lambda: seen, away=lambda: away)() == epoch
 
 
-def test_who_does_not_own_is_refused() -> None:
+@pytest.mark.parametrize("away", [False, True])
+def test_who_does_not_own_is_refused(away: bool) -> None:
+    owned = raising(Refused("another daemon owns it"))
     with pytest.raises(Refused, match="another"):
-        swap_epoch(raising(Refused("another daemon owns it")), lambda: 0, patience_s=0.0)()
+        swap_epoch(owned, lambda: 0, away=lambda: away, patience_s=0.0)()
+
+
+def test_a_topic_that_cannot_be_read_is_no_licence() -> None:
+    with pytest.raises(Retry):
+        swap_epoch(raising(Retry("slow")), lambda: 0, away=lambda: False, patience_s=0.0)()
