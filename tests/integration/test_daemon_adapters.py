@@ -107,11 +107,17 @@ def test_replicas_follow_and_a_restart_remembers(
     make_house: Callable[..., House], broker: Broker, tmp_path: Path
 ) -> None:
     edits = make_house().topic
-    topic = f"{edits.topic}.adapters"
+    adapters, control = f"{edits.topic}.adapters", f"{edits.topic}.control"
     admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
-    ensure_topics(admin, [plan for plan in plans(adapters=topic) if plan.name == topic])
+    wanted = plans(adapters=adapters, control=control)
+    ensure_topics(admin, [plan for plan in wanted if plan.name in (adapters, control)])
     admin.close()
-    shared = {"LTE_REGISTRY__PATH": str(tmp_path / "shared"), "LTE_KAFKA__ADAPTERS_TOPIC": topic}
+    shared = {
+        "LTE_REGISTRY__PATH": str(tmp_path / "shared"),
+        "LTE_KAFKA__ADAPTERS_TOPIC": adapters,
+        "LTE_KAFKA__CONTROL_TOPIC": control,
+        "LTE_KAFKA__CONTROL_SESSION_S": "6",
+    }
     houses = [make_house(topic=edits, **shared).start() for _ in range(2)]
     for number in (2, 3, 4):
         houses[0].client.add_adapter(save_adapter(tmp_path / f"made-{number}", number))
