@@ -29,6 +29,7 @@ from daemon.kafka.producing import open_producer
 from lte_runtime.errors import LteError, Refused, Retry
 
 log = logging.getLogger(__name__)
+ANSWER_MS = 5000
 
 
 @dataclass(frozen=True)
@@ -167,10 +168,19 @@ class ControlTopic:
         return self._held and self._settled and own
 
     def _at_end(self, consumer: Any) -> bool:
-        end: int = consumer.end_offsets([self._partition])[self._partition]
+        end = self._end(consumer)
         if end < self._state.next:
             raise Retry("the control topic was made anew")
-        return bool(self._held and consumer.position(self._partition) >= end)
+        return self._held and self._position(consumer) >= end
+
+    def _end(self, consumer: Any) -> int:
+        """A stop must not wait for a broker that is gone: every request has its time."""
+        return int(consumer.end_offsets([self._partition], timeout_ms=ANSWER_MS)[self._partition])
+
+    def _position(self, consumer: Any) -> int:
+        """-1 while the broker has not said where to begin."""
+        found = consumer.position(self._partition, timeout_ms=ANSWER_MS)
+        return -1 if found is None else int(found)
 
     def _answer(self, consumer: Any) -> None:
         """Tell those who ask for the epoch, once everything that stood when they asked was read."""
@@ -179,8 +189,8 @@ class ControlTopic:
         if not asked:
             return
         try:
-            end = consumer.end_offsets([self._partition])[self._partition] if self._held else 0
-            while self._held and consumer.position(self._partition) < end and not self._stop.is_set():
+            end = self._end(consumer) if self._held else 0
+            while self._held and self._position(consumer) < end and not self._stop.is_set():
                 self._read(consumer)
         except (KafkaError, OSError) as error:
             for each in asked:
@@ -229,7 +239,7 @@ class ControlTopic:
             each.set_exception(Retry("the control topic cannot be read now"))
         with suppress(KafkaError):
             if consumer is not None:
-                consumer.close()
+                consumer.close(timeout_ms=2000)
         if sender is not None:
             sender.close(timeout=1)
 

@@ -1,10 +1,10 @@
 """Whether a candidate adapter goes into service, stays out, or none should serve. Pure and seeded.
 
 Three arms answered the same held-out probes: the candidate, the incumbent, and the base without an adapter.
-The candidate must beat the better of the other two in edit success plus portability, by the lower end of the
-95 % interval of a paired bootstrap (Efron and Tibshirani, 1993, chapter 13: probes are drawn, each with all
-its arms). It must not fall behind what serves now in locality, general answers and safety by more than a
-margin. Whatever is missing or malformed rejects.
+The candidate must beat the better of the other two in edit success and portability together, each probe
+counting the same, by the lower end of the 95 % interval of a paired bootstrap (Efron and Tibshirani, 1993,
+chapter 13: probes are drawn, each with all its arms, kind by kind). It must not fall behind what serves now
+in locality, general answers and safety by more than a margin. Whatever is missing or malformed rejects.
 """
 
 from __future__ import annotations
@@ -170,10 +170,15 @@ def _draws(
     return found
 
 
-def _total(found: Mapping[str, Means], arm: int) -> Means:
-    """Edit success plus portability of an arm, one value for each resample (or one in all)."""
-    total: Means = np.sum([found[kind][arm] for kind in GAINED if kind in found], axis=0)
-    return total
+def _gained(table: Mapping[str, npt.NDArray[np.int64]], found: Mapping[str, Means], arm: int) -> Means:
+    """An arm's share over the probes of edit success and portability, one value for each resample (or one).
+
+    Few probes of portability weigh little: as a share of their own they would drown the rest in noise.
+    """
+    sizes = {kind: table[kind].shape[1] for kind in GAINED if kind in table}
+    right: Means = np.sum([found[kind][arm] * size for kind, size in sizes.items()], axis=0)
+    shares: Means = right / sum(sizes.values())
+    return shares
 
 
 def _comparison(name: str, n: int, mean: float, draws: Means, least: float, level: float) -> Comparison:
@@ -190,8 +195,8 @@ def _gain(
     """Over the better of the others in every resample: choosing the better one afterwards is paid for."""
     observed = {kind: rows.mean(axis=1, keepdims=True) for kind, rows in table.items()}
     others = range(1, len(arms))
-    mean = _total(observed, 0) - np.max([_total(observed, arm) for arm in others], axis=0)
-    drawn = _total(draws, 0) - np.max([_total(draws, arm) for arm in others], axis=0)
+    mean = _gained(table, observed, 0) - np.max([_gained(table, observed, arm) for arm in others], axis=0)
+    drawn = _gained(table, draws, 0) - np.max([_gained(table, draws, arm) for arm in others], axis=0)
     n = sum(table[kind].shape[1] for kind in GAINED if kind in table)
     least = -settings.taint_margin if tainted else 0.0
     return _comparison("gain", n, float(mean[0]), drawn, least, settings.level)
@@ -222,8 +227,8 @@ def _without(
     """Whether no adapter is better than the one that serves, by the same rules."""
     observed = {kind: rows.mean(axis=1, keepdims=True) for kind, rows in table.items()}
     now, none = arms.index(INCUMBENT), arms.index(NONE)
-    mean = float((_total(observed, none) - _total(observed, now))[0])
-    drawn = _total(draws, none) - _total(draws, now)
+    mean = float((_gained(table, observed, none) - _gained(table, observed, now))[0])
+    drawn = _gained(table, draws, none) - _gained(table, draws, now)
     n = sum(table[kind].shape[1] for kind in GAINED if kind in table)
     least = -settings.taint_margin if tainted else 0.0
     gain = _comparison("none: gain", n, mean, drawn, least, settings.level)

@@ -16,7 +16,7 @@ from lte_runtime.drift.general import GENERAL
 from lte_runtime.drift.probes import Kind, Probe, make
 from lte_runtime.types import Fact
 
-HELD_OUT_SHARE, HELD_OUT_LEAST = 0.2, 40
+HELD_OUT_SHARE, HELD_OUT_LEAST = 0.3, 40
 COUNTS: Mapping[str, int] = {
     "edit_success": 128,
     "generality": 48,
@@ -109,7 +109,7 @@ class Split:
 
 
 def split(facts: Sequence[Fact], seed: int) -> Split:
-    """A fifth of the keys held out, at least 40 and at most half."""
+    """Three tenths of the keys held out, at least 40 and at most half."""
     keys = sorted({fact.key for fact in facts})
     wanted = min(max(round(len(keys) * HELD_OUT_SHARE), HELD_OUT_LEAST), len(keys) // 2)
     held = set(Random(f"{seed}:held out").sample(keys, wanted))
