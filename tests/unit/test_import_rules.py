@@ -199,3 +199,27 @@ def test_the_runtime_is_importable_without_the_daemon() -> None:
         "assert not [n for n in sys.modules if n.partition('.')[0] in ('daemon', 'ops', 'kafka', 'grpc')]\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def _reached(start: str) -> set[str]:
+    """Names of all modules that `start` imports, however far away and however lazily."""
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        stem = ROOT / name.replace(".", "/")
+        for path in (stem.with_suffix(".py"), stem / "__init__.py"):
+            if path.exists() and name.partition(".")[0] in PACKAGES:
+                waiting += _imports(path)
+    return found
+
+
+@pytest.mark.parametrize("start", ["lte_runtime.align.job", "lte_runtime.align.work"])
+def test_an_alignment_job_runs_without_the_daemons_libraries(start: str) -> None:
+    """It runs alone on a GPU host, where none of them is installed."""
+    reached = {name.partition(".")[0] for name in _reached(start)}
+    assert {"torch", "transformers"} <= reached
+    assert not reached & {"hnswlib", "kafka", "grpc", "apsw", "prometheus_client", "apscheduler", "daemon"}
