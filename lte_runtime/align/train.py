@@ -182,7 +182,6 @@ def _arguments(folder: Path, settings: Settings, held: bool, device: torch.devic
         load_best_model_at_end=held,
         metric_for_best_model="eval_loss" if held else None,
         greater_is_better=False if held else None,
-        train_sampling_strategy="sequential",
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         use_cpu=device.type == "cpu",
@@ -273,6 +272,10 @@ class _AlignTrainer(Trainer):  # type: ignore[misc]
         self._settings, self._held = settings, held
         if settings.recompute:
             _recompute(model)
+
+    def _get_train_sampler(self, *_: Any) -> Any:
+        """`_Order` has shuffled the rows; the argument that says so has another name in other releases."""
+        return torch.utils.data.SequentialSampler(self.train_dataset)
 
     def training_step(
         self,
