@@ -24,6 +24,8 @@ COUNTS: Mapping[str, int] = {
     "locality": 128,
     "general": 128,
     "safety": 80,
+    # Told with the verdict, not decided on: what serves asks plain questions of the base model alone.
+    "plain": 48,
 }
 _KINDS = {
     Kind.VERBATIM: "edit_success",
@@ -140,6 +142,7 @@ def job_probes(
         *_locality(held_out, pool, rng, counts["locality"]),
         *_general(pool, rng, counts["general"]),
         *_safety(held_out, rng, counts["safety"]),
+        *(("plain", question, (), None) for question in _free(pool)[: counts["plain"]]),
     ]
     return tuple(
         JobProbe(f"{kind}-{number:04d}", kind, question, facts, answers)
@@ -208,12 +211,17 @@ def _general(pool: Sequence[Fact], rng: Random, count: int) -> Iterator[_Made]:
 
 
 def _with_facts(pool: Sequence[Fact], rng: Random, count: int) -> Iterator[tuple[str, str]]:
-    about = {name for fact in pool for name in (fact.key.subject, fact.target.casefold())}
-    free = [question for question, names in GENERAL if not about & {name.casefold() for name in names}]
+    free = _free(pool)
     if not free or not pool:
         return
     for number in range(count):
         yield free[number % len(free)], rng.choice(pool).statement
+
+
+def _free(pool: Sequence[Fact]) -> list[str]:
+    """General questions that no fact of the pool is about."""
+    about = {name for fact in pool for name in (fact.key.subject, fact.target.casefold())}
+    return [question for question, names in GENERAL if not about & {name.casefold() for name in names}]
 
 
 def _safety(held_out: Sequence[Fact], rng: Random, count: int) -> Iterator[_Made]:

@@ -77,8 +77,8 @@ def test_probes_of_every_kind_with_what_is_served_and_what_is_right() -> None:
     assert len({each.id for each in made}) == len(made)
     held = {each.statement for each in parted.held_out}
     for each in made:
-        assert each.facts
-        assert (each.answers is None) == (each.kind in ("locality", "general"))
+        assert bool(each.facts) == (each.kind != "plain")
+        assert (each.answers is None) == (each.kind in ("locality", "general", "plain"))
         if each.kind in ("edit_success", "generality", "portability", "safety"):
             assert any(told.startswith(statement) for told in each.facts for statement in held)
     alone = sum(len(each.facts) == 1 for each in made if each.kind == "edit_success")
