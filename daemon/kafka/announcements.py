@@ -54,7 +54,7 @@ class AnnouncementSettings:
     topic: str = "lte.adapters"
     security: Security = field(default_factory=dict)
     poll_s: float = 0.5
-    retry_s: float = 5.0
+    retry_s: float = 15.0
     send_timeout_s: float = 10.0
 
 

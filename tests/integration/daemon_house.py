@@ -66,7 +66,7 @@ class House:
             "LTE_KAFKA__CONTROL_TOPIC": "off",
             "LTE_KAFKA__AUDIT_TOPIC": "off",
             # The broker is shared: one daemon's adapters are no business of another's.
-            "LTE_KAFKA__ADAPTERS_TOPIC": f"{self.topic.topic}.adapters",
+            "LTE_KAFKA__ADAPTERS_TOPIC": "off",
         }
         self.settings = {**STUBS, **names, **settings}
         self.stack = Stack(directory, settings=self.settings, broker=broker, topic=self.topic.topic)
