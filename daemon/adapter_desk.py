@@ -198,5 +198,4 @@ class AdapterDesk:
     def tainted(self) -> tuple[Trained, ...]:
         """What the adapter that serves learned and no longer stands: a reason to re-align."""
         serving = self._engine.adapter
-        known = self._ledger.trained_on(serving.id) if serving else []
-        return tuple(each for each in known if each.why)
+        return tuple(self._ledger.tainted(serving.id)) if serving else ()

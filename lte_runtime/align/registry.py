@@ -6,6 +6,7 @@ is ever changed afterwards. Beside its manifest stands a record: when it came, t
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -119,7 +120,12 @@ class Registry:
         }
         _write(beside / RECORD, _sealed(record))
         _fsync(beside)
-        beside.rename(self._root / ref.sha256)
+        try:
+            beside.rename(self._root / ref.sha256)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            return self._verified(self._root / ref.sha256).ref  # another process was quicker
         _fsync(self._root)
         return ref
 

@@ -138,6 +138,15 @@ class AdapterLedger:
             )
             return [Trained(*row) for row in found]
 
+    def tainted(self, adapter: str) -> list[Trained]:
+        """Those of them that no longer stand."""
+        with self._writing, faults():
+            found = self._connection.execute(
+                "SELECT edit_id, why, at FROM trained_edits WHERE adapter=? AND why<>'' ORDER BY edit_id",
+                (adapter,),
+            )
+            return [Trained(*row) for row in found]
+
     def suspects(self, adapter: str, after: int) -> list[str]:
         """Edits of its training set that rows behind `after` could have withdrawn or corrected."""
         sql = """

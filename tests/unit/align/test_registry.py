@@ -54,6 +54,24 @@ def test_the_same_content_is_one_adapter(registry: Registry, tmp_path: Path) -> 
     assert [entry.verdict for entry in registry.entries()] == [VERDICT]
 
 
+def test_two_processes_that_add_the_same_make_one(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = save_adapter(tmp_path / "made", 2)
+    other = Registry(registry.root, check)
+    real = registry._known
+
+    def known_too_early(ref: AdapterRef) -> AdapterRef | None:
+        found = real(ref)
+        other.add(source, {"by": "the quicker one"})
+        return found
+
+    monkeypatch.setattr(registry, "_known", known_too_early)
+    assert registry.add(source, VERDICT) == check(source)
+    assert [entry.verdict for entry in registry.entries()] == [{"by": "the quicker one"}]
+    assert registry.sweep(older_than_s=0) == 0
+
+
 def test_names_are_never_used_again(registry: Registry, tmp_path: Path) -> None:
     assert registry.next_id() == "align-000002"
     added(registry, tmp_path, 2, 3)
