@@ -26,6 +26,8 @@ from lte_runtime.errors import BadRequest, Damaged
 
 IGNORED = -100
 ROWS, MANIFEST = "rows.jsonl", "manifest.json"
+_RUNNING = 0.6
+"""Running text has many ways to go on: so much of `sure` is asked of it."""
 _CHUNK = 256
 """Cases whose questions are put to the original model together."""
 
@@ -144,7 +146,8 @@ class Mixture:
     """What is drawn. `kinds` are weights; `invented` the share of cases over made-up facts, `replay` over the
     anchor set's, the rest over the edits; `exchange` the share of facts with another target.
 
-    An own answer less sure than `sure` is left out: what a model makes up about unknown things is noise.
+    An own answer less sure than `sure` is left out: what a model makes up about unknown things is noise, and
+    long noise outweighs many short answers.
     """
 
     kinds: Mapping[Kind, float]
@@ -230,7 +233,8 @@ def _own(chunk: Sequence[Case], ask: AskBase) -> dict[str, Own]:
 
 
 def _pair(case: Case, number: int, own: Own, sure: float, tally: Tally) -> Iterator[Row]:
-    said = own.text if own.text and (own.sure >= sure or case.kind is Kind.LANGUAGE) else ""
+    wanted = sure * _RUNNING if case.kind is Kind.LANGUAGE else sure
+    said = own.text if own.sure >= wanted else ""
     for facts, answer, is_own in (
         (case.facts, said if case.answer is None else case.answer, case.answer is None),
         ((), said, True),

@@ -34,6 +34,10 @@ def sure_of_everything(questions: Sequence[str]) -> list[Own]:
     return [Own(f"own {text}", 0.9) for text in questions]
 
 
+def junk(questions: Sequence[str]) -> list[Own]:
+    return [Own(text, 0.1) for text in questions]
+
+
 def rows(
     count: int = 300, seed: int = 0, material: Material = MATERIAL, tally: Tally | None = None
 ) -> list[Row]:
@@ -93,13 +97,15 @@ def test_replayed_facts_are_drawn_in_their_share() -> None:
     assert 0.3 < sources["replay"] / 300 < 0.6
 
 
-def test_answers_that_the_model_is_not_sure_of_are_left_out_but_for_language() -> None:
+def test_answers_that_the_model_is_not_sure_of_are_left_out_text_last() -> None:
     tally = Tally()
     drawn = islice(dataset.cases(MATERIAL, MIXTURE, 0), 200)
-    made = list(dataset.rows(drawn, lambda qs: [Own(text, 0.1) for text in qs], 0.5, tally))
+    made = list(dataset.rows(drawn, lambda qs: [Own(text, 0.4) for text in qs], 0.5, tally))
     assert {row.kind for row in made if row.own} == {Kind.LANGUAGE}
     assert tally.dropped["unsure"] + len(made) == 400
     assert sum(tally.rows.values()) == len(made)
+    noise = list(dataset.rows(islice(dataset.cases(MATERIAL, MIXTURE, 0), 200), junk, 0.5, Tally()))
+    assert not [row for row in noise if row.own]
 
 
 def test_frozen_rows_come_back_with_their_manifest(tmp_path: Path) -> None:
