@@ -115,6 +115,9 @@ class Fit:
         return float(self.vectors[text] @ self.views[view])
 
 
+_KEPT_CHARS = 256  # long texts come from outside, and would let a caller fill the memory
+
+
 class VectorCache:
     """Vectors of texts without names, the least recently used dropped; safe from several threads."""
 
@@ -131,7 +134,7 @@ class VectorCache:
         missing = [t for t in wanted if t not in found]
         if missing:
             found |= dict(zip(missing, self._encoder.encode(missing, query=self._query), strict=True))
-        self._keep({text: vector for text, vector in found.items() if text != once})
+        self._keep({t: v for t, v in found.items() if t != once and len(t) <= _KEPT_CHARS})
         return found
 
     def _keep(self, found: Mapping[str, Vectors]) -> None:

@@ -37,6 +37,14 @@ def test_a_question_is_encoded_each_time_and_its_form_once() -> None:
     assert (first.citations, first.gate) == (again.citations, again.gate)
 
 
+def test_long_texts_are_not_kept() -> None:
+    encoder = Counting()
+    cache = VectorCache(encoder, 8)
+    for _ in range(2):
+        cache.of(["x" * 1000, "short"])
+    assert [texts for _, texts in encoder.calls] == [("x" * 1000, "short"), ("x" * 1000,)]
+
+
 def test_the_cache_drops_the_least_recently_used() -> None:
     encoder = Counting()
     cache = VectorCache(encoder, 2, query=True)
