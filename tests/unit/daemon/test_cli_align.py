@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from daemon.cli import exits
+from daemon.cli import align, connect, exits
 from daemon.cli.app import app
 from tests.unit.align.jobs import SMALL
 from tests.unit.answer.engine import tiny
@@ -92,3 +94,23 @@ def test_what_is_wrong_is_said_in_one_line(
 def test_a_stub_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LTE_MODEL__PATH", "stub")
     assert _lte("align", "data", "--facts", "facts.jsonl") == exits.REFUSED
+
+
+class _Daemon:
+    """Two pages of edits: a current one, a superseded one, a retraction, a current one asked by prompt."""
+
+    def list_edits(self, *, page_size: int, page_token: str) -> dict[str, Any]:
+        assert page_size > 0
+        if not page_token:
+            old = FACTS[0] | {"op": "assert", "state": "superseded", "target": "Old"}
+            return {"edits": [FACTS[0] | {"op": "assert", "state": "current"}, old], "next_page_token": "x"}
+        gone = {"id": "r", "op": "retract", "state": "retraction", "subject": "Dune", "relation": "owner"}
+        asked = {"id": "q", "op": "assert", "state": "current", "prompt": "Who?", "target": "Bo"}
+        return {"edits": [gone, asked], "next_page_token": ""}
+
+
+def test_without_a_file_the_daemons_current_facts_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "client", lambda _where: nullcontext(_Daemon()))
+    found, beside = align._facts(None, None, None, None, None)
+    assert [(fact.edit_id, fact.target) for fact in found] == [("e0", "Tolmin"), ("q", "Bo")]
+    assert beside == ()
