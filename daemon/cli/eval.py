@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -53,6 +54,8 @@ TrainData = Annotated[
     ),
 ]
 CACHE = Path(".cache/baselines")
+PAGE = Path("docs/evaluation.md")
+MODES = ("single", "batch", "sequential")
 Cache = Annotated[Path, typer.Option(help="Where statistics, trained networks and searches are kept.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many records of each set.")]
 
@@ -239,20 +242,68 @@ def compose(
 
 @app.command()
 def report(
-    results: Annotated[list[Path], typer.Argument(help="What `lte eval knowedit --json` printed, as files.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The page whose section is replaced.")] = Path(
-        "docs/evaluation.md"
-    ),
+    results: Annotated[
+        list[Path] | None, typer.Argument(help="What `lte eval knowedit --mode ... --json` printed.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with KnowEdit's JSON files: measure first, every method.")
+    ] = None,
+    mode: Annotated[
+        list[str] | None, typer.Option("--mode", help="With --data. Default: single, batch, sequential.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page whose section is replaced.")] = PAGE,
     machine: Annotated[str, typer.Option(help="What to say of the machine; default: what it says.")] = "",
+    method: Annotated[
+        list[Compared] | None, typer.Option("--method", "-m", help="With --data. Default: every one.")
+    ] = None,
+    train_data: TrainData = None,
+    cache: Cache = CACHE,
+    limit: Limit = None,
+    config: ConfigFile = None,
 ) -> None:
-    """Write the tables of compared methods, with pictures, into a page.
+    """Write the tables of compared methods, with pictures, into a page; with --data measure them first.
 
-    Example: lte eval report single.json batch.json --out docs/evaluation.md
+    What was measured is kept in the cache folder, so that a run that was killed goes on.
+
+    Examples: lte eval report --data knowedit/ --limit 20
+
+    lte eval report single.json batch.json --out docs/evaluation.md
     """
     from lte_runtime.evals import report as writing
 
-    writing.write(out, results, machine or writing.machine())
+    files = list(results or ())
+    if data is not None:
+        chosen = _names(method or [Compared.ALL])
+        files += _measured(data, chosen, mode or list(MODES), train_data, cache, limit, config)
+    if not files:
+        raise typer.BadParameter("name results, or --data to measure")
+    writing.write(out, files, machine or writing.machine())
     typer.echo(str(out))
+
+
+def _measured(
+    data: Path,
+    methods: list[str],
+    modes: list[str],
+    train_data: Path | None,
+    cache: Path,
+    limit: int | None,
+    config: Path | None,
+) -> Iterator[Path]:
+    """Measures each mode and leaves its result in the cache folder."""
+    from daemon.config import load
+    from lte_runtime.evals import compare
+
+    settings = load(config).settings
+    with parts.progress(True) as progress:
+        kit = parts.kit(settings, cache, train_data, progress)
+        for text in modes:
+            chosen = compare.mode_of(text)
+            samples = cache / "samples.jsonl"
+            plan = compare.Plan(data, methods, compare.SETS, chosen, limit=limit, samples=samples)
+            path = cache / f"result-{text.replace(':', '-')}.json"
+            path.write_text(json.dumps(compare.run(plan, kit, progress), indent=1), encoding="utf-8")
+            yield path
 
 
 @app.command()

@@ -103,7 +103,9 @@ def section(results: Sequence[Result], machine: str, date: str) -> str:
 
 def headline(one: Result) -> str:
     cut = f", at most {one['limit']} edits of a set" if one.get("limit") else ""
-    return f"Mode {one['mode']} ({one['split']} part{cut}, seed {one['seed']}, base {one['base'][:12]})"
+    hours = sum(s["seconds"] for m in one["methods"].values() for s in m["sets"].values()) / 3600
+    where = f"{one['split']} part{cut}, seed {one['seed']}, base {one['base'][:12]}"
+    return f"Mode {one['mode']} ({where}, {hours:.2f} h)"
 
 
 def slug(text: str) -> str:

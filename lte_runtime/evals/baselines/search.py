@@ -48,7 +48,7 @@ def _ft(rng: random.Random, params: Any, count: int) -> Any:
 
 
 def _ft_l(rng: random.Random, params: Any, count: int) -> Any:
-    bound = 10 ** rng.uniform(-3.0, -0.5)
+    bound = 10 ** rng.uniform(-3.0, 0.0)
     return replace(params, layer=rng.randrange(count), bound=bound, descent=_descent(rng, params))
 
 

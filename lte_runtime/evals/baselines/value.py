@@ -25,8 +25,8 @@ class ValueSearch:
     early when the mean loss of the target is below `enough` (nats per token).
     """
 
-    steps: int = 60
-    rate: float = 0.3
+    steps: int = 100
+    rate: float = 0.6
     kl: float = 0.0625
     decay: float = 1e-3
     clamp: float = 4.0

@@ -111,6 +111,9 @@ def test_methods_are_searched_compared_and_reported(
     Path("single.json").write_text(printed, "utf-8")
     assert _lte("eval", "report", "single.json", "-o", "page.md") == 0
     assert "| ft |" in Path("page.md").read_text("utf-8")
+    assert _lte("eval", "report", "--data", ".", "-m", "ice", "--mode", "batch:1", "-o", "other.md") == 0
+    assert "Mode batch:1" in Path("other.md").read_text("utf-8")
+    assert _lte("eval", "report") == exits.USAGE
 
 
 def test_the_stub_has_no_weights_to_compare_methods_on(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,9 @@ SAMPLE = {"free": SIDE, "forced": SIDE, "belief": None, "rouge_l": None, "fluenc
 
 
 def result(mode: str, **more: Any) -> dict[str, Any]:
-    figures = tally.figures([SAMPLE] * 4) | {"seconds_per_edit": 0.25, "peak_mb": 512.0} | more
+    figures = (
+        tally.figures([SAMPLE] * 4) | {"seconds_per_edit": 0.25, "peak_mb": 512.0, "seconds": 900.0} | more
+    )
     measured = {"sets": {"zsre": figures}, "settings": "default"}
     head = {"mode": mode, "split": "held-out", "limit": 4, "seed": 0, "base": "ab" * 32}
     return {**head, "methods": {"rome": measured, "ours": {**measured, "settings": "searched"}}}
@@ -40,7 +42,7 @@ def test_the_section_is_replaced_and_the_rest_of_the_page_stays(tmp_path: Path) 
     assert text.endswith("behind\n")
     assert "old" not in text
     assert "Machine: two cores." in text
-    assert "Mode single (held-out part, at most 4 edits of a set, seed 0, base abababababab)" in text
+    assert "Mode single (held-out part, at most 4 edits of a set, seed 0, base abababababab, 0.50 h)" in text
     rows = [line for line in text.splitlines() if line.startswith("| rome")]
     assert rows[0].startswith("| rome | 0.500 [0.50, 0.50] |  |  | 1.000 [1.00, 1.00] |")
     assert rows[0].endswith("| 0.250 | 512 | default |")
