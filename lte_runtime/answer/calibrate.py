@@ -148,17 +148,24 @@ def _events(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
 def fit(asked: Sequence[Asked], encoder: Encoder, closed_at_least: float) -> gate.GateCalibration:
     """Every path is a row: right or wrong. A question's wrong paths weigh together as much as a right one.
 
-    The map of wordings is learnt first, in two halves: rows take it from the half that has not seen them.
+    The map of wordings is learnt first, in two halves: rows take it from the half that has not seen their
+    question, for half of the relations from the one that has not met the relation at all.
     """
     if not any(a.inside for a in asked) or all(a.inside for a in asked):
         raise BadRequest("calibration needs questions in scope and out of scope")
     pairs = [*gate_data.wording_pairs(), *_pairs(asked)]
     cohort = gate_data.common_views()
-    halves = [wording.learn([p for p in pairs if _half(p.question) == h], cohort, encoder) for h in (0, 1)]
+    halves = [wording.learn([p for p in pairs if _side(p) == h], cohort, encoder) for h in (0, 1)]
+    known = {p.question: _side(p) for p in pairs if p.fits}
     kept = [a for a in asked if not _asks_the_edit(a)]
-    unseen = worded(kept, encoder, lambda text: halves[1 - _half(text)])
+    unseen = worded(kept, encoder, lambda text: halves[1 - known.get(text, _half(text))])
     fitted = replace(_fit_rows(unseen, encoder), wording=wording.learn(pairs, cohort, encoder))
     return _with_thresholds(fitted, unseen, encoder, closed_at_least)
+
+
+def _side(pair: wording.Pair) -> int:
+    """Half of a pair: for one half of the views by the view, for the other by the question."""
+    return _half(pair.view if _half(f"split {pair.view}") else pair.question)
 
 
 def _asks_the_edit(asked: Asked) -> bool:
@@ -221,29 +228,36 @@ def _pairs(asked: Sequence[Asked]) -> Iterator[wording.Pair]:
         near = question.row.get("event_id") if question.inside else question.row.get("near_event_id")
         for path in question.paths:
             pair = (question.masked(path), path.path.view)
-            if path.span is not None and path.path.end.edit_id == near and pair not in seen:
+            weight = question.row.get("pair_weight", 1.0) * (3.0 if question.inside else 1.0)
+            if path.span is not None and path.path.end.edit_id == near and weight and pair not in seen:
                 seen.add(pair)
-                weight = question.row.get("pair_weight", 1.0) * (3.0 if question.inside else 1.0)
                 opposite = str(question.row.get("kind")).startswith("reversed")
-                yield wording.Pair(*pair, question.inside, weight, opposite)
+                kind = str(question.row.get("namespace", "asked"))
+                yield wording.Pair(*pair, question.inside, weight, opposite, kind)
 
 
 def worded(
     asked: Sequence[Asked], encoder: Encoder, choose: Callable[[str], wording.Wording | None]
 ) -> list[Asked]:
     """`asked` with the features of wording added, by the map that `choose` gives for the masked question."""
-    return [replace(a, paths=tuple(_worded(a, path, encoder, choose) for path in a.paths)) for a in asked]
+    return [replace(a, paths=tuple(_worded(a, encoder, choose))) for a in asked]
 
 
 def _worded(
-    asked: Asked, path: Scored, encoder: Encoder, choose: Callable[[str], wording.Wording | None]
-) -> Scored:
-    text = asked.masked(path)
-    chosen = choose(text)
-    if chosen is None:
-        return path
-    question, view = encoder.encode([text], query=True)[0], encoder.encode([path.path.view])[0]
-    return replace(path, features={**path.features, **chosen.features(question, view)})
+    asked: Asked, encoder: Encoder, choose: Callable[[str], wording.Wording | None]
+) -> Iterator[Scored]:
+    texts = [asked.masked(path) for path in asked.paths]
+    questions = encoder.encode(texts, query=True)
+    views = encoder.encode([path.path.view for path in asked.paths])
+    found: dict[str, list[Mapping[str, float]]] = {}
+    for place, (text, path) in enumerate(zip(texts, asked.paths, strict=True)):
+        if text not in found:
+            chosen = choose(text)
+            found[text] = (
+                chosen.rows(np.repeat(questions[place][None], len(views), 0), views) if chosen else []
+            )
+        more = found[text][place] if found[text] else {}
+        yield replace(path, features={**path.features, **more})
 
 
 def _half(text: str) -> int:

@@ -76,6 +76,10 @@ class GateCalibration:
         """Empty when no map was learnt."""
         return self.wording.features(question, view) if self.wording else {}
 
+    def wording_rows(self, questions: Vectors, views: Vectors) -> list[Mapping[str, float]]:
+        """The same for each question [n, dimension] with the view [n, dimension] beside it."""
+        return self.wording.rows(questions, views) if self.wording else [{} for _ in questions]
+
     def probability(self, features: Mapping[str, float]) -> float:
         z = self._log_odds(features) + self.prompted_shift * features.get("prompted", 0.0)
         return 1.0 / (1.0 + math.exp(-max(-40.0, min(40.0, z))))

@@ -10,6 +10,8 @@ import random
 import re
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -194,30 +196,140 @@ def _near(rng: random.Random, name: str) -> str:
 def wording_pairs() -> list[Pair]:
     """Relations and the ways to ask for them (or for something near), from the tables that ship."""
     pairs = [
-        Pair(_say(text, PLACEHOLDER), f"The {r.noun} of {PLACEHOLDER}", fits=True)
+        Pair(_say(text, PLACEHOLDER), _view(r.noun), fits=True, kind=r.subject)
         for r in WORDED_RELATIONS
         for text in r.questions
     ]
     for noun, _kind in NOUN_KINDS:
         plain = _PLAIN[zlib.crc32(noun.encode()) % len(_PLAIN)].replace("{n}", noun)
-        pairs.append(Pair(_say(plain, PLACEHOLDER), f"The {noun} of {PLACEHOLDER}", fits=True, weight=0.3))
-    return pairs + [pair for line in _table() for pair in _table_pairs(line)]
+        pairs.append(Pair(_say(plain, PLACEHOLDER), _view(noun), fits=True, weight=0.3, kind="noun"))
+    pairs += [pair for line in _table() for pair in _table_pairs(line)]
+    return pairs + [pair for kind in kinds() for r in kind.relations for pair in _everyday_pairs(kind, r)]
+
+
+def _view(noun: str) -> str:
+    return f"The {noun} of {PLACEHOLDER}"
+
+
+def _everyday_pairs(kind: Kind, relation: Everyday) -> Iterator[Pair]:
+    for texts, fits in ((relation.asking, True), (relation.other, False)):
+        for text in texts:
+            yield Pair(_say(text, PLACEHOLDER), _view(relation.noun), fits, kind=kind.name)
 
 
 def _table_pairs(line: str) -> Iterator[Pair]:
     noun, asking, other = line.split("|")
-    view = f"The {noun} of {PLACEHOLDER}"
     for texts, fits in ((asking, True), (other, False)):
         for text in filter(None, texts.split(";")):
-            yield Pair(_say(text, PLACEHOLDER), view, fits, opposite=not fits)
+            yield Pair(_say(text, PLACEHOLDER), _view(noun), fits, opposite=not fits, kind="common")
 
 
 def common_views() -> list[str]:
-    """Views of the relations of both tables, each once."""
+    """Views of the relations of all tables, each once."""
     nouns = [r.noun for r in WORDED_RELATIONS] + [line.split("|")[0] for line in _table()]
-    return [f"The {noun} of {PLACEHOLDER}" for noun in dict.fromkeys(nouns)]
+    nouns += [r.noun for kind in kinds() for r in kind.relations]
+    return [_view(noun) for noun in dict.fromkeys(nouns)]
 
 
 def _table() -> list[str]:
     text = Path(__file__).with_name("wordings.txt").read_text(encoding="utf-8")
     return [line for line in text.splitlines() if not line.startswith("#")]
+
+
+@dataclass(frozen=True, slots=True)
+class Everyday:
+    """One relation of `everyday.txt`: questions for it, near ones that are not, examples of targets."""
+
+    noun: str
+    asking: tuple[str, ...]
+    other: tuple[str, ...]
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What relations are about: forms of subjects with the kinds of `names` in braces."""
+
+    name: str
+    forms: tuple[str, ...]
+    relations: tuple[Everyday, ...]
+
+
+@cache
+def kinds() -> tuple[Kind, ...]:
+    """The sections of `everyday.txt`."""
+    lines = Path(__file__).with_name("everyday.txt").read_text(encoding="utf-8").splitlines()
+    found: list[Kind] = []
+    for line in lines:
+        if line.startswith("@ "):
+            name, forms = line[2:].split("|")
+            found.append(Kind(name, tuple(forms.split(";")), ()))
+        elif not line.startswith("#"):
+            noun, *lists = line.split("|")
+            relation = Everyday(noun, *(tuple(filter(None, part.split(";"))) for part in lists))
+            found[-1] = replace(found[-1], relations=(*found[-1].relations, relation))
+    return tuple(found)
+
+
+def everyday(seed: int, worlds: int = 24) -> list[Row]:
+    """Seeded rows: each world asks for every relation of every kind once, of new subjects."""
+    rng = random.Random(seed)
+    return [
+        row
+        for world in range(worlds)
+        for kind in kinds()
+        for number, relation in enumerate(kind.relations)
+        for row in _everyday_rows(rng, kind, relation, f"e{world}-{kind.name}-{number}")
+    ]
+
+
+def _everyday_rows(rng: random.Random, kind: Kind, relation: Everyday, ident: str) -> Iterator[Row]:
+    """One fact, sometimes with another one about the same subject, and questions about both."""
+    subject = _formed(rng, kind)
+    fact: Row = {"op": "assert", "id": ident, "subject": subject, "relation": relation.noun}
+    fact["target"] = rng.choice(relation.targets)
+    alias = _shortened(rng, subject) if rng.random() < 0.5 else ""
+    if alias:
+        fact["subject_aliases"] = [alias]
+    yield fact
+    others = [r for r in kind.relations if _unlike(r, relation)]
+    if rng.random() < 0.3:
+        second = rng.choice(others)
+        target = rng.choice(second.targets)
+        yield fact | {"id": ident + "s", "relation": second.noun, "target": target}
+        others = [r for r in others if _unlike(r, second)]
+    for text in rng.sample(relation.asking, min(2, len(relation.asking))):
+        name = alias if alias and rng.random() < 0.5 else subject
+        yield _inside(fact, "rephrase", _say(text, name))
+    if relation.other:
+        yield _outside(fact, "other_question", _say(rng.choice(relation.other), subject))
+    for other in rng.sample(others, 2):
+        yield _outside(
+            fact, "same_subject", _say(rng.choice(other.asking), rng.choice([subject, alias or subject]))
+        )
+
+
+def _unlike(a: Everyday, b: Everyday) -> bool:
+    """Whether they share no wording and no word of their names: one's questions are not the other's."""
+    return {*a.asking, *a.noun.split()}.isdisjoint({*b.asking, *b.noun.split()})
+
+
+def _formed(rng: random.Random, kind: Kind) -> str:
+    """A new name for a subject."""
+
+    def drawn(found: re.Match[str]) -> str:
+        what = found.group(1)
+        return str(rng.randint(11, 9999)) if what == "digits" else names.value(what, rng)
+
+    return re.sub(r"\{(\w+)\}", drawn, rng.choice(kind.forms))
+
+
+def _shortened(rng: random.Random, subject: str) -> str:
+    """Initials, a code or a shorter form, as people declare them as aliases; empty where there is none."""
+    parts = [word for word in subject.split() if word != "the"]
+    initials = "".join(word[0] for word in parts if word[0].isalnum()).upper()
+    options = [f"{initials or 'X'}-{rng.randint(2, 99)}"]
+    if len(parts) > 1:
+        options += [" ".join(parts[:-1]), " ".join(parts[1:])]
+    options += [initials] if len(initials) > 2 else []
+    return rng.choice(options)

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
+
 from lte_runtime.answer import chain, gate
 from lte_runtime.answer import features as f
 from lte_runtime.answer.chain import Path
@@ -222,12 +224,18 @@ class Retriever:
         gains = [gain for _, gain in whole]
         rivals = _rivals(paths, likeness)
         rows: list[Scored] = []
+        worded = self._worded(paths, [reading.masked(span) for span in spans], fit)
         for i, (path, span) in enumerate(zip(paths, spans, strict=True)):
             fits = Fits(likeness[i], rivals[i], gains[i], _outdone(path, paths, gains))
-            row = describe(reading, path, span, fits)
-            row |= self._gate.wording_features(vectors[reading.masked(span)], views[path.view])
+            row = describe(reading, path, span, fits) | worded[i]
             rows.append(Scored(path, span, row, self._gate.probability(row)))
         return rows
+
+    def _worded(self, paths: Sequence[Path], texts: Sequence[str], fit: Fit) -> Sequence[Mapping[str, float]]:
+        if not paths:
+            return ()
+        asked = np.stack([fit.vectors[text] for text in texts])
+        return self._gate.wording_rows(asked, np.stack([fit.views[path.view] for path in paths]))
 
     def _cited(
         self,

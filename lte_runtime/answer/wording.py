@@ -1,17 +1,18 @@
-"""How questions are worded and how relations are called: a linear map learnt between the two.
+"""How a question's wording goes with a fact's view: a linear map learnt between the two.
 
 Sentence encoders put "Who edits it?" far from "The chief editor of it", and "Who left it?" near to it.
-The map takes the vector of a question without its subject to where the view of the relation that it asks
-for should be: ridge regression in closed form, drawn towards the identity; questions that ask for
-something else are sent to where they have nothing of the near view. Pure.
+The map is learnt from pairs by contrast (InfoNCE, van den Oord et al., 2018, arXiv 1807.03748): a question
+without its subject belongs nearer to the view of the relation that it asks for than to the other views of a
+batch, which are about things of the same kind, and questions that ask for something else stay away from the
+near view. Learnt with torch, used with numpy alone.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,23 +21,29 @@ import numpy.typing as npt
 from lte_runtime.answer import logistic
 from lte_runtime.types import Encoder, Vectors
 
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
+Places = npt.NDArray[np.intp]
 
-FEATURES = ("wording", "wording_squared", "wording_cosine", "wording_length", "wording_margin", "opposite")
+FEATURES = (
+    "wording",  # log-odds that the question asks for the view, a tenth of them
+    "wording_cosine",  # cosine of the mapped question and the view
+    "wording_squared",
+    "wording_margin",  # how much better the view fits than the best common relation of another kind
+    "wording_share",  # log of the view's share among all common relations
+    "opposite",  # how surely the question asks for an end, a refusal or a change
+)
 
 _OPPOSITE_SCALE, _OPPOSITE_RIDGE = 4.0, 4.0
 _OTHER_RELATION = 0.75
 """Views less alike than this (cosine) are views of different relations."""
 
 
-_KEPT = 256
-
-
 @dataclass(frozen=True, slots=True)
 class Pair:
     """A question and a view, both without the subject's name; `fits` tells whether one asks for the other.
 
-    `opposite` marks questions that do not fit since they ask for an end, a refusal or a change.
+    `opposite` marks questions that do not fit since they ask for an end, a refusal or a change. Pairs of one
+    `kind` are about things of one kind, so that their questions are told apart from each other.
     """
 
     question: str
@@ -44,22 +51,14 @@ class Pair:
     fits: bool
     weight: float = 1.0
     opposite: bool = False
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Asked:
-    """A question's vector after the map, its length, and how it stands to the cohort and to opposites."""
-
-    vector: Floats
-    length: float
-    cohort: Floats
-    against: float
+    kind: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class Wording:
     """The map as identity + left @ right (both [dimension, rank], right transposed), and a cohort.
 
+    A mapped question, scaled to unit length, fits a view with the log-odds `scale` * cosine + `shift`.
     `opposite` [dimension] and `offset` tell questions about an end, a refusal or a change from questions
     that ask for a fact as it is. `cohort` [n, dimension] are views of common relations: a question that fits
     one of them better asks for that one (the cohort normalisation of speaker verification).
@@ -67,58 +66,51 @@ class Wording:
 
     left: Floats
     right: Floats
+    scale: float
+    shift: float
     cohort: Floats
     opposite: Floats
     offset: float
 
     def features(self, question: Vectors, view: Vectors) -> Mapping[str, float]:
         """What the gate sees of one question and one view, vectors of [dimension]."""
-        asked = self._kept_asked(question.dtype.char, question.tobytes())
-        fit = float(asked.vector @ view)
-        others = asked.cohort[self._kept_others(view.dtype.char, view.tobytes())]
-        margin = fit - float(others.max(initial=0.0))
-        values = (fit, fit * abs(fit), fit / max(asked.length, 1e-6), asked.length, margin, asked.against)
-        return dict(zip(FEATURES, values, strict=True))
+        return self.rows(question[None], view[None])[0]
 
-    @cached_property
-    def _kept_asked(self) -> Callable[[str, bytes], _Asked]:
-        """One question is compared with many views, and forms of questions come again."""
-        return lru_cache(_KEPT)(self._asked)
-
-    @cached_property
-    def _kept_others(self) -> Callable[[str, bytes], npt.NDArray[np.bool_]]:
-        return lru_cache(_KEPT)(self._others)
-
-    def _asked(self, kind: str, data: bytes) -> _Asked:
-        question = np.frombuffer(data, kind)
-        vector = question + (question @ self.left) @ self.right
-        return _Asked(vector, float(np.linalg.norm(vector)), self.cohort @ vector, self.against(question))
-
-    def _others(self, kind: str, data: bytes) -> npt.NDArray[np.bool_]:
-        """Which of the cohort are views of other relations."""
-        return np.asarray(self.cohort @ np.frombuffer(data, kind) < _OTHER_RELATION)
-
-    def against(self, question: Vectors) -> float:
-        """How surely a question asks for the opposite: log-odds above -1, else 0."""
-        return max(0.0, float(question @ self.opposite) + self.offset + 1.0)
+    def rows(self, questions: Vectors, views: Vectors) -> list[Mapping[str, float]]:
+        """The features of each question with the view beside it, both [n, dimension]."""
+        asked = questions + (questions @ self.left) @ self.right
+        asked = asked / np.maximum(np.linalg.norm(asked, axis=1, keepdims=True), 1e-6)
+        fit = (asked * views).sum(axis=1)
+        others = np.where(views @ self.cohort.T < _OTHER_RELATION, asked @ self.cohort.T, -1.0)
+        best = np.maximum(others.max(axis=1, initial=0.0), 0.0)
+        rest = np.log(np.exp(self.scale * (others - best[:, None])).sum(axis=1) + 1e-9) + self.scale * best
+        share = -np.logaddexp(0.0, rest - self.scale * fit)
+        odds = (self.scale * fit + self.shift) / 10
+        against = np.maximum(0.0, questions @ self.opposite + self.offset + 1.0)
+        found = np.stack([odds, fit, fit * np.abs(fit), fit - best, share, against], axis=1)
+        return [dict(zip(FEATURES, map(float, row), strict=True)) for row in found]
 
     @cached_property
     def packed(self) -> Mapping[str, Any]:
         """For JSON: half floats in base64."""
         arrays = {"left": self.left, "right": self.right, "cohort": self.cohort, "opposite": self.opposite}
-        return {"shape": list(self.left.shape), "offset": self.offset} | {
-            name: _packed(a) for name, a in arrays.items()
-        }
+        numbers = {"scale": self.scale, "shift": self.shift, "offset": self.offset}
+        packed = {name: _packed(array) for name, array in arrays.items()}
+        return {"shape": list(self.left.shape)} | numbers | packed
 
 
 def unpacked(packed: Mapping[str, Any]) -> Wording:
     """Raises `ValueError` or `KeyError` when the arrays do not have the shape that is told."""
     rows, rank = packed["shape"]
-    left = _unpacked(packed["left"]).reshape(rows, rank)
-    right = _unpacked(packed["right"]).reshape(rank, rows)
-    cohort = _unpacked(packed["cohort"]).reshape(-1, rows)
-    opposite = _unpacked(packed["opposite"]).reshape(rows)
-    return Wording(left, right, cohort, opposite, float(packed["offset"]))
+    return Wording(
+        _unpacked(packed["left"]).reshape(rows, rank),
+        _unpacked(packed["right"]).reshape(rank, rows),
+        float(packed["scale"]),
+        float(packed["shift"]),
+        _unpacked(packed["cohort"]).reshape(-1, rows),
+        _unpacked(packed["opposite"]).reshape(rows),
+        float(packed["offset"]),
+    )
 
 
 def _packed(array: Floats) -> str:
@@ -126,32 +118,113 @@ def _packed(array: Floats) -> str:
 
 
 def _unpacked(text: str) -> Floats:
-    return np.frombuffer(base64.b64decode(text, validate=True), dtype="<f2").astype(np.float64)
+    return np.frombuffer(base64.b64decode(text, validate=True), dtype="<f2").astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """How the map is learnt: `steps` of `batch` fitting questions and half as many that do not fit."""
+
+    rank: int = 64
+    steps: int = 500
+    batch: int = 256
+    rate: float = 2e-3
+    dropped: float = 0.25
+    alike: float = 0.7
+    seed: int = 0
 
 
 def learn(
-    pairs: Sequence[Pair], cohort: Sequence[str], encoder: Encoder, *, ridge: float = 0.3, rank: int = 128
+    pairs: Sequence[Pair], cohort: Sequence[str], encoder: Encoder, how: Contrast | None = None
 ) -> Wording:
-    """The map that brings fitting questions to their view, and takes the view out of those that do not fit.
+    """The map that brings fitting questions to their view and keeps others away; equal arguments, equal maps.
 
-    Closed form: with residuals R = wanted - X, the map is I + (X'WX + ridge I)^-1 X'WR, cut to `rank` by SVD.
+    Views that are more `alike` than that (cosine) are not told apart.
     """
-    x = encoder.encode([p.question for p in pairs], query=True).astype(np.float64)
-    v = encoder.encode([p.view for p in pairs]).astype(np.float64)
-    w = np.array([p.weight for p in pairs])[:, None]
-    fits = np.array([p.fits for p in pairs])[:, None]
-    residual = np.where(fits, v - x, -(x * v).sum(axis=1, keepdims=True) * v)
-    change = np.linalg.solve((x * w).T @ x + ridge * np.eye(x.shape[1]), (x * w).T @ residual)
-    u, s, vt = np.linalg.svd(change)
-    k = min(rank, len(s))
-    known = encoder.encode(cohort).astype(np.float64)
-    return Wording(u[:, :k] * s[:k], vt[:k], known, *_opposite(pairs, x))
+    views = list(dict.fromkeys(p.view for p in pairs))
+    x = encoder.encode([p.question for p in pairs], query=True)
+    v = encoder.encode(views)
+    place = {view: i for i, view in enumerate(views)}
+    of_view = np.array([place[p.view] for p in pairs])
+    found = _map(pairs, x, v, of_view, how or Contrast())
+    return Wording(*found, encoder.encode(cohort), *_opposite(pairs, x.astype(np.float64)))
 
 
-def _opposite(pairs: Sequence[Pair], x: Floats) -> tuple[Floats, float]:
+def _map(
+    pairs: Sequence[Pair], x: Vectors, v: Vectors, of_view: Places, how: Contrast
+) -> tuple[Floats, Floats, float, float]:
+    """Left, right, scale and shift, by Adam on `_loss`."""
+    import torch
+
+    draw = torch.Generator().manual_seed(how.seed)
+    left = (torch.randn(x.shape[1], how.rank, generator=draw) * 0.05).requires_grad_()
+    right = torch.zeros(how.rank, x.shape[1], requires_grad=True)
+    line = torch.tensor([10.0, -5.0], requires_grad=True)
+    optimizer = torch.optim.Adam([left, right, line], lr=how.rate)
+    questions, views, alike = torch.from_numpy(x), torch.from_numpy(v), torch.from_numpy(v @ v.T > how.alike)
+
+    def thinned(rows: Any) -> Any:
+        return rows * (torch.rand(rows.shape, generator=draw) >= how.dropped) / (1.0 - how.dropped)
+
+    for step, (fitting, others) in enumerate(_batches(pairs, how)):
+        rows = np.concatenate([fitting, others])
+        columns, column = np.unique(of_view[rows], return_inverse=True)
+        asked = thinned(questions[rows])
+        asked = torch.nn.functional.normalize(asked + (asked @ left) @ right, dim=-1)
+        logits = line[0] * (asked @ thinned(views[columns]).T) + line[1]
+        near = alike[of_view[fitting]][:, columns]
+        optimizer.param_groups[0]["lr"] = how.rate * (1.0 - step / how.steps)
+        optimizer.zero_grad()
+        _loss(logits, torch.from_numpy(column), near).backward()
+        optimizer.step()
+    scale, shift = line.detach().tolist()
+    return left.detach().numpy(), right.detach().numpy(), scale, shift
+
+
+def _loss(logits: Any, column: Any, near: Any) -> Any:
+    """Contrast among the batch's views, and log-odds of right, nearest wrong and not fitting pairs.
+
+    `logits` [n + m, views] of n fitting questions and m others, `column` [n + m] the view of each pair,
+    `near` [n, views] the views that are too alike to the right one to be told apart.
+    """
+    from torch.nn import functional as F
+
+    count = len(near)
+    own = F.one_hot(column[:count], logits.shape[1]).bool()
+    fitting = logits[:count].masked_fill(near & ~own, -1e4)
+    right = fitting[own]
+    nearest = fitting.masked_fill(own, -1e4).topk(min(3, logits.shape[1]), dim=1).values
+    refused = logits[count:].gather(1, column[count:, None])
+    loss = F.cross_entropy(fitting, column[:count]) + F.softplus(-right).mean()
+    loss = loss + 0.3 * F.softplus(nearest).mean()
+    return loss + 0.7 * F.softplus(refused).mean() if len(refused) else loss
+
+
+def _batches(pairs: Sequence[Pair], how: Contrast) -> Iterator[tuple[Places, Places]]:
+    """Places of fitting pairs, a third each of two kinds and a third of all, and of pairs that do not fit."""
+    draw = np.random.default_rng(how.seed)
+    fitting = np.array([i for i, p in enumerate(pairs) if p.fits])
+    others = np.array([i for i, p in enumerate(pairs) if not p.fits], dtype=np.intp)
+    weights = np.array([pairs[i].weight for i in fitting])
+    kinds = sorted({p.kind for p in pairs if p.fits})
+    members = {kind: np.array([i for i in fitting if pairs[i].kind == kind]) for kind in kinds}
+    shares = np.array([min(len(members[kind]), 400) ** 0.7 for kind in kinds])
+    third = how.batch // 3
+    for _ in range(how.steps):
+        chosen = [draw.permutation(members[kinds[k]])[:third] for k in _drawn(draw, shares, 2)]
+        chosen.append(fitting[_drawn(draw, weights, min(third, np.count_nonzero(weights)))])
+        yield np.concatenate(chosen), draw.permutation(others)[: how.batch // 2]
+
+
+def _drawn(draw: np.random.Generator, weights: npt.NDArray[Any], count: int) -> Places:
+    """`count` places without repeats (fewer where there are fewer), likelier by weight."""
+    return draw.choice(len(weights), size=min(count, len(weights)), replace=False, p=weights / weights.sum())
+
+
+def _opposite(pairs: Sequence[Pair], x: npt.NDArray[np.float64]) -> tuple[Floats, float]:
     """Direction and offset of a logistic regression: opposite questions against fitting ones."""
     rows = list({p.question: i for i, p in enumerate(pairs) if p.fits or p.opposite}.values())
     labels = np.array([float(pairs[i].opposite) for i in rows])
     weights = np.where(labels > 0, 1.0, 0.5)
     offset, slopes = logistic.fit(_OPPOSITE_SCALE * x[rows], labels, weights, _OPPOSITE_RIDGE)
-    return _OPPOSITE_SCALE * slopes, offset
+    return (_OPPOSITE_SCALE * slopes).astype(np.float32), offset
