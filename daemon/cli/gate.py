@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -45,11 +44,9 @@ def calibrate(
     from lte_runtime.answer import gate_data
 
     settings = load(config).settings
-    rows = _read(data) if data else gate_data.generate(seed)
+    rows = _read(data) if data else gate_data.default_rows(seed)
     with parts.progress(not json_) as progress:
-        fitted = fitting.calibrate(
-            rows, parts.encoder(settings), closed_at_least=closed, progress=partial(progress, "questions")
-        )
+        fitted = fitting.calibrate(rows, parts.encoder(settings), closed_at_least=closed, progress=progress)
     out.write_text(fitted.to_json(), "utf-8")
     if json_:
         output.as_json({"file": str(out), "threshold": fitted.threshold, **fitted.report})

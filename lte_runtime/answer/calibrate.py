@@ -27,7 +27,8 @@ from lte_runtime.errors import BadRequest
 from lte_runtime.types import Encoder, Question, Vectors
 
 Row = Mapping[str, Any]
-Progress = Callable[[int, int], None]
+Progress = Callable[[str, int, int], None]
+"""Called as `progress(what, done, total)`."""
 
 CLOSED_AT_LEAST = 0.979
 """Share of out-of-scope questions that the threshold keeps closed, of rows that its judge has not seen."""
@@ -92,7 +93,7 @@ def calibrate(
     encoder: Encoder,
     *,
     closed_at_least: float = CLOSED_AT_LEAST,
-    progress: Progress = lambda _done, _total: None,
+    progress: Progress = lambda _what, _done, _total: None,
 ) -> gate.GateCalibration:
     """A calibration from the rows of split `calibration` (all rows when none is marked `test`).
 
@@ -101,7 +102,8 @@ def calibrate(
     """
     memo = Memo(encoder)
     asked = ask(rows, memo, progress)
-    fitted = fit([a for a in asked if a.row.get("split") != "test"], memo, closed_at_least)
+    known = [a for a in asked if a.row.get("split") != "test"]
+    fitted = fit(known, memo, closed_at_least, progress)
     tested = [a for a in asked if a.row.get("split") == "test" and a.row.get("weight", 1.0) == 1.0]
     tested = worded(tested, memo, lambda _text: fitted.wording)
     points = gate.roc(_scores(tested, fitted), [a.inside for a in tested]) if tested else ()
@@ -112,7 +114,7 @@ def calibrate(
 def measure(rows: Sequence[Row], encoder: Encoder, calibration: gate.GateCalibration) -> dict[str, float]:
     """The report of a calibration on all questions of `rows`."""
     memo = Memo(encoder)
-    asked = ask(rows, memo, lambda _done, _total: None)
+    asked = ask(rows, memo, lambda _what, _done, _total: None)
     return report(worded(asked, memo, lambda _text: calibration.wording), calibration)
 
 
@@ -129,7 +131,7 @@ def ask(rows: Sequence[Row], memo: Encoder, progress: Progress) -> list[Asked]:
             question = Question(row["question"], namespace=row.get("namespace", "default"))
             paths = sorted(retriever.scored_paths(question), key=_promise, reverse=True)
             found.append(Asked(row, reading, tuple(paths[:MOST_PATHS])))
-            progress(done, len(questions))
+            progress("questions", done, len(questions))
     return found
 
 
@@ -145,27 +147,39 @@ def _events(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
             yield fields | {"namespace": row.get("namespace", event.get("namespace", "default"))}
 
 
-def fit(asked: Sequence[Asked], encoder: Encoder, closed_at_least: float) -> gate.GateCalibration:
+def fit(
+    asked: Sequence[Asked],
+    encoder: Encoder,
+    closed_at_least: float,
+    progress: Progress = lambda _what, _done, _total: None,
+) -> gate.GateCalibration:
     """Every path is a row: right or wrong. A question's wrong paths weigh together as much as a right one.
 
     The map of wordings is learnt first, in two halves: rows take it from the half that has not seen their
-    question, for half of the relations from the one that has not met the relation at all.
+    question, for a quarter of the relations from the one that has not met the relation at all.
     """
     if not any(a.inside for a in asked) or all(a.inside for a in asked):
         raise BadRequest("calibration needs questions in scope and out of scope")
     pairs = [*gate_data.wording_pairs(), *_pairs(asked)]
     cohort = gate_data.common_views()
     halves = [wording.learn([p for p in pairs if _side(p) == h], cohort, encoder) for h in (0, 1)]
+    progress("maps of wording", 2, 3)
+    whole = wording.learn(pairs, cohort, encoder)
+    progress("maps of wording", 3, 3)
     known = {p.question: _side(p) for p in pairs if p.fits}
     kept = [a for a in asked if not _asks_the_edit(a)]
     unseen = worded(kept, encoder, lambda text: halves[1 - known.get(text, _half(text))])
-    fitted = replace(_fit_rows(unseen, encoder), wording=wording.learn(pairs, cohort, encoder))
-    return _with_thresholds(fitted, unseen, encoder, closed_at_least)
+    fitted = replace(_fit_rows(unseen, encoder), wording=whole)
+    progress("networks", 1, 2)
+    fitted = _with_thresholds(fitted, unseen, encoder, closed_at_least)
+    progress("networks", 2, 2)
+    return fitted
 
 
 def _side(pair: wording.Pair) -> int:
-    """Half of a pair: for one half of the views by the view, for the other by the question."""
-    return _half(pair.view if _half(f"split {pair.view}") else pair.question)
+    """Half of a pair: for a quarter of the views by the view, for the others by the question."""
+    alone = zlib.crc32(f"split {pair.view}".encode()) % 4 == 0
+    return _half(pair.view if alone else pair.question)
 
 
 def _asks_the_edit(asked: Asked) -> bool:
@@ -329,8 +343,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from lte_runtime.answer.embed import load_encoder
 
     rows = [row for path in args.data for row in read(path)]
-    generated = gate_data.generate(args.seed, args.generated)
-    rows += [row | {"namespace": "generated"} | (HELPING if args.data else {}) for row in generated]
+    helping = HELPING if args.data else {}
+    rows += [helping | row for row in gate_data.default_rows(args.seed, args.generated)]
     rows += knowedit_rows(args.knowedit) if args.knowedit else []
     found = calibrate(rows, load_encoder(args.encoder), closed_at_least=args.closed, progress=_show)
     if args.out:
@@ -339,9 +353,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _show(done: int, total: int) -> None:
-    if done % 500 == 0 or done == total:
-        print(f"questions: {done}/{total}", file=sys.stderr, flush=True)
+def _show(what: str, done: int, total: int) -> None:
+    if done % 500 == 0 or total < 500 or done == total:
+        print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
+_RATE = 3e-3
+
 
 @dataclass(frozen=True, eq=False)
 class Committee:
@@ -65,7 +67,7 @@ def fit(
     members: int = 3,
     hidden: int = 24,
     decay: float = 1.5e-3,
-    steps: int = 5000,
+    steps: int = 3000,
     seed: int = 0,
 ) -> Committee:
     """A committee for rows `x` [n, d] with labels `y` [n] in {0, 1}; equal arguments give equal weights.
@@ -74,45 +76,46 @@ def fit(
     """
     mean, spread = x.mean(axis=0), x.std(axis=0)
     scale = np.where(spread < 1e-9, np.inf, spread)
-    nets = [
-        _member((x - mean) / scale, y, weights, hidden, decay, steps, seed + number)
-        for number in range(members)
-    ]
-    inner, shift, outer, offset = (np.stack(parts) for parts in zip(*nets, strict=True))
+    shape = (members, x.shape[1], hidden)
+    inner, shift, outer, offset = _networks((x - mean) / scale, y, weights, shape, decay, steps, seed)
     inner = inner / scale[None, :, None]
     shift = shift - np.einsum("d,mdh->mh", mean, inner)
     return Committee(*(part.astype(np.float32) for part in (inner, shift, outer, offset)))
 
 
-def _member(
+def _networks(
     x: npt.NDArray[np.float64],
     y: npt.NDArray[np.float64],
     weights: npt.NDArray[np.float64],
-    hidden: int,
+    shape: tuple[int, int, int],
     decay: float,
     steps: int,
     seed: int,
 ) -> tuple[npt.NDArray[np.float64], ...]:
-    """Weights of one network, by Adam on the weighted logistic loss."""
+    """Weights of all members, each on batches of its own, by Adam on the weighted logistic loss."""
     import torch
     import torch.nn.functional as F
 
     draw = torch.Generator().manual_seed(seed)
+    members, size, hidden = shape
     rows, labels, share = (torch.from_numpy(a).float() for a in (x, y, weights / weights.mean()))
-    inner = (torch.randn(x.shape[1], hidden, generator=draw) * x.shape[1] ** -0.5).requires_grad_()
-    outer = (torch.randn(hidden, generator=draw) * hidden**-0.5).requires_grad_()
-    shift, offset = torch.zeros(hidden, requires_grad=True), torch.zeros(1, requires_grad=True)
+    inner = (torch.randn(*shape, generator=draw) * size**-0.5).requires_grad_()
+    outer = (torch.randn(members, hidden, 1, generator=draw) * hidden**-0.5).requires_grad_()
+    shift = torch.zeros(members, 1, hidden, requires_grad=True)
+    offset = torch.zeros(members, 1, 1, requires_grad=True)
     groups = [
         {"params": [inner, outer], "weight_decay": decay},
         {"params": [shift, offset], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.Adam(groups, lr=1e-3)
-    for _ in range(steps):
-        part = torch.randint(len(rows), (256,), generator=draw)
-        scores = torch.relu(rows[part] @ inner + shift) @ outer + offset
-        each = F.binary_cross_entropy_with_logits(scores, labels[part], reduction="none")
+    optimizer = torch.optim.Adam(groups, lr=_RATE)
+    for step in range(steps):
+        part = torch.randint(len(rows), (members, 256), generator=draw)
+        scores = torch.relu(torch.baddbmm(shift, rows[part], inner)) @ outer + offset
+        each = F.binary_cross_entropy_with_logits(scores[..., 0], labels[part], reduction="none")
+        for group in optimizer.param_groups:
+            group["lr"] = _RATE * (1.0 - step / steps)
         optimizer.zero_grad()
-        (each * share[part]).mean().backward()  # type: ignore[no-untyped-call]
+        (each * share[part]).mean(dim=1).sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    found = (inner, shift, outer, offset[0])
+    found = (inner, shift[:, 0], outer[..., 0], offset[:, 0, 0])
     return tuple(value.detach().double().numpy() for value in found)

@@ -45,6 +45,40 @@ _REVERSED = (
     "What did {s} have as its {n} earlier?",
     "Except for {t}, which {n} of {s} is there?",
 )
+_ABOUT = (
+    "Which {n} did {s} give up?",
+    "Which {n} was taken away from {s}?",
+    "Which {n} of {s} is out of order?",
+    "Which {n} did {s} lose?",
+    "Which {n} was refused to {s}?",
+    "Which {n} was ruled out for {s}?",
+    "Which {n} is not the one of {s}?",
+    "When does {s} have no {n}?",
+    "Where is there no {n} of {s}?",
+    "Who no longer decides on the {n} of {s}?",
+    "Which {n} was scrapped at {s}?",
+    "Which {n} has {s} never had?",
+    "Who was against the {n} of {s}?",
+    "Who complained about the {n} of {s}?",
+    "Why was the {n} of {s} changed?",
+    "When was the {n} of {s} changed?",
+    "Who changed the {n} of {s}?",
+    "Who decides on the {n} of {s}?",
+    "Who told us the {n} of {s}?",
+    "Which {n} was proposed for {s} but not taken?",
+    "Which {n} did {s} have until last year?",
+    "What was wrong with the {n} of {s}?",
+    "Which {n} was shut down at {s}?",
+    "Which {n} was {s} removed from?",
+    "From which {n} was {s} thrown out?",
+    "Which {n} ran out for {s}?",
+    "Which {n} was cancelled for {s}?",
+    "What replaced the {n} of {s}?",
+    "How many people know the {n} of {s}?",
+    "Which {n} of {s} was overruled?",
+)
+"""Questions that name the relation and ask for its end, a refusal, or something about it."""
+
 _KINDS = "person org product code place title name".split()
 _CHAINS = (
     "What is the {b} of the {a} of {s}?",
@@ -215,6 +249,10 @@ def _everyday_pairs(kind: Kind, relation: Everyday) -> Iterator[Pair]:
     for texts, fits in ((relation.asking, True), (relation.other, False)):
         for text in texts:
             yield Pair(_say(text, PLACEHOLDER), _view(relation.noun), fits, kind=kind.name)
+    first = zlib.crc32(relation.noun.encode())
+    for text in (_ABOUT[(first + step) % len(_ABOUT)] for step in (0, 7, 16)):
+        asked = _say(text.replace("{n}", relation.noun), PLACEHOLDER)
+        yield Pair(asked, _view(relation.noun), fits=False, weight=0.5, opposite=True, kind=kind.name)
 
 
 def _table_pairs(line: str) -> Iterator[Pair]:
@@ -271,6 +309,17 @@ def kinds() -> tuple[Kind, ...]:
     return tuple(found)
 
 
+def default_rows(seed: int, worlds: int = 24) -> list[Row]:
+    """Invented facts and questions of both sorts, each in a namespace of its own.
+
+    The wordings of the everyday ones are among `wording_pairs` already, so they are no pairs once more.
+    """
+    own = {"namespace": "everyday", "pair_weight": 0.0}
+    generated = [row | {"namespace": "generated"} for row in generate(seed, worlds)]
+    everyday_rows = [row | own for row in everyday(seed, worlds=2)]
+    return generated + everyday_rows + [row | own | {"namespace": "about"} for row in about(seed)]
+
+
 def everyday(seed: int, worlds: int = 24) -> list[Row]:
     """Seeded rows: each world asks for every relation of every kind once, of new subjects."""
     rng = random.Random(seed)
@@ -307,6 +356,22 @@ def _everyday_rows(rng: random.Random, kind: Kind, relation: Everyday, ident: st
         yield _outside(
             fact, "same_subject", _say(rng.choice(other.asking), rng.choice([subject, alias or subject]))
         )
+
+
+def about(seed: int) -> list[Row]:
+    """Seeded rows: for every everyday relation one new fact, asked for once, and two questions about it."""
+    rng = random.Random(seed)
+    rows: list[Row] = []
+    for kind in kinds():
+        for number, relation in enumerate(kind.relations):
+            fact: Row = {"op": "assert", "id": f"a-{kind.name}-{number}", "subject": _formed(rng, kind)}
+            fact |= {"relation": relation.noun, "target": rng.choice(relation.targets)}
+            plain = rng.choice(_PLAIN).replace("{n}", relation.noun)
+            rows += [fact, _inside(fact, "plain", _say(plain, fact["subject"]))]
+            for text in rng.sample(_ABOUT, 2):
+                asked = _say(text.replace("{n}", relation.noun), fact["subject"])
+                rows.append(_outside(fact, "reversed", asked))
+    return rows
 
 
 def _unlike(a: Everyday, b: Everyday) -> bool:
