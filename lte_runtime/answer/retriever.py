@@ -42,7 +42,7 @@ class Lookup(Protocol):
     ) -> tuple[Fact, ...]: ...
 
 
-HOPS_FROM = 0.55
+HOPS_FROM = 0.48
 """From here on a hop counts as asked for (mean of the cosine and the learnt one)."""
 
 
@@ -227,7 +227,7 @@ class Retriever:
         worded = self._worded(paths, [reading.masked(span) for span in spans], fit)
         for i, (path, span) in enumerate(zip(paths, spans, strict=True)):
             fits = Fits(likeness[i], rivals[i], gains[i], _outdone(path, paths, gains))
-            row = describe(reading, path, span, fits) | worded[i]
+            row = {**describe(reading, path, span, fits), **worded[i]}
             rows.append(Scored(path, span, row, self._gate.probability(row)))
         return rows
 

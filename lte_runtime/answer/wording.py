@@ -10,9 +10,10 @@ near view. Learnt with torch, used with numpy alone.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,8 @@ _OPPOSITE_SCALE, _OPPOSITE_RIDGE = 4.0, 4.0
 _OTHER_RELATION = 0.75
 """Views less alike than this (cosine) are views of different relations."""
 
+_KEPT = 256
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -52,6 +55,15 @@ class Pair:
     weight: float = 1.0
     opposite: bool = False
     kind: str = ""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Asked:
+    """A question's vector after the map, its cosines with the cohort, and how it stands to opposites."""
+
+    vector: Floats
+    cohort: Floats
+    against: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,21 +86,39 @@ class Wording:
 
     def features(self, question: Vectors, view: Vectors) -> Mapping[str, float]:
         """What the gate sees of one question and one view, vectors of [dimension]."""
-        return self.rows(question[None], view[None])[0]
+        asked = self._kept_asked(question.dtype.char, question.tobytes())
+        fit = float(asked.vector @ view)
+        others = asked.cohort[self._kept_others(view.dtype.char, view.tobytes())]
+        best = float(others.max(initial=0.0))
+        rest = self.scale * best + math.log(float(np.exp(self.scale * (others - best)).sum()) + 1e-9)
+        share = -float(np.logaddexp(0.0, rest - self.scale * fit))
+        odds = (self.scale * fit + self.shift) / 10
+        values = (odds, fit, fit * abs(fit), fit - best, share, asked.against)
+        return dict(zip(FEATURES, values, strict=True))
 
     def rows(self, questions: Vectors, views: Vectors) -> list[Mapping[str, float]]:
         """The features of each question with the view beside it, both [n, dimension]."""
-        asked = questions + (questions @ self.left) @ self.right
-        asked = asked / np.maximum(np.linalg.norm(asked, axis=1, keepdims=True), 1e-6)
-        fit = (asked * views).sum(axis=1)
-        others = np.where(views @ self.cohort.T < _OTHER_RELATION, asked @ self.cohort.T, -1.0)
-        best = np.maximum(others.max(axis=1, initial=0.0), 0.0)
-        rest = np.log(np.exp(self.scale * (others - best[:, None])).sum(axis=1) + 1e-9) + self.scale * best
-        share = -np.logaddexp(0.0, rest - self.scale * fit)
-        odds = (self.scale * fit + self.shift) / 10
-        against = np.maximum(0.0, questions @ self.opposite + self.offset + 1.0)
-        found = np.stack([odds, fit, fit * np.abs(fit), fit - best, share, against], axis=1)
-        return [dict(zip(FEATURES, map(float, row), strict=True)) for row in found]
+        return [self.features(q, v) for q, v in zip(questions, views, strict=True)]
+
+    @cached_property
+    def _kept_asked(self) -> Callable[[str, bytes], _Asked]:
+        """One question is compared with many views, and forms of questions come again."""
+        return lru_cache(_KEPT)(self._asked)
+
+    @cached_property
+    def _kept_others(self) -> Callable[[str, bytes], npt.NDArray[np.bool_]]:
+        return lru_cache(_KEPT)(self._others)
+
+    def _asked(self, kind: str, data: bytes) -> _Asked:
+        question = np.frombuffer(data, kind)
+        moved = question + (question @ self.left) @ self.right
+        vector = moved / max(float(np.linalg.norm(moved)), 1e-6)
+        against = max(0.0, float(question @ self.opposite) + self.offset + 1.0)
+        return _Asked(vector, self.cohort @ vector, against)
+
+    def _others(self, kind: str, data: bytes) -> npt.NDArray[np.bool_]:
+        """Which of the cohort are views of other relations."""
+        return np.asarray(self.cohort @ np.frombuffer(data, kind) < _OTHER_RELATION)
 
     @cached_property
     def packed(self) -> Mapping[str, Any]:
@@ -212,7 +242,7 @@ def _batches(pairs: Sequence[Pair], how: Contrast) -> Iterator[tuple[Places, Pla
     third = how.batch // 3
     for _ in range(how.steps):
         chosen = [draw.permutation(members[kinds[k]])[:third] for k in _drawn(draw, shares, 2)]
-        chosen.append(fitting[_drawn(draw, weights, min(third, np.count_nonzero(weights)))])
+        chosen.append(fitting[_drawn(draw, weights, min(third, int(np.count_nonzero(weights))))])
         yield np.concatenate(chosen), draw.permutation(others)[: how.batch // 2]
 
 
