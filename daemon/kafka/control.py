@@ -217,6 +217,8 @@ class ControlTopic:
             consumer = _consumer(self._settings)
             self._consumer = consumer
             self._state, self._own_claim = Control(), NO_EPOCH
+            # What was being taken when the connection broke is run by nobody, or taken again: never twice.
+            self._taking.clear()
             if not consumer.partitions_for_topic(self._settings.topic):
                 raise Retry(f"topic {self._settings.topic} does not exist")
             consumer.subscribe([self._settings.topic], listener=_Listener(self))
