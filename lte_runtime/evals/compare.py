@@ -277,14 +277,17 @@ class Judge:
 
     def samples(self, records: Sequence[Record], fluency: int) -> list[Result]:
         """One sample for each record: free and forced shares, and the answers themselves."""
-        said = self._said([q for one in records for q in questions(one)])
+        said = {
+            **self._said([q for one in records for q in questions(one)], TOKENS),
+            **self._said([one.prompt for one in records], self._tokens),
+        }
         read = self._read([pair for one in records for pair in self._pairs(one)])
         fluent = self._fluency(records[:fluency])
         return [
             {
                 "prompt": one.prompt,
                 "target": one.target,
-                "said": {q: said[q] for q in questions(one)} if said else {},
+                "said": {q: said[q] for q in (one.prompt, *questions(one))} if said else {},
                 "free": self._free(one, said),
                 "forced": self._forced(one, read),
                 "belief": self._belief(one, read),
@@ -294,9 +297,9 @@ class Judge:
             for one in records
         ]
 
-    def _said(self, asked: Sequence[str]) -> Mapping[str, str]:
+    def _said(self, asked: Sequence[str], tokens: int) -> Mapping[str, str]:
         wanted = list(dict.fromkeys(asked)) if self._plan.free else []
-        said = self._editor.answer(wanted, max_new_tokens=self._tokens) if wanted else []
+        said = self._editor.answer(wanted, max_new_tokens=tokens) if wanted else []
         return dict(zip(wanted, said, strict=True))
 
     def _read(self, pairs: Sequence[Pair]) -> Mapping[Pair, Forced]:
@@ -376,8 +379,7 @@ def likelihood(read: Forced) -> float:
 
 
 def questions(one: Record) -> Iterator[str]:
-    """All that is asked about an edit."""
-    yield one.prompt
+    """All that is asked about an edit besides its own prompt."""
     if one.rephrase:
         yield one.rephrase
     for probes in one.portability.values():

@@ -50,13 +50,15 @@ class Parrot:
         self.told: dict[str, str] = {}
         self.undone = 0
         self.batches: list[int] = []
+        self.tokens: dict[str, int] = {}
 
     def edit(self, requests: Sequence[EditRequest]) -> None:
         self.batches.append(len(requests))
         self.told |= {one.prompt: one.target for one in requests}
         self.told = dict(list(self.told.items())[-self.memory :])
 
-    def answer(self, prompts: Sequence[str], *, max_new_tokens: int = 32) -> list[str]:  # noqa: ARG002
+    def answer(self, prompts: Sequence[str], *, max_new_tokens: int = 32) -> list[str]:
+        self.tokens |= dict.fromkeys(prompts, max_new_tokens)
         return [self.told.get(text, "nothing") for text in prompts]
 
     def forced(self, pairs: Sequence[tuple[str, str]]) -> list[Forced]:
@@ -131,6 +133,18 @@ def test_a_sequence_asks_all_earlier_edits_again(tmp_path: Path, kit: Kit, parro
     assert parrot.batches == [1, 1, 1, 1]
     assert found["retested"] == {"1": 1.0, "3": 0.6667}
     assert found["edit_success"] == 0.6667
+
+
+def test_running_text_is_long_and_scored_by_overlap(tmp_path: Path, kit: Kit, parrot: Parrot) -> None:
+    text = record(
+        "Orm", "It lies by the sea", locality={"Relation_Specificity": [{"prompt": "Where is Orm?"}]}
+    )
+    (tmp_path / "wikibio.json").write_text(json.dumps([text]), encoding="utf-8")
+    chosen = Plan(tmp_path, ["ice"], ["wikibio"], split="all", fluency_edits=0)
+    found = compare.run(chosen, kit)["methods"]["ice"]["sets"]["wikibio"]
+    assert found["rouge_l"] == 1.0
+    assert parrot.tokens["Who leads Orm?"] == compare.LONG_TOKENS
+    assert parrot.tokens["Where is Orm?"] == compare.TOKENS, "as the base was asked"
 
 
 @pytest.mark.usefixtures("parrot")
