@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from daemon.cli import exits
 from daemon.cli.app import app
-from lte_runtime.answer import gate, gate_data
+from lte_runtime.answer import committee, gate, gate_data, wording
 from lte_runtime.answer.embed import load_encoder
 from tests.unit.answer.engine import tiny
 
@@ -38,8 +39,10 @@ def _lte(*arguments: str) -> int:
 
 
 def test_gate_calibrate_writes_a_calibration_of_the_configured_encoder(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(wording, "Contrast", partial(wording.Contrast, steps=5))
+    monkeypatch.setattr(committee, "fit", partial(committee.fit, steps=100))
     rows = gate_data.generate(1, worlds=6)
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     assert _lte("gate", "calibrate", "--data", "rows.jsonl", "-o", "gate.json", "--json") == 0
