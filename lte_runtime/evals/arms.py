@@ -52,7 +52,7 @@ def adapted(base: Base, adapter: Path) -> Base:
     """The base with an adapter merged in float32, beside it; tensors that it leaves alone are shared."""
     found = verify_adapter(adapter, base.fingerprint)
     pairs = lora.read_pairs(found, base.model)
-    return replace(base, model=lora.merged_copy(base.model, base.model, pairs, found.scale))
+    return replace(base, model=lora.merged_copy(base.model, lora.weights_of(base.model), pairs, found.scale))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -111,8 +111,8 @@ class Adapters:
     Loading happens in the caller's thread; the model that runs is read and never changed.
     """
 
-    def __init__(self, directory: Path, model: Any, mode: str, device: torch.device) -> None:
-        self._directory, self._model, self._device = directory, model, device
+    def __init__(self, directory: Path, model: Any, mode: str) -> None:
+        self._directory, self._model = directory, model
         self.mode = mode
         self._unmerged = lora.Unmerged(model) if mode == "unmerged" else None
         self.base = partial(self._unmerged.forward, {}) if self._unmerged else model
@@ -127,11 +127,16 @@ class Adapters:
         if self._unmerged:
             between(partial(self._unmerged.reach, pairs))
             return partial(self._unmerged.forward, self._unmerged.halves(pairs, adapter.scale))
-        dtype = self._model.dtype
-        exact = self._model if dtype == torch.float32 else _load_weights(self._directory, torch.float32)
         return cast(
-            Callable[..., Any], lora.merged_copy(self._model, exact, pairs, adapter.scale).to(self._device)
+            Callable[..., Any], lora.merged_copy(self._model, self._exact(pairs), pairs, adapter.scale)
         )
+
+    def _exact(self, names: Iterable[str]) -> lora.Exact:
+        """The whole base is loaded again only where its files name their weights in another way."""
+        if self._model.dtype == torch.float32:
+            return lora.weights_of(self._model)
+        stored = lora.stored_weights(self._directory, self._model, names)
+        return stored or lora.weights_of(_load_weights(self._directory, torch.float32))
 
 
 class HfEngine:
@@ -203,7 +208,7 @@ class HfEngine:
         loaded = _load_weights(directory, number).to(where)
         engine = cls(
             model=loaded,
-            adapters=Adapters(directory, loaded, mode, where),
+            adapters=Adapters(directory, loaded, mode),
             tokenizer=AutoTokenizer.from_pretrained(
                 directory, local_files_only=True, trust_remote_code=False
             ),

@@ -9,11 +9,13 @@ changes the modules that another thread is running.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
+from safetensors import safe_open
 from transformers.pytorch_utils import Conv1D
 
 from lte_runtime.answer.engine.files import LORA_NAME, Lora, means, read_tensors
@@ -66,19 +68,49 @@ def _fans(module: Any) -> tuple[int, int]:
     return (rows, columns) if isinstance(module, Conv1D) else (columns, rows)
 
 
-def merged_copy(base: Any, exact: Any, pairs: Pairs, scale: float) -> Any:
+Exact = Callable[[str], torch.Tensor]
+"""The weight of a module by its name as the base's files have it, before it was rounded."""
+
+
+def weights_of(model: Any) -> Exact:
+    """The weights that a model runs with."""
+    return lambda name: cast(torch.Tensor, model.get_submodule(name).weight.detach())
+
+
+def stored_weights(directory: Path, model: Any, names: Iterable[str]) -> Exact | None:
+    """The same from the base's files alone; None unless each, rounded, is what the model runs."""
+    places = {name: shard for shard in directory.glob("*.safetensors") for name in _names_in(shard)}
+    found: dict[str, torch.Tensor] = {}
+    for name in names:
+        shard, running = places.get(f"{name}.weight"), model.get_submodule(name).weight
+        if shard is None:
+            return None
+        with safe_open(str(shard), "pt") as file:
+            found[name] = file.get_tensor(f"{name}.weight")
+        same = found[name].shape == running.shape
+        if not same or not torch.equal(found[name].to(running.dtype), running.detach().cpu()):
+            return None
+    return found.__getitem__
+
+
+def _names_in(shard: Path) -> list[str]:
+    with safe_open(str(shard), "pt") as file:
+        return list(file.keys())
+
+
+def merged_copy(base: Any, exact: Exact, pairs: Pairs, scale: float) -> Any:
     """A model beside `base` with the adapter merged; all tensors that it leaves alone are shared.
 
-    `exact` is the same base in float32; the sums are made from its weights.
+    The sums are made in float32 from `exact`.
     """
     own = {id(base.get_submodule(name).weight) for name in pairs}
     shared = [*base.parameters(), *base.buffers()]
     copied = copy.deepcopy(base, {id(tensor): tensor for tensor in shared if id(tensor) not in own})
     for name, (a, b) in pairs.items():
-        source, module = exact.get_submodule(name), copied.get_submodule(name)
-        delta = scale * (b @ a)
-        total = source.weight.detach().float() + (delta.T if isinstance(source, Conv1D) else delta)
-        module.weight = torch.nn.Parameter(total.to(module.weight.dtype), requires_grad=False)
+        module, delta = copied.get_submodule(name), scale * (b @ a)
+        total = exact(name).float().cpu() + (delta.T if isinstance(module, Conv1D) else delta)
+        weight = total.to(module.weight.device, module.weight.dtype)
+        module.weight = torch.nn.Parameter(weight, requires_grad=False)
     return copied
 
 
