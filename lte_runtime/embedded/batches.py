@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,7 +10,7 @@ from typing import Protocol
 import torch
 
 from lte_runtime.embedded.network import Batch, Group
-from lte_runtime.embedded.rows import Row
+from lte_runtime.embedded.rows import PLACE, Row
 
 
 class Encodes(Protocol):
@@ -56,6 +57,8 @@ Render = Callable[[Row], Sequence[tuple[str, str]]]
 
 def tokens(tokenizer: Encodes, pairs: Sequence[tuple[str, str]], row: Row, weights: Weights) -> Tokens:
     """Ids and weights of the turns `pairs`, or of the row's running text behind its uncounted lead."""
+    if row.pieces:
+        return _drilled(tokenizer, pairs, row, weights)
     ids: list[int] = []
     scale: list[float] = []
     if row.text:
@@ -78,6 +81,49 @@ def tokens(tokenizer: Encodes, pairs: Sequence[tuple[str, str]], row: Row, weigh
         ]
         scale += [weights.first] + [weights.answer] * len(given)
     return Tokens(tuple(ids), tuple(scale))
+
+
+def _drilled(tokenizer: Encodes, pairs: Sequence[tuple[str, str]], row: Row, weights: Weights) -> Tokens:
+    """As `tokens`; in lead, text and questions a piece counts where it is told again, its first id aside."""
+    ids: list[int] = []
+    scale: list[float] = []
+    seen: set[str] = set()
+    for part, counts in ((row.lead, 0.0), (row.text, 1.0)):
+        spliced = splice(tokenizer, part, row.pieces, seen)
+        ids += [each for each, _ in spliced]
+        scale += [counts * again for _, again in spliced]
+    for user, answer in pairs:
+        asked, given = splice(tokenizer, user, row.pieces, seen), splice(tokenizer, answer, row.pieces, seen)
+        ids += [USER, *(each for each, _ in asked), END, ASSISTANT, *(each for each, _ in given), END]
+        scale += [0.0, *(weights.text * again for _, again in asked), 0.0, 0.0]
+        scale += [weights.first] + [weights.answer] * len(given)
+    return Tokens(tuple(ids), tuple(scale))
+
+
+BEFORE = "x"
+_PLACED = re.compile(" ?([\ue000-\uf8ff])")
+
+
+def splice(
+    tokenizer: Encodes, text: str, pieces: Sequence[tuple[int, ...]], seen: set[str]
+) -> list[tuple[int, float]]:
+    """Ids of the text with its pieces put in; 1.0 beside the ids of a piece in `seen`, but for its first.
+
+    The pieces of the text are added to `seen`.
+    """
+    spliced: list[tuple[int, float]] = []
+    for number, part in enumerate(_PLACED.split(text)):
+        if number % 2:
+            first, *rest = pieces[ord(part) - PLACE]
+            spliced += [(first, 0.0), *((each, float(part in seen)) for each in rest)]
+            seen.add(part)
+        elif part:
+            # Behind a piece a text is encoded as behind a word, so that a full stop is the usual one.
+            word = BEFORE if number else ""
+            skipped = len(tokenizer.encode(word, add_special_tokens=False).ids)
+            found = tokenizer.encode(word + part, add_special_tokens=False).ids
+            spliced += [(each, 0.0) for each in found[skipped:]]
+    return spliced
 
 
 def _counted(told: Encoded, spans: Sequence[tuple[int, int]], weights: Weights) -> list[float]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from lte_runtime.embedded import names
+from lte_runtime.embedded.drills import copy_row, drill_row
 from lte_runtime.embedded.exclude import Excluded
 from lte_runtime.embedded.matching import (
     ask,
@@ -159,10 +160,22 @@ def phrase(sources: Sources, rng: random.Random, most: int = 5) -> str:
     if roll < 0.2 or not sources.texts:
         return names.accented(rng, names.value(rng.choice(("person", "place", "org", "name")), rng))
     if roll < 0.35:
-        return names.digits(rng) + (f" {rng.choice(names.UNITS)}" if rng.random() < 0.3 else "")
+        return _figures(sources, rng)
     words = rng.choice(sources.texts).split(" ")
     start = rng.randrange(len(words))
     return " ".join(words[start : start + rng.randint(1, most)]).strip(".,;: \n") or names.name(rng)
+
+
+def _figures(sources: Sources, rng: random.Random) -> str:
+    """Digits alone, with a unit or a word, or from one figure to another."""
+    told, roll = names.digits(rng), rng.random()
+    if roll < 0.25:
+        return f"{told} {rng.choice(names.UNITS)}"
+    if roll < 0.4 and sources.texts:
+        return f"{told} {' '.join(rng.choice(sources.texts).split()[:2]).lower()}"
+    if roll < 0.6:
+        return f"{told} {rng.choice(('to', '-', 'and', 'x', 'or', 'until'))} {names.digits(rng)}"
+    return told
 
 
 def echo_row(sources: Sources, rng: random.Random) -> Row:
@@ -360,6 +373,8 @@ MAKERS: dict[str, Callable[[Sources, random.Random], Row]] = {
     "repeat": repeat_row,
     "lookup": lookup_row,
     "echo": echo_row,
+    "copy": copy_row,
+    "drill": drill_row,
     "single": single_row,
     "reading": reading_row,
     "two_hop": two_hop_row,

@@ -82,11 +82,36 @@ FINISH = (
     ("echo", 0.03),
     ("lookup", 0.02),
 )
+POLISH: Sequence[tuple[str, float]] = (
+    ("stock", 0.22),
+    ("drill", 0.18),
+    ("copy", 0.12),
+    ("edit", 0.14),
+    ("reading", 0.11),
+    ("single", 0.08),
+    ("recall", 0.03),
+    ("two_hop", 0.04),
+    ("repeat", 0.03),
+    ("echo", 0.03),
+    ("text", 0.02),
+)
 PHASES = ((0.25, COPYING), (0.45, MATCHING), (0.94, MIXTURE), (float("inf"), FINISH))
 """Until which share of the run which rows are drawn: each skill stands on the one before."""
 ALL = Weights(question=0.5)
 """At first facts and questions count a little: repeated names teach to copy before answers do."""
-PROBES = ("echo", "repeat", "lookup", "recall", "single", "reading", "two_hop", "edit", "stock")
+PROBES = (
+    "copy",
+    "drill",
+    "echo",
+    "repeat",
+    "lookup",
+    "recall",
+    "single",
+    "reading",
+    "two_hop",
+    "edit",
+    "stock",
+)
 
 
 def mixture(share: float) -> Sequence[tuple[str, float]]:
@@ -103,14 +128,20 @@ def encode(coder: Tokenizer, row: Row, rng: random.Random, weights: Weights) -> 
 
 
 def batch_at(
-    generator: Generator, coder: Tokenizer, seed: int, step: int, steps: int, budget: int
+    generator: Generator,
+    coder: Tokenizer,
+    seed: int,
+    step: int,
+    steps: int,
+    budget: int,
+    polish: bool = False,
 ) -> Sequence[Batch]:
     """The batch of one step, about `budget` tokens; equal arguments give equal batches."""
     rng = random.Random(f"{seed}:base:{step}")
     rows: list[Tokens] = []
+    share = max(step / steps, PHASES[0][0]) if polish else step / steps
     while sum(len(row.ids) for row in rows) < budget:
-        drawn = generator.rows(rng, mixture(step / steps), 8)
-        share = step / steps
+        drawn = generator.rows(rng, POLISH if polish else mixture(share), 8)
         rows += [
             encode(coder, row, rng, ALL if share < PHASES[0][0] or rng.random() < 0.1 else Weights())
             for row in drawn
@@ -157,21 +188,31 @@ def train_base(
     budget: Annotated[int, typer.Option(help="Tokens in a batch.")] = 5000,
     every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 250,
     rate: Annotated[float, typer.Option(help="Full rate of the matrices (Muon).")] = 0.02,
+    decay: Annotated[float, typer.Option(help="Over which last share of the run the rates fall.")] = 0.5,
+    other: Annotated[float, typer.Option(help="Full rate of embeddings and norms (AdamW).")] = 1.5e-3,
+    polish: Annotated[Path | None, typer.Option(help="Go on from the exported base in this folder.")] = None,
 ) -> None:
-    """Train the base model, from the last checkpoint if there is one."""
+    """Train the base model, from the last checkpoint if there is one, or polish an exported one."""
     torch.set_num_threads(1)
     shape = Shape()
     checkpoint = work / "base.pt"
     generator = Generator(load(data), excluded(exclude or ()))
     coder = Tokenizer.from_file(str(work / "tokenizer" / "tokenizer.json"))
     held = probes(generator, coder)
-    state = trainer.resume(checkpoint) if checkpoint.exists() else trainer.start(shape, seed)
-    plan = trainer.Plan(steps=steps, every=every, matrix_rate=rate, other_rate=0.075 * rate)
+    if checkpoint.exists():
+        state = trainer.resume(checkpoint)
+    else:
+        state = trainer.go_on(polish / export.WEIGHTS, seed) if polish else trainer.start(shape, seed)
+    plan = trainer.Plan(steps=steps, every=every, matrix_rate=rate, other_rate=other, decay=decay)
     with Progress(*COLUMNS, TimeRemainingColumn()) as shown, (work / "base.log").open("a") as log:
         task = shown.add_task("base", total=steps, completed=state.step)
         mean = {"loss": 0.0, "right": 0.0}
         for done in trainer.run(
-            state, shape, plan, lambda step: batch_at(generator, coder, seed, step, steps, budget), checkpoint
+            state,
+            shape,
+            plan,
+            lambda step: batch_at(generator, coder, seed, step, steps, budget, polish is not None),
+            checkpoint,
         ):
             mean["loss"] += (done.loss - mean["loss"]) * 0.04
             mean["right"] += (done.right - mean["right"]) * 0.04
@@ -244,7 +285,7 @@ def _examples(model: Any, coder: Any, generator: Generator, seed: int, rows: int
     prompts = [build(coder, question, max_tokens=512).token_ids for question in asked]
     own = dict(zip(asked, evaluate.answers(model.bfloat16(), coder, prompts), strict=True))
     outside = rows // 12
-    examples = lessons.in_scope(generator, rng, rows - outside)
+    examples = lessons.in_scope(generator, rng, rows - outside, coder.decode)
     examples += lessons.out_of_scope(generator, rng, own, outside)
     rng.shuffle(examples)
     return examples

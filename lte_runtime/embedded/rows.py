@@ -6,6 +6,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+VOCABULARY = 8192
+"""Entries of the tokenizer."""
+FIRST_ID = 4
+"""The ids below are special tokens."""
+PLACE = 0xE000
+"""In a row's texts the character PLACE + i stands for its i-th piece."""
+
 
 @dataclass(frozen=True, slots=True)
 class Statement:
@@ -32,6 +39,7 @@ class Row:
 
     `text` rows are running text: every token counts and there are no turns; what stands in `lead` comes
     before the text and does not count. With `spans` (places in the text) only those places count.
+    `pieces` are ids that stand in the texts as one character each, from PLACE on.
     """
 
     turns: tuple[Turn, ...] = ()
@@ -39,6 +47,7 @@ class Row:
     text: str = ""
     lead: str = ""
     spans: tuple[tuple[int, int], ...] = ()
+    pieces: tuple[tuple[int, ...], ...] = ()
     kind: str = ""
 
 

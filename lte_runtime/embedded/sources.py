@@ -12,6 +12,8 @@ from typing import Any
 from lte_runtime.embedded.relations import withheld
 from lte_runtime.evals.split import held_out
 
+LONGEST_ANSWER = 60
+"""Characters of an open question's answer that may stand as a value."""
 STOCK = Path(__file__).parent / "stock"
 
 
@@ -63,19 +65,24 @@ def load(data: Path | None, stock: Path = STOCK) -> Sources:
     if data is None:
         return Sources(stock=facts)
     records = tuple(training_records(data))
+    open_questions = tuple(_open_questions(data))
     pairs = [pair for pair in _pararel(data) if not held_out(pair[0])]
     return Sources(
         stock=facts,
         edits=tuple(edit for record in records for edit in _edits(record)),
         templates=tuple(template for record in records for template in _templates(record)),
         subjects=tuple(
-            dict.fromkeys([record["subject"] for record in records] + [pair[0] for pair in pairs[::4]])
+            dict.fromkeys([record["subject"] for record in records] + [pair[0] for pair in pairs])
         ),
         objects=tuple(
-            dict.fromkeys([record["target_new"] for record in records] + [pair[1] for pair in pairs[::4]])
+            dict.fromkeys(
+                [record["target_new"] for record in records]
+                + [pair[1] for pair in pairs]
+                + [answer for _, answer in open_questions if len(answer) < LONGEST_ANSWER]
+            )
         ),
         texts=tuple(_texts(data)),
-        open_questions=tuple(_open_questions(data)),
+        open_questions=open_questions,
     )
 
 

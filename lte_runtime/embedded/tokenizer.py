@@ -10,9 +10,9 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from lte_runtime.embedded.generator import Generator
+from lte_runtime.embedded.rows import VOCABULARY
 from lte_runtime.embedded.sources import Sources
 
-SIZE = 8192
 PAD, USER, ASSISTANT, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|end|>"
 SPECIAL = (PAD, USER, ASSISTANT, END)
 WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -23,7 +23,7 @@ CHAT_TEMPLATE = (
 )
 
 
-def train(sources: Sources, seed: int, size: int = SIZE) -> Tokenizer:
+def train(sources: Sources, seed: int, size: int = VOCABULARY) -> Tokenizer:
     """A tokenizer of `size` entries from the sources and a sample of the stream."""
     tokenizer = Tokenizer(models.BPE())
     # A line's first word gets the space that it would have within the line, so that a name has one form.

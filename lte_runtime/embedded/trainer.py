@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from lte_runtime.embedded import network
@@ -20,11 +21,12 @@ from lte_runtime.embedded.optimizer import Optimizer, rate
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run does: `steps` updates at the given rates, a checkpoint every `every` steps."""
+    """What a run does: `steps` updates, rates falling over the last `decay` of them, saved every `every`."""
 
     steps: int
     matrix_rate: float = 0.02
     other_rate: float = 1.5e-3
+    decay: float = 0.5
     every: int = 250
     threads: int = 2
     dtype: torch.dtype = torch.bfloat16
@@ -54,6 +56,15 @@ class State:
 
 def start(shape: Shape, seed: int) -> State:
     parameters = network.initial(shape, seed)
+    return State(parameters, Optimizer(parameters))
+
+
+def go_on(weights: Path, seed: int) -> State:
+    """A new run from the weights of an exported base, its crowded embeddings spread."""
+    parameters = {name: value.float() for name, value in load_file(weights).items()}
+    network.spread(parameters["model.embed_tokens.weight"], seed)
+    for value in parameters.values():
+        value.requires_grad_()
     return State(parameters, Optimizer(parameters))
 
 
@@ -108,7 +119,7 @@ def run(
             ]
             results = [job.result() for job in jobs]
             _accumulate(state.parameters, [gradients for gradients, _, _ in results], total)
-            share = rate(state.step, plan.steps)
+            share = rate(state.step, plan.steps, decay=plan.decay)
             state.optimizer.step(plan.matrix_rate * share, plan.other_rate * share, pool)
             state.step += 1
             state.tokens += sum(len(part.ids) for part in parts)

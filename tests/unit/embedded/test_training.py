@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lte_runtime.embedded import batches, network, trainer
@@ -15,7 +16,7 @@ from lte_runtime.embedded import tokenizer as recipe_tokenizer
 from lte_runtime.embedded.batches import END, Tokens, Weights
 from lte_runtime.embedded.network import Batch, Shape
 from lte_runtime.embedded.optimizer import orthogonalise, rate
-from lte_runtime.embedded.rows import Row
+from lte_runtime.embedded.rows import PLACE, Row
 from lte_runtime.embedded.sources import Sources
 
 TINY = Shape(vocabulary=64, hidden=32, layers=2, heads=2, mlp=48, positions=64)
@@ -70,6 +71,21 @@ def test_running_text_counts_at_its_spans_alone() -> None:
     assert coder.decode(counted).strip() == "Tolmin"
 
 
+def test_pieces_stand_in_the_ids_as_they_are() -> None:
+    coder = recipe_tokenizer.train(Sources(), seed=0, size=500)
+    a, b = chr(PLACE), chr(PLACE + 1)
+    row = Row(pieces=((400, 401, 402), (410, 411)))
+    made = batches.tokens(coder, [(f"{a} is {b}.\n{a}?", b)], row, Weights(first=2.0, text=0.5))
+    ids, weights = list(made.ids), list(made.weights)
+    told = [place for place, each in enumerate(ids) if each == 400]
+    assert [ids[place : place + 3] for place in told] == [[400, 401, 402]] * 2
+    assert weights[told[0] : told[0] + 3] == [0.0, 0.0, 0.0]
+    assert weights[told[1] : told[1] + 3] == [0.0, 0.5, 0.5]
+    assert (ids[-3:], weights[-3:]) == ([410, 411, END], [2.0, 1.0, 1.0])
+    stop = coder.encode("x.", add_special_tokens=False).ids[-1]
+    assert ids[ids.index(411) + 1] == stop
+
+
 def test_answers_are_counted_with_the_first_token_first() -> None:
     coder = recipe_tokenizer.train(Sources(), seed=0, size=500)
     made = batches.tokens(coder, [("Who?", "Ada")], Row(), Weights(first=2.0, answer=1.0))
@@ -107,6 +123,29 @@ def test_a_kill_while_saving_leaves_the_last_checkpoint(tmp_path: Path) -> None:
     trainer.save(state, path)
     path.with_suffix(".part").write_bytes(b"half a file")
     assert trainer.resume(path).step == 0
+
+
+def test_a_polish_starts_from_exported_weights(tmp_path: Path) -> None:
+    before = trainer.start(TINY, 0)
+    save_file({name: value.detach() for name, value in before.parameters.items()}, tmp_path / "w.safetensors")
+    after = trainer.go_on(tmp_path / "w.safetensors", seed=0)
+    assert after.step == 0
+    kept = [name for name in after.parameters if "embed_tokens" not in name]
+    assert all(torch.equal(after.parameters[name], before.parameters[name]) for name in kept)
+    assert all(value.requires_grad for value in after.parameters.values())
+
+
+def test_crowded_embeddings_are_spread_and_others_stay() -> None:
+    drawn = torch.Generator().manual_seed(0)
+    apart = torch.randn(20, 64, generator=drawn)
+    crowd = torch.randn(1, 64, generator=drawn) + 0.3 * torch.randn(30, 64, generator=drawn)
+    made = torch.cat([apart, crowd])
+    assert network.spread(made, seed=1) == 30
+    assert torch.equal(made[:20], apart)
+    torch.testing.assert_close(made[20:].norm(dim=1), crowd.norm(dim=1))
+    plain = torch.nn.functional.normalize(made, dim=1)
+    assert (plain @ plain.T).fill_diagonal_(0.0).max() < 0.9
+    assert network.spread(made[:20].clone(), seed=1) == 0
 
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
