@@ -95,6 +95,19 @@ POLISH: Sequence[tuple[str, float]] = (
     ("echo", 0.03),
     ("text", 0.02),
 )
+POLISH_END: Sequence[tuple[str, float]] = (
+    ("stock", 0.40),
+    ("drill", 0.12),
+    ("copy", 0.08),
+    ("edit", 0.14),
+    ("reading", 0.10),
+    ("single", 0.06),
+    ("recall", 0.03),
+    ("two_hop", 0.03),
+    ("repeat", 0.02),
+    ("echo", 0.02),
+)
+"""What spreading the embeddings cost the stock is learnt again at the end."""
 PHASES = ((0.25, COPYING), (0.45, MATCHING), (0.94, MIXTURE), (float("inf"), FINISH))
 """Until which share of the run which rows are drawn: each skill stands on the one before."""
 ALL = Weights(question=0.5)
@@ -119,6 +132,11 @@ def mixture(share: float) -> Sequence[tuple[str, float]]:
     return next(kinds for until, kinds in PHASES if share < until)
 
 
+def polishing(share: float) -> Sequence[tuple[str, float]]:
+    """As `mixture`, for a run that polishes an exported base."""
+    return POLISH if share < 0.55 else POLISH_END
+
+
 def encode(coder: Tokenizer, row: Row, rng: random.Random, weights: Weights) -> Tokens:
     """A row in one of the base model's prompt forms."""
     pairs = [(turn.user, turn.answer) for turn in row.turns]
@@ -141,7 +159,7 @@ def batch_at(
     rows: list[Tokens] = []
     share = max(step / steps, PHASES[0][0]) if polish else step / steps
     while sum(len(row.ids) for row in rows) < budget:
-        drawn = generator.rows(rng, POLISH if polish else mixture(share), 8)
+        drawn = generator.rows(rng, polishing(step / steps) if polish else mixture(share), 8)
         rows += [
             encode(coder, row, rng, ALL if share < PHASES[0][0] or rng.random() < 0.1 else Weights())
             for row in drawn
