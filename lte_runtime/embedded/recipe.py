@@ -96,16 +96,14 @@ POLISH: Sequence[tuple[str, float]] = (
     ("text", 0.02),
 )
 POLISH_END: Sequence[tuple[str, float]] = (
-    ("stock", 0.40),
-    ("drill", 0.12),
-    ("copy", 0.08),
-    ("edit", 0.14),
-    ("reading", 0.10),
-    ("single", 0.06),
-    ("recall", 0.03),
+    ("stock", 0.58),
+    ("edit", 0.12),
+    ("drill", 0.08),
+    ("reading", 0.07),
+    ("copy", 0.05),
+    ("single", 0.05),
+    ("recall", 0.02),
     ("two_hop", 0.03),
-    ("repeat", 0.02),
-    ("echo", 0.02),
 )
 """What spreading the embeddings cost the stock is learnt again at the end."""
 PHASES = ((0.25, COPYING), (0.45, MATCHING), (0.94, MIXTURE), (float("inf"), FINISH))
