@@ -174,7 +174,8 @@ def _figures(sources: Sources, rng: random.Random) -> str:
     if roll < 0.4 and sources.texts:
         return f"{told} {' '.join(rng.choice(sources.texts).split()[:2]).lower()}"
     if roll < 0.6:
-        return f"{told} {rng.choice(('to', '-', 'and', 'x', 'or', 'until'))} {names.digits(rng)}"
+        span = f"{told} {rng.choice(('to', '-', 'and', 'x', 'or', 'until'))} {names.digits(rng)}"
+        return f"{span} {rng.choice(names.UNITS)}" if roll < 0.45 else span
     return told
 
 
@@ -191,7 +192,7 @@ def echo_row(sources: Sources, rng: random.Random) -> Row:
 
 
 def _target(rng: random.Random, kind: str, sources: Sources) -> str:
-    if rng.random() < 0.15:
+    if rng.random() < 0.22:
         return phrase(sources, rng)
     if sources.objects and kind in ("any", "name", "title", "field", "org", "place") and rng.random() < 0.4:
         return rng.choice(sources.objects)

@@ -96,14 +96,13 @@ def _person(rng: random.Random) -> str:
     roll = rng.random()
     if roll < 0.03:
         return f"{rng.choice(['Mr.', 'Ms.', 'Dr.', 'Prof.', 'Sir', 'Capt.'])} {first(rng)} {last(rng)}"
-    if roll < 0.06:
+    if roll < 0.1:
         return f"{first(rng)} {last(rng)}-{last(rng)}"
-    roll = rng.random()
-    if roll < 0.08:
+    if roll < 0.17:
         return f"{first(rng)} {rng.choice('ABCDEFGHJKLMNPRSTVW')}. {last(rng)}"
-    if roll < 0.13:
+    if roll < 0.22:
         return f"{first(rng)} {first(rng)} {last(rng)}"
-    if roll < 0.16:
+    if roll < 0.25:
         return f"{first(rng)} {rng.choice(['van', 'de', 'von', 'al-', 'da', 'bin'])} {last(rng)}"
     return f"{first(rng)} {last(rng)}"
 
