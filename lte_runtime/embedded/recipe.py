@@ -256,12 +256,12 @@ def train_adapter(
     out: Out = HERE / "llama",
     seed: Seed = 0,
     exclude: Exclude = None,
-    rows: Annotated[int, typer.Option(help="Examples in all.")] = 30_000,
+    rows: Annotated[int, typer.Option(help="Examples in all.")] = 16_000,
     name: Annotated[str, typer.Option(help="The adapter's id.")] = "align-000001",
     rank: Annotated[int, typer.Option(help="Rank of the update.")] = 32,
     rate: Annotated[float, typer.Option(help="Full rate.")] = 4e-4,
     batch: Annotated[int, typer.Option(help="Rows of an update.")] = 32,
-    share: Annotated[float, typer.Option(help="How much of the learnt update is kept.")] = 0.6,
+    share: Annotated[float, typer.Option(help="How much of the learnt update is kept.")] = 0.3,
 ) -> None:
     """Train the first alignment adapter on the exported base."""
     from lte_runtime.align import train as align
