@@ -210,7 +210,10 @@ def _optimizer(adapted: PeftModel, settings: Settings, total: int) -> tuple[Any,
 
 
 class _Order(torch.utils.data.Dataset[Encoded]):
-    """The rows of all epochs, each epoch in its own seeded order."""
+    """The rows of all epochs, each epoch in its own seeded order, as many as make whole updates.
+
+    Several processes would fill up a last, smaller update with rows that they have seen already.
+    """
 
     def __init__(self, rows: Sequence[Encoded], settings: Settings) -> None:
         self._rows = rows
@@ -219,6 +222,8 @@ class _Order(torch.utils.data.Dataset[Encoded]):
             drawn = list(range(len(rows)))
             random.Random(settings.seed + epoch).shuffle(drawn)
             self._order += drawn
+        if len(self._order) > settings.batch:
+            self._order = self._order[: len(self._order) // settings.batch * settings.batch]
 
     def __len__(self) -> int:
         return len(self._order)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,15 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.save_model(tmp_path_factory.mktemp("base"), chat=True)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As the job's process has it: sums in another order would give another adapter."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_a_job_ends_with_an_adapter_and_every_probe_judged(base: Path, tmp_path: Path) -> None:
@@ -71,7 +80,10 @@ def test_a_job_that_cannot_be_done_says_why(
     assert not (folder / "adapter").exists()
 
 
-def test_a_cancelled_job_says_so_and_goes_on_later_to_the_same_loss(base: Path, tmp_path: Path) -> None:
+def test_a_cancelled_job_says_so_and_goes_on_later_to_the_same_loss(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobdir, "_QUIET_S", 0.0)  # every update is told, however fast the machine is
     whole = work.run(jobs.write(tmp_path / "whole", base), jobdir.Signals())
     folder, signals = jobs.write(tmp_path / "cut", base), jobdir.Signals()
 
@@ -95,7 +107,7 @@ def _step(shown: Mapping[str, Any], into: list[int]) -> None:
 
 
 class _Short:
-    """Memory for at most one row at a time, or for none."""
+    """Memory for at most `enough` rows at a time."""
 
     def __init__(self, enough: int) -> None:
         self.enough, self.loss = enough, train.weighted_loss
@@ -109,8 +121,8 @@ class _Short:
 def test_out_of_memory_halves_the_tokens_once(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = {"budget": 300, "held_out": 0.0}
-    monkeypatch.setattr(train, "weighted_loss", _Short(3))
+    changes = {"batch": 12, "budget": 600, "held_out": 0.0}
+    monkeypatch.setattr(train, "weighted_loss", _Short(6))
     result = work.run(jobs.write(tmp_path / "job", base, changes), jobdir.Signals())
     assert result["status"] == "done", result
     made = json.loads((tmp_path / "job/adapter/manifest.json").read_text())

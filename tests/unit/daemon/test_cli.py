@@ -320,10 +320,13 @@ def test_tables_in_a_pipe_are_tab_separated(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_ctrl_c_ends_with_130(tmp_path: Path) -> None:
-    """A real process, waiting for stdin, gets SIGINT."""
+    """A real process, waiting for stdin, gets SIGINT.
+
+    Not while it imports: there Python may meet the signal where it can only report it and go on.
+    """
     script = (
         "import os, signal, sys, threading\n"
-        "threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
         "sys.argv = ['lte', 'publish', '-']\n"
         "from daemon.cli import main\n"
         "main()\n"
