@@ -11,7 +11,7 @@ from ops.demo.session import DEAD_LETTERS, ERRORS, Json, Session, citation_ids, 
 
 Step = Callable[[Session], bool]
 # What the shipped model and gate are measured to do, not what they ought to: see docs/evaluation.md.
-FOUND, ANSWERED = 0.85, 0.60
+FOUND, ANSWERED = 0.90, 0.75
 FAST_QUESTIONS = 24
 
 
