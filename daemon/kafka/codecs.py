@@ -12,7 +12,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import lz4.frame
 import snappy
@@ -39,19 +39,22 @@ class BatchTooLarge(KafkaError):  # type: ignore[misc]
     """A batch that would unpack to more bytes than allowed."""
 
 
-def gunzip(data: Any, most: int) -> bytes:
-    with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
-        return stream.read(most)
+def gzip_stream(data: Any) -> BinaryIO:
+    return cast(BinaryIO, gzip.GzipFile(fileobj=io.BytesIO(data)))
 
 
-def unlz4(data: Any, most: int) -> bytes:
-    with lz4.frame.LZ4FrameFile(io.BytesIO(data)) as stream:
+def lz4_stream(data: Any) -> BinaryIO:
+    return cast(BinaryIO, lz4.frame.LZ4FrameFile(io.BytesIO(data)))
+
+
+def zstd_stream(data: Any) -> BinaryIO:
+    reader = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data), read_across_frames=True)
+    return cast(BinaryIO, reader)
+
+
+def _unstream(opened: Callable[[Any], BinaryIO], data: Any, most: int) -> bytes:
+    with opened(data) as stream:
         return bytes(stream.read(most))
-
-
-def unzstd(data: Any, most: int) -> bytes:
-    with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data), read_across_frames=True) as stream:
-        return stream.read(most)
 
 
 def unsnappy(data: Any, most: int) -> bytes:  # noqa: ARG001
@@ -60,10 +63,10 @@ def unsnappy(data: Any, most: int) -> bytes:  # noqa: ARG001
 
 
 DECODERS: dict[str, Decoder] = {
-    "gzip_decode": gunzip,
-    "lz4_decode": unlz4,
+    "gzip_decode": functools.partial(_unstream, gzip_stream),
+    "lz4_decode": functools.partial(_unstream, lz4_stream),
     "snappy_decode": unsnappy,
-    "zstd_decode": unzstd,
+    "zstd_decode": functools.partial(_unstream, zstd_stream),
 }
 
 

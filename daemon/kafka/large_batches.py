@@ -8,18 +8,14 @@ the beginning is kept, which is enough to put it aside.
 from __future__ import annotations
 
 import functools
-import gzip
-import io
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
-import lz4.frame
-import zstandard
 from kafka.errors import CorruptRecordError
 from kafka.record.default_records import DefaultRecord, DefaultRecordBatch
 from kafka.record.util import decode_varint
 
-from daemon.kafka.codecs import BROKEN, BatchTooLarge
+from daemon.kafka.codecs import BROKEN, BatchTooLarge, gzip_stream, lz4_stream, zstd_stream
 
 KEY_MAX_BYTES = 32 << 10
 """A longer key of a record that is cut short is not kept."""
@@ -33,23 +29,10 @@ CUT_HEADER = "lte-record-bytes"
 _WHOLE: Callable[[Any], Iterator[Any]] = DefaultRecordBatch.__iter__
 
 
-def _gzip(data: Any) -> BinaryIO:
-    return cast(BinaryIO, gzip.GzipFile(fileobj=io.BytesIO(data)))
-
-
-def _lz4(data: Any) -> BinaryIO:
-    return cast(BinaryIO, lz4.frame.LZ4FrameFile(io.BytesIO(data)))
-
-
-def _zstd(data: Any) -> BinaryIO:
-    reader = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data), read_across_frames=True)
-    return cast(BinaryIO, reader)
-
-
 STREAMS: dict[int, Callable[[Any], BinaryIO]] = {
-    DefaultRecordBatch.CODEC_GZIP: _gzip,
-    DefaultRecordBatch.CODEC_LZ4: _lz4,
-    DefaultRecordBatch.CODEC_ZSTD: _zstd,
+    DefaultRecordBatch.CODEC_GZIP: gzip_stream,
+    DefaultRecordBatch.CODEC_LZ4: lz4_stream,
+    DefaultRecordBatch.CODEC_ZSTD: zstd_stream,
 }
 
 

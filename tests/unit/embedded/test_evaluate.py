@@ -7,9 +7,10 @@ import random
 
 import pytest
 
+from lte_runtime.disk import sha256_file
 from lte_runtime.embedded import adapter_path, evaluate, model_path
 from lte_runtime.embedded.evaluate import Probe
-from lte_runtime.embedded.export import WEIGHTS, sha256
+from lte_runtime.embedded.export import WEIGHTS
 
 
 @pytest.mark.parametrize(
@@ -38,8 +39,8 @@ def test_choosing_probes_hold_the_answer_once_among_near_facts(count: int) -> No
 def test_the_manifest_names_what_is_shipped() -> None:
     manifest = json.loads((adapter_path() / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["id"] == "align-000001"
-    assert manifest["base_fingerprint"] == sha256(model_path() / WEIGHTS)
-    assert manifest["files"] == {name: sha256(adapter_path() / name) for name in manifest["files"]}
+    assert manifest["base_fingerprint"] == sha256_file(model_path() / WEIGHTS)
+    assert manifest["files"] == {name: sha256_file(adapter_path() / name) for name in manifest["files"]}
 
 
 def test_base_and_adapter_take_at_most_twenty_megabytes() -> None:

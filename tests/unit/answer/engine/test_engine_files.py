@@ -12,8 +12,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from lte_runtime.answer.engine.files import base_fingerprint, sha256_file, verify_adapter
+from lte_runtime.answer.engine.files import base_fingerprint, verify_adapter
 from lte_runtime.answer.engine.lora import read_pairs
+from lte_runtime.disk import sha256_file
 from lte_runtime.errors import Damaged, LteError, Refused
 from tests.unit.answer.engine import tiny
 
