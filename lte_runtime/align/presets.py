@@ -65,73 +65,54 @@ class Preset:
     processes: int = 1
 
 
+_DEMO = Preset(
+    "demo",
+    cases=700,
+    mixture=Mixture(_SMALL, sure=0.85),
+    settings=Settings(rank=32, alpha=64, rate=2e-4, warm=5, batch=32, threads=1, every=10, patience=3),
+    keep=0.6,
+    known=120,
+    own_tokens=16,
+)
+_SEVEN = Preset(
+    "7b-1xh200",
+    cases=30_000,
+    mixture=Mixture(_LARGE),
+    settings=Settings(
+        rank=16,
+        alpha=32,
+        rate=1e-4,
+        warm=30,
+        batch=64,
+        first=1.0,
+        threads=1,
+        budget=16_384,
+        every=100,
+        patience=4,
+        recompute=True,
+    ),
+    max_tokens=1024,
+    held_out=0.02,
+    known=2000,
+    own_tokens=64,
+)
+
 PRESETS: Mapping[str, Preset] = {
     preset.name: preset
     for preset in (
-        Preset(
-            "demo",
-            cases=700,
-            mixture=Mixture(_SMALL, sure=0.85),
-            settings=Settings(
-                rank=32, alpha=64, rate=2e-4, warm=5, batch=32, threads=1, every=10, patience=3
-            ),
-            keep=0.6,
-            known=120,
-            own_tokens=16,
-        ),
-        Preset(
-            "embedded",
+        _DEMO,
+        replace(
+            _DEMO,
+            name="embedded",
             cases=3600,
-            mixture=Mixture(_SMALL, sure=0.85),
-            settings=Settings(
-                rank=32, alpha=64, rate=3e-4, warm=10, batch=32, threads=1, every=20, patience=4
-            ),
-            keep=0.6,
-            own_tokens=16,
+            settings=replace(_DEMO.settings, rate=3e-4, warm=10, every=20, patience=4),
+            known=400,
         ),
-        Preset(
-            "7b-1xh200",
-            cases=30_000,
-            mixture=Mixture(_LARGE),
-            settings=Settings(
-                rank=16,
-                alpha=32,
-                rate=1e-4,
-                warm=30,
-                batch=64,
-                first=1.0,
-                threads=1,
-                budget=16_384,
-                every=100,
-                patience=4,
-                recompute=True,
-            ),
-            max_tokens=1024,
-            held_out=0.02,
-            known=2000,
-            own_tokens=64,
-        ),
-        Preset(
-            "7b-4x",
-            cases=30_000,
-            mixture=Mixture(_LARGE),
-            settings=Settings(
-                rank=16,
-                alpha=32,
-                rate=2e-4,
-                warm=30,
-                batch=256,
-                first=1.0,
-                threads=1,
-                budget=16_384,
-                every=50,
-                patience=4,
-                recompute=True,
-            ),
-            max_tokens=1024,
-            held_out=0.02,
-            known=2000,
-            own_tokens=64,
+        _SEVEN,
+        replace(
+            _SEVEN,
+            name="7b-4x",
+            settings=replace(_SEVEN.settings, rate=2e-4, batch=256, every=50),
             processes=4,
         ),
     )

@@ -107,7 +107,9 @@ POLISH_END: Sequence[tuple[str, float]] = (
     ("two_hop", 0.03),
 )
 """What spreading the embeddings cost the stock is learnt again at the end."""
-PHASES = ((0.25, COPYING), (0.45, MATCHING), (0.94, MIXTURE), (float("inf"), FINISH))
+Phases = Sequence[tuple[float, Sequence[tuple[str, float]]]]
+PHASES: Phases = ((0.25, COPYING), (0.45, MATCHING), (0.94, MIXTURE), (float("inf"), FINISH))
+POLISHING: Phases = ((0.55, POLISH), (float("inf"), POLISH_END))
 """Until which share of the run which rows are drawn: each skill stands on the one before."""
 ALL = Weights(question=0.5)
 """At first facts and questions count a little: repeated names teach to copy before answers do."""
@@ -126,14 +128,9 @@ PROBES = (
 )
 
 
-def mixture(share: float) -> Sequence[tuple[str, float]]:
+def mixture(share: float, phases: Phases = PHASES) -> Sequence[tuple[str, float]]:
     """Kinds of rows and their weights once `share` of the run is done: copying, choosing, all of it."""
-    return next(kinds for until, kinds in PHASES if share < until)
-
-
-def polishing(share: float) -> Sequence[tuple[str, float]]:
-    """As `mixture`, for a run that polishes an exported base."""
-    return POLISH if share < 0.55 else POLISH_END
+    return next(kinds for until, kinds in phases if share < until)
 
 
 def encode(coder: Tokenizer, row: Row, rng: random.Random, weights: Weights) -> Tokens:
@@ -151,16 +148,16 @@ def batch_at(
     step: int,
     steps: int,
     budget: int,
-    polish: bool = False,
+    phases: Phases = PHASES,
 ) -> Sequence[Batch]:
     """The batch of one step, about `budget` tokens; equal arguments give equal batches."""
     rng = random.Random(f"{seed}:base:{step}")
     rows: list[Tokens] = []
-    share = max(step / steps, PHASES[0][0]) if polish else step / steps
+    kinds = mixture(step / steps, phases)
     while sum(len(row.ids) for row in rows) < budget:
-        drawn = generator.rows(rng, polishing(step / steps) if polish else mixture(share), 8)
+        drawn = generator.rows(rng, kinds, 8)
         rows += [
-            encode(coder, row, rng, ALL if share < PHASES[0][0] or rng.random() < 0.1 else Weights())
+            encode(coder, row, rng, ALL if kinds is COPYING or rng.random() < 0.1 else Weights())
             for row in drawn
         ]
     return batches.halves(rows)
@@ -220,6 +217,7 @@ def train_base(
         state = trainer.resume(checkpoint)
     else:
         state = trainer.go_on(polish / export.WEIGHTS, seed) if polish else trainer.start(shape, seed)
+    phases = POLISHING if polish else PHASES
     plan = trainer.Plan(steps=steps, every=every, matrix_rate=rate, other_rate=other, decay=decay)
     with Progress(*COLUMNS, TimeRemainingColumn()) as shown, (work / "base.log").open("a") as log:
         task = shown.add_task("base", total=steps, completed=state.step)
@@ -228,7 +226,7 @@ def train_base(
             state,
             shape,
             plan,
-            lambda step: batch_at(generator, coder, seed, step, steps, budget, polish is not None),
+            lambda step: batch_at(generator, coder, seed, step, steps, budget, phases),
             checkpoint,
         ):
             mean["loss"] += (done.loss - mean["loss"]) * 0.04

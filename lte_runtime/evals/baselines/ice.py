@@ -15,8 +15,9 @@ import numpy as np
 
 from lte_runtime.evals.baselines import base as reading
 from lte_runtime.evals.baselines.base import Base, Sample
+from lte_runtime.evals.baselines.edit_texts import EditTexts
 from lte_runtime.evals.baselines.protocol import EditRequest, Forced
-from lte_runtime.types import Encoder, Vectors
+from lte_runtime.types import Encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +35,10 @@ class Ice:
         self._base = base
         self._params = params
         self._encoder = encoder
-        self._edits: dict[str, EditRequest] = {}
-        self._vectors: dict[str, Vectors] = {}
+        self._texts = EditTexts(encoder)
 
     def edit(self, requests: Sequence[EditRequest]) -> None:
-        if not requests:
-            return
-        found = self._encoder.encode([one.statement for one in requests])
-        for request, vector in zip(requests, found, strict=True):
-            self._edits[request.prompt] = request
-            self._vectors[request.prompt] = vector
+        self._texts.add(requests)
 
     def answer(self, prompts: Sequence[str], *, max_new_tokens: int = 32) -> list[str]:
         asked = [reading.question(self._base, text) for text in self._with_facts(prompts)]
@@ -58,14 +53,13 @@ class Ice:
         return reading.forced(self._base, samples)
 
     def undo(self) -> None:
-        self._edits.clear()
-        self._vectors.clear()
+        self._texts.clear()
 
     def _with_facts(self, prompts: Sequence[str]) -> list[str]:
-        if not self._edits or not prompts:
+        edits = self._texts.edits
+        if not edits or not prompts:
             return list(prompts)
-        scores = self._encoder.encode(prompts, query=True) @ np.stack(list(self._vectors.values())).T
-        edits = list(self._edits.values())
+        scores = self._encoder.encode(prompts, query=True) @ self._texts.vectors.T
         best = np.argsort(scores, axis=1, kind="stable")[:, -self._params.facts :]
         return [self._put(text, [edits[at] for at in row]) for text, row in zip(prompts, best, strict=True)]
 

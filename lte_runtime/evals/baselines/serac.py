@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from lte_runtime.evals.baselines import base as reading
 from lte_runtime.evals.baselines import kept
 from lte_runtime.evals.baselines.base import Base, Sample
+from lte_runtime.evals.baselines.edit_texts import EditTexts
 from lte_runtime.evals.baselines.material import Material
 from lte_runtime.evals.baselines.moments import Progress
 from lte_runtime.evals.baselines.protocol import EditRequest, Forced
 from lte_runtime.evals.baselines.scope import ScopeClassifier, ScopeTraining, tensor, train_scope
-from lte_runtime.types import Encoder, Vectors
+from lte_runtime.types import Encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +66,13 @@ class Serac:
         self._base, self._params, self._encoder = base, params, encoder
         self._scope = trained_scope(encoder, params.scope, material, directory, progress)
         self._counterfactual = trained_counterfactual(base, params, material, directory, progress)
-        self._edits: dict[str, EditRequest] = {}
-        self._vectors: dict[str, Vectors] = {}
+        self._texts = EditTexts(encoder)
 
     def edit(self, requests: Sequence[EditRequest]) -> None:
-        if not requests:
-            return
-        found = self._encoder.encode([one.statement for one in requests])
-        for request, vector in zip(requests, found, strict=True):
-            self._edits[request.prompt] = request
-            self._vectors[request.prompt] = vector
+        self._texts.add(requests)
 
     def undo(self) -> None:
-        self._edits.clear()
-        self._vectors.clear()
+        self._texts.clear()
 
     def answer(self, prompts: Sequence[str], *, max_new_tokens: int = 32) -> list[str]:
         edits = self.scopes(prompts)
@@ -103,10 +97,10 @@ class Serac:
 
     def scopes(self, prompts: Sequence[str]) -> list[EditRequest | None]:
         """For each question the likeliest edit, or None where even that is out of scope."""
-        if not self._edits or not prompts:
+        edits = self._texts.edits
+        if not edits or not prompts:
             return [None] * len(prompts)
-        edits = list(self._edits.values())
-        known = torch.stack([tensor(vector) for vector in self._vectors.values()])
+        known = tensor(self._texts.vectors)
         likely, which = self._scope.table(known, tensor(self._encoder.encode(prompts, query=True))).max(-1)
         return [
             edits[at] if p >= self._params.threshold else None
