@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,7 @@ class Attempts:
     def __init__(self, directory: Path, kills: Callable[[], int] = memory_kills) -> None:
         self._path, self._fault_path = directory / "attempt", directory / "fault"
         note, self._kills = self._read(), kills()
+        self._length = self._path.stat().st_size if self._path.exists() else 0
         self._crashes: dict[str, int] = note["crashes"]
         self._count = 0
         self.fault = self._take_fault()
@@ -95,7 +97,14 @@ class Attempts:
 
     def _write(self, first: str) -> None:
         note = {"first": first, "count": self._count, "crashes": self._crashes, "kills": self._kills}
-        self._path.write_text(json.dumps(note), encoding="utf-8")
+        text = json.dumps(note).encode()
+        self._length = max(self._length, len(text))
+        # In place, filled up with blanks: ext4 writes a file that was cut to nothing to the disk at once.
+        file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            os.write(file, text.ljust(self._length))
+        finally:
+            os.close(file)
 
 
 def _name(position: Position) -> str:
