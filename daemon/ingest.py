@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from daemon.ingest_guard import UNKNOWN, PublisherGuard, publisher_of
@@ -43,6 +44,17 @@ T = TypeVar("T")
 
 def wall_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _confirm(polled: Polled) -> None:
+    try:
+        polled.confirm()
+    except Retry as error:
+        raise _Unconfirmed(error) from error
+
+
+class _Unconfirmed(Exception):
+    """The records of a batch may not be what they were taken for."""
 
 
 class Ingest:
@@ -177,7 +189,11 @@ class Ingest:
         """Apply a batch; when that must wait, keep it and go on polling with everything paused."""
         begun = self._monotonic()
         try:
-            applied = self._memory.apply(batch)
+            applied = self._memory.apply(batch, partial(_confirm, polled))
+        except _Unconfirmed as doubt:
+            self._pending = None
+            self._reader.interrupt(doubt.args[0])
+            return
         except Retry as error:
             self._hold(batch, polled, error)
             return

@@ -82,16 +82,21 @@ class Reader:
             self._pause(hold or self.gap is not None)
             self._refresh_ends()
             return self._gather(most)
-        except PositionLost as error:
-            self._lose_position(error)
-        except TopicMissing as error:
-            self._lose_topic(str(error))
         except Unreadable:
             self.drop()  # the client cannot go on after a record that it could not parse
             raise
         except Retry as error:
-            self._wait_for_brokers(error)
+            self.interrupt(error)
         return None
+
+    def interrupt(self, error: Retry) -> None:
+        """Reading met this error: whatever was not `applied` will come again."""
+        if isinstance(error, PositionLost):
+            self._lose_position(error)
+        elif isinstance(error, TopicMissing):
+            self._lose_topic(str(error))
+        else:
+            self._wait_for_brokers(error)
 
     def applied(self, offsets: Offsets) -> None:
         """Records up to `offsets` are durable."""
@@ -253,7 +258,7 @@ class Reader:
             more = self._poll_more(most - len(polled.records))
             if more is None or not more.records:
                 break
-            polled = Polled(polled.records + more.records, more.next_offsets)
+            polled = Polled(polled.records + more.records, more.next_offsets, more.confirm)
             if self._monotonic() >= deadline:
                 break
         return polled

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -25,12 +25,13 @@ class Attempts(Protocol):
 
 
 class Memory(Protocol):
-    """What ingest needs of `EditMemory`. `apply` is atomic; it raises `Retry` when nothing was applied."""
+    """What ingest needs of `EditMemory`. `apply` is atomic; it raises `Retry`, or what `confirm` raised, when
+    nothing was applied."""
 
     @property
     def attempts(self) -> Attempts: ...
     def next_offsets(self) -> Mapping[TopicPartition, int]: ...
-    def apply(self, batch: Batch) -> Applied: ...
+    def apply(self, batch: Batch, confirm: Callable[[], None] = ...) -> Applied: ...
     def requeue(self, ids: Sequence[int]) -> Sequence[RawRecord]: ...
     def quarantine_bytes(self) -> int: ...
     def meta_get(self, name: str) -> str | None: ...

@@ -40,10 +40,11 @@ class FakeMemory:
     def next_offsets(self) -> Mapping[TopicPartition, int]:
         return dict(self._offsets)
 
-    def apply(self, batch: Batch) -> Applied:
+    def apply(self, batch: Batch, confirm: Callable[[], None] = lambda: None) -> Applied:
         with self._lock:
             if self.fail is not None:
                 raise self.fail()
+            confirm()
             new = [edit for edit in batch.edits if edit.position not in self.edits]
             self.edits.update({edit.position: edit for edit in new})
             for rejected in batch.rejected:

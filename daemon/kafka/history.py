@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -44,11 +44,14 @@ class Gap:
 class Polled:
     """Records in offset order per partition, and the position of each assigned partition after them.
 
-    Positions move without records too (transaction markers, aborted and compacted records).
+    Positions move without records too (transaction markers, aborted and compacted records). `confirm` returns
+    once all records are known to be of the assigned topic id; nothing of them may be kept before. It raises
+    `PositionLost` or `Retry`, and then nothing has been passed over.
     """
 
     records: tuple[RawRecord, ...]
     next_offsets: Offsets
+    confirm: Callable[[], None] = lambda: None
 
 
 class PositionLost(Retry):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -64,8 +65,9 @@ class Source(Protocol):
     def poll(self, timeout_s: float, max_records: int) -> Polled:
         """What has arrived, at once; else wait up to `timeout_s`.
 
-        Every record that is returned is known to be of the assigned topic id. Raises `PositionLost`,
-        `Unreadable` or `Retry`, and then nothing has been passed over.
+        `Polled.confirm` tells whether the records are of the assigned topic id; that of the last of several
+        polls speaks for all of them. Raises `PositionLost`, `Unreadable` or `Retry`, and then nothing has
+        been passed over.
         """
         ...
 
@@ -108,10 +110,11 @@ class KafkaSource:
 
     All partitions are assigned by hand and read with `read_committed` and no offset reset. It reaches into
     the consumer's cluster metadata, which is where kafka-python 3.0 keeps topic ids. After each fetch that
-    brought records the partition's leader is asked for the topic id once more (about 1 ms): records are
-    fetched by topic *name*, and a topic that was re-created between two fetches would otherwise be read as
-    if it were the old one. A second client asks: on the consumer's own connection the answer would wait for
-    a fetch that the broker holds open, up to half a second.
+    brought records the partition's leader is asked for the topic id once more: records are fetched by topic
+    *name*, and a topic that was re-created between two fetches would otherwise be read as if it were the old
+    one. The answer takes some milliseconds, in which the records are decoded and encoded. A second client
+    asks: on the consumer's own connection the answer would wait for a fetch that the broker holds open, up
+    to half a second. Records are asked for while the last ones are worked on.
     """
 
     def __init__(self, settings: KafkaSourceSettings) -> None:
@@ -123,6 +126,7 @@ class KafkaSource:
         self._consumer: Any = None
         self._checker: Any = None
         self._topic_id = ""
+        self._unconfirmed: dict[Any, int] = {}
         self._last_answer: float | None = None
         self._reporter = OffsetReporter(self._options, settings.topic, settings.group_id)
 
@@ -130,7 +134,7 @@ class KafkaSource:
         self._drop_consumer()
         self._consumer = self._open_consumer()
         self._checker = self._open_consumer()
-        self._refresh(self._consumer, None)
+        self._ask(self._consumer, None)()
         topology = self.topology()
         if topology is None and self._consumer._cluster.partitions_for_topic(self.topic):
             raise Refused("these brokers give no topic ids: Kafka 2.8 or newer is needed")
@@ -159,6 +163,7 @@ class KafkaSource:
     def assign(self, positions: Offsets) -> None:
         consumer = self._connected()
         self._topic_id = next(iter(positions)).topic_id
+        self._unconfirmed = {}
         consumer.assign([self._native(each) for each in positions])
         for each, offset in positions.items():
             consumer.seek(self._native(each), offset)
@@ -243,8 +248,8 @@ class KafkaSource:
                 "make it cleanup.policy=delete or set kafka.allow_compacted"
             )
 
-    def _refresh(self, consumer: Any, node: int | None) -> None:
-        """Have `node` (any broker when None) answer a metadata request that is sent from now on."""
+    def _ask(self, consumer: Any, node: int | None) -> Callable[[], None]:
+        """Ask `node` (any broker when None) for metadata from now on; the function waits for the answer."""
         manager, cluster = consumer._manager, consumer._cluster
         timeout_ms = self._settings.answer_timeout_s * 1000
 
@@ -253,28 +258,52 @@ class KafkaSource:
                 await manager.wait_for(manager.call_soon(cluster.refresh_metadata, node), timeout_ms)
             await manager.wait_for(manager.call_soon(cluster.refresh_metadata, node), timeout_ms)
 
-        try:
-            manager.run(ask)
-        except KafkaError as error:
-            raise Retry(f"{self.topic}: no metadata: {error}") from error
+        answered = threading.Event()
+        asked = manager.call_soon(ask).add_both(lambda _: answered.set())
+
+        def wait() -> None:
+            # Twice the time that `ask` allows itself: its thread may have ended.
+            if not answered.wait(4 * self._settings.answer_timeout_s):
+                raise Retry(f"{self.topic}: no metadata")
+            if isinstance(asked.exception, KafkaError):
+                raise Retry(f"{self.topic}: no metadata: {asked.exception}") from asked.exception
+            if asked.exception is not None:
+                raise asked.exception
+
+        return wait
 
     def _delivered(self, fetched: Mapping[Any, Sequence[Any]]) -> Polled:
-        """What was fetched, once it is sure to be of the assigned topic id; else it is given back."""
+        """What was fetched, while its topic id is asked for and the next records are."""
+        if not fetched:
+            return Polled((), self._positions())
+        for partition, records in fetched.items():
+            self._unconfirmed.setdefault(partition, records[0].offset)
         try:
-            if fetched:
-                self._confirm(self._consumer._cluster.leader_for_partition(next(iter(fetched))))
-            return Polled(self._records(fetched), self._positions())
+            node = self._consumer._cluster.leader_for_partition(next(iter(fetched)))
+            answer = self._ask(self._checker, node)
+            self._consumer._fetcher.send_fetches()
+            return Polled(self._records(fetched), self._positions(), lambda: self._confirm(node, answer))
         except (Retry, KafkaError):
-            for partition, records in fetched.items():
-                self._consumer.seek(partition, records[0].offset)
+            self._give_back()
             raise
 
-    def _confirm(self, node: int | None) -> None:
-        self._refresh(self._checker, node)
-        topology = self._topology_of(self._checker)
-        if topology is None or topology.topic_id != self._topic_id:
-            self._refresh(self._consumer, node)
-            raise PositionLost(f"topic {self.topic} is not {self._topic_id} any more")
+    def _confirm(self, node: int | None, answer: Callable[[], None]) -> None:
+        """What was delivered so far is of the assigned topic id; else it is given back."""
+        try:
+            answer()
+            topology = self._topology_of(self._checker)
+            if topology is None or topology.topic_id != self._topic_id:
+                self._ask(self._consumer, node)()
+                raise PositionLost(f"topic {self.topic} is not {self._topic_id} any more")
+        except Retry:
+            self._give_back()
+            raise
+        self._unconfirmed = {}
+
+    def _give_back(self) -> None:
+        for partition, offset in self._unconfirmed.items():
+            self._consumer.seek(partition, offset)
+        self._unconfirmed = {}
 
     def _records(self, fetched: Mapping[Any, Sequence[Any]]) -> tuple[RawRecord, ...]:
         return tuple(self._record(record) for records in fetched.values() for record in records)

@@ -82,11 +82,13 @@ class Answerer:
     def retrieve(self, q: Question) -> Retrieval:
         """Facts and the gate's word, without generation. Raises `BadRequest`, `DeadlineExceeded`."""
         self._check(q)
+        # Encoded while the memory may still be on its way to `at_least`.
+        asked = None if q.scope is ScopeMode.BASE else self._retriever.read(q.text)
         self._wait(q)
-        if q.scope is ScopeMode.BASE:
+        if asked is None:
             decision = GateDecision(Scope.BASE, 0.0, self._threshold, "asked for the base model")
             return Retrieval((), decision, Candidates((), self._memory.watermarks(), "none"), {})
-        return self._retriever.retrieve(q, q.as_of)
+        return self._retriever.retrieve(q, q.as_of, asked)
 
     def answer(
         self,
@@ -142,13 +144,16 @@ class Answerer:
             raise BadRequest(f"the question is longer than {self._settings.max_question_chars} characters")
         if q.max_new_tokens < 1:
             raise BadRequest("max_new_tokens must be at least 1")
+        if self._left(q) <= 0:
+            raise DeadlineExceeded("the deadline passed before the work began")
+
+    def _left(self, q: Question) -> float:
+        """Seconds that are left to wait."""
+        return self._settings.wait_s if q.deadline is None else q.deadline - self._now()
 
     def _wait(self, q: Question) -> None:
         """Waits until the memory is at `at_least`; raises `DeadlineExceeded` naming what is missing."""
-        left = self._settings.wait_s if q.deadline is None else q.deadline - self._now()
-        if left <= 0:
-            raise DeadlineExceeded("the deadline passed before the work began")
-        if not q.at_least or self._memory.wait_for(q.at_least, left):
+        if not q.at_least or self._memory.wait_for(q.at_least, self._left(q)):
             return
         marks = self._memory.watermarks()
         missing = [

@@ -163,13 +163,21 @@ class Retriever:
         self._views = VectorCache(encoder, self._settings.cached_views)
         self._masked = VectorCache(encoder, self._settings.cached_views, query=True)
 
-    def retrieve(self, q: Question, at_ms: int | None) -> Retrieval:
-        """Facts for `q` as valid at `at_ms` (None = now), the gate's word, and milliseconds per stage."""
+    def read(self, text: str) -> Asked:
+        """A question taken apart and encoded, which needs no memory."""
+        begun = time.perf_counter()
+        reading = Reading(text)
+        vectors = self._masked.of([reading.masked(None)], once=text)
+        return Asked(reading, vectors, (time.perf_counter() - begun) * 1e3)
+
+    def retrieve(self, q: Question, at_ms: int | None, asked: Asked | None = None) -> Retrieval:
+        """Facts for `q` as valid at `at_ms` (None = now), the gate's word, and milliseconds per stage.
+
+        `asked` is what `read` made of its text.
+        """
+        q, asked = _keyed(q), asked or self.read(q.text)
+        reading, vectors = asked.reading, asked.vectors
         marks = [time.perf_counter()]
-        q = _keyed(q)
-        reading = Reading(q.text)
-        vectors = self._masked.of([reading.masked(None)], once=q.text)
-        marks.append(time.perf_counter())
         found = self._memory.candidates(
             q.text, vectors[q.text][None, :], namespace=q.namespace, k=self._settings.k, at_ms=at_ms
         )
@@ -183,14 +191,14 @@ class Retriever:
         )
         cited = self._cited(best, scored, decision, q, at_ms)
         marks.append(time.perf_counter())
-        stages = ("encode", "search", "chain", "gate")
-        spent = {name: (b - a) * 1e3 for name, a, b in zip(stages, marks, marks[1:], strict=False)}
+        stages = zip(("search", "chain", "gate"), marks, marks[1:], strict=False)
+        spent = {"encode": asked.encode_ms, **{name: (b - a) * 1e3 for name, a, b in stages}}
         return Retrieval(cited, decision, found, spent)
 
     def scored_paths(self, q: Question, at_ms: int | None = None) -> list[Scored]:
         """All paths that the gate compares for `q`: what calibration learns from."""
-        q, reading = _keyed(q), Reading(q.text)
-        vectors = self._masked.of([reading.masked(None)], once=q.text)
+        q, asked = _keyed(q), self.read(q.text)
+        reading, vectors = asked.reading, asked.vectors
         found = self._memory.candidates(
             q.text, vectors[q.text][None, :], namespace=q.namespace, k=self._settings.k, at_ms=at_ms
         )
@@ -290,6 +298,15 @@ class Reading:
         if name not in self._spans:
             self._spans[name] = f.locate(self.words, name)
         return self._spans[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question taken apart, the vectors of its text and of the text without names, and the time it took."""
+
+    reading: Reading
+    vectors: dict[str, Vectors]
+    encode_ms: float
 
 
 def describe(reading: Reading, path: Path, span: f.Span | None, fits: Fits) -> dict[str, float]:

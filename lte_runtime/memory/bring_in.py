@@ -7,7 +7,7 @@ new views is written while they are encoded: its transaction waits for the vecto
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -48,26 +48,34 @@ class BringIn:
     def close(self) -> None:
         self._thread.shutdown()
 
-    def apply(self, batch: Batch, now_ms: int) -> Brought:
-        """Encode and commit; after an exception nothing of the batch is in the store."""
+    def apply(self, batch: Batch, now_ms: int, confirm: Callable[[], None] = lambda: None) -> Brought:
+        """Encode, `confirm` and commit; after an exception nothing of the batch is in the store."""
         views = self._store.missing_views(batch.edits)
         if len(views) >= BESIDE_FROM:
             try:
-                return self._beside(batch, views, now_ms)
+                return self._beside(batch, views, now_ms, confirm)
             except Unencodable:
                 pass  # one by one, so that the bad text alone goes to the quarantine
-        return self._before(batch, views, now_ms)
+        return self._before(batch, views, now_ms, confirm)
 
-    def _before(self, batch: Batch, views: Mapping[bytes, str], now_ms: int) -> Brought:
+    def _before(
+        self, batch: Batch, views: Mapping[bytes, str], now_ms: int, confirm: Callable[[], None]
+    ) -> Brought:
         begun = time.perf_counter()
         missing = self._store.missing_views
         taken = take_in(batch.edits, batch.rejected, views, missing, self._encoder, self._encode_batch)
         encoded = time.perf_counter()
-        vectors = taken.vectors
-        result = self._store.apply(taken.edits, taken.rejected, lambda: vectors, batch.next_offsets, now_ms)
-        return Brought(result, vectors, (encoded - begun) * 1e3, (time.perf_counter() - encoded) * 1e3)
 
-    def _beside(self, batch: Batch, views: Mapping[bytes, str], now_ms: int) -> Brought:
+        def vectors() -> Mapping[bytes, Vectors]:
+            confirm()
+            return taken.vectors
+
+        result = self._store.apply(taken.edits, taken.rejected, vectors, batch.next_offsets, now_ms)
+        return Brought(result, taken.vectors, (encoded - begun) * 1e3, (time.perf_counter() - encoded) * 1e3)
+
+    def _beside(
+        self, batch: Batch, views: Mapping[bytes, str], now_ms: int, confirm: Callable[[], None]
+    ) -> Brought:
         begun = time.perf_counter()
         encoding = self._thread.submit(encode_views, views, self._encoder, self._encode_batch)
         waited = 0.0
@@ -79,6 +87,7 @@ class BringIn:
             waited = (time.perf_counter() - asked) * 1e3
             if encoded.failed:
                 raise Unencodable
+            confirm()
             return encoded.vectors
 
         result = self._store.apply(batch.edits, batch.rejected, vectors, batch.next_offsets, now_ms)

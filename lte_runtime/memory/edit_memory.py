@@ -135,12 +135,15 @@ class EditMemory:
         """Where to read on: the durable next offset of each partition."""
         return dict(self._projection.watermarks)
 
-    def apply(self, batch: Batch) -> Applied:
-        """Make a batch durable, then visible. After an exception nothing of it is either."""
+    def apply(self, batch: Batch, confirm: Callable[[], None] = lambda: None) -> Applied:
+        """Make a batch durable, then visible. After an exception nothing of it is either.
+
+        `confirm` is called once all is ready for the commit; what it raises undoes the batch.
+        """
         with self._writing:
             with faults():
                 batch, unproven = at_origins(batch, self._store.connection)
-            brought = self._bring_in.apply(batch, self.now())
+            brought = self._bring_in.apply(batch, self.now(), confirm)
             result, stored = brought.result, time.perf_counter()
             new = self._new_vectors(result.changes, brought.vectors)
             self._projection.update(result.changes, new, batch.next_offsets)

@@ -61,7 +61,9 @@ def read(source: Source, count: int) -> list[RawRecord]:
     records: list[RawRecord] = []
     deadline = time.monotonic() + GUARD_S
     while len(records) < count and time.monotonic() < deadline:
-        records += source.poll(0.2, 100).records
+        polled = source.poll(0.2, 100)
+        polled.confirm()
+        records += polled.records
     return records
 
 
@@ -221,7 +223,9 @@ def test_a_recreated_topic_is_never_read_as_the_old_one(rig: Rig) -> None:
     noticed = False
     while not noticed and time.monotonic() < deadline:
         try:
-            assert source.poll(0.2, 100).records == ()
+            polled = source.poll(0.2, 100)
+            polled.confirm()
+            assert polled.records == ()
             now = source.topology()
             noticed = now is not None and now.topic_id != before
         except PositionLost:

@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -196,6 +196,29 @@ class _Counting(MemorySource):
     def poll(self, timeout_s: float, max_records: int) -> Polled:
         self._polls.append(timeout_s)
         return super().poll(timeout_s, max_records)
+
+
+def test_records_that_are_not_confirmed_are_not_kept_and_come_again(house: House) -> None:
+    source = _Doubtful(house.log)
+    house.restart(source)
+    house.log.append(event("late"))
+    house.step(3)
+    assert source.doubts == 0
+    assert house.memory.values() == ["late"]
+    assert len(house.memory.batches) == 1
+
+
+class _Doubtful(MemorySource):
+    doubts = 1
+
+    def poll(self, timeout_s: float, max_records: int) -> Polled:
+        polled = super().poll(timeout_s, max_records)
+        return replace(polled, confirm=self._doubt) if polled.records else polled
+
+    def _doubt(self) -> None:
+        if self.doubts:
+            self.doubts -= 1
+            raise Retry("no broker answers")
 
 
 def test_trimmed_history_is_a_gap_until_it_is_accepted(house: House) -> None:
