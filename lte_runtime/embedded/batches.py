@@ -27,6 +27,8 @@ class Encoded(Protocol):
     def offsets(self) -> list[tuple[int, int]]: ...
 
 
+STEP = 4
+"""Rows are padded to a multiple of so many tokens."""
 SPARSE = 4
 """Of the tokens of facts and questions one in so many is counted: scoring them all costs a third more."""
 
@@ -133,16 +135,42 @@ def _counted(told: Encoded, spans: Sequence[tuple[int, int]], weights: Weights) 
     return [float(any(stop > a and start < b for a, b in spans)) for start, stop in told.offsets]
 
 
-def collate(rows: Sequence[Tokens], slack: float = 0.12) -> Batch:
-    """A batch of rows; rows whose lengths differ by less than `slack` share a group."""
+def collate(rows: Sequence[Tokens], slack: float = 0.12, total: int = 0) -> Batch:
+    """A batch of rows; rows whose lengths differ by less than `slack` share a group.
+
+    With `total` it has exactly so many tokens: rows that find no room are left out.
+    """
     ordered = sorted(rows, key=lambda row: len(row.ids))
+    if total:
+        groups = _grouped(ordered, slack)
+        while sum(_padded(group) for group in groups) > total:
+            # Every so many rows one goes, so that what stays has the lengths of the whole.
+            over = sum(_padded(group) for group in groups) - total
+            left_out = min(-(-over * len(ordered) // total), -(-len(ordered) // 2))
+            gone = {round((i + 0.5) * len(ordered) / left_out) for i in range(left_out)}
+            ordered = [row for i, row in enumerate(ordered) if i not in gone]
+            groups = _grouped(ordered, slack)
+        return _tensors(groups, total)
+    return _tensors(_grouped(ordered, slack))
+
+
+def _grouped(ordered: Sequence[Tokens], slack: float) -> list[list[Tokens]]:
     groups: list[list[Tokens]] = []
     for row in ordered:
         if groups and len(groups[-1][0].ids) >= (1 - slack) * len(row.ids) - 4:
             groups[-1].append(row)
         else:
             groups.append([row])
-    return _tensors(groups)
+    return groups
+
+
+def _padded(group: Sequence[Tokens]) -> int:
+    """Tokens of a group, its rows sorted, with their padding."""
+    return len(group) * _width(group)
+
+
+def _width(group: Sequence[Tokens]) -> int:
+    return -(-len(group[-1].ids) // STEP) * STEP
 
 
 def halves(rows: Sequence[Tokens], parts: int = 2) -> list[Batch]:
@@ -151,7 +179,7 @@ def halves(rows: Sequence[Tokens], parts: int = 2) -> list[Batch]:
     return [collate(ordered[part::parts]) for part in range(parts)]
 
 
-def _tensors(groups: Sequence[Sequence[Tokens]]) -> Batch:
+def _tensors(groups: Sequence[Sequence[Tokens]], total: int = 0) -> Batch:
     ids: list[int] = []
     positions: list[int] = []
     chosen: list[int] = []
@@ -159,7 +187,7 @@ def _tensors(groups: Sequence[Sequence[Tokens]]) -> Batch:
     weights: list[float] = []
     layout = []
     for group in groups:
-        length = -(-len(group[-1].ids) // 4) * 4
+        length = _width(group)
         layout.append(Group(len(ids), len(group), length))
         for row in group:
             start = len(ids)
@@ -170,7 +198,7 @@ def _tensors(groups: Sequence[Sequence[Tokens]]) -> Batch:
                     weights.append(weight)
             ids += [*row.ids, *([PAD] * (length - len(row.ids)))]
             positions += range(length)
-    spare = -len(ids) % 128
+    spare = total - len(ids) if total else -len(ids) % 128
     ids += [PAD] * spare
     positions += [0] * spare
     fill = -len(chosen) % 128

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from lte_runtime.answer import prompt
-from lte_runtime.embedded import generator, names
+from lte_runtime.embedded import invented, names
 from lte_runtime.embedded.relations import NOUN_KINDS
 from lte_runtime.embedded.sources import KNOWEDIT, Sources, first_text, records
 from lte_runtime.evals.split import held_out
@@ -160,7 +160,7 @@ def user_probes(path: Path) -> dict[str, list[Probe]]:
             (name for name in event.get("subject_aliases", ()) if name in row.get("alias_question", "")), ""
         )
         if named:
-            noted = fact + generator.ALIAS_NOTE.format(s=subject, a=named)
+            noted = fact + invented.ALIAS_NOTE.format(s=subject, a=named)
             made["user aliases"].append(Probe(row["alias_question"], (noted,), answers))
     return made
 
@@ -196,8 +196,8 @@ def aliased(rng: random.Random) -> Probe:
     """One fact asked by its subject's declared alias."""
     noun, kind = rng.choice(NOUN_KINDS)
     subject, target = names.product(rng), names.value(kind, rng)
-    alias = generator.alias_of(rng, subject)
-    fact = f"The {noun} of {subject} is {target}." + generator.ALIAS_NOTE.format(s=subject, a=alias)
+    alias = invented.alias_of(rng, subject)
+    fact = f"The {noun} of {subject} is {target}." + invented.ALIAS_NOTE.format(s=subject, a=alias)
     return Probe(f"What is the {noun} of {alias}?", (fact,), (target,))
 
 

@@ -11,9 +11,10 @@ from lte_runtime.embedded.rows import PLACE
 
 IN_SCOPE = (
     ("single", 0.20),
-    ("reading", 0.27),
+    ("reading", 0.24),
     ("edit", 0.22),
-    ("two_hop", 0.12),
+    ("chain", 0.10),
+    ("compose", 0.05),
     ("drill", 0.08),
     ("recall", 0.04),
     ("stock", 0.07),

@@ -272,6 +272,117 @@ def contact(rng: random.Random) -> str:
     )
 
 
+SCRIPTS = (
+    *((0x3B1, 0x3C9), (0x430, 0x44F), (0x5D0, 0x5EA), (0x627, 0x64A)),
+    *((0x905, 0x939), (0x4E00, 0x4FFF), (0x30A2, 0x30F3), (0xAC00, 0xAE00)),
+)
+"""First and last letters of Greek, Cyrillic, Hebrew, Arabic, Devanagari, Han, Katakana and Hangul."""
+
+
+def foreign(rng: random.Random) -> str:
+    """One or two words in another script."""
+    low, high = rng.choice(SCRIPTS)
+    most = 4 if low > 0x3000 else 8
+    words = ["".join(chr(rng.randint(low, high)) for _ in range(rng.randint(2, most))) for _ in range(2)]
+    return " ".join(words[: rng.randint(1, 2)]).title()
+
+
+def compound(rng: random.Random) -> str:
+    """Values that go on behind a stop, a colon, a hyphen or a comma: spans, double names, lists, sums."""
+    return rng.choice(COMPOUND)(rng)
+
+
+def _span(rng: random.Random) -> str:
+    one, two = (rng.choice((clock, clock, number, weekday, date, price, year))(rng) for _ in range(2))
+    if rng.random() < 0.7:
+        kind = rng.choice((clock, clock, number, weekday, price, year, date))
+        one, two = kind(rng), kind(rng)
+    form = rng.choice(
+        ("{} to {}", "{} to {}", "{}-{}", "{} - {}", "{}–{}", "{} and {}", "{} or {}", "from {} to {}")
+    )
+    told = form.format(one, two)
+    return f"{told} {rng.choice(UNITS)}" if rng.random() < 0.3 else told
+
+
+def _double(rng: random.Random) -> str:
+    one, two = last(rng), last(rng)
+    joined = f"{one}{rng.choice(('-', '-', '-', ' ', ' & ', '/'))}{two}"
+    full = f"{first(rng)} {joined}"
+    return accented(rng, full) if rng.random() < 0.4 else full
+
+
+def _dotted(rng: random.Random) -> str:
+    initials = " ".join(f"{rng.choice('ABCDEFGHIJKLMNOPRSTUVWZ')}." for _ in range(rng.randint(1, 3)))
+    options = (
+        f"{initials} {last(rng)}",
+        f"{rng.choice(('St.', 'Dr.', 'Mr.', 'Mrs.', 'No.', 'Mt.', 'Prof. Dr.'))} {name(rng)} {name(rng)}",
+        f"{name(rng)} {rng.choice(('Inc.', 'Co.', 'Ltd.', 'Jr.', 'e.V.', 'S.A.', 'B.V.', 'N.V.'))}",
+        f"{rng.randint(0, 99)}.{rng.randint(0, 99)} {rng.choice(UNITS)}",
+        f"{rng.randint(1, 12)}:{rng.randint(0, 59):02d} {rng.choice(('a.m.', 'p.m.'))}",
+    )
+    return rng.choice(options)
+
+
+def _several(rng: random.Random) -> str:
+    kind = rng.choice((person, place, name, last, weekday, product, foreign))
+    told = [kind(rng) for _ in range(rng.randint(2, 3))]
+    return (
+        rng.choice((", ", " / ", "; ")).join(told[:-1])
+        + rng.choice((" and ", ", ", " or ", " & "))
+        + told[-1]
+    )
+
+
+def _entitled(rng: random.Random) -> str:
+    return rng.choice(("{}: {}", "{} - {}", "{} ({})", "{}, {}")).format(title(rng), title(rng))
+
+
+def _lettered(rng: random.Random) -> str:
+    """Words and letters with figures, as crew Delta, 44b Almond Yard, gate C12 or level -2."""
+    word_, figure = rng.choice(THINGS + GOODS), rng.randint(1, 999)
+    letter = rng.choice("abcdefghkmnprstuvwxABCDEFGHKLMNPRSTX")
+    options = (
+        f"{word_} {name(rng)}",
+        f"{figure}{letter} {name(rng)} {rng.choice(STREETS)}",
+        f"{word_} {letter}{figure}",
+        f"level -{figure}",
+        f"{word_} {figure}{letter}",
+        f"{figure} {word_} {rng.choice(UNITS)}",
+        f"{figure}%",
+        f"{number(rng)} x {number(rng)}",
+    )
+    return rng.choice(options)
+
+
+def _reachable(rng: random.Random) -> str:
+    """Mail addresses, hosts, pages and telephone numbers, of words as well as of invented ones."""
+
+    def part() -> str:
+        return rng.choice((word(rng, 1, 3), rng.choice(THINGS).replace(" ", ""), last(rng).lower()))
+
+    host = rng.choice((".", "-", "")).join((part(), part())) if rng.random() < 0.5 else part()
+    host += f".{rng.choice((*TLDS, 'example', 'example', 'org', 'io', 'eu', 'local'))}"
+    options = (
+        f"{part()}@{host}",
+        f"{part()}.{part()}@{host}",
+        f"{part()}{rng.choice('-_')}{part()}@{host}",
+        host,
+        f"www.{host}",
+        f"https://{host}/{part()}/{part()}",
+        f"{part()}.{host}:{rng.randint(80, 65535)}",
+        f"0{rng.randint(100, 999)} {rng.randint(100, 999)} {rng.randint(100, 9999)}",
+        "+" + " ".join(str(rng.randint(1, 10 ** rng.randint(1, 4))) for _ in range(rng.randint(3, 5))),
+    )
+    return rng.choice(options)
+
+
+def _release(rng: random.Random) -> str:
+    parts = ".".join(str(rng.randint(0, 40)) for _ in range(rng.randint(2, 4)))
+    tail = rng.choice(("", "", "-rc", "-beta", "-rc.", "+build.", "a", "b", ".dev"))
+    tail += str(rng.randint(1, 20)) if tail.endswith(".") or (tail and rng.random() < 0.7) else ""
+    return f"{rng.choice(('', 'v', 'version ', 'release ', name(rng, 1, 2) + ' '))}{parts}{tail}"
+
+
 def clock(rng: random.Random) -> str:
     hour, minute = rng.randint(0, 23), rng.choice([0, 5, 10, 15, 20, 30, 40, 45, 50])
     if rng.random() < 0.5:
@@ -292,6 +403,20 @@ def short(rng: random.Random) -> str:
 def _pick(options: list[str]) -> Callable[[random.Random], str]:
     return lambda rng: rng.choice(options)
 
+
+COMPOUND = (
+    _span,
+    _span,
+    _double,
+    _dotted,
+    _several,
+    _entitled,
+    _lettered,
+    _reachable,
+    _reachable,
+    _release,
+    foreign,
+)
 
 KINDS: dict[str, Callable[[random.Random], str]] = {
     "person": person,

@@ -1,12 +1,15 @@
-"""A LLaMA forward pass for training: rows in groups of like length, vocabulary scores only where they count.
+"""LLaMA and Qwen2 for training: rows in groups of like length, vocabulary scores only where they count.
 
-Parameters carry the names of transformers' LlamaForCausalLM, so that an export is a plain copy.
+Parameters carry the names of transformers' LlamaForCausalLM and Qwen2ForCausalLM, so that an export is a
+plain copy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,13 +18,15 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of the network."""
+    """Sizes of the network. Qwen2 differs from LLaMA by biases on queries, keys and values."""
 
+    kind: Literal["llama", "qwen2"] = "llama"
     vocabulary: int = 8192
     hidden: int = 256
-    layers: int = 6
+    layers: int = 8
     heads: int = 8
-    mlp: int = 704
+    kv_heads: int = 8
+    mlp: int = 576
     positions: int = 1024
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-5
@@ -30,34 +35,43 @@ class Shape:
     def head(self) -> int:
         return self.hidden // self.heads
 
+    @property
+    def biased(self) -> bool:
+        return self.kind == "qwen2"
+
     def config(self) -> dict[str, object]:
         """The `config.json` of this shape."""
-        return {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
+        name = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}[self.kind]
+        config: dict[str, object] = {
+            "architectures": [name],
+            "model_type": self.kind,
             "vocab_size": self.vocabulary,
             "hidden_size": self.hidden,
             "intermediate_size": self.mlp,
             "num_hidden_layers": self.layers,
             "num_attention_heads": self.heads,
-            "num_key_value_heads": self.heads,
-            "head_dim": self.head,
+            "num_key_value_heads": self.kv_heads,
             "hidden_act": "silu",
             "max_position_embeddings": self.positions,
             "rms_norm_eps": self.norm_eps,
             "rope_theta": self.rope_theta,
             "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
-            "attention_bias": False,
-            "mlp_bias": False,
             "tie_word_embeddings": True,
             "pad_token_id": 0,
             "bos_token_id": None,
             "eos_token_id": 3,
             "torch_dtype": "bfloat16",
         }
+        if self.kind == "llama":
+            config |= {"head_dim": self.head, "attention_bias": False, "mlp_bias": False}
+        return config
 
-    def as_dict(self) -> dict[str, object]:
-        return asdict(self)
+
+SHAPES: Mapping[str, Shape] = {
+    "llama": Shape(),
+    "qwen2": Shape("qwen2", hidden=240, heads=6, kv_heads=3, mlp=672),
+}
+"""The embedded models by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +94,13 @@ class Batch:
     targets: Tensor
     weights: Tensor
 
+    def to(self, device: torch.device) -> Batch:
+        ids, positions, chosen, targets, weights = (
+            part.to(device, non_blocking=True)
+            for part in (self.ids, self.positions, self.chosen, self.targets, self.weights)
+        )
+        return Batch(ids, positions, self.groups, chosen, targets, weights)
+
 
 def initial(shape: Shape, seed: int) -> dict[str, Tensor]:
     """Fresh fp32 parameters."""
@@ -93,8 +114,11 @@ def initial(shape: Shape, seed: int) -> dict[str, Tensor]:
     parameters = {"model.embed_tokens.weight": normal(shape.vocabulary, shape.hidden, 0.03)}
     for layer in range(shape.layers):
         root = f"model.layers.{layer}."
-        for side in "qkv":
-            parameters[f"{root}self_attn.{side}_proj.weight"] = normal(shape.hidden, shape.hidden, inner)
+        for side, heads in zip("qkv", (shape.heads, shape.kv_heads, shape.kv_heads), strict=True):
+            rows = heads * shape.head
+            parameters[f"{root}self_attn.{side}_proj.weight"] = normal(rows, shape.hidden, inner)
+            if shape.biased:
+                parameters[f"{root}self_attn.{side}_proj.bias"] = normal(1, rows, 0.02).squeeze(0)
         parameters[f"{root}self_attn.o_proj.weight"] = normal(shape.hidden, shape.hidden, inner * deep)
         parameters[f"{root}mlp.gate_proj.weight"] = normal(shape.mlp, shape.hidden, inner)
         parameters[f"{root}mlp.up_proj.weight"] = normal(shape.mlp, shape.hidden, inner)
@@ -140,16 +164,67 @@ def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, groups: Sequence[Group]) -> Tensor:
     """Causal attention within each row; q, k, v [T, heads, head]. Padding stands last, so nothing sees it."""
+    one = _fused if q.is_cuda else _plain
     outputs = []
     for group in groups:
         part = slice(group.start, group.start + group.rows * group.length)
         q_, k_, v_ = (x[part].view(group.rows, group.length, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
-        future = torch.full((group.length, group.length), float("-inf"), dtype=q.dtype).triu(1)
-        shares = torch.softmax(torch.matmul(q_, k_.mT) * q.shape[-1] ** -0.5 + future, dim=-1)
-        out = torch.matmul(shares, v_)
-        outputs.append(out.transpose(1, 2).reshape(group.rows * group.length, -1))
+        outputs.append(one(q_, k_, v_).transpose(1, 2).reshape(group.rows * group.length, -1))
     left = q.shape[0] - sum(len(part) for part in outputs)
     return torch.cat([*outputs, q.new_zeros(left, q.shape[1] * q.shape[2])])
+
+
+def _plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """On a CPU two products and a softmax are faster than the fused kernel."""
+    length = q.shape[2]
+    future = torch.full((length, length), float("-inf"), dtype=q.dtype).triu(1)
+    return torch.softmax(torch.matmul(q, k.mT) * q.shape[-1] ** -0.5 + future, dim=-1) @ v
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def _enter(
+    x: Tensor,
+    norm: Tensor,
+    joined: Tensor,
+    bias: Tensor | None,
+    cos: Tensor,
+    sin: Tensor,
+    heads: int,
+    kv_heads: int,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values [T, heads, head] of a layer; keys and values repeated to as many heads."""
+    made = F.linear(_norm(x, norm, eps), joined, bias)
+    made = made.view(x.shape[0], heads + 2 * kv_heads, x.shape[1] // heads)
+    q, k, v = torch.split(made, [heads, kv_heads, kv_heads], dim=1)
+    times = heads // kv_heads
+    k, v = _rotate(k, cos, sin), v.contiguous()
+    if times > 1:
+        k, v = k.repeat_interleave(times, dim=1), v.repeat_interleave(times, dim=1)
+    return _rotate(q, cos, sin), k, v
+
+
+def _leave(
+    x: Tensor, out: Tensor, down: Tensor, norm: Tensor, wide: Tensor, narrow: Tensor, eps: float
+) -> Tensor:
+    """What follows on attention in a layer: its projection, and the MLP."""
+    x = x + F.linear(out, down)
+    gate, value = F.linear(_norm(x, norm, eps), wide).chunk(2, dim=-1)
+    return x + F.linear(F.silu(gate) * value, narrow)
+
+
+Halves = tuple[Callable[..., tuple[Tensor, Tensor, Tensor]], Callable[..., Tensor]]
+
+
+@functools.cache
+def _halves(device: str) -> Halves:
+    """The two halves of a layer; on a GPU compiled: their small steps move more than they compute."""
+    if device == "cuda":
+        return torch.compile(_enter, dynamic=False), torch.compile(_leave, dynamic=False)
+    return _enter, _leave
 
 
 def hidden(
@@ -162,18 +237,27 @@ def hidden(
     """Last hidden states [M, hidden] at the batch's chosen places, computed in `dtype`."""
     weights = {name: value.to(dtype) for name, value in parameters.items()}
     cos, sin = (table.to(dtype)[batch.positions].unsqueeze(1) for table in tables)
+    enter, leave = _halves(batch.ids.device.type)
+    sizes = shape.heads, shape.kv_heads, shape.norm_eps
     x = F.embedding(batch.ids, weights["model.embed_tokens.weight"])
     for layer in range(shape.layers):
         root = f"model.layers.{layer}."
-        h = _norm(x, weights[root + "input_layernorm.weight"], shape.norm_eps)
-        joined = torch.cat([weights[f"{root}self_attn.{side}_proj.weight"] for side in "qkv"])
-        q, k, v = (h @ joined.T).view(-1, 3, shape.heads, shape.head).unbind(1)
-        out = _attend(_rotate(q, cos, sin), _rotate(k, cos, sin), v, batch.groups)
-        x = x + out @ weights[root + "self_attn.o_proj.weight"].T
-        h = _norm(x, weights[root + "post_attention_layernorm.weight"], shape.norm_eps)
-        up = torch.cat([weights[root + "mlp.gate_proj.weight"], weights[root + "mlp.up_proj.weight"]])
-        gate, value = (h @ up.T).chunk(2, dim=-1)
-        x = x + (F.silu(gate) * value) @ weights[root + "mlp.down_proj.weight"].T
+        attention = root + "self_attn."
+        joined = torch.cat([weights[f"{attention}{side}_proj.weight"] for side in "qkv"])
+        bias = (
+            torch.cat([weights[f"{attention}{side}_proj.bias"] for side in "qkv"]) if shape.biased else None
+        )
+        q, k, v = enter(x, weights[root + "input_layernorm.weight"], joined, bias, cos, sin, *sizes)
+        wide = torch.cat([weights[root + "mlp.gate_proj.weight"], weights[root + "mlp.up_proj.weight"]])
+        x = leave(
+            x,
+            _attend(q, k, v, batch.groups),
+            weights[attention + "o_proj.weight"],
+            weights[root + "post_attention_layernorm.weight"],
+            wide,
+            weights[root + "mlp.down_proj.weight"],
+            shape.norm_eps,
+        )
     return _norm(x[batch.chosen], weights["model.norm.weight"], shape.norm_eps)
 
 

@@ -41,7 +41,10 @@ class Optimizer:
                 self._matrices[tuple(value.shape)].append((name, value))
             else:
                 rest.append(value)
-        self._buffers = {shape: torch.zeros(len(group), *shape) for shape, group in self._matrices.items()}
+        self._buffers = {
+            shape: torch.zeros(len(group), *shape, device=group[0][1].device)
+            for shape, group in self._matrices.items()
+        }
         self._adam = torch.optim.AdamW(
             rest, lr=1.0, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0, fused=True
         )

@@ -30,7 +30,7 @@ from lte_runtime.embedded import batches, evaluate, export, lessons, network, to
 from lte_runtime.embedded.batches import Tokens, Weights
 from lte_runtime.embedded.exclude import excluded
 from lte_runtime.embedded.generator import Generator
-from lte_runtime.embedded.network import Batch, Shape
+from lte_runtime.embedded.network import SHAPES, Batch, Shape
 from lte_runtime.embedded.rows import Row, base_prompt
 from lte_runtime.embedded.sources import load
 
@@ -42,74 +42,64 @@ Seed = Annotated[int, typer.Option(help="Seed of the stream and of the first wei
 
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 HERE = Path(__file__).parent
+Model = Annotated[str, typer.Option("--model", help="llama or qwen2.")]
 Out = Annotated[Path, typer.Option(help="The model's folder.")]
 Exclude = Annotated[
     list[Path] | None, typer.Option(help="JSON Lines of fact events to keep out of the stream.")
 ]
 
-COPYING = (("single", 0.35), ("edit", 0.25), ("recall", 0.1), ("reading", 0.2), ("stock", 0.1))
+COPYING = (
+    ("single", 0.30),
+    ("edit", 0.20),
+    ("recall", 0.08),
+    ("reading", 0.17),
+    ("stock", 0.08),
+    ("copy", 0.10),
+    ("drill", 0.07),
+)
 MATCHING = (
-    ("stock", 0.20),
-    ("repeat", 0.16),
-    ("echo", 0.12),
-    ("reading", 0.15),
+    ("stock", 0.18),
+    ("repeat", 0.15),
+    ("echo", 0.09),
+    ("reading", 0.16),
     ("recall", 0.10),
-    ("edit", 0.11),
-    ("single", 0.10),
-    ("lookup", 0.04),
-    ("two_hop", 0.02),
-)
-MIXTURE = (
-    ("stock", 0.24),
-    ("reading", 0.22),
-    ("edit", 0.13),
-    ("single", 0.13),
-    ("recall", 0.07),
-    ("two_hop", 0.06),
-    ("repeat", 0.06),
-    ("echo", 0.04),
-    ("lookup", 0.03),
-    ("open", 0.01),
-    ("text", 0.01),
-)
-FINISH = (
-    ("stock", 0.36),
-    ("reading", 0.24),
     ("edit", 0.10),
     ("single", 0.08),
-    ("recall", 0.07),
-    ("two_hop", 0.05),
-    ("repeat", 0.05),
+    ("lookup", 0.04),
+    ("chain", 0.03),
+    ("drill", 0.05),
+    ("copy", 0.02),
+)
+MIXTURE = (
+    ("stock", 0.19),
+    ("reading", 0.22),
+    ("edit", 0.12),
+    ("single", 0.10),
+    ("recall", 0.05),
+    ("chain", 0.09),
+    ("compose", 0.06),
+    ("repeat", 0.04),
     ("echo", 0.03),
     ("lookup", 0.02),
+    ("drill", 0.05),
+    ("copy", 0.02),
+    ("text", 0.01),
 )
-POLISH: Sequence[tuple[str, float]] = (
-    ("stock", 0.22),
-    ("drill", 0.18),
-    ("copy", 0.12),
-    ("edit", 0.14),
-    ("reading", 0.11),
-    ("single", 0.08),
+FINISH: Sequence[tuple[str, float]] = (
+    ("stock", 0.24),
+    ("reading", 0.24),
+    ("edit", 0.13),
+    ("single", 0.11),
     ("recall", 0.03),
-    ("two_hop", 0.04),
-    ("repeat", 0.03),
-    ("echo", 0.03),
-    ("text", 0.02),
+    ("chain", 0.10),
+    ("compose", 0.07),
+    ("repeat", 0.02),
+    ("echo", 0.02),
+    ("drill", 0.04),
 )
-POLISH_END: Sequence[tuple[str, float]] = (
-    ("stock", 0.58),
-    ("edit", 0.12),
-    ("drill", 0.08),
-    ("reading", 0.07),
-    ("copy", 0.05),
-    ("single", 0.05),
-    ("recall", 0.02),
-    ("two_hop", 0.03),
-)
-"""What spreading the embeddings cost the stock is learnt again at the end."""
 Phases = Sequence[tuple[float, Sequence[tuple[str, float]]]]
-PHASES: Phases = ((0.25, COPYING), (0.45, MATCHING), (0.94, MIXTURE), (float("inf"), FINISH))
-POLISHING: Phases = ((0.55, POLISH), (float("inf"), POLISH_END))
+PHASES: Phases = ((0.05, COPYING), (0.20, MATCHING), (0.80, MIXTURE), (float("inf"), FINISH))
+POLISHING: Phases = ((float("inf"), FINISH),)
 """Until which share of the run which rows are drawn: each skill stands on the one before."""
 ALL = Weights(question=0.5)
 """At first facts and questions count a little: repeated names teach to copy before answers do."""
@@ -122,7 +112,8 @@ PROBES = (
     "recall",
     "single",
     "reading",
-    "two_hop",
+    "chain",
+    "compose",
     "edit",
     "stock",
 )
@@ -149,8 +140,13 @@ def batch_at(
     steps: int,
     budget: int,
     phases: Phases = PHASES,
+    *,
+    whole: bool = False,
 ) -> Sequence[Batch]:
-    """The batch of one step, about `budget` tokens; equal arguments give equal batches."""
+    """The batch of one step; equal arguments give equal batches.
+
+    About `budget` tokens in two parts, one for each core, or exactly so many in one part (`whole`).
+    """
     rng = random.Random(f"{seed}:base:{step}")
     rows: list[Tokens] = []
     kinds = mixture(step / steps, phases)
@@ -160,7 +156,7 @@ def batch_at(
             encode(coder, row, rng, ALL if kinds is COPYING or rng.random() < 0.1 else Weights())
             for row in drawn
         ]
-    return batches.halves(rows)
+    return [batches.collate(rows, slack=0.25, total=budget)] if whole else batches.halves(rows)
 
 
 def probes(generator: Generator, coder: Tokenizer, count: int = 200) -> dict[str, list[Tokens]]:
@@ -174,12 +170,19 @@ def probes(generator: Generator, coder: Tokenizer, count: int = 200) -> dict[str
     return made
 
 
-@torch.no_grad()
-def whole_right(parameters: dict[str, torch.Tensor], shape: Shape, rows: Sequence[Tokens]) -> float:
+def whole_right(
+    parameters: dict[str, torch.Tensor],
+    shape: Shape,
+    rows: Sequence[Tokens],
+    device: torch.device,
+    total: int,
+) -> float:
     """Share of rows whose every answer token is the likeliest one (teacher-forced)."""
     ordered = sorted(rows, key=lambda row: len(row.ids))
-    batch = batches.collate(ordered)
-    states = network.hidden(parameters, shape, batch, network.rope(shape), torch.bfloat16)
+    batch = batches.collate(ordered, total=total).to(device)
+    cos, sin = network.rope(shape)
+    states = network.hidden(parameters, shape, batch, (cos.to(device), sin.to(device)), torch.bfloat16)
+    states = states.detach()
     best = (states @ parameters["model.embed_tokens.weight"].bfloat16().T).argmax(-1)
     counts = [sum(weight > 0 for weight in row.weights) for row in ordered]
     hits = iter((best == batch.targets).tolist())
@@ -199,7 +202,10 @@ def train_base(
     seed: Seed = 0,
     exclude: Exclude = None,
     steps: Annotated[int, typer.Option(help="Updates in all.")] = 9000,
+    name: Model = "llama",
     budget: Annotated[int, typer.Option(help="Tokens in a batch.")] = 5000,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    workers: Annotated[int, typer.Option(help="Processes that make batches (0: a thread).")] = 0,
     every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 250,
     rate: Annotated[float, typer.Option(help="Full rate of the matrices (Muon).")] = 0.02,
     decay: Annotated[float, typer.Option(help="Over which last share of the run the rates fall.")] = 0.5,
@@ -208,43 +214,58 @@ def train_base(
 ) -> None:
     """Train the base model, from the last checkpoint if there is one, or polish an exported one."""
     torch.set_num_threads(1)
-    shape = Shape()
-    checkpoint = work / "base.pt"
+    shape, checkpoint, there = SHAPES[name], work / f"{name}.pt", torch.device(device)
     generator = Generator(load(data), excluded(exclude or ()))
     coder = Tokenizer.from_file(str(work / "tokenizer" / "tokenizer.json"))
     held = probes(generator, coder)
     if checkpoint.exists():
-        state = trainer.resume(checkpoint)
+        state = trainer.resume(checkpoint, there)
+    elif polish:
+        state = trainer.go_on(polish / export.WEIGHTS, seed, there)
     else:
-        state = trainer.go_on(polish / export.WEIGHTS, seed) if polish else trainer.start(shape, seed)
-    phases = POLISHING if polish else PHASES
-    plan = trainer.Plan(steps=steps, every=every, matrix_rate=rate, other_rate=other, decay=decay)
-    with Progress(*COLUMNS, TimeRemainingColumn()) as shown, (work / "base.log").open("a") as log:
-        task = shown.add_task("base", total=steps, completed=state.step)
+        state = trainer.start(shape, seed, there)
+    phases, gpu = POLISHING if polish else PHASES, there.type == "cuda"
+    plan = trainer.Plan(
+        steps=steps,
+        every=every,
+        matrix_rate=rate,
+        other_rate=other,
+        decay=decay,
+        device=there,
+        workers=workers,
+        told=50 if gpu else 1,
+    )
+    with Progress(*COLUMNS, TimeRemainingColumn()) as shown, (work / f"{name}.log").open("a") as log:
+        task = shown.add_task(name, total=steps, completed=state.step)
         mean = {"loss": 0.0, "right": 0.0}
         for done in trainer.run(
             state,
             shape,
             plan,
-            lambda step: batch_at(generator, coder, seed, step, steps, budget, phases),
+            lambda step: batch_at(generator, coder, seed, step, steps, budget, phases, whole=gpu),
             checkpoint,
         ):
-            mean["loss"] += (done.loss - mean["loss"]) * 0.04
-            mean["right"] += (done.right - mean["right"]) * 0.04
-            shown.update(task, completed=done.step, description=f"base loss {mean['loss']:.3f}")
+            new = 1.0 if gpu else 0.04
+            mean["loss"] += (done.loss - mean["loss"]) * new
+            mean["right"] += (done.right - mean["right"]) * new
+            shown.update(task, completed=done.step, description=f"{name} loss {mean['loss']:.3f}")
             if done.step % 50 == 0:
-                line = {"step": done.step, "tokens": done.tokens, "seconds": round(done.seconds), **mean}
+                line = {"step": done.step, "tokens": done.tokens, "seconds": round(done.seconds, 1), **mean}
                 if done.step % every == 0:
-                    line |= {kind: whole_right(state.parameters, shape, rows) for kind, rows in held.items()}
+                    room = budget if gpu else 0
+                    line |= {
+                        kind: whole_right(state.parameters, shape, rows, there, room)
+                        for kind, rows in held.items()
+                    }
                 log.write(json.dumps(line) + "\n")
                 log.flush()
 
 
 @app.command("export")
-def export_base(work: Work = Path(".cache/embedded"), out: Out = HERE / "llama") -> None:
+def export_base(work: Work = Path(".cache/embedded"), name: Model = "llama", out: Out | None = None) -> None:
     """Write the base of the last checkpoint as a folder that transformers reads."""
-    state = trainer.resume(work / "base.pt")
-    export.write_base(state.parameters, Shape(), work / "tokenizer", out)
+    state, out = trainer.resume(work / f"{name}.pt"), out or HERE / name
+    export.write_base(state.parameters, SHAPES[name], work / "tokenizer", out)
     typer.echo(f"step {state.step}, {state.tokens} tokens, {state.seconds / 3600:.2f} hours: {out}")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,21 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from lte_runtime.embedded import network
 from lte_runtime.embedded.network import Batch, Shape
 from lte_runtime.embedded.optimizer import Optimizer, rate
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run does: `steps` updates, rates falling over the last `decay` of them, saved every `every`."""
+    """What a run does: `steps` updates, rates falling over the last `decay` of them, saved every `every`.
+
+    `workers` processes make the batches, or a thread does; progress is told every `told` steps.
+    """
 
     steps: int
     matrix_rate: float = 0.02
@@ -30,11 +38,14 @@ class Plan:
     every: int = 250
     threads: int = 2
     dtype: torch.dtype = torch.bfloat16
+    device: torch.device = CPU
+    workers: int = 0
+    told: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One finished step."""
+    """Steps that were finished: loss and share of right tokens are means since the last telling."""
 
     step: int
     loss: float
@@ -54,18 +65,20 @@ class State:
     seconds: float = 0.0
 
 
-def start(shape: Shape, seed: int) -> State:
-    parameters = network.initial(shape, seed)
-    return State(parameters, Optimizer(parameters))
+def start(shape: Shape, seed: int, device: torch.device = CPU) -> State:
+    return _state(network.initial(shape, seed), device)
 
 
-def go_on(weights: Path, seed: int) -> State:
+def go_on(weights: Path, seed: int, device: torch.device = CPU) -> State:
     """A new run from the weights of an exported base, its crowded embeddings spread."""
     parameters = {name: value.float() for name, value in load_file(weights).items()}
     network.spread(parameters["model.embed_tokens.weight"], seed)
-    for value in parameters.values():
-        value.requires_grad_()
-    return State(parameters, Optimizer(parameters))
+    return _state(parameters, device)
+
+
+def _state(parameters: dict[str, Tensor], device: torch.device) -> State:
+    there = {name: value.detach().to(device).requires_grad_() for name, value in parameters.items()}
+    return State(there, Optimizer(there))
 
 
 def save(state: State, path: Path) -> None:
@@ -86,9 +99,9 @@ def save(state: State, path: Path) -> None:
     beside.replace(path)
 
 
-def resume(path: Path) -> State:
+def resume(path: Path, device: torch.device = CPU) -> State:
     """The state that `save` wrote."""
-    kept = torch.load(path, weights_only=True)
+    kept = torch.load(path, weights_only=True, map_location=device)
     parameters = {name: value.requires_grad_() for name, value in kept["parameters"].items()}
     optimizer = Optimizer(parameters)
     optimizer.restore(kept["optimizer"])
@@ -107,47 +120,88 @@ def run(
     Each part of a batch has a thread of its own: one meeting a step costs less than one an operation.
     """
     tables = network.rope(shape)
-    with ThreadPoolExecutor(plan.threads) as pool, ThreadPoolExecutor(1) as ahead:
-        coming = ahead.submit(batch_of, state.step)
-        while state.step < plan.steps:
-            began = time.monotonic()
-            parts = coming.result()
-            coming = ahead.submit(batch_of, state.step + 1)
-            total = float(sum(part.weights.sum() for part in parts))
-            jobs = [
-                pool.submit(_gradients, state.parameters, shape, part, tables, plan.dtype) for part in parts
-            ]
-            results = [job.result() for job in jobs]
-            _accumulate(state.parameters, [gradients for gradients, _, _ in results], total)
+    tables = (tables[0].to(plan.device), tables[1].to(plan.device))
+    since: list[Tensor] = []
+    began = time.monotonic()
+    with ThreadPoolExecutor(plan.threads) as pool, closing(_coming(state.step, plan, batch_of)) as coming:
+        for made in coming:
+            parts = [part.to(plan.device) for part in made]
+            total = torch.stack([part.weights.sum() for part in parts]).sum()
+            gradients = functools.partial(_gradients, state.parameters, shape, tables, plan.dtype)
+            results = list((pool.map if len(parts) > 1 else map)(gradients, parts))
+            _accumulate(state.parameters, [each for each, _, _ in results], total)
             share = rate(state.step, plan.steps, decay=plan.decay)
             state.optimizer.step(plan.matrix_rate * share, plan.other_rate * share, pool)
             state.step += 1
             state.tokens += sum(len(part.ids) for part in parts)
+            places = torch.stack([(part.weights > 0).sum() for part in parts]).sum()
+            loss = torch.stack([value for _, value, _ in results]).sum() / total
+            right = torch.stack([hits for _, _, hits in results]).sum() / places
+            since.append(torch.stack([loss, right]))
+            if state.step % plan.told and state.step % plan.every and state.step != plan.steps:
+                continue
+            # Read seldom: a GPU must be waited for.
+            means = torch.stack(since).mean(0).tolist()
+            since.clear()
             state.seconds += time.monotonic() - began
+            began = time.monotonic()
             if state.step % plan.every == 0 or state.step == plan.steps:
                 save(state, checkpoint)
-            places = sum(int((part.weights > 0).sum()) for part in parts)
-            mean, right = (
-                sum(value for _, value, _ in results) / total,
-                sum(hits for _, _, hits in results) / places,
-            )
-            yield Progress(state.step, mean, right, state.tokens, state.seconds)
+            yield Progress(state.step, means[0], means[1], state.tokens, state.seconds)
+
+
+def _coming(
+    step: int, plan: Plan, batch_of: Callable[[int], Sequence[Batch]]
+) -> Generator[Sequence[Batch], None, None]:
+    """The batches from `step` to the plan's end, made ahead by processes or by a thread."""
+    if plan.workers:
+        steps = _Steps(step, plan.steps, batch_of)
+        yield from DataLoader(
+            steps,
+            batch_size=None,
+            num_workers=plan.workers,
+            prefetch_factor=4,
+            multiprocessing_context="fork",
+        )
+        return
+    with ThreadPoolExecutor(1) as ahead:
+        coming = ahead.submit(batch_of, step)
+        while step < plan.steps:
+            made, step = coming.result(), step + 1
+            if step < plan.steps:
+                coming = ahead.submit(batch_of, step)
+            yield made
+
+
+@dataclass(frozen=True)
+class _Steps(Dataset[Sequence[Batch]]):
+    """The batches of a run as torch's loader asks for them."""
+
+    first: int
+    steps: int
+    batch_of: Callable[[int], Sequence[Batch]]
+
+    def __len__(self) -> int:
+        return self.steps - self.first
+
+    def __getitem__(self, index: int) -> Sequence[Batch]:
+        return self.batch_of(self.first + index)
 
 
 def _gradients(
     parameters: dict[str, Tensor],
     shape: Shape,
-    batch: Batch,
     tables: tuple[Tensor, Tensor],
     dtype: torch.dtype,
-) -> tuple[tuple[Tensor, ...], float, int]:
+    batch: Batch,
+) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
     value, right = network.loss(parameters, shape, batch, tables, dtype)
     gradients = torch.autograd.grad(value, list(parameters.values()))
-    return gradients, float(value.detach()), int(right)
+    return gradients, value.detach(), right
 
 
 @torch.no_grad()
-def _accumulate(parameters: dict[str, Tensor], parts: Sequence[Sequence[Tensor]], total: float) -> None:
+def _accumulate(parameters: dict[str, Tensor], parts: Sequence[Sequence[Tensor]], total: Tensor) -> None:
     for value, gradients in zip(parameters.values(), zip(*parts, strict=True), strict=True):
         summed = gradients[0]
         for other in gradients[1:]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from lte_runtime.embedded import batches, network, trainer
 from lte_runtime.embedded import tokenizer as recipe_tokenizer
@@ -19,7 +20,8 @@ from lte_runtime.embedded.optimizer import orthogonalise, rate
 from lte_runtime.embedded.rows import PLACE, Row
 from lte_runtime.embedded.sources import Sources
 
-TINY = Shape(vocabulary=64, hidden=32, layers=2, heads=2, mlp=48, positions=64)
+TINY = Shape(vocabulary=64, hidden=32, layers=2, heads=2, kv_heads=2, mlp=48, positions=64)
+TINY_QWEN = replace(TINY, kind="qwen2", heads=4)
 
 
 def token_rows(seed: int, lengths: Sequence[int] = (5, 9, 17, 18)) -> list[Tokens]:
@@ -34,15 +36,18 @@ def batch_of(step: int) -> list[Batch]:
     return batches.halves(token_rows(step))
 
 
-def test_it_computes_what_transformers_computes() -> None:
-    parameters = network.initial(TINY, 0)
-    config = {name: value for name, value in TINY.config().items() if name != "torch_dtype"}
-    reference = LlamaForCausalLM(LlamaConfig(**config)).eval()
+@pytest.mark.parametrize("shape", [TINY, TINY_QWEN], ids=["llama", "qwen2"])
+def test_it_computes_what_transformers_computes(shape: Shape) -> None:
+    parameters = network.initial(shape, 0)
+    config = {
+        name: value for name, value in shape.config().items() if name not in ("torch_dtype", "model_type")
+    }
+    reference = AutoModelForCausalLM.from_config(AutoConfig.for_model(shape.kind, **config)).eval()
     missing, unexpected = reference.load_state_dict(parameters, strict=False)
     assert (missing, unexpected) == (["lm_head.weight"], [])
     rows = sorted(token_rows(1), key=lambda row: len(row.ids))
     batch = batches.collate(rows)
-    states = network.hidden(parameters, TINY, batch, network.rope(TINY), torch.float32)
+    states = network.hidden(parameters, shape, batch, network.rope(shape), torch.float32)
     scores = (states @ parameters["model.embed_tokens.weight"].T).detach()
     with torch.no_grad():
         expected = [
@@ -101,6 +106,34 @@ def test_parts_of_a_batch_hold_every_row_once(parts: int) -> None:
     assert len(made) == parts
     assert sum(group.rows for part in made for group in part.groups) == len(rows)
     assert sum(float(part.weights.sum()) for part in made) == sum(sum(row.weights) for row in rows)
+
+
+@pytest.mark.parametrize(("total", "all_fit"), [(96, True), (52, False), (24, False)])
+def test_a_batch_of_a_set_size_leaves_out_what_finds_no_room(total: int, all_fit: bool) -> None:
+    rows = token_rows(3, (4, 7, 9, 12, 15, 16))
+    made = batches.collate(rows, total=total)
+    assert len(made.ids) == len(made.positions) == total
+    assert 0 < sum(group.rows for group in made.groups) <= len(rows)
+    assert (sum(group.rows for group in made.groups) == len(rows)) is all_fit
+
+
+def test_processes_make_the_same_batches_as_a_thread(tmp_path: Path) -> None:
+    plan = trainer.Plan(steps=4, every=4, dtype=torch.float32)
+    made = [
+        [done.loss for done in trainer.run(trainer.start(TINY, 0), TINY, each, batch_of, tmp_path / "a.pt")]
+        for each in (plan, replace(plan, workers=2))
+    ]
+    assert made[0] == pytest.approx(made[1], rel=1e-6)
+
+
+def test_seldom_told_progress_gives_means(tmp_path: Path) -> None:
+    plan = trainer.Plan(steps=6, every=100, dtype=torch.float32)
+    each, three = (
+        list(trainer.run(trainer.start(TINY, 0), TINY, told, batch_of, tmp_path / "a.pt"))
+        for told in (plan, replace(plan, told=3))
+    )
+    assert [done.step for done in three] == [3, 6]
+    assert three[1].loss == pytest.approx(sum(done.loss for done in each[3:]) / 3, rel=1e-5)
 
 
 def test_a_resumed_run_goes_on_as_if_never_stopped(tmp_path: Path) -> None:
