@@ -13,7 +13,8 @@ class Settings:
     the padded tokens of one forward pass (0: as many as make two groups for each thread), halved `halvings`
     times where memory was short. Every `every`
     updates a checkpoint is written and the held-out rows are measured; after `patience` measures without a
-    gain training ends, and the best checkpoint is kept.
+    gain training ends, and the best checkpoint is kept. `recompute` makes activations again in the backward
+    pass; `fused` uses the layers of `fused.py` on a GPU.
     """
 
     rank: int = 16
@@ -30,4 +31,5 @@ class Settings:
     every: int = 50
     patience: int = 3
     recompute: bool = False
+    fused: bool = True
     halvings: int = 0

@@ -11,9 +11,9 @@ import json
 import random
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import Linear as LoraLinear
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 from transformers import (
@@ -34,6 +35,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from lte_runtime.align import fused
 from lte_runtime.align.dataset import IGNORED, Encoded, by_length
 from lte_runtime.align.settings import Settings
 
@@ -141,10 +143,19 @@ def train(
         callbacks=[watcher, *([EarlyStoppingCallback(settings.patience)] if held else [])],
     )
     trainer.remove_callback(PrinterCallback)
-    done = trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    with _layers(adapted, settings):
+        done = trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     best = trainer.state.best_metric
     return Outcome(done.global_step, losses[-1] if losses else float("nan"), watcher.stopped, best)
+
+
+def planned(rows: Sequence[Encoded], settings: Settings) -> Iterator[list[list[Encoded]]]:
+    """The groups of each update, as one process computes them."""
+    order = _Order(rows, settings)
+    for begin in range(0, len(order), settings.batch):
+        batch = [order[place] for place in range(begin, min(begin + settings.batch, len(order)))]
+        yield _groups(batch, settings)
 
 
 def last_checkpoint(folder: Path) -> str | None:
@@ -164,6 +175,12 @@ def out_of_memory(error: BaseException) -> bool:
 def _device(model: Any) -> torch.device:
     device: torch.device = next(model.parameters()).device
     return device
+
+
+def _layers(adapted: PeftModel, settings: Settings) -> AbstractContextManager[None]:
+    if not settings.fused or _device(adapted).type != "cuda":
+        return nullcontext()
+    return fused.layers(adapted, [module for module in adapted.modules() if type(module) is LoraLinear])
 
 
 def _arguments(folder: Path, settings: Settings, held: bool, device: torch.device) -> TrainingArguments:
@@ -201,7 +218,10 @@ def _processes() -> int:
 def _optimizer(adapted: PeftModel, settings: Settings, total: int) -> tuple[Any, Any]:
     """AdamW whose rate warms up, then falls linearly to zero."""
     weights = [value for value in adapted.parameters() if value.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=settings.rate, betas=(0.9, 0.95), weight_decay=0.0)
+    on_gpu = _device(adapted).type == "cuda"
+    optimizer = torch.optim.AdamW(
+        weights, lr=settings.rate, betas=(0.9, 0.95), weight_decay=0.0, fused=on_gpu or None
+    )
 
     def share(number: int) -> float:
         return min((number + 1) / max(settings.warm, 1), max(total - number, 0) / total)
@@ -379,34 +399,39 @@ def weighted_loss(model: Any, rows: Sequence[Encoded], first: float) -> Tensor:
     The vocabulary's scores are made only for the columns where some row predicts an answer token.
     """
     device = _device(model)
-    ids, labels, mask = (part.to(device) for part in _padded(rows))
+    ids, labels = _padded(rows)
     targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
     answered = targets != IGNORED
     begins = answered & ~F.pad(answered, (1, 0))[:, :-1]
     columns = answered.any(0).nonzero()[:, 0]
-    kept = answered[:, columns]
-    scores = _scores(model, ids, mask, columns)[kept].float()
-    scale = torch.where(begins, first, 1.0)[:, columns][kept]
-    return (F.cross_entropy(scores, targets[:, columns][kept], reduction="none") * scale).sum()
+    # Places are found on the CPU: a mask as index would make it wait for the GPU.
+    row, column = answered[:, columns].nonzero(as_tuple=True)
+    wanted = targets[row, columns[column]].to(device)
+    scale = torch.where(begins, first, 1.0)[row, columns[column]].to(device)
+    scores = _scores(model, ids.to(device), columns.to(device))[row.to(device), column.to(device)].float()
+    return (F.cross_entropy(scores, wanted, reduction="none") * scale).sum()
 
 
-def _scores(model: Any, ids: Tensor, mask: Tensor, columns: Tensor) -> Tensor:
-    """Scores [rows, columns, vocabulary] of the given columns; the rest is left out where the model can."""
+def _scores(model: Any, ids: Tensor, columns: Tensor) -> Tensor:
+    """Scores [rows, columns, vocabulary] of the given columns; the rest is left out where the model can.
+
+    No mask: padding stands on the right, where a causal model does not look, and attention without a mask
+    has the faster kernel.
+    """
     base = getattr(model, "module", model).get_base_model()
     if "logits_to_keep" in signature(base.forward).parameters:
-        kept = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=columns).logits
+        kept = model(input_ids=ids, use_cache=False, logits_to_keep=columns).logits
     else:
-        kept = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, columns]
+        kept = model(input_ids=ids, use_cache=False).logits[:, columns]
     return kept  # type: ignore[no-any-return]
 
 
-def _padded(rows: Sequence[Encoded]) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids, labels and mask, each [rows, length], padded on the right."""
+def _padded(rows: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
+    """Ids and labels, both [rows, length], padded on the right."""
     length = max(len(row.input_ids) for row in rows)
     ids = [[*row.input_ids, *([0] * (length - len(row.input_ids)))] for row in rows]
     labels = [[*row.labels, *([IGNORED] * (length - len(row.labels)))] for row in rows]
-    mask = (torch.arange(length) < torch.tensor([[len(row.input_ids)] for row in rows])).long()
-    return torch.tensor(ids), torch.tensor(labels), mask
+    return torch.tensor(ids), torch.tensor(labels)
 
 
 @torch.no_grad()
