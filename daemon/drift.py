@@ -19,7 +19,7 @@ import structlog
 
 from lte_runtime.drift import monitor, probes, watched
 from lte_runtime.drift import readings as r
-from lte_runtime.drift.decide import Decision, DriftSettings, Margin, Situation, decide, margins
+from lte_runtime.drift.decide import Decision, DriftSettings, Margin, Situation, decide, drifted, margins
 from lte_runtime.drift.general import GENERAL
 from lte_runtime.drift.outcomes import Asked, readings_of, shares_of
 from lte_runtime.drift.probes import BaseAnswer, Kind, Probe
@@ -188,7 +188,12 @@ class DriftWatch:
 
     def _decision(self, state: Watched, new_edits: int) -> Decision:
         since = state.adapter_since_ms or None
-        situation = replace(self.situation(), new_edits=new_edits, adapter_since_ms=since)
+        situation = replace(
+            self.situation(),
+            new_edits=new_edits,
+            adapter_since_ms=since,
+            reason_since_ms=state.reason_since_ms,
+        )
         return decide(state.drift, situation, self._settings.decision, self._now())
 
     # -- the cheap job ---------------------------------------------------------------------------------
@@ -359,7 +364,10 @@ class DriftWatch:
         new = list(found)
         if new or always:
             rules = self._settings.decision.rules
-            self._keep(replace(self._state, drift=monitor.observe(self._state.drift, new, rules)))
+            drift = monitor.observe(self._state.drift, new, rules)
+            since = self._state.reason_since_ms
+            since = (self._now() if since is None else since) if drifted(drift, rules) else None
+            self._keep(replace(self._state, drift=drift, reason_since_ms=since))
 
     def _keep(self, state: Watched) -> None:
         self._state = state

@@ -576,6 +576,7 @@ def drift_decision(chosen: RealignSettings) -> DriftSettings:
     age = chosen.max_adapter_age_s
     return DriftSettings(
         cool_down_ms=round(chosen.cool_down_s * 1000),
+        settle_ms=round(chosen.min_fact_age_s * 1000),
         min_new_edits=chosen.min_new_edits,
         daily_budget=chosen.daily_budget,
         max_adapter_age_ms=None if age is None else round(age * 1000),

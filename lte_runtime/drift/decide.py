@@ -15,10 +15,14 @@ DAY_MS = 24 * HOUR_MS
 
 @dataclass(frozen=True, slots=True)
 class DriftSettings:
-    """Limits on starts. Times in milliseconds; `max_adapter_age_ms` None: age is no reason."""
+    """Limits on starts. Times in milliseconds; `max_adapter_age_ms` None: age is no reason.
+
+    `settle_ms` is how long a reason must stand: what provoked it may not be learned from before.
+    """
 
     rules: Rules = field(default_factory=Rules)
     cool_down_ms: int = 6 * HOUR_MS
+    settle_ms: int = 0
     min_new_edits: int = 200
     daily_budget: int = 2
     max_adapter_age_ms: int | None = None
@@ -30,7 +34,8 @@ class Situation:
 
     `starts_ms` are earlier starts by drift (at least those of a day), `ended_ms` when the last run ended,
     however it did; `backoff_until_ms` when the rest after failures is over; `adapter_since_ms` when the
-    active adapter was made; `tainted` how many facts that it was trained on no longer hold.
+    active adapter was made; `reason_since_ms` since when a reading is a reason; `tainted` how many facts that
+    it was trained on no longer hold.
     `window_open` tells whether the cron window allows a start now, `owned` whether it is this daemon's to do.
     """
 
@@ -39,6 +44,7 @@ class Situation:
     starts_ms: tuple[int, ...] = ()
     ended_ms: int | None = None
     adapter_since_ms: int | None = None
+    reason_since_ms: int | None = None
     tainted: int = 0
     window_open: bool = True
     circuit_open: bool = False
@@ -79,12 +85,16 @@ class Decision:
 def decide(state: DriftState, situation: Situation, settings: DriftSettings, now_ms: int) -> Decision:
     """What should happen now. The same for the same arguments."""
     reasons = (
-        *_thresholds(state, settings.rules),
-        *_changes(state),
+        *drifted(state, settings.rules),
         *_age(situation, settings, now_ms),
         *_taint(situation),
     )
     return Decision(reasons, tuple(_blocks(situation, settings, now_ms)))
+
+
+def drifted(state: DriftState, rules: Rules) -> tuple[Reason, ...]:
+    """The reasons that readings give."""
+    return (*_thresholds(state, rules), *_changes(state))
 
 
 def _thresholds(state: DriftState, rules: Rules) -> Iterator[Reason]:
@@ -128,8 +138,18 @@ def _blocks(situation: Situation, settings: DriftSettings, now_ms: int) -> Itera
     # A withdrawn fact does its harm from within the adapter: it does not wait for news.
     if situation.new_edits < settings.min_new_edits and not situation.tainted:
         yield Block("new_edits", f"{situation.new_edits} new edits, {settings.min_new_edits} needed")
+    yield from _settling(situation, settings, now_ms)
     yield from _cool_down(situation, settings, now_ms)
     yield from _budget(situation, settings, now_ms)
+
+
+def _settling(situation: Situation, settings: DriftSettings, now_ms: int) -> Iterator[Block]:
+    """The facts that made the reason would be left out as too young, and the cool-down would follow."""
+    if situation.reason_since_ms is None or situation.tainted:
+        return
+    until = situation.reason_since_ms + settings.settle_ms
+    if now_ms < until:
+        yield Block("settling", f"{(until - now_ms) / 1000:.0f} s until new facts may be learned from", until)
 
 
 def _cool_down(situation: Situation, settings: DriftSettings, now_ms: int) -> Iterator[Block]:

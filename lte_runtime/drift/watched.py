@@ -34,7 +34,8 @@ class Watched:
     """`cursor` is the store's row up to which edits were looked at, `since_row` the row up to which the last
     alignment knew them, `building_row` that of an alignment under way. `adapter` is the hash of the active
     one ("none" without, "" before the first look), active since `adapter_since_ms`. `base` holds the base
-    model's own answers by question, of the model `base_model`."""
+    model's own answers by question, of the model `base_model`. `reason_since_ms` is when a reading became a
+    reason; None while none is one."""
 
     drift: DriftState = field(default_factory=DriftState)
     cycle: int = 0
@@ -47,6 +48,7 @@ class Watched:
     relations: Relations = field(default_factory=Relations)
     base_model: str = ""
     base: Mapping[str, str] = field(default_factory=dict)
+    reason_since_ms: int | None = None
 
 
 def changed(state: Watched, adapter: str, told: Collection[str] | None, row: int, now_ms: int) -> Watched:
@@ -61,6 +63,7 @@ def changed(state: Watched, adapter: str, told: Collection[str] | None, row: int
         drift=monitor.realigned(state.drift),
         adapter=adapter,
         adapter_since_ms=now_ms,
+        reason_since_ms=None,
         since_row=since,
         building_row=None,
         relations=_relations(told, Relations(state.relations.known)),
@@ -77,6 +80,7 @@ def to_json(state: Watched) -> dict[str, Any]:
         "drift": monitor.to_json(state.drift),
         "relations": [sorted(state.relations.known), state.relations.to_learn],
         "base": dict(state.base),
+        "reason_since_ms": state.reason_since_ms,
         **{name: getattr(state, name) for name in _PLAIN},
     }
 
@@ -88,6 +92,7 @@ def from_json(kept: Mapping[str, Any]) -> Watched:
         drift=monitor.from_json(kept["drift"]),
         relations=Relations(frozenset(known), to_learn),
         base=kept["base"],
+        reason_since_ms=kept.get("reason_since_ms"),
         **{name: kept[name] for name in _PLAIN},
     )
 

@@ -53,7 +53,7 @@ class House:
         self.memory.apply(Batch(tuple(edits), (), {TP: self.offset}))
 
     def watch(self, settings: WatchSettings = SETTINGS, **more: Any) -> DriftWatch:
-        given = {"answers": self.answerer, "engine": self.engine, **more}
+        given = {"answers": self.answerer, "engine": self.engine, "clock": lambda: NOW_MS, **more}
         return DriftWatch(
             self.memory,
             given.pop("answers"),
@@ -61,7 +61,7 @@ class House:
             given.pop("engine"),
             settings,
             on_probe=lambda kind, outcome: self.outcomes.append((kind, outcome)),
-            now=lambda: NOW_MS,
+            now=given.pop("clock"),
             **given,
         )
 
@@ -161,6 +161,27 @@ def test_unseen_relations_are_found_within_two_hundred_edits(house: House) -> No
     watch.look()
     assert r.UNSEEN_RELATIONS in {reason.name for reason in watch.report().decision.reasons}
     assert watch.report().new_edits == 400
+
+
+def test_a_burst_is_learned_from_once_it_has_settled(house: House) -> None:
+    """Started at once, a run would leave out as too young what it was started for."""
+    settling = replace(SETTINGS, decision=replace(SETTINGS.decision, settle_ms=60_000))
+    now = NOW_MS
+    watch = house.watch(settling, clock=lambda: now)
+    house.tell(*(fact(number) for number in range(LEARNED_FROM)))
+    watch.look()
+    assert not watch.report().decision.reasons
+    house.tell(*(fact(number, "sponsor") for number in range(LEARNED_FROM)))
+    watch.look()
+    first = watch.report().decision
+    assert r.UNSEEN_RELATIONS in {reason.name for reason in first.reasons}
+    assert [block.name for block in first.blocks] == ["settling"]
+    now += 59_999
+    watch.look()
+    again = house.watch(settling, clock=lambda: now)
+    assert [block.name for block in again.report().decision.blocks] == ["settling"], "kept over a restart"
+    now += 1
+    assert again.report().decision.start
 
 
 def test_an_adapter_that_tells_its_relations_needs_no_learning(house: House) -> None:

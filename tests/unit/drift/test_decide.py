@@ -158,6 +158,16 @@ def test_whatever_starts_keeps_every_limit(
     assert decide(LOW, situation, SETTINGS, NOW).start == kept
 
 
+def test_a_reason_settles_until_what_provoked_it_may_be_learned_from() -> None:
+    settling = replace(SETTINGS, settle_ms=60_000)
+    young = replace(READY, reason_since_ms=NOW - 59_999)
+    decision = decide(LOW, young, settling, NOW)
+    assert [(block.name, block.until_ms) for block in decision.blocks] == [("settling", NOW + 1)]
+    assert decide(LOW, replace(READY, reason_since_ms=NOW - 60_000), settling, NOW).start
+    # A withdrawn fact waits for nothing that is new.
+    assert decide(LOW, replace(young, tainted=1), settling, NOW).start
+
+
 def test_every_reading_has_a_rule_and_every_rule_a_reading() -> None:
     named = {rule.name for rule in THRESHOLDS} | {rule.name for rule in CHANGES}
     assert named == set(r.NAMES)
