@@ -25,7 +25,8 @@ from daemon.following import AdapterReplica
 from daemon.ingest import BatchReport, Ingest, IngestSettings
 from daemon.ingest_guard import GuardSettings
 from daemon.kafka.announcements import Announcements, AnnouncementSettings
-from daemon.kafka.dead_letters import DeadLetters, DeadLetterSettings
+from daemon.kafka.dead_letters import DeadLetters, DeadLetterSettings, Shared
+from daemon.kafka.dead_letters_told import ToldOnTopic
 from daemon.kafka.publisher import Publisher, PublisherSettings
 from daemon.kafka.source import KafkaSource, KafkaSourceSettings
 from daemon.lifecycle import Lifecycle, LifecycleStatus
@@ -95,6 +96,7 @@ class Daemon:
         self._failed = threading.Event()
         self._started_ms = time.time_ns() // 1_000_000
         self._owns_topics: Callable[[], bool] = lambda: False
+        self._topics_epoch: Callable[[], int] = _not_owned_yet
         self.lifecycle = Lifecycle(stale_after_s=settings.kafka.stale_after_s)
 
     def __enter__(self) -> Daemon:
@@ -177,7 +179,9 @@ class Daemon:
             retry_max_s=kafka.dlq_retry_max_s,
             send_timeout_s=kafka.dlq_timeout_s,
         )
-        self._dead_letters = DeadLetters(self._memory, settings)
+        told = ToldOnTopic(kafka.bootstrap, kafka.dlq_topic, kafka.security)
+        shared = None if kafka.control_topic == OFF else Shared(lambda: self._topics_epoch(), told)
+        self._dead_letters = DeadLetters(self._memory, settings, shared=shared)
         self._undo.callback(self._thread("dead-letters", self._dead_letters.run, self._dead_letters.stop))
 
     def _start_ingest(self) -> None:
@@ -368,6 +372,7 @@ class Daemon:
             self._undo.callback(self._thread("control", made.control.run, made.control.stop))
             control = made.control
             self._owns_topics = lambda: control.status().owns
+            self._topics_epoch = control.epoch
             desk.epoch = swap_epoch(
                 control.epoch, self._memory.adapters.epoch, away=lambda: self.lifecycle.stale
             )
@@ -596,6 +601,10 @@ def rpc_settings(settings: Settings) -> RpcSettings:
         max_concurrent=chosen.max_concurrent,
         max_message_bytes=chosen.max_message_bytes,
     )
+
+
+def _not_owned_yet() -> int:
+    raise Refused("the control topic is not followed yet")
 
 
 def _log_state(status: LifecycleStatus) -> None:

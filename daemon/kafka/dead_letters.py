@@ -13,8 +13,9 @@ from typing import Any, Protocol
 from kafka.errors import KafkaError
 
 from daemon.kafka.connection import Security
+from daemon.kafka.dead_letters_told import Told
 from daemon.kafka.producing import open_producer
-from lte_runtime.errors import Retry
+from lte_runtime.errors import Refused, Retry
 from lte_runtime.memory.events import original_position_header
 from lte_runtime.memory.records import QuarantineRow
 
@@ -33,12 +34,11 @@ class Quarantine(Protocol):
 
 @dataclass(frozen=True)
 class DeadLetterSettings:
-    """Times in seconds. `enabled` is False for a replica that does not own the shared topics."""
+    """Times in seconds."""
 
     bootstrap: str
     topic: str = "lte.edits.dlq"
     security: Security = field(default_factory=dict)
-    enabled: bool = True
     batch: int = 100
     idle_s: float = 5.0
     retry_s: float = 0.5
@@ -55,9 +55,20 @@ class DeadLetterStatus:
     failure: str = ""
 
 
+@dataclass(frozen=True)
+class Shared:
+    """A topic that several daemons write to, one at a time. `epoch` is the own one, confirmed at this moment:
+    it raises `Refused` for who does not own the shared topics, `Retry` when that cannot be told. `told` knows
+    what others wrote."""
+
+    epoch: Callable[[], int]
+    told: Told
+
+
 class DeadLetters:
     """Own thread (`run`), own producer. Ingest is never held up: rows stay pending until the topic has them.
 
+    With `shared` only the owner sends; the others mark what it sent, so that an heir sends what is missing.
     Delivery is at least once: a crash between the send and the mark sends again; the position in the headers
     tells such twins. A record that the topic refuses (too large) is tried again, ever more seldom, and others
     go past it.
@@ -68,11 +79,14 @@ class DeadLetters:
         memory: Quarantine,
         settings: DeadLetterSettings,
         *,
+        shared: Shared | None = None,
         open_client: Callable[[DeadLetterSettings], Any] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._memory = memory
         self._settings = settings
+        self._shared = shared
+        self._epoch: int | None = None
         self._open = open_client or _open
         self._monotonic = monotonic
         self._producer: Any = None
@@ -96,23 +110,25 @@ class DeadLetters:
 
     def run(self) -> None:
         """Send what is pending until `stop`; waits for `wake` or `idle_s` when there is nothing."""
-        while self._settings.enabled and not self._stop.is_set():
+        while not self._stop.is_set():
             self._wait(self.step())
-        self._drop_producer()
+        self._drop_clients()
 
     def step(self) -> float:
         """Send one batch; returns how long to wait before the next (0: there may be more)."""
         try:
             rows = self._due_rows()
-            if not rows:
-                return self._settings.idle_s
-            sent = self._send(rows)
+            mine, told = self._parted(rows)
+            self._memory.mark_dead_lettered(told)
+            if not mine:
+                return 0.0 if told else self._settings.idle_s
+            sent = self._send(mine)
             self._memory.mark_dead_lettered(sent)
         except (Retry, KafkaError) as error:
             return self._fail(error)
         self._pause, self._failing = self._settings.retry_s, False
         self._status = replace(self._status, sent=self._status.sent + len(sent))
-        if len(sent) == len(rows) and not self._refused:
+        if len(sent) == len(mine) and not self._refused:
             self._status = replace(self._status, failure="")
         return 0.0
 
@@ -121,6 +137,27 @@ class DeadLetters:
         now = self._monotonic()
         rows = self._memory.quarantine_pending_dlq(limit)
         return [row for row in rows if self._refused.get(row.id, (0.0, 0.0))[0] <= now]
+
+    def _parted(self, rows: Sequence[QuarantineRow]) -> tuple[Sequence[QuarantineRow], list[int]]:
+        """The rows that are this daemon's to send now, and ids of those that the topic has by others.
+
+        Whoever owns goes on without reading: until another epoch nobody else writes.
+        """
+        if self._shared is None or not rows:
+            return rows, []
+        told, epoch = self._shared.told, self._own_epoch(self._shared)
+        if epoch is None or epoch != self._epoch:
+            told.read()
+        self._epoch = epoch
+        left = [row for row in rows if not told.has(row.record.position)]
+        ids = [row.id for row in rows if told.has(row.record.position)]
+        return ([] if epoch is None else left), ids
+
+    def _own_epoch(self, shared: Shared) -> int | None:
+        try:
+            return shared.epoch()
+        except Refused:
+            return None
 
     def _send(self, rows: Sequence[QuarantineRow]) -> list[int]:
         """Ids of the rows that the topic has now. Raises when the topic takes nothing at all."""
@@ -167,7 +204,7 @@ class DeadLetters:
     def _fail(self, error: Exception) -> float:
         self._note_failure(str(error))
         self._failing = True
-        self._drop_producer()  # an idempotent producer does not outlive a failed send
+        self._drop_clients()  # an idempotent producer does not outlive a failed send
         pause, self._pause = self._pause, min(self._pause * 2, self._settings.retry_max_s)
         return pause
 
@@ -182,7 +219,9 @@ class DeadLetters:
             (self._stop if self._failing else self._wake).wait(seconds)
         self._wake.clear()
 
-    def _drop_producer(self) -> None:
+    def _drop_clients(self) -> None:
+        if self._shared is not None:
+            self._shared.told.close()
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.close(timeout=1)

@@ -7,8 +7,8 @@ import pytest
 from fake_memory import FakeMemory
 from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, UnknownTopicOrPartitionError
 
-from daemon.kafka.dead_letters import DeadLetters, DeadLetterSettings, dead_letter_headers
-from lte_runtime.errors import Retry
+from daemon.kafka.dead_letters import DeadLetters, DeadLetterSettings, Shared, dead_letter_headers
+from lte_runtime.errors import Refused, Retry
 from lte_runtime.types import Batch, Position, RawRecord, Rejected
 
 
@@ -135,9 +135,74 @@ def test_headers_name_place_stage_and_reason_after_the_records_own(house: House)
     assert named["lte-original-position"] == b"topic-id/2/17/1234"
 
 
-def test_a_replica_that_does_not_own_the_topic_sends_nothing(house: House) -> None:
-    bad(house.memory, b"1")
-    settings = DeadLetterSettings("nowhere:1", enabled=False)
-    DeadLetters(house.memory, settings, open_client=house.topic.open).run()
+@dataclass
+class Others:
+    """The shared topic as one daemon sees it: who owns it, and what others wrote."""
+
+    epoch: int | None = None
+    wrote: set[int] = field(default_factory=set)
+    known: set[int] = field(default_factory=set)
+    away: bool = False
+
+    def own(self) -> int:
+        if self.away:
+            raise Retry("no broker")
+        if self.epoch is None:
+            raise Refused("another daemon owns")
+        return self.epoch
+
+    def read(self) -> None:
+        self.known = set(self.wrote)
+
+    def has(self, where: Position) -> bool:
+        return where.offset in self.known
+
+    def close(self) -> None:
+        pass
+
+
+def replica(house: House, others: Others) -> DeadLetters:
+    shared = Shared(others.own, others)
+    return DeadLetters(house.memory, house.settings, shared=shared, open_client=house.topic.open)
+
+
+def test_a_replica_that_does_not_own_the_topic_sends_nothing_and_marks_what_the_owner_sent(
+    house: House,
+) -> None:
+    bad(house.memory, b"0", b"1", b"2")
+    others = Others(wrote={0, 2})
+    letters = replica(house, others)
+    assert [letters.step(), letters.step()] == [0.0, house.settings.idle_s]
+    assert house.states() == ["dead_lettered", "pending", "dead_lettered"]
     assert house.topic.opened == 0
-    assert house.states() == ["pending"]
+
+
+def test_an_heir_sends_only_what_the_topic_does_not_have(house: House) -> None:
+    bad(house.memory, b"0", b"1", b"2")
+    others = Others()
+    letters = replica(house, others)
+    letters.step()
+    others.wrote, others.epoch = {0, 1}, 7
+    while letters.step() == 0.0:
+        pass
+    assert house.topic.values == [b"2"]
+    assert set(house.states()) == {"dead_lettered"}
+
+
+def test_an_owner_that_lost_the_topic_meanwhile_stops_and_one_that_cannot_tell_waits(house: House) -> None:
+    others = Others(epoch=3)
+    letters = replica(house, others)
+    bad(house.memory, b"0")
+    assert letters.step() == 0.0
+    bad(house.memory, b"1")
+    others.away = True
+    assert letters.step() == house.settings.retry_s
+    others.away, others.epoch = False, None
+    assert letters.step() == house.settings.idle_s
+    assert house.topic.values == [b"0"]
+    assert house.states() == ["dead_lettered", "pending"]
+    # It owns again, in another epoch: who owned between may have sent it.
+    others.epoch, others.wrote = 9, {1}
+    letters.step()
+    assert house.topic.values == [b"0"]
+    assert house.states() == ["dead_lettered", "dead_lettered"]

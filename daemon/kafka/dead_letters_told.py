@@ -1,0 +1,101 @@
+"""What the dead-letter topic has already, whoever wrote it: read by a consumer of its own, on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from kafka import KafkaConsumer
+from kafka import TopicPartition as KafkaPartition
+
+from daemon.kafka.connection import Security, client_options, open_client
+from lte_runtime.errors import Retry
+from lte_runtime.memory.events import ORIGINAL_POSITION
+from lte_runtime.types import Position
+
+# So many of the newest dead letters of a partition are read, and remembered: an older twin is sent again.
+MOST = 100_000
+ANSWER_MS = 5000
+
+
+class Told(Protocol):
+    """What the topic is known to have."""
+
+    def read(self) -> None:
+        """Read on to the end that the topic has now; raises `Retry` or a `KafkaError`."""
+        ...
+
+    def has(self, where: Position) -> bool: ...
+    def close(self) -> None: ...
+
+
+class ToldOnTopic:
+    """One thread. The consumer is opened by the first `read` and gone after `close`."""
+
+    def __init__(self, bootstrap: str, topic: str, security: Security) -> None:
+        self._open: Callable[[], Any] = lambda: _consumer(bootstrap, security)
+        self._topic = topic
+        self._consumer: Any = None
+        self._known: dict[str, None] = {}
+
+    def read(self) -> None:
+        consumer = self._connected()
+        ends = consumer.end_offsets(list(consumer.assignment()), timeout_ms=ANSWER_MS)
+        while any(consumer.position(each, timeout_ms=ANSWER_MS) < end for each, end in ends.items()):
+            for records in consumer.poll(timeout_ms=ANSWER_MS).values():
+                self._note(record.headers for record in records)
+
+    def has(self, where: Position) -> bool:
+        return _identity(where) in self._known
+
+    def close(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.close(timeout_ms=2000)
+
+    def _note(self, letters: Iterable[Any]) -> None:
+        for headers in letters:
+            # The last one is ours: a replayed record brought one along.
+            found = [value for name, value in headers if name == ORIGINAL_POSITION and value]
+            if found:
+                self._known[found[-1].decode("utf-8", "replace").rpartition("/")[0]] = None
+        for name in list(self._known)[: max(0, len(self._known) - MOST)]:
+            del self._known[name]
+
+    def _connected(self) -> Any:
+        if self._consumer is None:
+            consumer = self._open()
+            self._consumer = consumer
+            partitions = [KafkaPartition(self._topic, p) for p in self._partitions(consumer)]
+            consumer.assign(partitions)
+            begins = consumer.beginning_offsets(partitions, timeout_ms=ANSWER_MS)
+            ends = consumer.end_offsets(partitions, timeout_ms=ANSWER_MS)
+            for each in partitions:
+                consumer.seek(each, max(begins[each], ends[each] - MOST))
+        return self._consumer
+
+    def _partitions(self, consumer: Any) -> list[int]:
+        found = consumer.partitions_for_topic(self._topic)
+        if not found:
+            self.close()
+            raise Retry(f"topic {self._topic} does not exist")
+        return sorted(found)
+
+
+def _identity(where: Position) -> str:
+    return f"{where.topic_id}/{where.partition}/{where.offset}"
+
+
+def _consumer(bootstrap: str, security: Security) -> Any:
+    options = {
+        **client_options(bootstrap, security, bootstrap_timeout_s=2.0),
+        "client_id": "lte-dead-letters",
+        "group_id": None,
+        "auto_offset_reset": "earliest",
+        "enable_auto_commit": False,
+        "metrics_enabled": False,
+    }
+    consumer = open_client(KafkaConsumer, options)
+    # The client does not hand this setting to its metadata: a topic that was deleted must stay deleted.
+    consumer._cluster.config["allow_auto_create_topics"] = False
+    return consumer
