@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -52,6 +54,7 @@ class Tokens:
 
 
 PAD, USER, ASSISTANT, END = 0, 1, 2, 3
+TENSORS = ("ids", "positions", "chosen", "targets", "weights")
 
 Render = Callable[[Row], Sequence[tuple[str, str]]]
 """A row as pairs of (user text, answer)."""
@@ -213,3 +216,19 @@ def _tensors(groups: Sequence[Sequence[Tokens]], total: int = 0) -> Batch:
         torch.tensor(targets),
         torch.tensor(weights),
     )
+
+
+def save(batch: Batch, path: Path) -> None:
+    """Writes beside and renames, so that a reader finds a whole batch or none."""
+    kept = {name: getattr(batch, name) for name in TENSORS}
+    beside = path.with_suffix(".part")
+    torch.save(kept | {"groups": [(each.start, each.rows, each.length) for each in batch.groups]}, beside)
+    beside.replace(path)
+
+
+def load(path: Path) -> Batch:
+    """The batch that `save` wrote; waits for it."""
+    while not path.exists():
+        time.sleep(0.01)
+    kept = torch.load(path, weights_only=True)
+    return Batch(groups=tuple(Group(*each) for each in kept.pop("groups")), **kept)

@@ -10,7 +10,7 @@ from lte_runtime.embedded import names
 from lte_runtime.embedded.chains import chain_row, compose_row
 from lte_runtime.embedded.drills import copy_row, drill_row
 from lte_runtime.embedded.exclude import Excluded
-from lte_runtime.embedded.invented import aliased, near_subjects, phrase, slots_of, target_of
+from lte_runtime.embedded.invented import aliased, loosely, near_subjects, phrase, slots_of, target_of
 from lte_runtime.embedded.matching import ask, grid, lookup_row, recall_row, repeat_row, roughen
 from lte_runtime.embedded.relations import SUBJECT_KINDS, withheld
 from lte_runtime.embedded.rows import Row, Statement, Turn
@@ -65,6 +65,8 @@ def reading_row(sources: Sources, rng: random.Random, count: int = 0) -> Row:
     kind = rng.choice(SUBJECT_KINDS)
     subjects = near_subjects(rng, kind, 1 + max(row for row, _ in cells), sources)
     slots = slots_of(rng, kind, 1 + max(column for _, column in cells), sources)
+    if count == 1 and rng.random() < 0.35:
+        slots = [loosely(rng, slot) for slot in slots]
     items, seen = [], set()
     for row, column in cells:
         target = target_of(rng, slots[column].target, sources)

@@ -171,6 +171,15 @@ def slots_of(rng: random.Random, kind: str, count: int, sources: Sources) -> lis
     return list(slots.values())
 
 
+def loosely(rng: random.Random, slot: Slot) -> Slot:
+    """The relation, asked in words of another one with values of the same kind.
+
+    With one fact given about what is asked for, its words need not be the question's.
+    """
+    same = [other for other in WORDED_RELATIONS if other.target == slot.target and other.noun != slot.noun]
+    return replace(slot, questions=rng.choice(same).questions) if same else slot
+
+
 def aliased(rng: random.Random, subject: str, slot: Slot, target: str) -> Statement:
     """A fact whose subject is sometimes asked by a declared alias or by a plainer name."""
     roll = rng.random()

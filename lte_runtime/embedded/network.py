@@ -95,6 +95,7 @@ class Batch:
     weights: Tensor
 
     def to(self, device: torch.device) -> Batch:
+        """The batch with its tensors on `device`."""
         ids, positions, chosen, targets, weights = (
             part.to(device, non_blocking=True)
             for part in (self.ids, self.positions, self.chosen, self.targets, self.weights)

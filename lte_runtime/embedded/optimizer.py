@@ -79,7 +79,9 @@ class Optimizer:
         self._adam.load_state_dict(state["adam"])
 
 
-def rate(step: int, steps: int, warm: int = 50, decay: float = 0.5) -> float:
-    """Share of the full rate: warm-up, constant, then linear to zero over the last `decay` of the steps."""
-    left = (steps - step) / max(1.0, decay * steps)
-    return max(0.0, min(1.0, (step + 1) / warm, left))
+def rate(step: int, share: float, warm: int = 50, decay: float = 0.5) -> float:
+    """Share of the full rate: warm-up, constant, then linear to zero over the last `decay` of the run.
+
+    `share` is how much of the run is done.
+    """
+    return max(0.0, min(1.0, (step + 1) / warm, (1.0 - share) / decay if decay else 1.0))

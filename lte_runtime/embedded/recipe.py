@@ -86,16 +86,17 @@ MIXTURE = (
     ("text", 0.01),
 )
 FINISH: Sequence[tuple[str, float]] = (
-    ("stock", 0.24),
+    ("stock", 0.21),
     ("reading", 0.24),
     ("edit", 0.13),
-    ("single", 0.11),
+    ("single", 0.15),
     ("recall", 0.03),
-    ("chain", 0.10),
+    ("chain", 0.09),
     ("compose", 0.07),
-    ("repeat", 0.02),
+    ("repeat", 0.01),
     ("echo", 0.02),
     ("drill", 0.04),
+    ("copy", 0.01),
 )
 Phases = Sequence[tuple[float, Sequence[tuple[str, float]]]]
 PHASES: Phases = ((0.05, COPYING), (0.20, MATCHING), (0.80, MIXTURE), (float("inf"), FINISH))
@@ -210,6 +211,8 @@ def train_base(
     rate: Annotated[float, typer.Option(help="Full rate of the matrices (Muon).")] = 0.02,
     decay: Annotated[float, typer.Option(help="Over which last share of the run the rates fall.")] = 0.5,
     other: Annotated[float, typer.Option(help="Full rate of embeddings and norms (AdamW).")] = 1.5e-3,
+    seconds: Annotated[float, typer.Option(help="End after so long, the rates falling by the clock.")] = 0.0,
+    stream: Annotated[Path | None, typer.Option(help="Take the batches that `stream` writes there.")] = None,
     polish: Annotated[Path | None, typer.Option(help="Go on from the exported base in this folder.")] = None,
 ) -> None:
     """Train the base model, from the last checkpoint if there is one, or polish an exported one."""
@@ -234,6 +237,7 @@ def train_base(
         device=there,
         workers=workers,
         told=50 if gpu else 1,
+        seconds=seconds,
     )
     with Progress(*COLUMNS, TimeRemainingColumn()) as shown, (work / f"{name}.log").open("a") as log:
         task = shown.add_task(name, total=steps, completed=state.step)
@@ -242,7 +246,9 @@ def train_base(
             state,
             shape,
             plan,
-            lambda step: batch_at(generator, coder, seed, step, steps, budget, phases, whole=gpu),
+            (lambda step: [batches.load(stream / f"{step:06d}.pt")])
+            if stream
+            else (lambda step: batch_at(generator, coder, seed, step, steps, budget, phases, whole=gpu)),
             checkpoint,
         ):
             new = 1.0 if gpu else 0.04
@@ -259,6 +265,32 @@ def train_base(
                     }
                 log.write(json.dumps(line) + "\n")
                 log.flush()
+
+
+@app.command("stream")
+def write_stream(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder of the batches.")],
+    work: Work = Path(".cache/embedded"),
+    seed: Seed = 0,
+    exclude: Exclude = None,
+    steps: Annotated[int, typer.Option(help="Batches in all.")] = 9000,
+    budget: Annotated[int, typer.Option(help="Tokens in a batch, padding counted.")] = 65_536,
+    workers: Annotated[int, typer.Option(help="Processes that make batches.")] = 2,
+    polish: Annotated[bool, typer.Option(help="The rows of a polish.")] = False,
+) -> None:
+    """Write the batches of a run, so that several models train on one stream (`base --stream`)."""
+    generator = Generator(load(data), excluded(exclude or ()))
+    coder = Tokenizer.from_file(str(work / "tokenizer" / "tokenizer.json"))
+    phases = POLISHING if polish else PHASES
+    out.mkdir(parents=True, exist_ok=True)
+    plan = trainer.Plan(steps=steps, workers=workers)
+    made = trainer.coming(
+        0, plan, lambda step: batch_at(generator, coder, seed, step, steps, budget, phases, whole=True)
+    )
+    with Progress(*COLUMNS, TimeRemainingColumn()) as shown:
+        for step, (batch,) in enumerate(shown.track(made, total=steps, description="stream")):
+            batches.save(batch, out / f"{step:06d}.pt")
 
 
 @app.command("export")

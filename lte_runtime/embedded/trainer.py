@@ -28,7 +28,8 @@ CPU = torch.device("cpu")
 class Plan:
     """What a run does: `steps` updates, rates falling over the last `decay` of them, saved every `every`.
 
-    `workers` processes make the batches, or a thread does; progress is told every `told` steps.
+    `workers` processes make the batches, or a thread does; progress is told every `told` steps. With
+    `seconds` the run ends after that time, if `steps` do not end it before, and the rates fall by the clock.
     """
 
     steps: int
@@ -41,6 +42,7 @@ class Plan:
     device: torch.device = CPU
     workers: int = 0
     told: int = 1
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +124,16 @@ def run(
     tables = network.rope(shape)
     tables = (tables[0].to(plan.device), tables[1].to(plan.device))
     since: list[Tensor] = []
-    began = time.monotonic()
-    with ThreadPoolExecutor(plan.threads) as pool, closing(_coming(state.step, plan, batch_of)) as coming:
-        for made in coming:
+    began = started = time.monotonic()
+    with ThreadPoolExecutor(plan.threads) as pool, closing(coming(state.step, plan, batch_of)) as stream:
+        for made in stream:
             parts = [part.to(plan.device) for part in made]
             total = torch.stack([part.weights.sum() for part in parts]).sum()
             gradients = functools.partial(_gradients, state.parameters, shape, tables, plan.dtype)
             results = list((pool.map if len(parts) > 1 else map)(gradients, parts))
             _accumulate(state.parameters, [each for each, _, _ in results], total)
-            share = rate(state.step, plan.steps, decay=plan.decay)
+            done = max(state.step / plan.steps, plan.seconds and (time.monotonic() - started) / plan.seconds)
+            share = rate(state.step, done, decay=plan.decay)
             state.optimizer.step(plan.matrix_rate * share, plan.other_rate * share, pool)
             state.step += 1
             state.tokens += sum(len(part.ids) for part in parts)
@@ -138,19 +141,22 @@ def run(
             loss = torch.stack([value for _, value, _ in results]).sum() / total
             right = torch.stack([hits for _, _, hits in results]).sum() / places
             since.append(torch.stack([loss, right]))
-            if state.step % plan.told and state.step % plan.every and state.step != plan.steps:
+            last = state.step == plan.steps or done >= 1.0
+            if state.step % plan.told and state.step % plan.every and not last:
                 continue
             # Read seldom: a GPU must be waited for.
             means = torch.stack(since).mean(0).tolist()
             since.clear()
             state.seconds += time.monotonic() - began
             began = time.monotonic()
-            if state.step % plan.every == 0 or state.step == plan.steps:
+            if state.step % plan.every == 0 or last:
                 save(state, checkpoint)
             yield Progress(state.step, means[0], means[1], state.tokens, state.seconds)
+            if last:
+                return
 
 
-def _coming(
+def coming(
     step: int, plan: Plan, batch_of: Callable[[int], Sequence[Batch]]
 ) -> Generator[Sequence[Batch], None, None]:
     """The batches from `step` to the plan's end, made ahead by processes or by a thread."""
@@ -165,11 +171,11 @@ def _coming(
         )
         return
     with ThreadPoolExecutor(1) as ahead:
-        coming = ahead.submit(batch_of, step)
+        awaited = ahead.submit(batch_of, step)
         while step < plan.steps:
-            made, step = coming.result(), step + 1
+            made, step = awaited.result(), step + 1
             if step < plan.steps:
-                coming = ahead.submit(batch_of, step)
+                awaited = ahead.submit(batch_of, step)
             yield made
 
 

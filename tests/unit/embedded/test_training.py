@@ -200,7 +200,24 @@ def test_orthogonalised_matrices_have_like_singular_values() -> None:
 
 
 def test_the_rate_warms_up_stays_and_falls_to_zero() -> None:
-    assert rate(0, 1000) == pytest.approx(0.02)
-    assert rate(300, 1000) == 1.0
-    assert rate(750, 1000) == pytest.approx(0.5)
-    assert rate(1000, 1000) == 0.0
+    assert rate(0, 0.0) == pytest.approx(0.02)
+    assert rate(300, 0.3) == 1.0
+    assert rate(750, 0.75) == pytest.approx(0.5)
+    assert rate(1000, 1.0) == 0.0
+    assert rate(1000, 0.9, decay=0.0) == 1.0
+
+
+def test_a_run_by_the_clock_ends_and_saves(tmp_path: Path) -> None:
+    plan = trainer.Plan(steps=10**9, every=10**9, seconds=0.5, dtype=torch.float32)
+    for done in trainer.run(trainer.start(TINY, 0), TINY, plan, batch_of, tmp_path / "a.pt"):
+        last = done.step
+    assert 0 < last < 10**9
+    assert trainer.resume(tmp_path / "a.pt").step == last
+
+
+def test_a_batch_is_read_as_it_was_written(tmp_path: Path) -> None:
+    made = batches.collate(token_rows(4), total=64)
+    batches.save(made, tmp_path / "0.pt")
+    read = batches.load(tmp_path / "0.pt")
+    assert read.groups == made.groups
+    assert all(torch.equal(getattr(read, name), getattr(made, name)) for name in batches.TENSORS)
