@@ -380,6 +380,10 @@ class RegistrySettings(_Section):
         default=None,
         description="Directory of trained adapters; replicas may share it. Default: STATE_DIR/adapters.",
     )
+    url: str | None = Field(
+        default=None,
+        description="fsspec URL that keeps the adapters of all replicas (s3://...); path holds copies then.",
+    )
     keep: int = Field(
         default=5, ge=1, le=10_000, description="Newest adapters kept, beside those that are needed."
     )

@@ -43,6 +43,7 @@ from daemon.swap import DONE, Configured, Swap, Swapper
 from daemon.wiring_realign import Serving, realignment
 from lte_runtime import embedded
 from lte_runtime.align.registry import Registry
+from lte_runtime.align.store import Store
 from lte_runtime.align.watch import WatchPolicy
 from lte_runtime.answer import gate
 from lte_runtime.answer.answerer import Answerer, AnswerSettings
@@ -277,7 +278,10 @@ class Daemon:
         chosen, ledger = self._settings.registry, self._memory.adapters
         configured = self._configured_adapter(engine)
         reserved = {configured.ref.id} if configured.ref else set()
-        registry = Registry(self._settings.registry_path, engine.check_adapter, reserved=reserved)
+        store = Store(chosen.url) if chosen.url else None
+        registry = Registry(
+            self._settings.registry_path, engine.check_adapter, reserved=reserved, store=store
+        )
         registry.sweep()
         self.swapper = Swapper(engine, registry, ledger, configured, on_swap=self._count_swap)
         problems = self.swapper.start()

@@ -16,21 +16,28 @@ import stat
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lte_runtime.align.store import RECORD, Store
 from lte_runtime.answer.engine.files import CONFIG, MANIFEST, WEIGHTS, read_json
 from lte_runtime.disk import sha256_file, sync
 from lte_runtime.errors import Damaged, LteError, NotFound, Refused
 from lte_runtime.types import AdapterRef
 
-RECORD = "record.json"
 REMOVED = "removed"
 ID = re.compile(r"align-(\d{6})")
 MAX_JSON_BYTES = 64 << 20
 MAX_WEIGHTS_BYTES = 8 << 30
+_LIMITS = {
+    CONFIG: MAX_JSON_BYTES,
+    WEIGHTS: MAX_WEIGHTS_BYTES,
+    MANIFEST: MAX_JSON_BYTES,
+    RECORD: MAX_JSON_BYTES,
+}
 # What a directory may not hold, even unnamed by its manifest: files that run when they are read.
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".py"})
 # A copy that another process of the same store is making is younger than this.
@@ -63,6 +70,9 @@ class Registry:
     """`check` is everything that can be said of a directory without serving it (`Engine.check_adapter`): it
     returns the adapter's name and hash, or raises `Damaged` or `Refused`. Thread-safe; several processes may
     share `root`. `reserved` are ids that belong to adapters outside, such as the one that ships.
+
+    With a `store` every adapter goes there too, and what is asked for by name and is not here, or is damaged
+    here, is brought from there: `root` is this machine's checked copy.
     """
 
     def __init__(
@@ -71,10 +81,11 @@ class Registry:
         check: Callable[[Path], AdapterRef],
         *,
         reserved: Collection[str] = (),
+        store: Store | None = None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._root, self._check, self._now_ms = root, check, now_ms
-        self._reserved = frozenset(reserved)
+        self._reserved, self._store = frozenset(reserved), store
         self._lock = threading.Lock()
 
     @property
@@ -85,18 +96,26 @@ class Registry:
         """Copy an adapter in, verified; its manifest comes last and the directory appears by rename.
 
         The same content is one adapter: adding it again changes nothing and returns the name that it has.
-        Raises `Damaged` or `Refused` with the reason, or OSError; nothing is left behind then.
+        Raises `Damaged` or `Refused` with the reason, or OSError; nothing is left behind then. Raises `Retry`
+        when the store cannot be reached: added again, the adapter goes there.
         """
-        with self._lock:
-            self._root.mkdir(parents=True, exist_ok=True)
-            beside = self._root / f"tmp-{uuid.uuid4().hex}"
-            try:
-                _copy_in(directory, beside)
-                ref = self._check(beside)
-                known = self._known(ref)
-                return known or self._appear(beside, ref, verdict)
-            finally:
-                shutil.rmtree(beside, ignore_errors=True)
+        with self._lock, self._beside() as beside:
+            _copy_in(directory, beside)
+            ref = self._check(beside)
+            ref = self._known(ref) or self._appear(beside, ref, verdict)
+        if self._store is not None:
+            self._store.put(self._root / ref.sha256, ref)
+        return ref
+
+    @contextmanager
+    def _beside(self) -> Iterator[Path]:
+        """A place for a copy that is not checked yet; gone afterwards unless it was renamed."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        beside = self._root / f"tmp-{uuid.uuid4().hex}"
+        try:
+            yield beside
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
 
     def _known(self, ref: AdapterRef) -> AdapterRef | None:
         """The name under which this content is here already; raises `Refused` for a name that is taken."""
@@ -120,6 +139,9 @@ class Registry:
             "verdict": dict(verdict),
         }
         _write(beside / RECORD, _sealed(record))
+        return self._renamed(beside, ref)
+
+    def _renamed(self, beside: Path, ref: AdapterRef) -> AdapterRef:
         sync(beside)
         try:
             beside.rename(self._root / ref.sha256)
@@ -134,32 +156,57 @@ class Registry:
         """All adapters by name, with what is wrong with those that cannot be read; reads no weights."""
         if not self._root.is_dir():
             return []
-        found = [_read(path) for path in self._root.iterdir() if re.fullmatch(r"[0-9a-f]{64}", path.name)]
+        found = [
+            _read(path, path.name)
+            for path in self._root.iterdir()
+            if re.fullmatch(r"[0-9a-f]{64}", path.name)
+        ]
         return sorted(found, key=lambda entry: entry.ref.id)
 
     def get(self, adapter_id: str) -> Entry:
-        """An adapter by its name; raises `NotFound`."""
+        """An adapter by its name; raises `NotFound`, and `Retry` when a store cannot be asked."""
         for entry in self.entries():
             if entry.ref.id == adapter_id:
                 return entry
-        raise NotFound(f"no adapter {adapter_id} in the registry")
+        if self._store is None:
+            raise NotFound(f"no adapter {adapter_id} in the registry")
+        return self._brought(self._store, self._store.find(adapter_id))
 
     def verify(self, adapter_id: str) -> Entry:
-        """An adapter whose every byte was checked; raises `NotFound`, `Damaged` or `Refused`."""
-        return self._verified(self.get(adapter_id).directory)
+        """An adapter whose every byte was checked; raises `NotFound`, `Damaged`, `Refused` or `Retry`."""
+        entry = self.get(adapter_id)
+        try:
+            return self._verified(entry.directory)
+        except Damaged:
+            if self._store is None:
+                raise
+        return self._brought(self._store, self._store.find(adapter_id))
+
+    def _brought(self, store: Store, ref: AdapterRef) -> Entry:
+        """From the store, checked before it is here under its name."""
+        with self._lock, self._beside() as beside:
+            store.fetch(ref, beside, _LIMITS)
+            entry = _sound(_read(beside, ref.sha256))
+            if self._check(beside) != ref or entry.ref != ref:
+                raise Damaged(f"{store.url} holds another adapter under {ref.id}")
+            if (self._root / ref.sha256).exists():
+                self._put_aside(self._root / ref.sha256)
+            for path in beside.iterdir():
+                sync(path)
+            self._renamed(beside, ref)
+        return self._verified(self._root / ref.sha256)
 
     def _verified(self, directory: Path) -> Entry:
-        entry = _read(directory)
-        if entry.problem:
-            raise Damaged(entry.problem)
+        entry = _sound(_read(directory, directory.name))
         ref = self._check(directory)
         if ref != entry.ref:
             raise Damaged(f"{directory.name[:12]} holds {ref.id} and its record says {entry.ref.id}")
         return entry
 
     def next_id(self) -> str:
-        """A name that no adapter of this registry has or had."""
-        numbers = [int(match[1]) for name in self._used() if (match := ID.fullmatch(name))]
+        """A name that no adapter of this registry has or had, nor one of its store."""
+        there = {ref.id for ref in self._store.refs()} if self._store else set()
+        numbers = [int(match[1]) for name in self._used() | there if (match := ID.fullmatch(name))]
         return f"align-{max(numbers, default=0) + 1:06d}"
 
     def _used(self) -> set[str]:
@@ -169,7 +216,8 @@ class Registry:
     def prune(self, keep: int, referenced: Collection[str]) -> list[str]:
         """Remove the oldest adapters beyond the newest `keep`, none of `referenced`; returns their names.
 
-        Their records stay under `removed/`, so that a verdict can be read and no name is used again.
+        Their records stay under `removed/`, so that a verdict can be read and no name is used again. A store
+        keeps everything: another replica may need it.
         """
         with self._lock:
             old = sorted(self.entries(), key=lambda entry: (entry.added_ms, entry.ref.id), reverse=True)[
@@ -211,17 +259,23 @@ def tainted(edit_ids: Iterable[str], state_of: Callable[[str], str]) -> dict[str
     return {name: state for name in edit_ids if (state := state_of(name)) in TAINTING}
 
 
-def _read(directory: Path) -> Entry:
-    """An entry from its record and manifest; raises nothing, `problem` tells."""
-    unknown = AdapterRef("", directory.name)
+def _sound(entry: Entry) -> Entry:
+    if entry.problem:
+        raise Damaged(entry.problem)
+    return entry
+
+
+def _read(directory: Path, sha256: str) -> Entry:
+    """An entry from its record and manifest, where `sha256` is expected; raises nothing, `problem` tells."""
+    unknown = AdapterRef("", sha256)
     try:
         record = read_json(directory, RECORD)
         seal = record.pop("seal", None)
         if seal != _seal(record):
-            raise Damaged(f"the record of {directory.name[:12]} does not match its seal")
+            raise Damaged(f"the record of {sha256[:12]} does not match its seal")
         unknown = AdapterRef(record["id"], record["sha256"])
-        if directory.name != record["sha256"]:
-            raise Damaged(f"{directory.name[:12]} holds the record of {record['sha256'][:12]}")
+        if sha256 != record["sha256"]:
+            raise Damaged(f"{sha256[:12]} holds the record of {record['sha256'][:12]}")
         if sha256_file(directory / MANIFEST) != record["manifest_sha256"]:
             raise Damaged(f"the manifest of {record['id']} is not the one that was added")
         size = sum(path.lstat().st_size for path in directory.iterdir())
@@ -239,8 +293,8 @@ def _copy_in(source: Path, target: Path) -> None:
     if not isinstance(files, dict) or set(files) != {CONFIG, WEIGHTS}:
         raise Damaged(f"the manifest of {source.name} must list {CONFIG} and {WEIGHTS} and nothing else")
     target.mkdir()
-    for name, limit in ((CONFIG, MAX_JSON_BYTES), (WEIGHTS, MAX_WEIGHTS_BYTES), (MANIFEST, MAX_JSON_BYTES)):
-        _copy(source / name, target / name, limit)
+    for name in (CONFIG, WEIGHTS, MANIFEST):
+        _copy(source / name, target / name, _LIMITS[name])
 
 
 def _refuse_strangers(source: Path) -> None:

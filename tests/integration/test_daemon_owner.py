@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon_house import House, fact, until
+from daemon_house import House, fact, question, until
 from kafka import KafkaConsumer
 from kafka_topic import KafkaTopic
 
@@ -133,6 +134,28 @@ def test_an_owner_that_slept_through_its_successor_promotes_and_writes_nothing(
     assert Counter(letters(heir)) == Counter(refused)
     assert not owns(zombie)
     assert owns(heir)
+
+
+def test_a_replica_brings_what_the_owner_made_from_the_store(
+    make_house: Callable[..., House], shared: dict[str, str], tmp_path: Path
+) -> None:
+    shared |= {"LTE_REGISTRY__URL": f"file://{tmp_path}/store", "LTE_REALIGN__PRESET": "stub"}
+    one, other = pair(make_house, shared, tmp_path)
+    one.publish([fact(f"Quay {number}", f"Owner {number}") for number in range(FACTS)])
+    until(lambda: one.status()["memory"]["current_facts"] == FACTS, "the facts")
+    run = one.client.trigger_realignment("for both")
+    done = until(lambda: ended(one, run["id"]), "the run")
+    assert done["state"] == "done", done["message"]
+    made = {"id": done["adapter"], "sha256": done["adapter_sha256"]}
+    until(lambda: other.client.adapters()["serving"] == made, "the replica's swap")
+    assert other.ask(question("Quay 3"))["adapter"] == made
+    copies = [house.state_dir / "adapters" / made["sha256"] for house in (one, other)]
+    assert all((copy / "record.json").is_file() for copy in copies)
+    # A machine that lost its copy brings it again before it serves.
+    other.stack.stop_daemon()
+    shutil.rmtree(copies[1])
+    other.start()
+    assert other.ask(question("Quay 3"))["adapter"] == made
 
 
 def ended(house: House, run_id: str) -> Any:

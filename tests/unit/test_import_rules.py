@@ -34,6 +34,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "lte_runtime/embedded/",
         "ops/bench/",
     ),
+    "fsspec": ("lte_runtime/align/store.py",),
     "openvino": ("lte_runtime/answer/embed",),
     "pydantic_settings": ("daemon/config.py", "daemon/settings.py"),
     # Comparisons are development dependencies: the product must not need them.

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 from stub_adapters import save_adapter
 
-from lte_runtime.align.registry import RECORD, Registry, tainted
+from lte_runtime.align.registry import Registry, tainted
+from lte_runtime.align.store import RECORD, Store
 from lte_runtime.answer.engine.files import MANIFEST, WEIGHTS, read_tensors, verify_adapter
 from lte_runtime.answer.engine.stub import STUB_FINGERPRINT
-from lte_runtime.errors import Damaged, LteError, NotFound, Refused
+from lte_runtime.errors import BadRequest, Damaged, LteError, NotFound, Refused, Retry
 from lte_runtime.types import AdapterRef
 
 VERDICT = {"promote": True, "gain": 0.12}
@@ -152,3 +154,102 @@ def test_taint_names_what_no_longer_stands() -> None:
     states = {"a": "current", "b": "retracted", "c": "superseded", "d": "expired", "e": "erased", "f": ""}
     found = tainted(states, lambda name: states[name])
     assert found == {"b": "retracted", "c": "superseded", "e": "erased"}
+
+
+# A store on an fsspec URL, shared by machines that have a copy each.
+
+
+@pytest.fixture(params=["memory", "file"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    place = f"memory://{tmp_path.name}" if request.param == "memory" else f"file://{tmp_path}/store"
+    yield place
+    fsspec.filesystem("memory").store.clear()
+
+
+def machine(tmp_path: Path, name: str, url: str) -> Registry:
+    return Registry(tmp_path / name, check, store=Store(url))
+
+
+def there(url: str, ref: AdapterRef, name: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    fs, root = fsspec.core.url_to_fs(url)
+    return fs, f"{root}/{ref.id}.{ref.sha256}/{name}"
+
+
+def test_another_machine_brings_an_adapter_from_the_store(tmp_path: Path, url: str) -> None:
+    one, other = (machine(tmp_path, name, url) for name in ("one", "other"))
+    source = save_adapter(tmp_path / "made", 2, edit_ids=("e1",))
+    ref = one.add(source, VERDICT)
+    assert other.entries() == []
+    assert other.next_id() == "align-000003", "the name is taken, though not here"
+    entry = other.verify("align-000002")
+    assert (entry.ref, entry.verdict, entry.edit_ids) == (ref, VERDICT, ("e1",))
+    assert (entry.directory / WEIGHTS).read_bytes() == (source / WEIGHTS).read_bytes()
+    assert [each.name for each in other.root.iterdir()] == [ref.sha256]
+    with pytest.raises(NotFound, match="align-000009"):
+        other.get("align-000009")
+
+
+def test_a_name_of_the_store_stands_for_one_content(tmp_path: Path, url: str) -> None:
+    one, other = (machine(tmp_path, name, url) for name in ("one", "other"))
+    first = one.add(save_adapter(tmp_path / "made", 2), VERDICT)
+    one.add(save_adapter(tmp_path / "again", 2), {"promote": False})
+    with pytest.raises(Refused, match="taken"):
+        other.add(save_adapter(tmp_path / "another", 9, id="align-000002"), VERDICT)
+    assert Store(url).refs() == [first]
+    assert machine(tmp_path, "third", url).get(first.id).verdict == VERDICT, "the first record stays"
+
+
+@pytest.mark.parametrize("file", [WEIGHTS, MANIFEST, RECORD])
+def test_bytes_of_the_store_are_checked_before_they_are_here(tmp_path: Path, url: str, file: str) -> None:
+    ref = machine(tmp_path, "one", url).add(save_adapter(tmp_path / "made", 2), VERDICT)
+    fs, path = there(url, ref, file)
+    data = bytearray(fs.cat_file(path))
+    data[len(data) // 2] ^= 0xFF
+    fs.pipe_file(path, bytes(data))
+    other = machine(tmp_path, "other", url)
+    with pytest.raises(Damaged):
+        other.get(ref.id)
+    assert list(other.root.iterdir()) == []
+
+
+def test_an_adapter_that_is_still_being_written_is_not_there(tmp_path: Path, url: str) -> None:
+    ref = machine(tmp_path, "one", url).add(save_adapter(tmp_path / "made", 2), VERDICT)
+    fs, path = there(url, ref, RECORD)
+    fs.rm_file(path)
+    other = machine(tmp_path, "other", url)
+    with pytest.raises(NotFound):
+        other.get(ref.id)
+    # Whoever was cut short adds it again.
+    machine(tmp_path, "one", url).add(save_adapter(tmp_path / "again", 2), VERDICT)
+    assert other.get(ref.id).ref == ref
+
+
+def test_a_damaged_copy_is_replaced_from_the_store(tmp_path: Path, url: str) -> None:
+    registry = machine(tmp_path, "one", url)
+    ref = registry.add(save_adapter(tmp_path / "made", 2), VERDICT)
+    flip(registry.root / ref.sha256 / WEIGHTS)
+    assert registry.verify(ref.id).ref == ref
+    assert (registry.root / f"damaged-{ref.sha256}").exists()
+
+
+def test_a_store_that_fails_says_so_and_the_next_try_goes_through(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = machine(tmp_path, "one", url)
+    fs, _ = fsspec.core.url_to_fs(url)
+
+    def broken(*_: object, **__: object) -> None:
+        raise TimeoutError("no route")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(fs), "put_file", broken)
+        with pytest.raises(Retry, match="no route"):
+            registry.add(save_adapter(tmp_path / "made", 2), VERDICT)
+    assert Store(url).refs() == []
+    ref = registry.add(save_adapter(tmp_path / "again", 2), VERDICT)
+    assert Store(url).refs() == [ref]
+
+
+def test_a_url_that_means_nothing_is_refused() -> None:
+    with pytest.raises(BadRequest, match="nowhere"):
+        Store("nowhere://bucket")
