@@ -28,10 +28,11 @@ class Committee:
     outer: Floats
     offset: Floats
 
-    def log_odds(self, x: Floats) -> float:
-        """Mean over the members for one row of features [d]."""
-        hidden = np.maximum(np.einsum("d,mdh->mh", x, self.inner) + self.shift, 0.0)
-        return float(((hidden * self.outer).sum(axis=1) + self.offset).mean())
+    def log_odds(self, x: Floats) -> Floats:
+        """Mean over the members for each row of features [n, d]."""
+        hidden = np.maximum(np.einsum("nd,mdh->nmh", x, self.inner) + self.shift, 0.0)
+        scores: Floats = ((hidden * self.outer).sum(axis=2) + self.offset).mean(axis=1)
+        return scores
 
     @property
     def packed(self) -> Mapping[str, Any]:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
+from typing import TypeVar
 
 from rapidfuzz.distance import Indel
 
 from lte_runtime.types import Fact
 
+T = TypeVar("T")
 PLACEHOLDER = "it"
 """Stands where a name was taken out; a pronoun keeps the sentence one that the encoder has met."""
 
@@ -89,17 +92,29 @@ def fold(text: str) -> str:
     return "".join(c for c in decomposed if not unicodedata.combining(c)).casefold()
 
 
+_KEPT_CHARS = 256  # long texts come from outside, and would let a caller fill the memory
+
+
+def _kept(read: Callable[[str], T]) -> Callable[[str], T]:
+    """Keep what short texts give for a while: each path of facts asks the same of the same ones."""
+    kept = lru_cache(maxsize=4_096)(read)
+    return lambda text: kept(text) if len(text) <= _KEPT_CHARS else read(text)
+
+
+@_kept
 def words(text: str) -> tuple[Word, ...]:
-    """The words of a text. Short texts are kept for a while: each path of facts asks for the same ones."""
-    return _kept_words(text) if len(text) <= _KEPT_CHARS else _words(text)
-
-
-def _words(text: str) -> tuple[Word, ...]:
+    """The words of a text."""
     return tuple(Word(fold(m.group()), m.start(), m.end()) for m in _WORD.finditer(text))
 
 
-_KEPT_CHARS = 256  # long texts come from outside, and would let a caller fill the memory
-_kept_words = lru_cache(maxsize=4_096)(_words)
+@_kept
+def _folded(text: str) -> tuple[str, ...]:
+    return tuple(word.folded for word in words(text))
+
+
+@_kept
+def _vocabulary(text: str) -> frozenset[str]:
+    return frozenset(_folded(text))
 
 
 def names_of(fact: Fact) -> tuple[str, ...]:
@@ -150,11 +165,12 @@ def _same_words(question: Sequence[Word], wanted: Sequence[str]) -> Span | None:
 def _similar_words(question: Sequence[Word], wanted: Sequence[str]) -> Span | None:
     """Other word limits (`SKU4711`) are the same name, exchanged neighbour letters nearly the same."""
     joined, codes = "".join(wanted), codes_of("".join(wanted))
+    ends = list(accumulate((len(word.folded) for word in question), initial=0))
     for size in range(max(1, len(wanted) - 2), len(wanted) + 3):
         for i in range(len(question) - size + 1):
-            window = "".join(w.folded for w in question[i : i + size])
-            if len(window) != len(joined):
+            if ends[i + size] - ends[i] != len(joined):
                 continue
+            window = "".join(w.folded for w in question[i : i + size])
             same = window == joined
             if same or (
                 len(joined) >= _TYPO_FROM and _exchanged(window, joined) and codes_of(window) == codes
@@ -169,6 +185,7 @@ def _exchanged(a: str, b: str) -> bool:
     return len(odd) == 2 and odd[1] == odd[0] + 1 and a[odd[0]] == b[odd[1]] and a[odd[1]] == b[odd[0]]
 
 
+@_kept
 def codes_of(text: str) -> str:
     """The digits of a name in their order: they agree wholly or the name is another one."""
     return "".join(filter(str.isdigit, text))
@@ -204,26 +221,34 @@ def extended(question: str, span: Span, view: str) -> float:
 
 def foreign(question: str, span: Span | None, known: Sequence[str]) -> float:
     """Share of the question's proper names and codes that the fact does not know."""
-    told = {w.folded for text in known for w in words(text)}
-    named = [w for w in words(question) if _looks_named(question[w.start : w.end])]
+    named = _named(question)
     if not named:
         return 0.0
     outside = [w for w in named if span is None or w.end <= span.start or w.start >= span.end]
-    return sum(w.folded not in told for w in outside) / len(named)
+    return sum(not any(w.folded in _vocabulary(text) for text in known) for w in outside) / len(named)
 
 
+@_kept
+def _named(question: str) -> tuple[Word, ...]:
+    """Words that look like names or codes."""
+    return tuple(w for w in words(question) if _looks_named(question[w.start : w.end]))
+
+
+@_kept
 def content_words(text: str) -> tuple[str, ...]:
     """Words that are neither function words nor the placeholder."""
     return tuple(w.folded for w in words(text) if w.folded not in _QUESTION_WORDS)
 
 
+@_kept
 def negated(text: str) -> bool:
-    return _CONTRACTED.search(text) is not None or any(w.folded in _NEGATIONS for w in words(text))
+    return _CONTRACTED.search(text) is not None or not _NEGATIONS.isdisjoint(_folded(text))
 
 
+@_kept
 def shifted(text: str) -> frozenset[str]:
     """Words that move a question in time or rank: former, next, first ..."""
-    return frozenset(w.folded for w in words(text)) & _SHIFTS
+    return _vocabulary(text) & _SHIFTS
 
 
 def mentioned(question: Sequence[Word], target: str) -> float:
@@ -234,18 +259,27 @@ def mentioned(question: Sequence[Word], target: str) -> float:
 
 def kind_clash(masked_question: str, target: str) -> float:
     """1 when the question wants a number or date and the target has none, or a person and it is one."""
-    numeric = any(c.isdigit() for c in target)
-    if _NUMERIC_ASKED.search(masked_question):
-        return float(not numeric)
-    return float(bool(_NAME_ASKED.search(masked_question)) and target[:1].isdigit())
+    if _asks_number(masked_question):
+        return float(not any(c.isdigit() for c in target))
+    return float(target[:1].isdigit() and _NAME_ASKED.search(masked_question) is not None)
+
+
+@_kept
+def _asks_number(masked_question: str) -> bool:
+    return _NUMERIC_ASKED.search(masked_question) is not None
 
 
 def kinds(masked_question: str, target: str) -> str:
     """The one of `KINDS` that question and target make."""
-    asked = next((name for name, pattern in _ASKED if pattern.search(masked_question)), "what")
-    return f"{asked}:{_shape(target)}"
+    return f"{_asked(masked_question)}:{_shape(target)}"
 
 
+@_kept
+def _asked(masked_question: str) -> str:
+    return next((name for name, pattern in _ASKED if pattern.search(masked_question)), "what")
+
+
+@_kept
 def _shape(target: str) -> str:
     if any(c.isdigit() for c in target) and not _STREET.match(target):
         if _DATED.search(target):
@@ -260,13 +294,16 @@ def _shape(target: str) -> str:
 
 def shared_words(masked_question: str, view: str) -> float:
     """Share of the view's content words (by their first five letters) that the question repeats."""
-    asked = {w.folded[:5] for w in words(masked_question)}
     told = {word[:5] for word in content_words(view)}
-    return len(asked & told) / len(told) if told else 0.0
+    return len(_stems(masked_question) & told) / len(told) if told else 0.0
+
+
+@_kept
+def _stems(text: str) -> frozenset[str]:
+    return frozenset(word[:5] for word in _folded(text))
 
 
 def swapped(masked_question: str, view: str) -> float:
     """How much the two are one sentence with another word in it (`the father of it`, `the mother of it`)."""
-    asked = [w.folded for w in words(masked_question)]
-    told = [w.folded for w in words(view)]
-    return Indel.normalized_similarity(asked, told) * (1.0 - shared_words(masked_question, view))
+    alike = Indel.normalized_similarity(_folded(masked_question), _folded(view))
+    return alike * (1.0 - shared_words(masked_question, view))

@@ -81,14 +81,19 @@ class GateCalibration:
         return self.wording.rows(questions, views) if self.wording else [{} for _ in questions]
 
     def probability(self, features: Mapping[str, float]) -> float:
-        z = self._log_odds(features) + self.prompted_shift * features.get("prompted", 0.0)
-        return 1.0 / (1.0 + math.exp(-max(-40.0, min(40.0, z))))
+        return self.probabilities([features])[0]
 
-    def _log_odds(self, features: Mapping[str, float]) -> float:
+    def probabilities(self, rows: Sequence[Mapping[str, float]]) -> list[float]:
+        """The probability of each row of features."""
+        shifts = (self.prompted_shift * row.get("prompted", 0.0) for row in rows)
+        odds = (z + shift for z, shift in zip(self._log_odds(rows), shifts, strict=True))
+        return [1.0 / (1.0 + math.exp(-max(-40.0, min(40.0, z)))) for z in odds]
+
+    def _log_odds(self, rows: Sequence[Mapping[str, float]]) -> Sequence[float]:
         if self.committee is None:
-            return self.bias + sum(w * features.get(name, 0.0) for name, w in self.weights.items())
-        row = np.array([features.get(name, 0.0) for name in self.features], dtype=np.float32)
-        return self.committee.log_odds(row)
+            return [self.bias + sum(w * r.get(name, 0.0) for name, w in self.weights.items()) for r in rows]
+        table = [[row.get(name, 0.0) for name in self.features] for row in rows]
+        return self.committee.log_odds(np.array(table, np.float32)).tolist() if table else []
 
     def to_json(self) -> str:
         flat = asdict(replace(self, wording=None, committee=None))

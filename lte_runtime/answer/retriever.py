@@ -231,13 +231,14 @@ class Retriever:
         likeness = [like for like, _ in whole]
         gains = [gain for _, gain in whole]
         rivals = _rivals(paths, likeness)
-        rows: list[Scored] = []
+        rows: list[dict[str, float]] = []
         worded = self._worded(paths, [reading.masked(span) for span in spans], fit)
         for i, (path, span) in enumerate(zip(paths, spans, strict=True)):
             fits = Fits(likeness[i], rivals[i], gains[i], _outdone(path, paths, gains))
-            row = {**describe(reading, path, span, fits), **worded[i]}
-            rows.append(Scored(path, span, row, self._gate.probability(row)))
-        return rows
+            rows.append({**describe(reading, path, span, fits), **worded[i]})
+        return [
+            Scored(*each) for each in zip(paths, spans, rows, self._gate.probabilities(rows), strict=True)
+        ]
 
     def _worded(self, paths: Sequence[Path], texts: Sequence[str], fit: Fit) -> Sequence[Mapping[str, float]]:
         if not paths:
