@@ -18,8 +18,8 @@ export UV_PYTHON := $(PYTHON)
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-demo: setup jars ## the whole job on a real Kafka, step by step (FAST=1: under 90 s the second time)
-	$(BIN)/lte demo $(if $(FAST),--fast)
+demo: setup jars ## the whole job on a real Kafka, step by step (FAST=1: under 90 s the second time; ARCH=qwen2)
+	$(BIN)/lte demo $(if $(FAST),--fast) $(if $(ARCH),--arch $(ARCH))
 
 up: setup jars ## a development broker and a daemon, kept in .lte/ until Ctrl-C
 	$(BIN)/lte up

@@ -184,7 +184,7 @@ class EncoderSettings(_Section):
 class ModelSettings(_Section):
     path: str = Field(
         default="embedded",
-        description="Causal language model: embedded, a directory, a Hugging Face id, or stub.",
+        description="Causal language model: embedded(-qwen2), a directory, a Hugging Face id, or stub.",
     )
     download: bool = Field(
         default=False, description="Fetch an id from the Hugging Face hub when this machine lacks it."

@@ -511,7 +511,7 @@ def load_engine(settings: Settings, *, with_adapter: bool = True) -> AdapterEngi
     from lte_runtime.answer.engine.hf import HfEngine
 
     return HfEngine.load(
-        embedded.model_path() if chosen.path == "embedded" else chosen.path,
+        embedded.SHIPPED.get(chosen.path, chosen.path),
         adapter_of(settings) if with_adapter else None,
         device=chosen.device,
         dtype=chosen.dtype,
@@ -529,7 +529,7 @@ def adapter_of(settings: Settings) -> Path | None:
     chosen = settings.model
     if chosen.adapter == "embedded":
         # The shipped adapter belongs to the shipped model; another model starts without one.
-        return embedded.adapter_path() if chosen.path == "embedded" else None
+        return embedded.adapter_path(chosen.path) if chosen.path in embedded.SHIPPED else None
     return None if chosen.adapter == "none" else Path(chosen.adapter)
 
 
@@ -538,8 +538,8 @@ def model_paths(settings: Settings) -> tuple[Path, Path | None]:
     chosen = settings.model
     if is_stub(chosen.path):
         raise Refused("the stub has no weights to edit: configure a model")
-    if chosen.path == "embedded":
-        return embedded.model_path(), adapter_of(settings)
+    if chosen.path in embedded.SHIPPED:
+        return embedded.model_path(chosen.path), adapter_of(settings)
     from lte_runtime.answer.engine.hf import resolve
 
     return resolve(chosen.path, allow_download=chosen.download), adapter_of(settings)

@@ -143,7 +143,7 @@ def realign_settings(settings: Settings, *, stub: bool) -> RealignSettings:
 def base_of(settings: Settings, fingerprint: str) -> Base:
     """The model as a child finds it: directories are absolute, because it works elsewhere."""
     chosen = settings.model
-    path = str(embedded.model_path()) if chosen.path == "embedded" else chosen.path
+    path = str(embedded.SHIPPED.get(chosen.path, chosen.path))
     if Path(path).is_dir():
         path = str(Path(path).absolute())
     return Base(path, fingerprint, chosen.device, chosen.dtype)

@@ -140,7 +140,7 @@ def _base(settings: Settings) -> Path:
     path = settings.model.path
     if path.partition(":")[0] == "stub":
         raise Refused("the stub model cannot be aligned: set model.path")
-    return embedded.model_path() if path == "embedded" else resolve(path)
+    return embedded.SHIPPED.get(path) or resolve(path)
 
 
 def _samples(rows: Sequence[Row], count: int) -> dict[str, list[Row]]:
@@ -289,7 +289,8 @@ def _incumbent(settings: Settings) -> Path | None:
 
     adapter = settings.model.adapter
     if adapter == "embedded":
-        return embedded.adapter_path() if settings.model.path == "embedded" else None
+        path = settings.model.path
+        return embedded.adapter_path(path) if path in embedded.SHIPPED else None
     return None if adapter == "none" else Path(adapter)
 
 

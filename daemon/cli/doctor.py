@@ -17,6 +17,7 @@ import typer
 from daemon.cli import output
 from daemon.cli.exits import FAILED
 from daemon.cli.options import ConfigFile, Json
+from lte_runtime import embedded
 from lte_runtime.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _space(settings: Settings) -> Finding:
 
 def _model(settings: Settings) -> Finding:
     path = settings.model.path
-    if path in ("embedded", "stub") or not path.startswith(("/", ".")):
+    if path in (*embedded.SHIPPED, "stub") or not path.startswith(("/", ".")):
         return Finding("model", True, path)
     cure = "set model.path to a directory with config.json and safetensors"
     return Finding("model", (Path(path) / "config.json").is_file(), path, cure)

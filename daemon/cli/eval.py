@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from daemon.cli import output, parts
-from daemon.cli.options import ConfigFile, Json
+from daemon.cli.options import Arch, Architecture, ConfigFile, Json
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure answers on sets of edits.")
 
@@ -82,6 +82,7 @@ def knowedit(
     ] = None,
     limit: Limit = None,
     json_: Json = False,
+    arch: Architecture = None,
     config: ConfigFile = None,
 ) -> None:
     """KnowEdit: edits of a set applied first, then all probes asked; facts found by our own retrieval.
@@ -95,9 +96,8 @@ def knowedit(
     lte eval knowedit --data knowedit/ --method all --mode single --limit 20 --json
     """
     names = _names(method)
-    from daemon.config import load
 
-    settings = load(config).settings
+    settings = parts.settings(config, arch)
     if mode or decode or samples or set(names) - {each.value for each in Method}:
         from lte_runtime.evals import compare
 
@@ -158,6 +158,7 @@ def search(
     train_data: TrainData = None,
     cache: Cache = CACHE,
     json_: Json = False,
+    arch: Architecture = None,
     config: ConfigFile = None,
 ) -> None:
     """Search each baseline's hyperparameters on training facts, with an equal budget for each.
@@ -167,11 +168,10 @@ def search(
 
     Example: lte eval search --method rome --trials 12 --edits 20
     """
-    from daemon.config import load
     from lte_runtime.evals.arms import OURS
     from lte_runtime.evals.baselines import search as searching
 
-    settings = load(config).settings
+    settings = parts.settings(config, arch)
     names = [name for name in _names(method or [Compared.ALL]) if name not in OURS]
     budget = searching.Budget(trials, edits, seed)
     with parts.progress(not json_) as progress:
@@ -188,55 +188,53 @@ def search(
     output.table(("method", *shares), ((name, *(best[name][part] for part in shares)) for name in best))
 
 
+Chained = Annotated[
+    list[Compared] | None,
+    typer.Option("--method", "-m", help="Default: ours and no-adapter. Repeatable; all for every one."),
+]
+
+
 @app.command()
 def multihop(
-    method: Annotated[
-        list[Compared] | None,
-        typer.Option("--method", "-m", help="Default: ours and no-adapter. Repeatable; all for every one."),
-    ] = None,
+    method: Chained = None,
     limit: Annotated[int, typer.Option(min=1, help="Chains of each length.")] = 100,
     seed: Annotated[int, typer.Option(help="Of the chains.")] = 0,
     train_data: TrainData = None,
     cache: Cache = CACHE,
     json_: Json = False,
+    arch: Architecture = None,
     config: ConfigFile = None,
 ) -> None:
     """Questions over chains of two to four made-up edits, counted as MQuAKE does, each hop beside them.
 
     Example: lte eval multihop --method ours --method no-adapter --limit 50
     """
-    from daemon.config import load
     from lte_runtime.evals import multihop as measured
 
-    settings = load(config).settings
     with parts.progress(not json_) as progress:
-        kit = parts.kit(settings, cache, train_data, progress)
+        kit = parts.kit(parts.settings(config, arch), cache, train_data, progress)
         _show(measured.run(kit, _names(method), count=limit, seed=seed, progress=progress), json_)
 
 
 @app.command()
 def compose(
-    method: Annotated[
-        list[Compared] | None,
-        typer.Option("--method", "-m", help="Default: ours and no-adapter. Repeatable; all for every one."),
-    ] = None,
+    method: Chained = None,
     limit: Annotated[int, typer.Option(min=1, help="Questions at most.")] = 300,
     seed: Annotated[int, typer.Option(help="Of the questions.")] = 0,
     train_data: TrainData = None,
     cache: Cache = CACHE,
     json_: Json = False,
+    arch: Architecture = None,
     config: ConfigFile = None,
 ) -> None:
     """Questions whose first hop is an edit and whose second is a fact that the base knows by itself.
 
     Example: lte eval compose --method ours --method no-adapter --limit 100
     """
-    from daemon.config import load
     from lte_runtime.evals import compose as measured
 
-    settings = load(config).settings
     with parts.progress(not json_) as progress:
-        kit = parts.kit(settings, cache, train_data, progress)
+        kit = parts.kit(parts.settings(config, arch), cache, train_data, progress)
         _show(measured.run(kit, _names(method), count=limit, seed=seed, progress=progress), json_)
 
 
@@ -259,6 +257,7 @@ def report(
     train_data: TrainData = None,
     cache: Cache = CACHE,
     limit: Limit = None,
+    arch: Architecture = None,
     config: ConfigFile = None,
 ) -> None:
     """Write the tables of compared methods, with pictures, into a page; with --data measure them first.
@@ -274,7 +273,7 @@ def report(
     files = list(results or ())
     if data is not None:
         chosen = _names(method or [Compared.ALL])
-        files += _measured(data, chosen, mode or list(MODES), train_data, cache, limit, config)
+        files += _measured(data, chosen, mode or list(MODES), train_data, cache, limit, arch, config)
     if not files:
         raise typer.BadParameter("name results, or --data to measure")
     writing.write(out, files, machine or writing.machine())
@@ -288,13 +287,13 @@ def _measured(
     train_data: Path | None,
     cache: Path,
     limit: int | None,
+    arch: Arch | None,
     config: Path | None,
 ) -> Iterator[Path]:
     """Measures each mode and leaves its result in the cache folder."""
-    from daemon.config import load
     from lte_runtime.evals import compare
 
-    settings = load(config).settings
+    settings = parts.settings(config, arch)
     with parts.progress(True) as progress:
         kit = parts.kit(settings, cache, train_data, progress)
         for text in modes:
@@ -312,16 +311,16 @@ def userfacts(
     method: Methods = None,
     limit: Limit = None,
     json_: Json = False,
+    arch: Architecture = None,
     config: ConfigFile = None,
 ) -> None:
     """Facts as users write them: the question, a paraphrase, a declared alias.
 
     Example: lte eval userfacts --data facts.jsonl
     """
-    from daemon.config import load
     from lte_runtime.evals import userfacts as measured
 
-    settings = load(config).settings
+    settings = parts.settings(config, arch)
     encoder = parts.encoder(settings)
     with parts.engine(settings) as engine, parts.progress(not json_) as progress:
         result = measured.run(
@@ -349,17 +348,17 @@ def retrieval(
     split: Annotated[Split, typer.Option(help="held-out: the half that no training saw.")] = Split.HELD_OUT,
     limit: Limit = None,
     json_: Json = False,
+    arch: Architecture = None,
     config: ConfigFile = None,
 ) -> None:
     """What look-up and gate find, without the language model: no reader can answer more.
 
     Example: lte eval retrieval --data facts.jsonl
     """
-    from daemon.config import load
     from lte_runtime.evals import knowedit as measured
     from lte_runtime.evals import retrieval as finding
 
-    settings = load(config).settings
+    settings = parts.settings(config, arch)
     encoder = parts.encoder(settings)
     with parts.progress(not json_) as progress:
         result = finding.run(

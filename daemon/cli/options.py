@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,18 @@ Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace of 
 ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="Configuration file. Default: LTE_CONFIG, then ./lte.toml."),
+]
+
+
+class Arch(StrEnum):
+    """Architectures of the embedded models."""
+
+    LLAMA = "llama"
+    QWEN2 = "qwen2"
+
+
+Architecture = Annotated[
+    Arch | None, typer.Option("--arch", help="The embedded model of this architecture, not model.path.")
 ]
 Address = Annotated[
     str | None,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from daemon.cli.options import Arch
     from daemon.settings import Settings
     from lte_runtime.answer.engine.seam import Engine
     from lte_runtime.answer.gate import GateCalibration
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
     from lte_runtime.types import Encoder
 
 Progress = Callable[[str, int, int], None]
+
+
+def settings(config: Path | None, arch: Arch | None) -> Settings:
+    """The configuration, with the embedded model of an architecture where one is named."""
+    from daemon.config import load
+    from lte_runtime import embedded
+
+    return load(config, {"model.path": embedded.ARCHITECTURES[arch]} if arch else {}).settings
 
 
 def encoder(settings: Settings) -> Encoder:

@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from daemon.cli.options import Architecture
+from lte_runtime import embedded
 from lte_runtime.errors import LteError
 from ops.demo.session import Row, Session
 from ops.demo.steps import STEPS, Named
@@ -26,6 +28,7 @@ SETTINGS = {"LTE_MEMORY__INDEX_MODE": "hnsw"}
 @command.command(help="Show the whole job on a real Kafka, and exit 0 only if every step was as promised.")
 def demo(
     fast: Annotated[bool, typer.Option("--fast", help="Fewer of the further questions.")] = False,
+    arch: Architecture = None,
 ) -> None:
     """Run the demo in a temporary directory on free ports; everything it started is gone afterwards.
 
@@ -34,7 +37,8 @@ def demo(
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lte-demo-") as directory:
         try:
-            with Stack(Path(directory), settings=SETTINGS) as stack:
+            model = {"LTE_MODEL__PATH": embedded.ARCHITECTURES[arch]} if arch else {}
+            with Stack(Path(directory), settings=SETTINGS | model) as stack:
                 start(stack)
                 failed = play(stack, fast)
         except (BrokerUnavailable, StackError, LteError) as error:
