@@ -29,7 +29,7 @@ _SLICE = 32  # vectors added under one hold of the write lock: about 10 ms, whic
 _BULK = 512  # from here on an add goes into the graph at once and uses all cores
 _WAITING = 256  # rows that may wait without anybody settling them; reading them takes some microseconds
 _MOST_WAITING = 4 * _WAITING  # from here on whoever adds has to settle as many
-_SETTLED = 4  # rows settled under one hold of the locks
+_SETTLE_S = 0.001  # rows are settled for so long under one hold of the locks; one row at least
 _SETTLE_PAUSE_S = 0.001  # between two holds: whoever waits for a lock goes first
 _EXPORT = 1000
 _LEAST_RECALL, _STREAMED_SHARE = 0.99, 0.05
@@ -265,18 +265,20 @@ class VectorIndex:
         waiting = True
         while waiting:
             with self._changing:
-                waiting = self._settle(self._rows, _SETTLED)
+                waiting = self._settle(self._rows, 1)
             time.sleep(_SETTLE_PAUSE_S)
 
-    def _settle(self, rows: Rows, most: int | None = None) -> bool:
-        """Bring waiting rows into the graph, all or `most`, in slices; whether some are left."""
+    def _settle(self, rows: Rows, least: int | None = None) -> bool:
+        """Bring waiting rows into the graph, all or at `least` so many, in slices; whether some are left."""
         if not isinstance(rows, BufferedRows):
             return False
-        left = rows.waiting if most is None else most
-        while left > 0 and rows.waiting:
+        goal = 0 if least is None else max(0, rows.waiting - least)
+        while rows.waiting > goal:
             with self._lock.write():
-                rows.settle(min(left, _SETTLED))
-            left -= _SETTLED
+                until = time.perf_counter() + _SETTLE_S
+                rows.settle(1)
+                while rows.waiting and time.perf_counter() < until:
+                    rows.settle(1)
         return rows.waiting > 0
 
     def _copy(self, capacity: int, threads: int = 1) -> Rows:
