@@ -18,7 +18,7 @@ from kafka import KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
 from kafka.errors import KafkaError
 
-from daemon.kafka.connection import Security, client_options, open_client
+from daemon.kafka.connection import Fault, Security, client_options, close_clients, open_client
 from daemon.kafka.producing import open_producer
 from lte_runtime.errors import LteError, Refused, Retry
 
@@ -104,14 +104,14 @@ class Announcements:
         self._sender: Any = None
         self._stop, self._wake = threading.Event(), threading.Event()
         self._unfollowed: tuple[int, Announcement] | None = None
-        self._fault = ""
+        self._fault = Fault(f"adapters on {settings.topic}")
         kept = replica.meta_get(POSITION)
         self._position = _Position(**json.loads(kept)) if kept else _Position()
 
     @property
     def fault(self) -> str:
         """Why the topic is not followed now; empty while it is."""
-        return self._fault
+        return self._fault.text
 
     def wake(self) -> None:
         """There may be something to say; returns at once, for any thread."""
@@ -126,9 +126,9 @@ class Announcements:
         while not self._stop.is_set():
             try:
                 self.step()
-                self._note("")
+                self._fault.clear()
             except (KafkaError, LteError, OSError) as error:
-                self._note(str(error))
+                self._fault.note(error)
                 self._drop()
                 self._wake.wait(self._settings.retry_s)
             self._wake.clear()
@@ -203,17 +203,9 @@ class Announcements:
         self._position = position
         self._replica.meta_set(POSITION, json.dumps(asdict(position)))
 
-    def _note(self, fault: str) -> None:
-        if fault and fault != self._fault:
-            log.warning("adapters on %s: %s", self._settings.topic, fault)
-        self._fault = fault
-
     def _drop(self) -> None:
         consumer, sender, self._consumer, self._sender = self._consumer, self._sender, None, None
-        if consumer is not None:
-            consumer.close()
-        if sender is not None:
-            sender.close(timeout=1)
+        close_clients(consumer, sender)
 
 
 def to_bytes(word: Announcement) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import threading
 import time
 from collections import deque
@@ -13,11 +12,9 @@ from typing import Any
 
 from kafka.errors import KafkaError
 
-from daemon.kafka.connection import Security
+from daemon.kafka.connection import Fault, Security, close_clients
 from daemon.kafka.producing import open_producer
 from lte_runtime.errors import LteError
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class Audit:
         self._waiting: deque[bytes] = deque()
         self._wake, self._stop = threading.Event(), threading.Event()
         self._sender: Any = None
-        self._fault = ""
+        self._fault = Fault(f"audit on {settings.topic}")
         self.dropped = 0
 
     def write(self, kind: str, what: Mapping[str, Any]) -> None:
@@ -78,21 +75,15 @@ class Audit:
                 self._sender.send(self._settings.topic, value=self._waiting[0], partition=0).get(timeout=10)
                 self._waiting.popleft()
         except (KafkaError, LteError, OSError) as error:
-            self._note(str(error) or type(error).__name__)
+            self._fault.note(error, f" ({self.dropped} dropped)")
             self._drop()
             return False
-        self._note("")
+        self._fault.clear()
         return True
-
-    def _note(self, fault: str) -> None:
-        if fault and fault != self._fault:
-            log.warning("audit on %s: %s (%d dropped)", self._settings.topic, fault, self.dropped)
-        self._fault = fault
 
     def _drop(self) -> None:
         sender, self._sender = self._sender, None
-        if sender is not None:
-            sender.close(timeout=1)
+        close_clients(None, sender)
 
 
 def _sender(settings: AuditSettings) -> Any:

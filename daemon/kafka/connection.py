@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from kafka.errors import KafkaConfigurationError, KafkaError
@@ -10,6 +12,7 @@ from kafka.net.compat import KafkaNetClient
 
 from lte_runtime.errors import BadRequest, Refused, Retry
 
+log = logging.getLogger(__name__)
 Security = Mapping[str, str | int | bool]
 
 # Names that may be passed through to kafka-python, as its documentation spells them.
@@ -57,3 +60,28 @@ def open_client(factory: Callable[..., Any], options: Mapping[str, Any]) -> Any:
         for client in inner:
             client.close()
         raise Retry(f"no broker answers at {','.join(options['bootstrap_servers'])}: {error}") from error
+
+
+def close_clients(consumer: Any, sender: Any) -> None:
+    """Close those that are open, without waiting long for a broker that is gone."""
+    if consumer is not None:
+        with suppress(KafkaError):
+            consumer.close(timeout_ms=2000)
+    if sender is not None:
+        sender.close(timeout=1)
+
+
+class Fault:
+    """Why a topic cannot be used now: `text`, empty while it can. What is new is logged, once."""
+
+    def __init__(self, what: str, text: str = "") -> None:
+        self._what, self.text = what, text
+
+    def note(self, error: Exception, more: str = "") -> None:
+        text = str(error) or type(error).__name__
+        if text != self.text:
+            log.warning("%s: %s%s", self._what, text, more)
+        self.text = text
+
+    def clear(self) -> None:
+        self.text = ""

@@ -14,7 +14,6 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +23,7 @@ from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAs
 from kafka.errors import KafkaError
 
 from daemon.control import NO_EPOCH, Command, Control, claim, commanding, folded, taking
-from daemon.kafka.connection import Security, client_options, open_client
+from daemon.kafka.connection import Fault, Security, client_options, close_clients, open_client
 from daemon.kafka.producing import open_producer
 from lte_runtime.errors import LteError, Refused, Retry
 
@@ -80,20 +79,20 @@ class ControlTopic:
         self._taking: set[str] = set()
         self._asked: list[Future[int]] = []
         self._asking = threading.Lock()
-        self._fault = "not connected yet"
+        self._fault = Fault(f"control topic {settings.topic}", "not connected yet")
 
     # -- for other threads -----------------------------------------------------------------------------
 
     def status(self) -> Ownership:
-        return Ownership(self._owns(), self._own_claim if self._owns() else NO_EPOCH, self._fault)
+        return Ownership(self._owns(), self._own_claim if self._owns() else NO_EPOCH, self._fault.text)
 
     def epoch(self) -> int:
         """The own epoch, confirmed by the topic's end at this moment. Raises `Refused` for who does not own
         it, `Retry` when the topic cannot be read in time."""
         if self._stop.is_set():
             raise Refused("the daemon is stopping")
-        if self._fault:
-            raise Retry(f"the control topic cannot be read: {self._fault}")
+        if self._fault.text:
+            raise Retry(f"the control topic cannot be read: {self._fault.text}")
         asked: Future[int] = Future()
         with self._asking:
             self._asked.append(asked)
@@ -112,9 +111,9 @@ class ControlTopic:
         while not self._stop.is_set():
             try:
                 self._step()
-                self._note("")
+                self._fault.clear()
             except (KafkaError, LteError, OSError) as error:
-                self._note(str(error) or type(error).__name__)
+                self._fault.note(error)
                 self._drop()
                 self._stop.wait(self._settings.retry_s)
         self._drop()
@@ -239,16 +238,7 @@ class ControlTopic:
             asked, self._asked = self._asked, []
         for each in asked:
             each.set_exception(Retry("the control topic cannot be read now"))
-        with suppress(KafkaError):
-            if consumer is not None:
-                consumer.close(timeout_ms=2000)
-        if sender is not None:
-            sender.close(timeout=1)
-
-    def _note(self, fault: str) -> None:
-        if fault and fault != self._fault:
-            log.warning("control topic %s: %s", self._settings.topic, fault)
-        self._fault = fault
+        close_clients(consumer, sender)
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
