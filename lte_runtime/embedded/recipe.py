@@ -313,7 +313,7 @@ def train_adapter(
     rank: Annotated[int, typer.Option(help="Rank of the update.")] = 32,
     rate: Annotated[float, typer.Option(help="Full rate.")] = 4e-4,
     batch: Annotated[int, typer.Option(help="Rows of an update.")] = 32,
-    share: Annotated[float, typer.Option(help="How much of the learnt update is kept.")] = 0.3,
+    share: Annotated[float, typer.Option(help="How much of the learnt update is kept.")] = 0.5,
 ) -> None:
     """Train the first alignment adapter on the exported base."""
     from lte_runtime.align import train as align
@@ -342,7 +342,7 @@ def train_adapter(
     align.soften(adapted, share)
     align.save(adapted, folder)
     export.write_manifest(
-        out, folder, {"data_hash": digest, "recipe": "embedded-lte-2", "seed": seed, "scores": {}}
+        out, folder, {"data_hash": digest, "recipe": "embedded-lte-3", "seed": seed, "scores": {}}
     )
 
 
