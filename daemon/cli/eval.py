@@ -239,6 +239,26 @@ def compose(
 
 
 @app.command()
+def general(
+    data: Annotated[Path, typer.Option(help="KnowEdit's folder (its WikiBio passages), or a file of lines.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Texts at most.")] = None,
+    cache: Cache = CACHE,
+    json_: Json = False,
+    arch: Architecture = None,
+    config: ConfigFile = None,
+) -> None:
+    """General ability before and after alignment: perplexity on running text that no training saw.
+
+    Example: lte eval general --data knowedit/ --limit 100 --json
+    """
+    from lte_runtime.evals import general as measured
+
+    with parts.progress(not json_) as progress:
+        kit = parts.kit(parts.settings(config, arch), cache, None, progress)
+        _show(measured.run(kit, data, limit=limit, progress=progress), json_)
+
+
+@app.command()
 def report(
     results: Annotated[
         list[Path] | None, typer.Argument(help="What `lte eval knowedit --mode ... --json` printed.")

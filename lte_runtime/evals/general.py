@@ -1,0 +1,69 @@
+"""General ability before and after alignment: perplexity on running text that no training saw.
+
+The texts are the passages of KnowEdit's WikiBio, or lines of a file. Lower is better; `bits_per_byte` can be
+compared between tokenizers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from lte_runtime.answer import prompt
+from lte_runtime.errors import NotFound
+from lte_runtime.evals.arms import Kit
+from lte_runtime.evals.ask import Progress
+from lte_runtime.evals.baselines.base import Base
+
+LONGEST = 256
+"""Tokens of a text that are read."""
+
+
+def texts(path: Path) -> list[str]:
+    """Lines of a file, or the passages of `wikibio.json` in a folder; raises `NotFound` without either."""
+    if path.is_dir():
+        path = path / "wikibio.json"
+    if not path.is_file():
+        raise NotFound(f"no text at {path}")
+    told = path.read_text(encoding="utf-8")
+    if path.suffix == ".json":
+        return [record["text"] for record in json.loads(told)]
+    return [line for line in told.splitlines() if line.strip()]
+
+
+@torch.no_grad()
+def perplexity(base: Base, told: Sequence[str]) -> dict[str, float | int]:
+    """`{"n", "tokens", "perplexity", "bits_per_byte"}` over the texts' next tokens, each text by itself."""
+    most = min(LONGEST, base.context)
+    rows = [ids for text in told if len(ids := prompt.untrusted(base.tokenizer, text)[:most]) > 1]
+    loss, tokens, size = 0.0, 0, 0
+    for row in rows:
+        ids = torch.tensor([row], device=base.device)
+        scores = base.model(input_ids=ids, use_cache=False).logits[0, :-1].float()
+        loss += float(cross_entropy(scores, ids[0, 1:], reduction="sum"))
+        tokens += len(row) - 1
+        size += len(base.tokenizer.decode(row[1:]).encode())
+    return {
+        "n": len(rows),
+        "tokens": tokens,
+        "perplexity": math.exp(loss / tokens),
+        "bits_per_byte": loss / math.log(2) / size,
+    }
+
+
+def run(kit: Kit, path: Path, *, limit: int | None = None, progress: Progress) -> dict[str, Any]:
+    """`{"methods": {"no-adapter" | "ours": {"sets": {"running text": {...}}}}}`: before and after alignment."""
+    told = texts(path)[:limit]
+    readers = {"no-adapter": kit.supplies.base} | ({"ours": kit.adapted} if kit.adapted else {})
+    methods = {}
+    for number, (name, reader) in enumerate(readers.items()):
+        progress("running text", number, len(readers))
+        methods[name] = {"sets": {"running text": perplexity(reader, told)}}
+    progress("running text", len(readers), len(readers))
+    return {"methods": methods}
