@@ -12,6 +12,7 @@ import typer
 
 from daemon.cli import output, parts
 from daemon.cli.options import Arch, Architecture, ConfigFile, Json
+from lte_runtime.errors import Refused
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure answers on sets of edits.")
 
@@ -256,6 +257,30 @@ def general(
     with parts.progress(not json_) as progress:
         kit = parts.kit(parts.settings(config, arch), cache, None, progress)
         _show(measured.run(kit, data, limit=limit, progress=progress), json_)
+
+
+@app.command()
+def harness(
+    task: Annotated[list[str], typer.Option("--task", "-t", help="A task of the folder. Repeatable.")],
+    include: Annotated[Path, typer.Option(help="Folder of the harness's task files.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Documents of each task at most.")] = None,
+    cache: Cache = CACHE,
+    json_: Json = False,
+    arch: Architecture = None,
+    config: ConfigFile = None,
+) -> None:
+    """Tasks of EleutherAI's lm-evaluation-harness, without and with the aligned adapter (extra: eval).
+
+    Example: lte eval harness --include tests/data/harness --task capitals --task capital_choice
+    """
+    try:
+        from lte_runtime.evals import harness as measured
+    except ModuleNotFoundError as error:
+        raise Refused(f"{error.name} is not installed: pip install 'lte-daemon[eval]'") from None
+
+    with parts.progress(not json_) as progress:
+        kit = parts.kit(parts.settings(config, arch), cache, None, progress)
+    _show(measured.run(kit, task, include, limit=limit), json_)
 
 
 @app.command()

@@ -38,17 +38,20 @@ def texts(path: Path) -> list[str]:
 
 
 @torch.no_grad()
+def surprise(base: Base, row: Sequence[int]) -> float:
+    """Negative log-likelihood of a row of ids from its second on, in nats."""
+    ids = torch.tensor(row, device=base.device)
+    scores: torch.Tensor = base.model(input_ids=ids[None], use_cache=False).logits[0, :-1]
+    return float(cross_entropy(scores.float(), ids[1:], reduction="sum"))
+
+
 def perplexity(base: Base, told: Sequence[str]) -> dict[str, float | int]:
     """`{"n", "tokens", "perplexity", "bits_per_byte"}` over the texts' next tokens, each text by itself."""
     most = min(LONGEST, base.context)
     rows = [ids for text in told if len(ids := prompt.untrusted(base.tokenizer, text)[:most]) > 1]
-    loss, tokens, size = 0.0, 0, 0
-    for row in rows:
-        ids = torch.tensor([row], device=base.device)
-        scores = base.model(input_ids=ids, use_cache=False).logits[0, :-1].float()
-        loss += float(cross_entropy(scores, ids[0, 1:], reduction="sum"))
-        tokens += len(row) - 1
-        size += len(base.tokenizer.decode(row[1:]).encode())
+    loss = sum(surprise(base, row) for row in rows)
+    tokens = sum(len(row) - 1 for row in rows)
+    size = sum(len(base.tokenizer.decode(row[1:]).encode()) for row in rows)
     return {
         "n": len(rows),
         "tokens": tokens,
@@ -58,7 +61,7 @@ def perplexity(base: Base, told: Sequence[str]) -> dict[str, float | int]:
 
 
 def run(kit: Kit, path: Path, *, limit: int | None = None, progress: Progress) -> dict[str, Any]:
-    """`{"methods": {"no-adapter" | "ours": {"sets": {"running text": {...}}}}}`: before and after alignment."""
+    """`{"methods": {"no-adapter" | "ours": {"sets": {"running text": {...}}}}}`: before and after."""
     told = texts(path)[:limit]
     readers = {"no-adapter": kit.supplies.base} | ({"ours": kit.adapted} if kit.adapted else {})
     methods = {}
