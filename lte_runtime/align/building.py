@@ -15,6 +15,7 @@ from lte_runtime.align.facts import FactRecord
 from lte_runtime.align.judge import Speaker
 from lte_runtime.align.pools import Known, Near, Pool, by_vectors, by_words
 from lte_runtime.align.presets import Preset
+from lte_runtime.answer.tokenizer import load_tokenizer
 from lte_runtime.embedded.sources import StockFact, stock_facts
 from lte_runtime.errors import Refused
 from lte_runtime.evals.metrics import matches
@@ -30,12 +31,6 @@ def load_model(directory: Path, dtype: torch.dtype, device: torch.device) -> Any
         directory, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
     )
     return loaded.requires_grad_(False).eval().to(device)
-
-
-def load_tokenizer(directory: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
 
 
 def speaker(

@@ -33,6 +33,7 @@ from lte_runtime.answer.engine.files import (
     verify_adapter,
 )
 from lte_runtime.answer.engine.hf import choose_device, choose_dtype, resolve
+from lte_runtime.answer.tokenizer import load_tokenizer
 from lte_runtime.disk import sha256_file, sync
 from lte_runtime.errors import BadRequest, Cancelled, Damaged, DeadlineExceeded, Refused
 
@@ -294,7 +295,7 @@ def _fit(run: Run, rows: Sequence[Row], data: Mapping[str, Any], halvings: int) 
 
 def _encoded(run: Run, rows: Sequence[Row]) -> tuple[list[Encoded], list[Encoded]]:
     """Rows to learn and held-out ones, whole cases each; what does not fit in the prompt is left out."""
-    tokenizer = building.load_tokenizer(run.directory)
+    tokenizer = load_tokenizer(run.directory)
     last = max(row.case for row in rows) if rows else 0
     border = last * (1 - run.preset.held_out)
     learnt: list[Encoded] = []

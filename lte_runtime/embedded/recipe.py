@@ -360,10 +360,12 @@ def _examples(model: Any, coder: Any, generator: Generator, seed: int, rows: int
 
 
 def _load(folder: Path) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
+
+    from lte_runtime.answer.tokenizer import load_tokenizer
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
-    return model, AutoTokenizer.from_pretrained(folder)
+    return model, load_tokenizer(folder)
 
 
 @app.command("evaluate")

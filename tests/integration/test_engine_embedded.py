@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from real_parts import missing_part
 
 from lte_runtime import embedded
 from lte_runtime.types import Cardinality, Fact, FactKey, GenerateRequest, Position
@@ -38,13 +37,18 @@ THINGS = (
 )
 
 
+@pytest.fixture(scope="module", params=embedded.SHIPPED)
+def model(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Any]:
+def engine(model: str) -> Iterator[Any]:
     from lte_runtime.answer.engine.hf import HfEngine
 
-    if not (embedded.model_path() / "config.json").is_file():
-        missing_part("the embedded model is not there: see lte_runtime/embedded")
-    made = HfEngine.load(embedded.model_path(), embedded.adapter_path(), device="cpu", queue_limit=2000)
+    made = HfEngine.load(
+        embedded.model_path(model), embedded.adapter_path(model), device="cpu", queue_limit=2000
+    )
     yield made
     made.close()
 
@@ -79,7 +83,7 @@ def alone(model: Any, prompt: Sequence[int], count: int) -> list[int]:
     return list(made[0, len(prompt) :].tolist())
 
 
-def test_base_rows_are_the_base_model_alone(engine: Any) -> None:
+def test_base_rows_are_the_base_model_alone(engine: Any, model: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -93,12 +97,12 @@ def test_base_rows_are_the_base_model_alone(engine: Any) -> None:
     draw.shuffle(mixed)
     futures = [(request, engine.submit(request)) for request in mixed]
     dtype = getattr(torch, engine.describe()["dtype"])
-    model = AutoModelForCausalLM.from_pretrained(embedded.model_path(), dtype=dtype)
+    reference = AutoModelForCausalLM.from_pretrained(embedded.model_path(model), dtype=dtype)
     compared = 0
     for request, future in futures:
         made = list(future.result(300).token_ids)
         if not request.adapter:
-            assert made == alone(model, request.token_ids, len(made))
+            assert made == alone(reference, request.token_ids, len(made))
             compared += 1
     assert compared == QUESTIONS
 

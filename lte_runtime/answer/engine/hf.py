@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from lte_runtime.answer.engine import greedy, lookup, lora
@@ -22,6 +22,7 @@ from lte_runtime.answer.engine.seam import EngineStats
 from lte_runtime.answer.engine.versions import Versions
 from lte_runtime.answer.engine.worker import Worker
 from lte_runtime.answer.prompt import Prompt, build, ends
+from lte_runtime.answer.tokenizer import load_tokenizer
 from lte_runtime.errors import BadRequest, Refused
 from lte_runtime.types import AdapterRef, Fact, GenerateRequest, Generation
 
@@ -209,9 +210,7 @@ class HfEngine:
         engine = cls(
             model=loaded,
             adapters=Adapters(directory, loaded, mode),
-            tokenizer=AutoTokenizer.from_pretrained(
-                directory, local_files_only=True, trust_remote_code=False
-            ),
+            tokenizer=load_tokenizer(directory),
             fingerprint=fingerprint,
             device=where,
             description={

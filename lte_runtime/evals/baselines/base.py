@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from lte_runtime.align.dataset import closing
@@ -17,6 +17,7 @@ from lte_runtime.answer import prompt
 from lte_runtime.answer.engine import greedy
 from lte_runtime.answer.engine.files import base_fingerprint
 from lte_runtime.answer.engine.rows import Row
+from lte_runtime.answer.tokenizer import load_tokenizer
 from lte_runtime.evals.baselines.protocol import Forced
 from lte_runtime.types import GenerateRequest
 
@@ -41,8 +42,7 @@ class Base:
         model = AutoModelForCausalLM.from_pretrained(
             directory, dtype=torch.float32, local_files_only=True, use_safetensors=True
         )
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        return cls(model.requires_grad_(False).eval(), tokenizer, fingerprint)
+        return cls(model.requires_grad_(False).eval(), load_tokenizer(directory), fingerprint)
 
     @property
     def context(self) -> int:
