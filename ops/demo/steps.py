@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lte_runtime.evals.metrics import matches
+from ops.demo.realign import realignment
 from ops.demo.session import DEAD_LETTERS, ERRORS, Json, Session, citation_ids, connect, marks, until
 
 Step = Callable[[Session], bool]
@@ -175,10 +176,11 @@ def more_questions(s: Session) -> bool:
 
 @dataclass(frozen=True)
 class Named:
-    """A step with the line that announces it."""
+    """A step with the line that announces it. `minutes`: it takes some, and a fast demo leaves it out."""
 
     title: str
     run: Step
+    minutes: bool = False
 
 
 STEPS: tuple[Named, ...] = (
@@ -192,6 +194,7 @@ STEPS: tuple[Named, ...] = (
     Named("A malformed event", malformed),
     Named("kill -9 and restart", kill_and_restart),
     Named("More questions", more_questions),
+    Named("Drift, re-alignment, a swap under questions", realignment, minutes=True),
 )
 
 
