@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -144,7 +144,8 @@ class Row:
 @dataclass(frozen=True, slots=True)
 class Mixture:
     """What is drawn. `kinds` are weights; `invented` the share of cases over made-up facts, `replay` over the
-    anchor set's, the rest over the edits; `exchange` the share of facts with another target.
+    anchor set's, the rest over the edits; `exchange`, `worded` and `alone` are those of `World`;
+    `plain` the share of cases that make a row without their facts too, among those whose facts decide.
 
     An own answer less sure than `sure` is left out: what a model makes up about unknown things is noise, and
     long noise outweighs many short answers.
@@ -154,6 +155,9 @@ class Mixture:
     invented: float = 0.4
     replay: float = 0.2
     exchange: float = 0.5
+    worded: float = 0.0
+    alone: float = 0.5
+    plain: float = 1.0
     sure: float = 0.5
 
 
@@ -179,7 +183,7 @@ def cases(material: Material, mixture: Mixture, seed: int) -> Iterator[Case]:
             world = _world(rng, material, mixture, learnt, f"invented-{number}", made_up=attempt > 3)
             made = make(rng, kind, world)
             if made is not None:
-                yield made
+                yield replace(made, plain=made.answer is None or rng.random() < mixture.plain)
                 break
         number += 1
 
@@ -190,10 +194,10 @@ def _world(
     roll = rng.random()
     if made_up or roll < mixture.invented or not material.edits.facts:
         facts = invented(rng, prefix)
-        return World(Pool.of(facts, by_words), learnt, material.known)
+        return World(Pool.of(facts, by_words), learnt, material.known, alone=mixture.alone)
     replayed = material.replay is not None and roll < mixture.invented + mixture.replay
     pool = material.replay if replayed and material.replay else material.edits
-    return World(pool, learnt, material.known, mixture.exchange)
+    return World(pool, learnt, material.known, mixture.exchange, mixture.worded, mixture.alone)
 
 
 @dataclass
@@ -217,18 +221,18 @@ class Tally:
 
 
 def rows(drawn: Iterable[Case], ask: AskBase, sure: float, tally: Tally) -> Iterator[Row]:
-    """The rows of the cases, in order, each case with its facts and without."""
+    """The rows of the cases, in order: with its facts, and those of a `plain` case without them too."""
     source = iter(drawn)
     first = 0
     while chunk := list(islice(source, _CHUNK)):
         own = _own(chunk, ask)
         for number, case in enumerate(chunk, first):
-            yield from _pair(case, number, own[case.question], sure, tally)
+            yield from _pair(case, number, own.get(case.question, Own("", 0.0)), sure, tally)
         first += len(chunk)
 
 
 def _own(chunk: Sequence[Case], ask: AskBase) -> dict[str, Own]:
-    questions = list(dict.fromkeys(case.question for case in chunk))
+    questions = list(dict.fromkeys(case.question for case in chunk if case.plain))
     return dict(zip(questions, ask(questions), strict=True))
 
 
@@ -238,7 +242,7 @@ def _pair(case: Case, number: int, own: Own, sure: float, tally: Tally) -> Itera
     for facts, answer, is_own in (
         (case.facts, said if case.answer is None else case.answer, case.answer is None),
         ((), said, True),
-    ):
+    )[: 2 if case.plain else 1]:
         if not answer:
             tally.dropped["unsure" if own.text else "silent"] += 1
             continue

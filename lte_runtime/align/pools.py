@@ -11,7 +11,7 @@ from random import Random
 import numpy as np
 
 from lte_runtime.align.facts import FactRecord
-from lte_runtime.memory.keys import normalise_key
+from lte_runtime.memory.keys import normalise_key, statement_of
 from lte_runtime.types import Vectors
 
 NEAR = 8
@@ -66,6 +66,15 @@ class Pool:
     def aliased(self) -> tuple[int, ...]:
         """Places of the facts whose subject has an alias."""
         return tuple(place for place, fact in enumerate(self.facts) if fact.subject_aliases)
+
+    @cached_property
+    def worded(self) -> tuple[int, ...]:
+        """Places of the facts told in words of their own: every model reads the form made from the parts."""
+        return tuple(
+            place
+            for place, fact in enumerate(self.facts)
+            if fact.statement != statement_of(fact.subject, fact.relation, fact.prompt, fact.target)
+        )
 
     @cached_property
     def by_target(self) -> dict[str, tuple[int, ...]]:

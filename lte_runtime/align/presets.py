@@ -12,18 +12,18 @@ from lte_runtime.align.settings import Settings
 from lte_runtime.errors import BadRequest
 
 _SMALL: Mapping[Kind, float] = {
-    Kind.VERBATIM: 0.18,
-    Kind.REPHRASED: 0.30,
-    Kind.ALIAS: 0.12,
-    Kind.TWO_HOPS: 0.12,
-    Kind.COMPOSED: 0.04,
-    Kind.REVERSED: 0.03,
-    Kind.VERSIONS: 0.04,
-    Kind.INSTRUCTED: 0.04,
+    Kind.VERBATIM: 0.32,
+    Kind.REPHRASED: 0.27,
+    Kind.ALIAS: 0.03,
+    Kind.TWO_HOPS: 0.06,
+    Kind.COMPOSED: 0.01,
+    Kind.REVERSED: 0.01,
+    Kind.VERSIONS: 0.02,
+    Kind.INSTRUCTED: 0.18,
     Kind.SAME_SUBJECT: 0.04,
-    Kind.NEIGHBOUR: 0.03,
-    Kind.UNRELATED: 0.04,
-    Kind.LANGUAGE: 0.02,
+    Kind.NEIGHBOUR: 0.02,
+    Kind.UNRELATED: 0.03,
+    Kind.LANGUAGE: 0.01,
 }
 _LARGE: Mapping[Kind, float] = {
     Kind.VERBATIM: 0.15,
@@ -67,9 +67,11 @@ class Preset:
 
 _DEMO = Preset(
     "demo",
-    cases=700,
-    mixture=Mixture(_SMALL, sure=0.85),
-    settings=Settings(rank=32, alpha=64, rate=2e-4, warm=5, batch=32, threads=1, every=10, patience=3),
+    cases=750,
+    mixture=Mixture(_SMALL, invented=0.1, replay=0.1, worded=0.55, alone=0.7, plain=0.1, sure=0.85),
+    settings=Settings(
+        rank=32, alpha=64, rate=2e-3, warm=10, batch=16, threads=1, epochs=2, every=25, patience=4
+    ),
     keep=0.6,
     known=120,
     own_tokens=16,
@@ -103,8 +105,8 @@ PRESETS: Mapping[str, Preset] = {
         replace(
             _DEMO,
             name="embedded",
-            cases=3600,
-            settings=replace(_DEMO.settings, rate=3e-4, warm=10, every=20, patience=4),
+            cases=2000,
+            settings=replace(_DEMO.settings, warm=20, every=40),
             known=400,
         ),
         _SEVEN,

@@ -121,7 +121,7 @@ class _Short:
 def test_out_of_memory_halves_the_tokens_once(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = {"batch": 12, "budget": 600, "held_out": 0.0}
+    changes = {"batch": 12, "budget": 1500, "held_out": 0.0}
     monkeypatch.setattr(train, "weighted_loss", _Short(6))
     result = work.run(jobs.write(tmp_path / "job", base, changes), jobdir.Signals())
     assert result["status"] == "done", result

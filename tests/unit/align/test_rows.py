@@ -97,6 +97,35 @@ def test_replayed_facts_are_drawn_in_their_share() -> None:
     assert 0.3 < sources["replay"] / 300 < 0.6
 
 
+def test_facts_in_words_of_their_own_are_drawn_in_their_share() -> None:
+    plain = [
+        FactRecord(f"p{n}", f"Ship {n}", "captain", f"Ann {n}", f"The captain of Ship {n} is Ann {n}.")
+        for n in range(9)
+    ]
+    worded = replace(plain[0], edit_id="w", subject="Ketch", statement="Captain Ann 0 has taken over Ketch.")
+    mixture = Mixture({Kind.VERBATIM: 1.0}, invented=0.0, exchange=0.0, worded=0.8, alone=1.0)
+    drawn = list(islice(dataset.cases(Material(Pool.of([*plain, worded], by_words)), mixture, 0), 300))
+    assert sum(case.edit_ids == ("w",) for case in drawn) / 300 == pytest.approx(0.82, abs=0.07)
+    assert {len(case.facts) for case in drawn} == {1}
+
+
+def test_a_share_of_the_cases_in_scope_is_put_to_the_model_without_facts() -> None:
+    asked: list[str] = []
+
+    def ask(questions: Sequence[str]) -> list[Own]:
+        asked.extend(questions)
+        return sure_of_everything(questions)
+
+    drawn = list(islice(dataset.cases(MATERIAL, replace(MIXTURE, plain=0.2), 0), 300))
+    made = list(dataset.rows(drawn, ask, 0.5, Tally()))
+    in_scope = [case for case in drawn if case.answer is not None]
+    assert sum(case.plain for case in in_scope) / len(in_scope) == pytest.approx(0.2, abs=0.08)
+    assert all(case.plain for case in drawn if case.answer is None)
+    assert set(asked) == {case.question for case in drawn if case.plain}
+    assert sum(row.with_facts for row in made) == 300
+    assert sum(not row.with_facts for row in made) == sum(case.plain for case in drawn)
+
+
 def test_answers_that_the_model_is_not_sure_of_are_left_out_text_last() -> None:
     tally = Tally()
     drawn = islice(dataset.cases(MATERIAL, MIXTURE, 0), 200)
