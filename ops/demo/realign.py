@@ -76,7 +76,8 @@ def realignment(s: Session) -> bool:
             if run["state"] == "training" and not before:
                 publish(s, [each.event for each in quiz])
                 before = ask(s, quiz)
-        after_swap(asked, run["adapter"] if run["state"] == "done" else "")
+        if before and run["state"] == "done":
+            after_swap(asked, run["adapter"])
     verdict(s, run)
     if run["state"] != "done" or not before:
         s.show(f"[yellow]{run['state']}, because:[/yellow] {run['message']}")
@@ -201,10 +202,7 @@ def questions(s: Session, texts: Sequence[str]) -> Iterator[Asked]:
 
 def after_swap(asked: Asked, adapter: str) -> None:
     """Wait until the questions beside it have seen the new adapter."""
-    if adapter:
-        until(
-            lambda: asked.adapters.count(adapter) > SHOWN or bool(asked.failed), "answers of the new adapter"
-        )
+    until(lambda: asked.adapters.count(adapter) > SHOWN or bool(asked.failed), "answers of the new adapter")
 
 
 def swapped(s: Session, asked: Asked, run: Json) -> bool:

@@ -37,7 +37,7 @@ def _marks(session: Session) -> list[dict[str, object]]:
 def test_a_swap_under_questions_that_gains_nothing_is_not_as_promised(
     make_house: Callable[..., House],
 ) -> None:
-    held, shown = played(make_house(**QUICK).start())
+    held, shown = played(make_house(**QUICK, LTE_REALIGN__PRESET="stub:slow").start())
     assert "reason unseen_relations" in shown
     assert "the gate's verdict: [bold]promote[/bold]" in shown
     assert "by align-000001), 0 failed" in shown

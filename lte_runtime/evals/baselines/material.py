@@ -14,6 +14,7 @@ from pathlib import Path
 from lte_runtime.embedded import sources
 from lte_runtime.embedded.generator import Generator
 from lte_runtime.embedded.sources import EditRecord, StockFact
+from lte_runtime.errors import BadRequest
 from lte_runtime.evals.baselines import base as reading
 from lte_runtime.evals.baselines.base import Base
 from lte_runtime.evals.baselines.protocol import EditRequest
@@ -94,12 +95,18 @@ class Material:
         return rng.choice(chosen.questions), chosen.target
 
     def texts(self, base: Base) -> Iterator[Sequence[int]]:
-        """Questions with their answers as the base is asked, some behind a passage: for key statistics."""
+        """Questions with their answers as the base is asked, some behind a passage: for key statistics.
+
+        Those that are too long for the model's context are left out.
+        """
         rng = random.Random("texts")
         for row in self.generator.rows(rng, TEXT_KINDS, self.text_rows):
             turn = row.turns[0]
             asked = f"{' '.join(row.facts)} {turn.user}" if row.facts else turn.user
-            sample = reading.sample(base, asked, turn.answer, end=True)
+            try:
+                sample = reading.sample(base, asked, turn.answer, end=True)
+            except BadRequest:
+                continue
             yield (*sample.prompt, *sample.target)
 
 
