@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
-import string
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +15,8 @@ from lte_runtime.answer import prompt
 from lte_runtime.embedded import invented, names
 from lte_runtime.embedded.relations import NOUN_KINDS
 from lte_runtime.embedded.sources import KNOWEDIT, Sources, first_text, records
+from lte_runtime.evals.metrics import matches
 from lte_runtime.evals.split import held_out
-
-ARTICLES = re.compile(r"\b(a|an|the)\b")
-PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +26,6 @@ class Probe:
     question: str
     facts: tuple[str, ...]
     answers: tuple[str, ...]
-
-
-def normalise(text: str) -> str:
-    """Case, punctuation, articles and surplus blanks removed (as SQuAD's evaluation does)."""
-    plain = unicodedata.normalize("NFC", text).casefold().translate(PUNCTUATION)
-    return " ".join(ARTICLES.sub(" ", plain).split())
-
-
-def right(answer: str, probe: Probe) -> bool:
-    return normalise(answer) in {normalise(target) for target in probe.answers}
 
 
 def answers(
@@ -96,7 +81,9 @@ def accuracy(model: Any, tokenizer: Any, probes: Sequence[Probe], form: Form = l
     if not probes:
         return float("nan")
     written = answers(model, tokenizer, [form(tokenizer, probe) for probe in probes])
-    return sum(right(text, probe) for text, probe in zip(written, probes, strict=True)) / len(probes)
+    return sum(matches(text, probe.answers) for text, probe in zip(written, probes, strict=True)) / len(
+        probes
+    )
 
 
 def sets(sources: Sources, data: Path | None, facts: Path | None, limit: int) -> dict[str, list[Probe]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from lte_runtime.answer.engine import greedy, lookup, lora
 from lte_runtime.answer.engine.files import Lora, base_fingerprint, verify_adapter
+from lte_runtime.answer.engine.pace import Pace
 from lte_runtime.answer.engine.rows import Row
 from lte_runtime.answer.engine.seam import EngineStats
 from lte_runtime.answer.engine.versions import Versions
@@ -31,6 +32,7 @@ ANSWER_ROOM = 64
 # Multiplications (parameters times prompt tokens) from which on a CPU batch is worth several threads: below,
 # they wait for each other longer than they compute.
 THREADS_FROM = 1_000_000_000
+Between = Callable[[Callable[[], Any]], Any]
 # Token ids that every vocabulary has: what a new adapter is run on before anybody's question.
 TRIED = (0, 1, 2, 3)
 
@@ -122,22 +124,38 @@ class Adapters:
         """The adapter's tensors; raises `Damaged` or `Refused` when they do not fit the model."""
         return lora.read_pairs(adapter, self._model)
 
-    def load(self, adapter: Lora, between: Callable[[Callable[[], None]], None]) -> Callable[..., Any]:
-        """The forward of an adapter; `between` runs a short step on the inference thread."""
+    def load(self, adapter: Lora, between: Between, pace: Callable[[], None]) -> greedy.Forward:
+        """The forward of an adapter, tried; `between` runs a short step on the inference thread.
+
+        Raises `Refused` when scores are not finite: finite weights may be too large to compute with.
+        """
         pairs = self.check(adapter)
+        pace()
         if self._unmerged:
             between(partial(self._unmerged.reach, pairs))
-            return partial(self._unmerged.forward, self._unmerged.halves(pairs, adapter.scale))
-        return cast(
-            Callable[..., Any], lora.merged_copy(self._model, self._exact(pairs), pairs, adapter.scale)
-        )
+            forward: greedy.Forward = partial(
+                self._unmerged.forward, self._unmerged.halves(pairs, adapter.scale)
+            )
+            finite = between(partial(_is_finite, self._model, forward))
+        else:
+            forward = lora.merged_copy(self._model, self._exact(pairs, pace), pairs, adapter.scale, pace)
+            finite = _is_finite(self._model, forward)
+        if not finite:
+            raise Refused(f"adapter {adapter.ref.id} makes the model's scores infinite")
+        return forward
 
-    def _exact(self, names: Iterable[str]) -> lora.Exact:
+    def _exact(self, names: Iterable[str], pace: Callable[[], None]) -> lora.Exact:
         """The whole base is loaded again only where its files name their weights in another way."""
         if self._model.dtype == torch.float32:
             return lora.weights_of(self._model)
-        stored = lora.stored_weights(self._directory, self._model, names)
+        stored = lora.stored_weights(self._directory, self._model, names, pace)
         return stored or lora.weights_of(_load_weights(self._directory, torch.float32))
+
+
+def _is_finite(model: Any, forward: greedy.Forward) -> bool:
+    """Whether a short pass gives finite scores."""
+    ids = torch.tensor([TRIED], device=model.device)
+    return bool(torch.isfinite(forward(input_ids=ids, use_cache=False).logits).all())
 
 
 class HfEngine:
@@ -250,9 +268,8 @@ class HfEngine:
         found = verify_adapter(directory, self._fingerprint)
         if self._versions.revive(found.ref):
             return found.ref
-        forward = self._adapters.load(found, lambda step: self._worker.between(step).result())
-        if not self._worker.between(partial(self._is_finite, forward)).result():
-            raise Refused(f"adapter {found.ref.id} makes the model's scores infinite")
+        pace = Pace(lambda: self._worker.busy)
+        forward = self._adapters.load(found, lambda step: self._worker.between(step).result(), pace)
         self._versions.add(found.ref, forward)
         return found.ref
 
@@ -313,11 +330,6 @@ class HfEngine:
     def _try(self) -> None:
         """One token: what cannot run fails here and not on the first question."""
         self.generate(GenerateRequest((0,), adapter=False, max_new_tokens=1))
-
-    def _is_finite(self, forward: greedy.Forward) -> bool:
-        """Whether a short pass gives finite scores: finite weights may be too large to compute with."""
-        ids = torch.tensor([TRIED], device=self._device)
-        return bool(torch.isfinite(forward(input_ids=ids, use_cache=False).logits).all())
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:

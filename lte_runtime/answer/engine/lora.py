@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +20,7 @@ from safetensors import safe_open
 from transformers.pytorch_utils import Conv1D
 
 from lte_runtime.answer.engine.files import LORA_NAME, Lora, means, read_tensors
+from lte_runtime.answer.engine.pace import at_once
 from lte_runtime.errors import Refused
 
 Pairs = dict[str, tuple[torch.Tensor, torch.Tensor]]
@@ -77,40 +79,46 @@ def weights_of(model: Any) -> Exact:
     return lambda name: cast(torch.Tensor, model.get_submodule(name).weight.detach())
 
 
-def stored_weights(directory: Path, model: Any, names: Iterable[str]) -> Exact | None:
+def stored_weights(
+    directory: Path, model: Any, names: Iterable[str], pace: Callable[[], None] = at_once
+) -> Exact | None:
     """The same from the base's files alone; None unless each, rounded, is what the model runs."""
-    places = {name: shard for shard in directory.glob("*.safetensors") for name in _names_in(shard)}
     found: dict[str, torch.Tensor] = {}
-    for name in names:
-        shard, running = places.get(f"{name}.weight"), model.get_submodule(name).weight
-        if shard is None:
-            return None
-        with safe_open(str(shard), "pt") as file:
-            found[name] = file.get_tensor(f"{name}.weight")
-        same = found[name].shape == running.shape
-        if not same or not torch.equal(found[name].to(running.dtype), running.detach().cpu()):
-            return None
+    with ExitStack() as stack:
+        shards = [stack.enter_context(safe_open(str(path), "pt")) for path in directory.glob("*.safetensors")]
+        places = {name: shard for shard in shards for name in shard.keys()}  # noqa: SIM118 - no mapping
+        for name in names:
+            shard, running = places.get(f"{name}.weight"), model.get_submodule(name).weight
+            if shard is None:
+                return None
+            found[name] = shard.get_tensor(f"{name}.weight")
+            same = found[name].shape == running.shape
+            if not same or not torch.equal(found[name].to(running.dtype), running.detach().cpu()):
+                return None
+            pace()
     return found.__getitem__
 
 
-def _names_in(shard: Path) -> list[str]:
-    with safe_open(str(shard), "pt") as file:
-        return list(file.keys())
-
-
-def merged_copy(base: Any, exact: Exact, pairs: Pairs, scale: float) -> Any:
+def merged_copy(
+    base: Any, exact: Exact, pairs: Pairs, scale: float, pace: Callable[[], None] = at_once
+) -> Any:
     """A model beside `base` with the adapter merged; all tensors that it leaves alone are shared.
 
     The sums are made in float32 from `exact`.
     """
     own = {id(base.get_submodule(name).weight) for name in pairs}
     shared = [*base.parameters(), *base.buffers()]
-    copied = copy.deepcopy(base, {id(tensor): tensor for tensor in shared if id(tensor) not in own})
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in shared if id(tensor) not in own}
+    # Children first: each call copies one module, and its parent finds the copy.
+    for module in reversed(list(base.modules())):
+        copied = copy.deepcopy(module, memo)
+        pace()
     for name, (a, b) in pairs.items():
         module, delta = copied.get_submodule(name), scale * (b @ a)
         total = exact(name).float().cpu() + (delta.T if isinstance(module, Conv1D) else delta)
         weight = total.to(module.weight.device, module.weight.dtype)
         module.weight = torch.nn.Parameter(weight, requires_grad=False)
+        pace()
     return copied
 
 

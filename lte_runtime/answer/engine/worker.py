@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -19,6 +20,8 @@ from lte_runtime.types import GenerateRequest, Generation
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+RECENT_S = 0.1
+"""How long after an answer the next one is still expected."""
 
 
 @dataclass(eq=False)
@@ -80,6 +83,7 @@ class Worker:
         self._counts = {"requests": 0, "refused": 0, "batches": 0, "rows": 0, "tokens": 0}
         self._model_s = 0.0
         self._running: dict[Row, Job] = {}
+        self._ended = -math.inf
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
         self._thread.start()
 
@@ -125,6 +129,11 @@ class Worker:
     @property
     def queue_depth(self) -> int:
         return len(self._waiting)
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody is answered now or was a moment ago."""
+        return bool(self._running or self._waiting) or time.monotonic() - self._ended < RECENT_S
 
     def stats(self) -> EngineStats:
         with self._changed:
@@ -212,9 +221,10 @@ class Worker:
         except Exception as error:
             log.exception("a batch of %d failed", len(rows))
             self._fail(error)
+        self._ended = time.monotonic()
         with self._changed:
             self._counts["batches"] += bool(rows)
-            self._model_s += time.monotonic() - started
+            self._model_s += self._ended - started
 
     def _settle_row(self, row: Row) -> None:
         self._settle(self._running.pop(row))

@@ -1,4 +1,4 @@
-"""Probes and their scoring; the shipped folder where it is."""
+"""Probes; the shipped folder where it is."""
 
 from __future__ import annotations
 
@@ -10,23 +10,7 @@ from safetensors.torch import load_file
 
 from lte_runtime.disk import sha256_file
 from lte_runtime.embedded import SHIPPED, adapter_path, evaluate, model_path
-from lte_runtime.embedded.evaluate import Probe
 from lte_runtime.embedded.export import WEIGHTS
-
-
-@pytest.mark.parametrize(
-    ("answer", "target", "good"),
-    [
-        ("the Tolmin.", "Tolmin", True),
-        ("tolmin", "Tolmin", True),
-        ("$12.50", "12.50", True),
-        ("Tolmin Ada", "Tolmin", False),
-        ("Łódź", "Łódź", True),
-        ("", "Tolmin", False),
-    ],
-)
-def test_exact_match_after_normalising(answer: str, target: str, good: bool) -> None:
-    assert evaluate.right(answer, Probe("?", (), (target,))) is good
 
 
 @pytest.mark.parametrize("count", [2, 3])
