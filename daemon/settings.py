@@ -231,6 +231,10 @@ class AnswerSettings(_Section):
         default=False,
         description="Prompt with all hops of a chain and the question as asked, not the last hop alone.",
     )
+    restate: bool = Field(
+        default=True,
+        description="Tell the model each fact in plain words before the publisher's own sentence.",
+    )
     deadline_s: float = Field(default=30.0, gt=0, le=3600, description="Deadline of a call that brings none.")
 
     @model_validator(mode="after")

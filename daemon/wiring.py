@@ -238,6 +238,7 @@ class Daemon:
         answers = AnswerSettings(
             max_new_tokens=chosen.max_new_tokens_limit,
             whole_chain=chosen.whole_chain,
+            restate=chosen.restate,
             retriever=RetrieverSettings(k=chosen.k, max_hops=chosen.hops),
         )
         kafka = self._settings.kafka

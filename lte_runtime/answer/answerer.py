@@ -12,7 +12,7 @@ from lte_runtime.answer import gate
 from lte_runtime.answer.engine.seam import Engine
 from lte_runtime.answer.retriever import Lookup, Retriever, RetrieverSettings
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, Refused
-from lte_runtime.memory.keys import view_of
+from lte_runtime.memory.keys import normalise_key, statement_of, view_of
 from lte_runtime.types import (
     Answer,
     Candidates,
@@ -43,7 +43,8 @@ class AnswerSettings:
 
     `use_adapter` False answers edited questions with the base model too: the other arm of evaluations.
     `whole_chain` puts every hop of a chain into the prompt, under the question as it was asked; else the last
-    hop's facts under what is left to ask.
+    hop's facts under what is left to ask. `restate` tells a fact in the plainest words before the publisher's
+    own sentence, which may put the target first or the relation into a verb.
     """
 
     wait_s: float = 10.0
@@ -51,6 +52,7 @@ class AnswerSettings:
     max_new_tokens: int = 512
     use_adapter: bool = True
     whole_chain: bool = False
+    restate: bool = True
     retriever: RetrieverSettings = field(default_factory=RetrieverSettings)
 
 
@@ -105,7 +107,7 @@ class Answerer:
         if cancelled():
             raise Cancelled("the caller went away")
         scope = Scope.EDITED if found.citations else Scope.BASE
-        facts = told(q.text, found.citations)
+        facts = told(q.text, found.citations, restate=self._settings.restate)
         resolved = 0 if self._settings.whole_chain else before_last_hop(found.citations)
         asked = remaining(found.citations[resolved].fact) if resolved else q.text
         prompt = self._engine.prompt(asked, facts[resolved:])
@@ -179,13 +181,23 @@ def remaining(last: Fact) -> str:
     return f"{view} is" if last.relation else view
 
 
-def told(question: str, citations: Sequence[Citation]) -> tuple[Fact, ...]:
+def told(question: str, citations: Sequence[Citation], *, restate: bool = True) -> tuple[Fact, ...]:
     """The facts as the prompt tells them: an alias that leads to a fact is explained in its statement."""
     asked = f.words(question)
     targets: dict[int, list[str]] = {}
     for cited in citations:
         targets.setdefault(cited.hop, []).append(cited.fact.target)
-    return tuple(_explained(c.fact, _used_name(c, asked, targets.get(c.hop - 1, []))) for c in citations)
+    names = [_used_name(c, asked, targets.get(c.hop - 1, [])) for c in citations]
+    facts = [restated(c.fact) if restate else c.fact for c in citations]
+    return tuple(map(_explained, facts, names))
+
+
+def restated(fact: Fact) -> Fact:
+    """The fact with its plain sentence before the publisher's, where that one is another."""
+    plain = statement_of(fact.subject, fact.relation, fact.prompt, fact.target)
+    if normalise_key(plain) == normalise_key(fact.statement):
+        return fact
+    return replace(fact, statement=f"{plain} {fact.statement}")
 
 
 def _used_name(cited: Citation, asked: Sequence[f.Word], before: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from lte_runtime.answer.answerer import Answerer, AnswerSettings, remaining, told
+from lte_runtime.answer.answerer import Answerer, AnswerSettings, remaining, restated, told
 from lte_runtime.answer.embed import StubEncoder
 from lte_runtime.answer.engine.stub import STUB_ADAPTER, StubEngine
 from lte_runtime.answer.gate import lexical_calibration
@@ -16,7 +16,8 @@ from lte_runtime.answer.prompt import Prompt
 from lte_runtime.answer.scratch import TOPIC, apply_events, memory_of
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, Refused
 from lte_runtime.memory.edit_memory import EditMemory
-from lte_runtime.types import Fact, Question, Scope, ScopeMode
+from lte_runtime.memory.keys import statement_of
+from lte_runtime.types import Citation, Fact, Question, Scope, ScopeMode
 
 EVENTS = (
     {"op": "assert", "id": "ceo", "subject": "Nordwind Cargo", "subject_aliases": ["NWC"]}
@@ -125,6 +126,16 @@ def test_an_ambiguous_alias_gives_all_facts_flagged(answerer: Answerer) -> None:
     assert {c.fact.edit_id for c in cited} == {"oslo", "rome"}
     assert all("ambiguous" in c.fact.flags and c.hop == 1 for c in cited)
     assert ids(answerer, "Where is the head office of Mercury Mission?") == [(1, "rome")]
+
+
+def test_the_plain_sentence_comes_before_the_publishers(memory: EditMemory) -> None:
+    (found,) = memory.facts_of_subject("SKU-4711", namespace="default")
+    plain = statement_of(found.subject, found.relation, "", found.target)
+    assert restated(replace(found, statement=plain.upper())).statement == plain.upper(), "it is the same"
+    own = replace(found, statement="Who takes it home pays.")
+    assert restated(own).statement == f"{plain} Who takes it home pays."
+    cited = Citation(own, 1.0, 1)
+    assert [f.statement for f in told("What does SKU-4711 cost?", [cited], restate=False)] == [own.statement]
 
 
 def test_all_members_of_a_set_are_told(answerer: Answerer) -> None:
