@@ -7,6 +7,8 @@ ingest, dead letters, snapshot, engine, memory.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import signal
 import threading
 import time
@@ -511,7 +513,7 @@ def load_engine(settings: Settings, *, with_adapter: bool = True) -> AdapterEngi
         return StubEngine(max_batch=chosen.max_batch, queue_limit=chosen.queue_limit, token_s=token_s)
     from lte_runtime.answer.engine.hf import HfEngine
 
-    return HfEngine.load(
+    engine = HfEngine.load(
         embedded.SHIPPED.get(chosen.path, chosen.path),
         adapter_of(settings) if with_adapter else None,
         device=chosen.device,
@@ -523,6 +525,12 @@ def load_engine(settings: Settings, *, with_adapter: bool = True) -> AdapterEngi
         threads=chosen.threads,
         allow_download=chosen.download,
     )
+    # What loading made stays as long as the process: a full pass of the collector over it would stop every
+    # thread for a quarter of a second, whoever is being answered.
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.unfreeze)
+    return engine
 
 
 def adapter_of(settings: Settings) -> Path | None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from lte_runtime.answer.engine.pace import at_once
 from lte_runtime.disk import sha256_file
 from lte_runtime.errors import Damaged, Refused
 from lte_runtime.types import AdapterRef
@@ -218,7 +219,7 @@ def read_tensor(file: BinaryIO, tensor: Tensor) -> npt.NDArray[np.float32]:
     return wide.astype(np.float32, copy=False).reshape(tensor.shape)
 
 
-def read_tensors(lora: Lora) -> dict[str, npt.NDArray[np.float32]]:
+def read_tensors(lora: Lora, pace: Callable[[], None] = at_once) -> dict[str, npt.NDArray[np.float32]]:
     """All tensors of a verified adapter by their names; raises `Damaged` for one that is not finite."""
     path = lora.directory / WEIGHTS
     found = {}
@@ -228,6 +229,7 @@ def read_tensors(lora: Lora) -> dict[str, npt.NDArray[np.float32]]:
                 found[name] = read_tensor(file, tensor)
             except (Damaged, ValueError) as error:
                 raise Damaged(f"tensor {name} of adapter {lora.ref.id}: {error}") from error
+            pace()
     return found
 
 

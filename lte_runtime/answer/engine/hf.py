@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from lte_runtime.answer.engine import greedy, lookup, lora
 from lte_runtime.answer.engine.files import Lora, base_fingerprint, verify_adapter
-from lte_runtime.answer.engine.pace import Pace
+from lte_runtime.answer.engine.pace import Pace, at_once
 from lte_runtime.answer.engine.rows import Row
 from lte_runtime.answer.engine.seam import EngineStats
 from lte_runtime.answer.engine.versions import Versions
@@ -120,17 +121,16 @@ class Adapters:
         self._unmerged = lora.Unmerged(model) if mode == "unmerged" else None
         self.base = partial(self._unmerged.forward, {}) if self._unmerged else model
 
-    def check(self, adapter: Lora) -> lora.Pairs:
+    def check(self, adapter: Lora, pace: Callable[[], None] = at_once) -> lora.Pairs:
         """The adapter's tensors; raises `Damaged` or `Refused` when they do not fit the model."""
-        return lora.read_pairs(adapter, self._model)
+        return lora.read_pairs(adapter, self._model, pace)
 
     def load(self, adapter: Lora, between: Between, pace: Callable[[], None]) -> greedy.Forward:
         """The forward of an adapter, tried; `between` runs a short step on the inference thread.
 
         Raises `Refused` when scores are not finite: finite weights may be too large to compute with.
         """
-        pairs = self.check(adapter)
-        pace()
+        pairs = self.check(adapter, pace)
         if self._unmerged:
             between(partial(self._unmerged.reach, pairs))
             forward: greedy.Forward = partial(
@@ -138,8 +138,10 @@ class Adapters:
             )
             finite = between(partial(_is_finite, self._model, forward))
         else:
-            forward = lora.merged_copy(self._model, self._exact(pairs, pace), pairs, adapter.scale, pace)
-            finite = _is_finite(self._model, forward)
+            merged = lora.merged_copy(self._model, self._exact(pairs, pace), pairs, adapter.scale, pace)
+            with _resting(merged, pace):
+                finite = _is_finite(self._model, merged)
+            forward = merged
         if not finite:
             raise Refused(f"adapter {adapter.ref.id} makes the model's scores infinite")
         return forward
@@ -150,6 +152,17 @@ class Adapters:
             return lora.weights_of(self._model)
         stored = lora.stored_weights(self._directory, self._model, names, pace)
         return stored or lora.weights_of(_load_weights(self._directory, torch.float32))
+
+
+@contextmanager
+def _resting(model: Any, pace: Callable[[], None]) -> Iterator[None]:
+    """Within it a pass through `model`, which nobody else runs, calls `pace` behind each of its modules."""
+    hooks = [module.register_forward_hook(lambda *_: pace()) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _is_finite(model: Any, forward: greedy.Forward) -> bool:

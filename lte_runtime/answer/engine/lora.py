@@ -29,11 +29,11 @@ Halves = dict[str, tuple[torch.Tensor, torch.Tensor, float]]
 """Module name -> (A, B, scale) as the model computes."""
 
 
-def read_pairs(lora: Lora, model: torch.nn.Module) -> Pairs:
+def read_pairs(lora: Lora, model: torch.nn.Module, pace: Callable[[], None] = at_once) -> Pairs:
     """The adapter's tensors, after `verify_adapter`; raises `Refused` when they do not fit the model."""
     halves: dict[str, dict[str, torch.Tensor]] = {}
     wanted = _targets(lora, model)
-    for name, array in read_tensors(lora).items():
+    for name, array in read_tensors(lora, pace).items():
         match = LORA_NAME.fullmatch(name)
         if match:
             halves.setdefault(match["module"], {})[match["half"]] = torch.from_numpy(array)
