@@ -182,7 +182,7 @@ def remaining(last: Fact) -> str:
 
 
 def told(question: str, citations: Sequence[Citation], *, restate: bool = True) -> tuple[Fact, ...]:
-    """The facts as the prompt tells them: an alias that leads to a fact is explained in its statement."""
+    """Facts as the prompt tells them: plain words first with `restate`, an alias that led there explained."""
     asked = f.words(question)
     targets: dict[int, list[str]] = {}
     for cited in citations:

@@ -138,10 +138,9 @@ class Adapters:
             )
             finite = between(partial(_is_finite, self._model, forward))
         else:
-            merged = lora.merged_copy(self._model, self._exact(pairs, pace), pairs, adapter.scale, pace)
-            with _resting(merged, pace):
-                finite = _is_finite(self._model, merged)
-            forward = merged
+            forward = lora.merged_copy(self._model, self._exact(pairs, pace), pairs, adapter.scale, pace)
+            with _resting(forward, pace):
+                finite = _is_finite(self._model, forward)
         if not finite:
             raise Refused(f"adapter {adapter.ref.id} makes the model's scores infinite")
         return forward
