@@ -85,7 +85,7 @@ class Plan:
 
 
 def run(plan: Plan, kit: Kit, progress: Progress = lambda _what, _done, _total: None) -> Result:
-    """`{"methods": {name: {"sets": {set: figures}, "settings": "searched" | "default"}}, ...}`.
+    """`{"methods": {name: {"sets": {set: figures}, "settings": "searched" | "default"}}, "lead": ...}`.
 
     Raises `NotFound` when no set is in the folder and `BadRequest` for unknown methods.
     """
@@ -104,14 +104,24 @@ def run(plan: Plan, kit: Kit, progress: Progress = lambda _what, _done, _total: 
         "methods": {},
     }
     known, before = Known(plan.samples), Originals(kit)
+    samples: dict[str, dict[str, list[tally.Sample]]] = {name: {} for name in found}
     for method in plan.methods:
         params = chosen.get(method)
         sets: Result = {}
         for name in found:
-            sets[name] = Groups(plan, kit, name, method, progress, known, before).figures(params)
+            groups = Groups(plan, kit, name, method, progress, known, before).measured(params)
+            samples[name][method] = [one for group in groups for one in group["samples"]]
+            sets[name] = summed(groups, plan.seed)
         described = "searched" if params is not None else "default"
         result["methods"][method] = {"sets": sets, "settings": described}
+    result["lead"] = {name: leads(measured, plan.seed) for name, measured in samples.items()}
     return result
+
+
+def leads(samples: Mapping[str, Sequence[tally.Sample]], seed: int) -> dict[str, Any]:
+    """How far `ours` lies above each other method, with 95 % bounds; empty without `ours`."""
+    ours = samples.get("ours", ())
+    return {name: tally.lead(ours, other, seed) for name, other in samples.items() if ours and name != "ours"}
 
 
 class Known:
@@ -145,7 +155,8 @@ class Groups:
     known: Known
     before: Originals
 
-    def figures(self, params: object) -> Result:
+    def measured(self, params: object) -> list[Result]:
+        """The groups, from the samples where they are there."""
         parts = {self._key(part, params): part for part in self._parts(current(self._records()))}
         missing = [key for key in parts if key not in self.known]
         if missing:
@@ -157,7 +168,7 @@ class Groups:
                     if key in missing:
                         self.known.add(key, self._measure(editor, parts[key], number))
         self.progress(f"{self.name} {self.method}", len(parts), len(parts))
-        return summed([self.known[key] for key in parts], self.plan.seed)
+        return [self.known[key] for key in parts]
 
     def _records(self) -> list[Record]:
         found = read(self.plan.data / f"{self.name}.json")

@@ -21,6 +21,8 @@ from lte_runtime.evals.baselines.network import blocks
 from lte_runtime.evals.baselines.protocol import Editor, EditRequest, Forced
 from lte_runtime.evals.baselines.registry import METHODS, Supplies
 
+SHIPPED = Path(__file__).parent / "searched"
+"""The best settings of the embedded models, as `keep_tuned` leaves them."""
 DRAWS = 20
 """Settings drawn for each that is wanted: some are drawn twice."""
 
@@ -239,8 +241,12 @@ def keep_tuned(supplies: Supplies, chosen: Mapping[str, tuple[Any, Mapping[str, 
 
 
 def tuned(supplies: Supplies) -> dict[str, Any]:
-    """The searched settings of this base by method; methods that were not searched are absent."""
-    kept_lines = _tuned_lines(tuned_path(supplies))
+    """The searched settings of this base by method; methods that were not searched are absent.
+
+    Those of the embedded models ship with the project; what a search has left in the cache goes before them.
+    """
+    path = tuned_path(supplies)
+    kept_lines = dict(_tuned_lines(SHIPPED / path.name)) | dict(_tuned_lines(path))
     return {name: rebuilt(METHODS[name].default, line["params"]) for name, line in kept_lines.items()}
 
 

@@ -108,6 +108,7 @@ def test_all_edits_are_made_first_and_the_last_of_a_prompt_counts(
     assert found["portability"] == {"Reasoning": 1.0}, "the other edit is there too"
     assert found["locality"] == 0.0, "the parrot says nothing, the base something"
     assert found["forced"]["edit_success"] == 1.0
+    assert compare.run(plan(tmp_path, "batch"), kit)["lead"] == {"zsre": {}}, "ours was not measured"
     assert found["forced"]["generality"] == 0.5, "a share of tokens"
     assert found["seconds_per_edit"] >= 0
     assert found["peak_mb"] > 1

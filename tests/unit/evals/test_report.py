@@ -22,7 +22,8 @@ def result(mode: str, **more: Any) -> dict[str, Any]:
     )
     measured = {"sets": {"zsre": figures}, "settings": "default"}
     head = {"mode": mode, "split": "held-out", "limit": 4, "seed": 0, "base": "ab" * 32}
-    return {**head, "methods": {"rome": measured, "ours": {**measured, "settings": "searched"}}}
+    lead = {"zsre": {"rome": [0.125, -0.25, 0.5]}}
+    return {**head, "methods": {"rome": measured, "ours": {**measured, "settings": "searched"}}, "lead": lead}
 
 
 def saved(tmp_path: Path, *results: dict[str, Any]) -> list[Path]:
@@ -45,7 +46,7 @@ def test_the_section_is_replaced_and_the_rest_of_the_page_stays(tmp_path: Path) 
     assert "Mode single (held-out part, at most 4 edits of a set, seed 0, base abababababab, 0.50 h)" in text
     rows = [line for line in text.splitlines() if line.startswith("| rome")]
     assert rows[0].startswith("| rome | 0.500 [0.50, 0.50] |  |  | 1.000 [1.00, 1.00] |")
-    assert rows[0].endswith("| 0.250 | 512 | default |")
+    assert rows[0].endswith("| 0.250 | 512 | +0.125 [-0.25, +0.50] | default |")
     assert "| rome | 1.000 | 0.250 |" in rows
     report.write(page, paths, "two cores")
     assert page.read_text(encoding="utf-8") == text, "written once more it is the same"

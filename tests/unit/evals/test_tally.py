@@ -51,6 +51,23 @@ def test_intervals_hold_the_mean_narrow_with_edits_and_repeat() -> None:
     assert tally.interval([], tally.BY_EDIT["generality"]) is None
 
 
+def test_a_lead_is_the_difference_of_the_means_with_edits_in_pairs() -> None:
+    worse = [sample(0.0, 0.0, locality={"Forgetfulness": [0.0]}) for _ in SAMPLES]
+    found = tally.lead(SAMPLES, worse)
+    assert found is not None
+    whole = tally.figures(SAMPLES)["arithmetic_mean"]
+    assert found[0] == whole == round((2 / 3 + 0.5 + 0.375 + 0.75) / 4, 4)
+    assert 0.0 < found[1] < found[0] < found[2] <= 1.0
+    assert tally.lead(SAMPLES, SAMPLES) == (0.0, 0.0, 0.0), "the same edits, not others, are drawn for both"
+    assert tally.lead([], []) is None
+
+
+def test_a_lead_on_running_text_counts_what_running_text_has() -> None:
+    told = [{**sample(0.0, locality={"Relation_Specificity": [1.0]}), "rouge_l": 0.5}]
+    other = [{**sample(1.0, locality={"Relation_Specificity": [1.0]}), "rouge_l": 0.2}]
+    assert tally.lead(told, other) == (0.1, 0.1, 0.1), "exact matches of sentences do not count"
+
+
 def test_nothing_measured_is_no_figure() -> None:
     assert tally.harmonic([None, None]) is None
     assert tally.harmonic([0.5, 0.0, None]) == 0.0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lte_runtime import embedded
 from lte_runtime.evals.baselines import registry, search
 from lte_runtime.evals.baselines.base import Base
 from lte_runtime.evals.baselines.ice import IceParams
@@ -60,6 +61,16 @@ def test_the_best_settings_are_found_again_for_the_same_base_only(
     search.keep_tuned(given, {"ice": (other, {"score": 0.5, "params": asdict(other)})})
     assert search.tuned(given) == {"rome": chosen, "ice": other}
     assert search.tuned(supplies(make_base(seed=1), tmp_path)) == {}
+
+
+@pytest.mark.parametrize("name", embedded.SHIPPED)
+def test_the_settings_of_the_embedded_models_ship(name: str, tmp_path: Path) -> None:
+    base = Base.load(embedded.model_path(name))
+    found = search.tuned(supplies(base, tmp_path))
+    assert set(found) == set(registry.METHODS)
+    line = {"rome": (RomeParams(layer=1), {"score": 0.5, "params": asdict(RomeParams(layer=1))})}
+    search.keep_tuned(supplies(base, tmp_path), line)
+    assert search.tuned(supplies(base, tmp_path)) == {**found, "rome": RomeParams(layer=1)}, "a later search"
 
 
 def test_a_method_that_changes_nothing_keeps_all_and_edits_none(
