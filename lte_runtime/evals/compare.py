@@ -198,25 +198,24 @@ class Groups:
     def _measure(self, editor: Editor, part: Sequence[Record], number: int) -> Result:
         """One group edited, asked and undone."""
         began = time.monotonic()
-        requests = requests_of(part)
-        filling = self._filling(len(part))
+        requests = [*self._filling(len(part)), *requests_of(part)]
         judge = Judge(self.plan, self.name, editor, self.before, self.kit)
         with cost.measured() as spent:
-            retested = dict(self._edited(editor, judge, part, [*filling, *requests]))
+            retested = dict(self._edited(editor, judge, requests))
         budget = max(0, self.plan.fluency_edits - number * len(part))
         samples = judge.samples(part, budget)
         editor.undo()
-        edits = len(requests) + len(filling)
         return {
             "samples": samples,
-            "seconds_per_edit": round((spent.seconds - sum(judge.aside)) / edits, 4),
+            "edits": len(requests),
+            "seconds_per_edit": round((spent.seconds - sum(judge.aside)) / len(requests), 4),
             "peak_mb": spent.peak_mb,
             "retested": retested,
             "seconds": round(time.monotonic() - began, 2),
         }
 
     def _edited(
-        self, editor: Editor, judge: Judge, part: Sequence[Record], requests: Sequence[EditRequest]
+        self, editor: Editor, judge: Judge, requests: Sequence[EditRequest]
     ) -> Iterator[tuple[str, float | None]]:
         """Makes the edits; in a sequence all earlier ones are asked again at the checkpoints."""
         if self.plan.mode.kind != "sequential":
@@ -225,13 +224,11 @@ class Groups:
         for count, request in enumerate(requests, start=1):
             editor.edit([request])
             if count in CHECKPOINTS or count == len(requests):
-                yield str(count), judge.success(part[:count])
+                yield str(count), judge.success(requests[:count])
 
     def _filling(self, own: int) -> list[EditRequest]:
-        """Generated edits that fill a batch up to its size where a set has not enough."""
+        """Generated edits, made first, that fill a batch or a sequence up where a set has not enough."""
         missing = (self.plan.mode.size or 0) - own
-        if self.plan.mode.kind != "batch" or missing <= 0:
-            return []
         rng = Random(f"fill {self.plan.seed}")
         made: dict[str, EditRequest] = {}
         while len(made) < missing:
@@ -278,11 +275,11 @@ class Judge:
         self._long = name == "wikibio"
         self.aside: list[float] = []
 
-    def success(self, records: Sequence[Record]) -> float | None:
+    def success(self, requests: Sequence[EditRequest]) -> float | None:
         """Share of edits that still hold; its time is told apart from the edits' own."""
         began = time.monotonic()
-        said = self._editor.answer([one.prompt for one in records], max_new_tokens=self._tokens)
-        found = mean(matches(text, (one.target,)) for text, one in zip(said, records, strict=True))
+        said = self._editor.answer([one.prompt for one in requests], max_new_tokens=self._tokens)
+        found = mean(matches(text, (one.target,)) for text, one in zip(said, requests, strict=True))
         self.aside.append(time.monotonic() - began)
         return found
 
@@ -400,11 +397,12 @@ def questions(one: Record) -> Iterator[str]:
 
 
 def summed(groups: Sequence[Mapping[str, Any]], seed: int) -> Result:
-    """A set's figures from its groups."""
+    """A set's figures from its groups; `edits` are those that stood at once, generated ones among them."""
     samples = [one for group in groups for one in group["samples"]]
     counts = [len(group["samples"]) for group in groups]
     seconds = sum(g["seconds_per_edit"] * c for g, c in zip(groups, counts, strict=True))
     found = tally.figures(samples, seed)
+    found["edits"] = max((group["edits"] for group in groups), default=0)
     found["seconds_per_edit"] = round(seconds / sum(counts), 4) if samples else None
     found["peak_mb"] = max((group["peak_mb"] for group in groups), default=None)
     found["seconds"] = round(sum(group["seconds"] for group in groups), 1)

@@ -136,6 +136,17 @@ def test_a_sequence_asks_all_earlier_edits_again(tmp_path: Path, kit: Kit, parro
     assert found["edit_success"] == 0.6667
 
 
+def test_a_sequence_that_is_too_short_begins_with_generated_edits(
+    tmp_path: Path, kit: Kit, parrot: Parrot
+) -> None:
+    parrot.memory = 3
+    found = figures(plan(tmp_path, "sequential:10"), kit)
+    assert parrot.batches == [1] * 11
+    assert found["retested"] == {"1": 1.0, "10": 0.3}, "the generated ones are asked again too"
+    assert found["edit_success"] == 1.0, "the set's own come last"
+    assert found["edits"] == 10
+
+
 def test_running_text_is_long_and_scored_by_overlap(tmp_path: Path, kit: Kit, parrot: Parrot) -> None:
     text = record(
         "Orm", "It lies by the sea", locality={"Relation_Specificity": [{"prompt": "Where is Orm?"}]}
