@@ -101,6 +101,7 @@ def run(plan: Plan, kit: Kit, progress: Progress = lambda _what, _done, _total: 
         "decode": plan.decode,
         "seed": plan.seed,
         "base": kit.supplies.base.fingerprint,
+        "model": kit.supplies.base.model.config.model_type,
         "methods": {},
     }
     known, before = Known(plan.samples), Originals(kit)

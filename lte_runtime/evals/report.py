@@ -33,6 +33,7 @@ COLUMNS = (
     ("s/edit", ("seconds_per_edit",)),
     ("peak MB", ("peak_mb",)),
 )
+MODELS = {"llama": "LLaMA", "qwen2": "Qwen2"}
 BARS = ("edit_success", "generality", "portability_mean", "locality")
 COLOURS = ("#3b6fb6", "#6aa84f", "#c27ba0", "#8d8d8d")
 
@@ -56,7 +57,7 @@ def write(page: Path, results: Sequence[Path], machine: str) -> None:
     text = page.read_text(encoding="utf-8") if page.is_file() else "# Evaluation\n"
     page.parent.mkdir(parents=True, exist_ok=True)
     for one in read:
-        (page.parent / f"evaluation-{slug(one['mode'])}.svg").write_text(picture(one), encoding="utf-8")
+        (page.parent / f"evaluation-{slug(one)}.svg").write_text(picture(one), encoding="utf-8")
     body = section(read, machine, datetime.date.today().isoformat())
     page.write_text(replaced(text, body), encoding="utf-8")
     page.with_suffix(".html").write_text(as_html(read, machine), encoding="utf-8")
@@ -69,7 +70,7 @@ def _read(path: Path) -> Result:
         found: Result = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise BadRequest(f"{path} is no JSON: {error}") from error
-    if "mode" not in found or "methods" not in found:
+    if not {"mode", "methods", "model", "lead"} <= set(found):
         raise BadRequest(f"{path} is no result of compared methods (run it with --mode)")
     return found
 
@@ -98,10 +99,12 @@ def section(results: Sequence[Result], machine: str, date: str) -> str:
     """The section as Markdown: what was measured and how, then a table for each mode and set."""
     lines = ["## Methods of editing compared", "", f"Machine: {machine}. Date: {date}.", INTRODUCTION]
     for one in results:
-        lines += ["", f"### {headline(one)}", "", f"![{one['mode']}](evaluation-{slug(one['mode'])}.svg)"]
+        lines += ["", f"### {headline(one)}", "", f"![{one['mode']}](evaluation-{slug(one)}.svg)", ""]
+        lines += [*summary(one), "", "<details><summary>Each set</summary>"]
         for name in sets(one):
             lines += ["", f"**{name}**, {edits(one, name)} edits", "", *table(one, name)]
             lines += retested(one, name)
+        lines += ["", "</details>"]
     return "\n".join(lines)
 
 
@@ -109,11 +112,13 @@ def headline(one: Result) -> str:
     cut = f", at most {one['limit']} edits of a set" if one.get("limit") else ""
     hours = sum(s["seconds"] for m in one["methods"].values() for s in m["sets"].values()) / 3600
     where = f"{one['split']} part{cut}, seed {one['seed']}, base {one['base'][:12]}"
-    return f"Mode {one['mode']} ({where}, {hours:.2f} h)"
+    return f"{MODELS.get(one['model'], one['model'])}, mode {one['mode']} ({where}, {hours:.2f} h)"
 
 
-def slug(text: str) -> str:
-    return text.replace(":", "-")
+def slug(one: Result) -> str:
+    """A name for files that tells results apart."""
+    parts = (one["model"], one["mode"].replace(":", "-"), one.get("limit") or "all")
+    return "-".join(map(str, parts))
 
 
 def sets(one: Result) -> list[str]:
@@ -124,6 +129,23 @@ def edits(one: Result, name: str) -> int:
     return max(int(method["sets"][name]["n"]) for method in one["methods"].values() if name in method["sets"])
 
 
+def summary(one: Result) -> Iterator[str]:
+    """A row for each method: the mean of the four on each set, and how far that of `ours` lies above it."""
+    shown = [name for name in sets(one) if name != "wikibio"]
+    heads = [f"{name} | lead" for name in shown] + ["wikibio lead"] * ("wikibio" in sets(one))
+    yield "| method | " + " | ".join(heads) + " |"
+    yield "|---|" + "---:|" * (2 * len(shown) + ("wikibio" in sets(one)))
+    for method, measured in one["methods"].items():
+        cells = []
+        for name in sets(one):
+            lead = bounded(one["lead"].get(name, {}).get(method))
+            found = measured["sets"].get(name)
+            cells += (
+                [lead] if name == "wikibio" else [cell(found, ("arithmetic_mean",)) if found else "", lead]
+            )
+        yield f"| {method} | " + " | ".join(cells) + " |"
+
+
 def table(one: Result, name: str) -> Iterator[str]:
     """A row for each method."""
     yield "| method | " + " | ".join(title for title, _ in COLUMNS) + " | lead | settings |"
@@ -131,7 +153,7 @@ def table(one: Result, name: str) -> Iterator[str]:
     for method, measured in one["methods"].items():
         if name in measured["sets"]:
             cells = [cell(measured["sets"][name], path) for _, path in COLUMNS]
-            cells.append(bounded(one.get("lead", {}).get(name, {}).get(method)))
+            cells.append(bounded(one["lead"].get(name, {}).get(method)))
             yield f"| {method} | " + " | ".join(cells) + f" | {measured['settings']} |"
 
 

@@ -21,7 +21,7 @@ def result(mode: str, **more: Any) -> dict[str, Any]:
         tally.figures([SAMPLE] * 4) | {"seconds_per_edit": 0.25, "peak_mb": 512.0, "seconds": 900.0} | more
     )
     measured = {"sets": {"zsre": figures}, "settings": "default"}
-    head = {"mode": mode, "split": "held-out", "limit": 4, "seed": 0, "base": "ab" * 32}
+    head = {"mode": mode, "split": "held-out", "limit": 4, "seed": 0, "base": "ab" * 32, "model": "llama"}
     lead = {"zsre": {"rome": [0.125, -0.25, 0.5]}}
     return {**head, "methods": {"rome": measured, "ours": {**measured, "settings": "searched"}}, "lead": lead}
 
@@ -43,8 +43,12 @@ def test_the_section_is_replaced_and_the_rest_of_the_page_stays(tmp_path: Path) 
     assert text.endswith("behind\n")
     assert "old" not in text
     assert "Machine: two cores." in text
-    assert "Mode single (held-out part, at most 4 edits of a set, seed 0, base abababababab, 0.50 h)" in text
+    assert (
+        "LLaMA, mode single (held-out part, at most 4 edits of a set, seed 0, base abababababab, 0.50 h)"
+        in text
+    )
     rows = [line for line in text.splitlines() if line.startswith("| rome")]
+    assert rows.pop(0) == "| rome | 0.750 | +0.125 [-0.25, +0.50] |", "the summary of a mode stands first"
     assert rows[0].startswith("| rome | 0.500 [0.50, 0.50] |  |  | 1.000 [1.00, 1.00] |")
     assert rows[0].endswith("| 0.250 | 512 | +0.125 [-0.25, +0.50] | default |")
     assert "| rome | 1.000 | 0.250 |" in rows
@@ -55,7 +59,7 @@ def test_the_section_is_replaced_and_the_rest_of_the_page_stays(tmp_path: Path) 
 def test_pictures_are_sound_and_the_page_stands_alone(tmp_path: Path) -> None:
     page = tmp_path / "evaluation.md"
     report.write(page, saved(tmp_path, result("batch:10")), "m < n")
-    drawn = ElementTree.parse(tmp_path / "evaluation-batch-10.svg").getroot()
+    drawn = ElementTree.parse(tmp_path / "evaluation-llama-batch-10-4.svg").getroot()
     assert sum(one.get("height") == "10" for one in drawn) == 4 + 2 * 2, "legend, and two bars a method"
     whole = (tmp_path / "evaluation.html").read_text(encoding="utf-8")
     assert "m &lt; n" in whole
