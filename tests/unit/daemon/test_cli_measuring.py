@@ -115,7 +115,7 @@ def test_methods_are_searched_compared_and_reported(
     assert _lte("eval", "report", "single.json", "-o", "page.md") == 0
     assert "| ft |" in Path("page.md").read_text("utf-8")
     assert _lte("eval", "report", "--data", ".", "-m", "ice", "--mode", "batch:1", "-o", "other.md") == 0
-    assert "Mode batch:1" in Path("other.md").read_text("utf-8")
+    assert "mode batch:1" in Path("other.md").read_text("utf-8")
     assert _lte("eval", "report") == exits.USAGE
 
 
