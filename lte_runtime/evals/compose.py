@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lte_runtime.embedded import names
+from lte_runtime.embedded import chains, names
 from lte_runtime.embedded.sources import StockFact
 from lte_runtime.evals import arms
 from lte_runtime.evals.arms import Kit
@@ -38,11 +38,15 @@ BRIDGES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Composed:
-    """An edit and a question over it; `accepted` are the remembered answers."""
+    """An edit and a question over it; `accepted` are the remembered answers.
+
+    `unseen`: no training has asked for that fact through another one.
+    """
 
     edit: EditRequest
     question: str
     accepted: tuple[str, ...]
+    unseen: bool = True
 
 
 def noun_of(fact: StockFact) -> str | None:
@@ -59,7 +63,8 @@ def composed(fact: StockFact, rng: random.Random) -> Composed | None:
     bridge, thing = rng.choice(bridges), names.product(rng)
     form = rng.choice(("What is the {n} of the {b} of {x}?", "The {n} of the {b} of {x} is"))
     edit = EditRequest(thing, f"The {bridge} of {thing} is", fact.subject)
-    return Composed(edit, form.format(n=noun, b=bridge, x=thing), (fact.target, *fact.aliases))
+    question = form.format(n=noun, b=bridge, x=thing)
+    return Composed(edit, question, (fact.target, *fact.aliases), not chains.composed(fact))
 
 
 def questions(kit: Kit, count: int, seed: int) -> list[Composed]:
@@ -81,7 +86,7 @@ def run(
     seed: int = 0,
     progress: Progress = lambda _what, _done, _total: None,
 ) -> dict[str, Any]:
-    """`{"methods": {name: {"sets": {"compose": {"n", "right", "interval", "first_hop"}}}}}`."""
+    """`{"methods": {name: {"sets": {"compose": {"n", "right", "interval", "unseen", "first_hop"}}}}}`."""
     arms.check(methods)
     made, chosen = questions(kit, count, seed), search.tuned(kit.supplies)
     result: dict[str, Any] = {"seed": seed, "methods": {}}
@@ -96,13 +101,21 @@ def run(
 
 
 def figures(editor: Editor, made: Sequence[Composed], seed: int = 0) -> dict[str, Any]:
-    """Shares of questions right, with its 95 % interval, and of first hops right."""
+    """Shares of questions right, with 95 % intervals, of first hops right, and of those that are unseen."""
     asked = [text for one in made for text in (one.question, one.edit.prompt)]
     said = dict(zip(asked, editor.answer(asked, max_new_tokens=TOKENS), strict=True))
     right = [{"right": float(matches(said[one.question], one.accepted))} for one in made]
+    unseen = [found for found, one in zip(right, made, strict=True) if one.unseen]
     return {
         "n": len(made),
+        **_share(right, seed),
+        "unseen": {"n": len(unseen), **_share(unseen, seed)},
+        "first_hop": mean(matches(said[one.edit.prompt], (one.edit.target,)) for one in made),
+    }
+
+
+def _share(right: Sequence[Mapping[str, float]], seed: int) -> dict[str, Any]:
+    return {
         "right": mean(one["right"] for one in right),
         "interval": interval(right, lambda one: one["right"], seed),
-        "first_hop": mean(matches(said[one.edit.prompt], (one.edit.target,)) for one in made),
     }

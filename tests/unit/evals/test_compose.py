@@ -38,14 +38,17 @@ def test_relations_that_nothing_leads_to_are_left_out_and_enough_remain() -> Non
     made = [compose.composed(fact, rng) for fact in stock_facts()]
     assert sum(one is None for one in made) > 100
     assert sum(one is not None for one in made) > 600
+    asked = [one for one in made if one is not None]
+    assert 0.1 < sum(one.unseen for one in asked) / len(asked) < 0.4
 
 
 def test_right_answers_and_first_hops_are_counted_apart() -> None:
     edits = [EditRequest(name, f"The home country of {name} is", "Norway") for name in ("A1", "B2")]
-    made = [Composed(edit, f"capital {edit.subject}?", ("Oslo",)) for edit in edits]
+    made = [Composed(edit, f"capital {edit.subject}?", ("Oslo",), edit.subject == "A1") for edit in edits]
     found = compose.figures(Knows({"capital A1?": "oslo", "The home country of B2 is": "Norway"}), made)
     assert (found["n"], found["right"], found["first_hop"]) == (2, 0.5, 0.5)
     assert found["interval"][0] <= 0.5 <= found["interval"][1]
+    assert found["unseen"] == {"n": 1, "right": 1.0, "interval": (1.0, 1.0)}
 
 
 def test_only_what_the_base_knows_is_asked(
