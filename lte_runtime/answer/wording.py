@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -24,6 +24,9 @@ from lte_runtime.types import Encoder, Vectors
 
 Floats = npt.NDArray[np.float32]
 Places = npt.NDArray[np.intp]
+
+_Map = tuple[Floats, Floats, float, float]
+"""Left, right, scale and shift."""
 
 FEATURES = (
     "wording",  # log-odds that the question asks for the view, a tenth of them
@@ -153,8 +156,12 @@ def _unpacked(text: str) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """How the map is learnt: `steps` of `batch` fitting questions and half as many that do not fit."""
+    """How the map is learnt: `steps` of `batch` fitting questions and half as many that do not fit.
 
+    The map is the mean of `maps` maps of rank `rank` that differ by seed alone: chance weighs less in it.
+    """
+
+    maps: int = 4
     rank: int = 64
     steps: int = 500
     batch: int = 256
@@ -176,14 +183,21 @@ def learn(
     v = encoder.encode(views)
     place = {view: i for i, view in enumerate(views)}
     of_view = np.array([place[p.view] for p in pairs])
-    found = _map(pairs, x, v, of_view, how or Contrast())
-    return Wording(*found, encoder.encode(cohort), *_opposite(pairs, x.astype(np.float64)))
+    how = how or Contrast()
+    found = [_map(pairs, x, v, of_view, replace(how, seed=how.seed + i)) for i in range(how.maps)]
+    return Wording(*_mean(found), encoder.encode(cohort), *_opposite(pairs, x.astype(np.float64)))
 
 
-def _map(
-    pairs: Sequence[Pair], x: Vectors, v: Vectors, of_view: Places, how: Contrast
-) -> tuple[Floats, Floats, float, float]:
-    """Left, right, scale and shift, by Adam on `_loss`."""
+def _mean(maps: Sequence[_Map]) -> _Map:
+    """The mean of linear maps, as one of their joint rank."""
+    lefts, rights, scales, shifts = zip(*maps, strict=True)
+    count = len(maps)
+    right: Floats = np.concatenate(rights).astype(np.float32) / np.float32(count)
+    return np.concatenate(lefts, axis=1), right, sum(scales) / count, sum(shifts) / count
+
+
+def _map(pairs: Sequence[Pair], x: Vectors, v: Vectors, of_view: Places, how: Contrast) -> _Map:
+    """By Adam on `_loss`."""
     import torch
 
     draw = torch.Generator().manual_seed(how.seed)
