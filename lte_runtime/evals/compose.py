@@ -49,6 +49,15 @@ class Composed:
     unseen: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Read:
+    """How a question over an edit was answered: 1.0 for right, 0.0 for wrong."""
+
+    right: float
+    first_hop: float
+    unseen: bool
+
+
 def noun_of(fact: StockFact) -> str | None:
     """The relation as a noun, from the wording `The NOUN of SUBJECT is` that every stock fact has."""
     end = f" of {fact.subject} is"
@@ -86,36 +95,59 @@ def run(
     seed: int = 0,
     progress: Progress = lambda _what, _done, _total: None,
 ) -> dict[str, Any]:
-    """`{"methods": {name: {"sets": {"compose": {"n", "right", "interval", "unseen", "first_hop"}}}}}`."""
+    """`{"methods": {name: {"sets": {"compose": figures}}}, "lead": {name: (difference, low, high)}}`.
+
+    `lead` is the share of `ours` less that of the method, on the same questions, with 95 % bounds.
+    """
     arms.check(methods)
     made, chosen = questions(kit, count, seed), search.tuned(kit.supplies)
-    result: dict[str, Any] = {"seed": seed, "methods": {}}
+    read: dict[str, list[Read]] = {}
     for number, method in enumerate(methods):
         progress(f"compose {method}", number, len(methods))
         with arms.arm(method, kit, chosen.get(method)) as editor:
             editor.edit([one.edit for one in made])
-            result["methods"][method] = {"sets": {"compose": figures(editor, made, seed)}}
+            read[method] = answered(editor, made)
             editor.undo()
     progress("compose", len(methods), len(methods))
-    return result
+    measured = {name: {"sets": {"compose": figures(found, seed)}} for name, found in read.items()}
+    return {"seed": seed, "methods": measured, "lead": leads(read, seed)}
 
 
-def figures(editor: Editor, made: Sequence[Composed], seed: int = 0) -> dict[str, Any]:
-    """Shares of questions right, with 95 % intervals, of first hops right, and of those that are unseen."""
+def answered(editor: Editor, made: Sequence[Composed]) -> list[Read]:
+    """Each question and its first hop asked once the edits are made."""
     asked = [text for one in made for text in (one.question, one.edit.prompt)]
     said = dict(zip(asked, editor.answer(asked, max_new_tokens=TOKENS), strict=True))
-    right = [{"right": float(matches(said[one.question], one.accepted))} for one in made]
-    unseen = [found for found, one in zip(right, made, strict=True) if one.unseen]
+    return [
+        Read(
+            right=float(matches(said[one.question], one.accepted)),
+            first_hop=float(matches(said[one.edit.prompt], (one.edit.target,))),
+            unseen=one.unseen,
+        )
+        for one in made
+    ]
+
+
+def figures(read: Sequence[Read], seed: int = 0) -> dict[str, Any]:
+    """Shares of questions right, with 95 % intervals, of first hops right, and of those that are unseen."""
+    unseen = [one for one in read if one.unseen]
     return {
-        "n": len(made),
-        **_share(right, seed),
+        "n": len(read),
+        **_share(read, seed),
         "unseen": {"n": len(unseen), **_share(unseen, seed)},
-        "first_hop": mean(matches(said[one.edit.prompt], (one.edit.target,)) for one in made),
+        "first_hop": mean(one.first_hop for one in read),
     }
 
 
-def _share(right: Sequence[Mapping[str, float]], seed: int) -> dict[str, Any]:
-    return {
-        "right": mean(one["right"] for one in right),
-        "interval": interval(right, lambda one: one["right"], seed),
-    }
+def _share(read: Sequence[Read], seed: int) -> dict[str, Any]:
+    values = [one.right for one in read]
+    return {"right": mean(values), "interval": interval(values, float, seed)}
+
+
+def leads(read: Mapping[str, Sequence[Read]], seed: int = 0) -> dict[str, Any]:
+    """Empty where `ours` was not asked."""
+    found = {}
+    for name in read if "ours" in read else ():
+        apart = [a.right - b.right for a, b in zip(read["ours"], read[name], strict=True)]
+        if name != "ours" and apart:
+            found[name] = (mean(apart), *(interval(apart, float, seed) or ()))
+    return found

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import harmonic_mean
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from lte_runtime.evals.metrics import mean
 
+T = TypeVar("T")
 Sample = Mapping[str, Any]
 """One edit of one method: see `compare.Judge.sample` for its keys."""
 
@@ -77,7 +78,7 @@ BY_EDIT: Mapping[str, Callable[[Sample], float | None]] = {
 
 
 def interval(
-    samples: Sequence[Sample], of: Callable[[Sample], float | None], seed: int = 0
+    samples: Sequence[T], of: Callable[[T], float | None], seed: int = 0
 ) -> tuple[float, float] | None:
     """95 % bounds of the mean over edits: percentiles over resampled edits (Efron, 1979); seeded."""
     values = [value for value in map(of, samples) if value is not None]

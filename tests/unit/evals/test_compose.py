@@ -45,10 +45,22 @@ def test_relations_that_nothing_leads_to_are_left_out_and_enough_remain() -> Non
 def test_right_answers_and_first_hops_are_counted_apart() -> None:
     edits = [EditRequest(name, f"The home country of {name} is", "Norway") for name in ("A1", "B2")]
     made = [Composed(edit, f"capital {edit.subject}?", ("Oslo",), edit.subject == "A1") for edit in edits]
-    found = compose.figures(Knows({"capital A1?": "oslo", "The home country of B2 is": "Norway"}), made)
+    read = compose.answered(Knows({"capital A1?": "oslo", "The home country of B2 is": "Norway"}), made)
+    found = compose.figures(read)
     assert (found["n"], found["right"], found["first_hop"]) == (2, 0.5, 0.5)
     assert found["interval"][0] <= 0.5 <= found["interval"][1]
     assert found["unseen"] == {"n": 1, "right": 1.0, "interval": (1.0, 1.0)}
+
+
+def test_a_lead_is_over_the_same_questions() -> None:
+    ours = [compose.Read(right, 1.0, False) for right in (1.0, 1.0, 0.0, 1.0)]
+    other = [compose.Read(right, 1.0, False) for right in (1.0, 0.0, 0.0, 0.0)]
+    found = compose.leads({"ours": ours, "no-adapter": other})
+    assert list(found) == ["no-adapter"]
+    apart, low, high = found["no-adapter"]
+    assert apart == 0.5
+    assert 0.0 <= low < 0.5 < high <= 1.0
+    assert compose.leads({"no-adapter": other}) == {}
 
 
 def test_only_what_the_base_knows_is_asked(
@@ -61,5 +73,7 @@ def test_only_what_the_base_knows_is_asked(
     monkeypatch.setattr(compose, "base_answers", lambda _, asked, __: [known.get(q, "") for q in asked])
     made = compose.questions(kit, 10, seed=0)
     assert len(made) == len(known)
-    found = compose.run(kit, ["ice"], count=10)["methods"]["ice"]["sets"]["compose"]
+    result = compose.run(kit, ["ice"], count=10)
+    assert result["lead"] == {}
+    found = result["methods"]["ice"]["sets"]["compose"]
     assert found["n"] == len(made)
