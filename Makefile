@@ -49,8 +49,10 @@ wheel: setup ## build the wheel into dist/
 
 setup: tools $(VENV)/.complete ## the Python environment
 
+# Compiled once: else each start compiles again wherever PYTHONDONTWRITEBYTECODE is set.
 $(VENV)/.complete: pyproject.toml uv.lock $(UV)
-	$(UV) sync --frozen
+	$(UV) sync --frozen --compile-bytecode
+	@$(BIN)/python -m compileall -q daemon lte_runtime ops
 	@touch $@
 
 # pip brings uv from the same registry as everything else.
