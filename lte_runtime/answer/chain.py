@@ -20,6 +20,7 @@ _END = re.compile(r"\s*(\b(is|are|was|were)( (what|who|whom|where|when))?)?\s*[.
 
 _ARTICLE = re.compile(r"\b(the|a|an)\b", re.IGNORECASE)
 _CLAUSE = re.compile(r"\b(that|which|who|whom|whose|where)\b", re.IGNORECASE)
+_OF_IT = re.compile(rf"\bof {f.PLACEHOLDER}\b|\b{f.PLACEHOLDER}['’]s?\b", re.IGNORECASE)
 _OWNED = re.compile(r"['’]s?( \w+){1,3}?(?=['’?.]|\s+\w+ed\b|$)")
 
 
@@ -81,6 +82,21 @@ def splits(question: str) -> tuple[tuple[str, str], ...]:
             if f.content_words(outer):
                 found.append((outer, question[start:end]))
     return tuple(dict.fromkeys(found))
+
+
+def described(question: str, view: str) -> str | None:
+    """The description in `question`, without names, that says what `view` does; None for none.
+
+    "What is the currency of the home country of it?" asks for something of "the home country of it": who
+    answers needs that fact, and what it leads to is left to what the model knows.
+    """
+    wanted = set(f.content_words(view))
+    found = (
+        inner
+        for outer, inner in splits(question)
+        if _OF_IT.search(outer) and set(f.content_words(inner)) == wanted
+    )
+    return next(found, None) if wanted else None
 
 
 def expand(

@@ -226,25 +226,38 @@ class Retriever:
         halves = {half for found in splits.values() for split in found for half in split}
         vectors |= self._masked.of(halves - vectors.keys())
         views = self._views.of(v for p in paths for v in (p.view, *p.parts, *map(f.masked_view, p.facts)))
+        texts = [reading.masked(span) for span in spans]
         fit = Fit(vectors, views, splits, self._gate)
-        whole = [fit.path(reading.masked(s), p) for p, s in zip(paths, spans, strict=True)]
-        likeness = [like for like, _ in whole]
-        gains = [gain for _, gain in whole]
+        gains = [fit.path(text, p)[1] for text, p in zip(texts, paths, strict=True)]
+        outdone = [_outdone(path, paths, gains) for path in paths]
+        asked = _described(paths, spans, texts, outdone)
+        vectors |= self._masked.of(set(asked) - vectors.keys())
+        likeness = [fit.path(text, path)[0] for text, path in zip(asked, paths, strict=True)]
         rivals = _rivals(paths, likeness)
         rows: list[dict[str, float]] = []
-        worded = self._worded(paths, [reading.masked(span) for span in spans], fit)
+        worded = self._worded(paths, texts, asked, fit)
         for i, (path, span) in enumerate(zip(paths, spans, strict=True)):
-            fits = Fits(likeness[i], rivals[i], gains[i], _outdone(path, paths, gains))
-            rows.append({**describe(reading, path, span, fits), **worded[i]})
+            fits = Fits(likeness[i], rivals[i], gains[i], outdone[i])
+            rows.append({**describe(reading, path, span, fits, asked[i]), **worded[i]})
         return [
             Scored(*each) for each in zip(paths, spans, rows, self._gate.probabilities(rows), strict=True)
         ]
 
-    def _worded(self, paths: Sequence[Path], texts: Sequence[str], fit: Fit) -> Sequence[Mapping[str, float]]:
+    def _worded(
+        self, paths: Sequence[Path], texts: Sequence[str], asked: Sequence[str], fit: Fit
+    ) -> Sequence[Mapping[str, float]]:
+        """By what is asked of each path; that an end or a change is asked for, the whole text tells."""
         if not paths:
             return ()
-        asked = np.stack([fit.vectors[text] for text in texts])
-        return self._gate.wording_rows(asked, np.stack([fit.views[path.view] for path in paths]))
+        views = np.stack([fit.views[path.view] for path in paths])
+        found = self._gate.wording_rows(np.stack([fit.vectors[text] for text in asked]), views)
+        if list(asked) == list(texts):
+            return found
+        whole = self._gate.wording_rows(np.stack([fit.vectors[text] for text in texts]), views)
+        return [
+            {**a, **{n: v for n, v in b.items() if n == "opposite"}}
+            for a, b in zip(found, whole, strict=True)
+        ]
 
     def _cited(
         self,
@@ -310,9 +323,26 @@ class Asked:
     encode_ms: float
 
 
-def describe(reading: Reading, path: Path, span: f.Span | None, fits: Fits) -> dict[str, float]:
-    """The features of one path; see `gate.FEATURES`."""
+def _described(
+    paths: Sequence[Path], spans: Sequence[f.Span | None], texts: Sequence[str], outdone: Sequence[float]
+) -> list[str]:
+    """What is asked of each path: the question without the name, or a description in it that the fact gives.
+
+    Where a longer path gives more of the question, that one is left to do so.
+    """
+    found = []
+    for path, span, text, longer in zip(paths, spans, texts, outdone, strict=True):
+        alone = span is not None and len(path.facts) == 1 and not longer
+        found.append((chain.described(text, path.view) if alone else None) or text)
+    return found
+
+
+def describe(
+    reading: Reading, path: Path, span: f.Span | None, fits: Fits, asked: str | None = None
+) -> dict[str, float]:
+    """The features of one path; see `gate.FEATURES`. `asked` is what is asked of it, else the question."""
     masked, view, first = reading.masked(span), path.view, path.facts[0]
+    asked = masked if asked is None else asked
     plain = view_of(first.subject, first.relation, first.prompt)
     name, like = span.score if span else 0.0, fits.likeness
     return {
@@ -330,14 +360,14 @@ def describe(reading: Reading, path: Path, span: f.Span | None, fits: Fits) -> d
         "negation": float(f.negated(masked) != f.negated(view)),
         "shift": float(f.shifted(masked) != f.shifted(view)),
         "mentioned": f.mentioned(reading.words, path.end.target),
-        "kind_clash": f.kind_clash(masked, path.end.target),
-        "shared": f.shared_words(masked, view),
-        "swapped": f.swapped(masked, view),
+        "kind_clash": f.kind_clash(asked, path.end.target),
+        "shared": f.shared_words(asked, view),
+        "swapped": f.swapped(asked, view),
         "rival": fits.rival,
         "hops": float(len(path.facts) - 1),
         "gain": fits.gain,
         "outdone": fits.outdone,
-        f.kinds(masked, path.end.target): 1.0,
+        f.kinds(asked, path.end.target): 1.0,
     }
 
 

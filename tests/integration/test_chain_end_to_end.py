@@ -73,6 +73,32 @@ def test_one_hop_questions_stay_one_hop(retriever: Retriever, question: str, tar
 
 
 @pytest.mark.parametrize(
+    ("question", "target"),
+    [
+        ("What is the official language of the place of birth of Ida Krog?", "Tromsø"),
+        ("What is the population of the headquarters of Harrow & Lind?", "Bergen"),
+        ("The university of the spouse of Mira Solheim is", "Jonas Weber"),
+    ],
+)
+def test_something_of_what_an_edit_tells_brings_that_edit(
+    retriever: Retriever, question: str, target: str
+) -> None:
+    """The second hop is left to what the model knows."""
+    assert hops(retriever, question) == [target]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What is the population of the home town of Ida Krog's rival?",
+        "Who was not the author of The Glass Orchard?",
+    ],
+)
+def test_a_description_that_no_edit_gives_stays_closed(retriever: Retriever, question: str) -> None:
+    assert hops(retriever, question) == []
+
+
+@pytest.mark.parametrize(
     "question",
     ["How much does Zephyr X2 cost?", "Who is the mayor of Tromsø?", "What is the capital of Peru?"],
 )

@@ -70,3 +70,19 @@ def test_views_of_prompts_take_the_place_of_the_name() -> None:
     first = fact("Zephyr", "", "Acme", prompt="The maker of Zephyr is")
     second = fact("Acme", "", "Ida Krog", prompt="Who leads Acme?")
     assert chain.compose((first, second)) == "Who leads the maker of it?"
+
+
+def test_a_description_in_the_question_is_what_the_view_says() -> None:
+    view = "The home country of it"
+    found = "the home country of it"
+    assert chain.described("What is the currency of the home country of it?", view) == found
+    assert chain.described("The currency of the home country of it is", view) == found
+    assert chain.described("What is the home country of it's currency?", view) == found
+    assert chain.described("What is the currency of the home town of it?", view) is None
+    assert chain.described("What is the home country of it?", view) is None, "that is the whole question"
+
+
+def test_a_description_counts_only_where_something_of_it_is_asked_for() -> None:
+    assert chain.described("What was ruled out as the cause of it?", "The cause of it") is None
+    assert chain.described("What does the guarantee on it not cover?", "The guarantee of it") is None
+    assert chain.described("What is the currency of the country of it?", "") is None
