@@ -132,8 +132,8 @@ def test_an_owner_that_slept_through_its_successor_promotes_and_writes_nothing(
     assert [each["origin"] for each in zombie.client.adapters()["adapters"]] == ["configured"]
     until(lambda: pending(zombie) == 0, "what the heir sent, seen by the sleeper")
     assert Counter(letters(heir)) == Counter(refused)
-    assert not owns(zombie)
-    assert owns(heir)
+    # Joining again it makes the group share out anew: either may own the partition then, but only one.
+    until(lambda: owns(zombie) != owns(heir), "one owner")
 
 
 def test_a_replica_brings_what_the_owner_made_from_the_store(
