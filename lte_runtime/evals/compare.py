@@ -47,7 +47,7 @@ class Mode:
     size: int | None = None
 
     def __str__(self) -> str:
-        return self.kind if self.size is None else f"{self.kind}:{self.size}"
+        return self.kind if self.size is None or self.kind == "single" else f"{self.kind}:{self.size}"
 
 
 def mode_of(text: str) -> Mode:
