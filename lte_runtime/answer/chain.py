@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from lte_runtime.answer import features as f
 from lte_runtime.types import Candidate, Fact
 
 FactsOfSubject = Callable[[str], Sequence[Fact]]
+
+_KEPT = 256  # every path of a question asks for the splits of the same few texts
 
 _END = re.compile(r"\s*(\b(is|are|was|were)( (what|who|whom|where|when))?)?\s*[.?:]*\s*$", re.IGNORECASE)
 
@@ -62,6 +65,7 @@ def _phrase(view: str) -> str:
     return (cut[:1].lower() + cut[1:]).replace("\\", "")
 
 
+@lru_cache(_KEPT)
 def splits(question: str) -> tuple[tuple[str, str], ...]:
     """Ways to read a question without its name as one about a described thing: (outer, description) pairs.
 

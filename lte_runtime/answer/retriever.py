@@ -228,11 +228,15 @@ class Retriever:
         views = self._views.of(v for p in paths for v in (p.view, *p.parts, *map(f.masked_view, p.facts)))
         texts = [reading.masked(span) for span in spans]
         fit = Fit(vectors, views, splits, self._gate)
-        gains = [fit.path(text, p)[1] for text, p in zip(texts, paths, strict=True)]
+        whole = [fit.path(text, path) for text, path in zip(texts, paths, strict=True)]
+        gains = [gain for _, gain in whole]
         outdone = [_outdone(path, paths, gains) for path in paths]
         asked = _described(paths, spans, texts, outdone)
         vectors |= self._masked.of(set(asked) - vectors.keys())
-        likeness = [fit.path(text, path)[0] for text, path in zip(asked, paths, strict=True)]
+        likeness = [
+            like if now == text else fit.path(now, path)[0]
+            for (like, _), now, text, path in zip(whole, asked, texts, paths, strict=True)
+        ]
         rivals = _rivals(paths, likeness)
         rows: list[dict[str, float]] = []
         worded = self._worded(paths, texts, asked, fit)

@@ -94,9 +94,10 @@ def lead(
 ) -> tuple[float, float, float] | None:
     """How far the mean of the aspects of `ours` lies above that of `theirs`, with 95 % bounds.
 
-    Both are samples of the same edits in the same order: edits are resampled in pairs; seeded. None for none.
+    Both are samples of the same edits in the same order: edits are resampled in pairs; seeded. None where
+    nothing counts (no edits, or teacher forcing alone).
     """
-    if not ours:
+    if not any(any(map(len, aspects(one))) for one in ours):
         return None
     rng = np.random.default_rng(seed)
     drawn = rng.integers(len(ours), size=(RESAMPLES, len(ours)))

@@ -8,7 +8,7 @@ from lte_runtime.evals import tally
 from lte_runtime.evals.metrics import rouge_l
 
 
-def sample(edit: float, rephrase: float | None = None, **probes: Any) -> dict[str, Any]:
+def sample(edit: float | None, rephrase: float | None = None, **probes: Any) -> dict[str, Any]:
     side = {
         "edit": edit,
         "rephrase": rephrase,
@@ -60,6 +60,8 @@ def test_a_lead_is_the_difference_of_the_means_with_edits_in_pairs() -> None:
     assert 0.0 < found[1] < found[0] < found[2] <= 1.0
     assert tally.lead(SAMPLES, SAMPLES) == (0.0, 0.0, 0.0), "the same edits, not others, are drawn for both"
     assert tally.lead([], []) is None
+    forced = [sample(None)]
+    assert tally.lead(forced, forced) is None, "nothing was decoded freely"
 
 
 def test_a_lead_on_running_text_counts_what_running_text_has() -> None:
