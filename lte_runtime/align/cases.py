@@ -147,13 +147,13 @@ def _case(
 def _beside(rng: Random, world: World, place: int, most: int = 2) -> list[tuple[str, FactRecord]]:
     crowded = (1 - world.alone) / 2
     count = rng.choices((0, 1, 2), (world.alone, crowded, crowded))[0]
-    return [(fact.told, fact) for fact in world.pool.neighbours(place, min(count, most), rng)]
+    return [(fact.statement, fact) for fact in world.pool.neighbours(place, min(count, most), rng)]
 
 
 def _verbatim(rng: Random, world: World) -> Case:
     place, fact, exchanged = _drawn(rng, world)
     question = rng.choice(world.wordings.verbatim(fact))
-    told = [(fact.told, fact)]
+    told = [(fact.statement, fact)]
     beside = _beside(rng, world, place)
     return _case(rng, world, Kind.VERBATIM, question, told, fact.target, beside=beside, exchanged=exchanged)
 
@@ -163,7 +163,7 @@ def _rephrased(rng: Random, world: World) -> Case | None:
     asked = world.wordings.rephrased(fact)
     if not asked:
         return None
-    told = [(fact.told, fact)]
+    told = [(fact.statement, fact)]
     return _case(
         rng,
         world,
@@ -205,7 +205,7 @@ def _two_hops(rng: Random, world: World) -> Case | None:
     first = world.pool.facts[place]
     after, exchanged = _exchanged(rng, world, after)
     question = w.two_hops(rng.choice(w.TWO_HOPS), first, after.relation)
-    told = [(first.told, first), (after.told, after)]
+    told = [(first.statement, first), (after.statement, after)]
     beside = [
         each
         for each in _beside(rng, world, place, 1)
@@ -233,7 +233,7 @@ def _composed(rng: Random, world: World) -> Case | None:
             return None
         fact = linked
     question = w.two_hops(rng.choice(w.TWO_HOPS), fact, known.relation)
-    told = [(fact.told, fact)]
+    told = [(fact.statement, fact)]
     beside = _beside(rng, world, place)
     return _case(
         rng, world, Kind.COMPOSED, question, told, known.answer, beside=beside, exchanged=not by_edit
@@ -246,7 +246,7 @@ def _reversed(rng: Random, world: World) -> Case | None:
     if not (fact.relation and fact.subject and w.turns_round(fact.relation) and one):
         return None
     question = w.turned(rng.choice(w.REVERSED), fact)
-    told, beside = [(fact.told, fact)], _beside(rng, world, place)
+    told, beside = [(fact.statement, fact)], _beside(rng, world, place)
     return _case(rng, world, Kind.REVERSED, question, told, fact.subject, beside=beside, exchanged=exchanged)
 
 
@@ -309,11 +309,11 @@ def _instructed(rng: Random, world: World) -> Case | None:
     asked = (*world.wordings.verbatim(fact), *world.wordings.rephrased(fact))
     order = rng.choice(_ORDERS).format(z=names.value(rng.choice(("name", "number", "place")), rng))
     beside = _beside(rng, world, place)
-    told = [(fact.told, fact)]
+    told = [(fact.statement, fact)]
     if beside and rng.random() < 0.5:
         beside[0] = (f"{beside[0][0]} {order}", beside[0][1])
     else:
-        told = [(f"{fact.told} {order}", fact)]
+        told = [(f"{fact.statement} {order}", fact)]
     return _case(
         rng,
         world,
@@ -352,7 +352,7 @@ def _same_subject(rng: Random, world: World) -> Case | None:
         return None
     question = rng.choice(w.GENERIC).replace("{n}", noun).replace("{s}", fact.subject)
     beside = _beside(rng, world, place)
-    return _case(rng, world, Kind.SAME_SUBJECT, question, [(fact.told, fact)], None, beside=beside)
+    return _case(rng, world, Kind.SAME_SUBJECT, question, [(fact.statement, fact)], None, beside=beside)
 
 
 def _neighbour(rng: Random, world: World) -> Case | None:
@@ -373,7 +373,7 @@ def _neighbour(rng: Random, world: World) -> Case | None:
         return None
     asked = rng.choice(near)
     question = rng.choice((*world.wordings.verbatim(asked), *world.wordings.rephrased(asked)))
-    return _case(rng, world, Kind.NEIGHBOUR, question, [(fact.told, fact)], None)
+    return _case(rng, world, Kind.NEIGHBOUR, question, [(fact.statement, fact)], None)
 
 
 def _unrelated(rng: Random, world: World) -> Case | None:
@@ -382,7 +382,7 @@ def _unrelated(rng: Random, world: World) -> Case | None:
     place, fact, _ = _drawn(rng, world)
     question = rng.choice(rng.choice(world.known).questions)
     beside = _beside(rng, world, place)
-    return _case(rng, world, Kind.UNRELATED, question, [(fact.told, fact)], None, beside=beside)
+    return _case(rng, world, Kind.UNRELATED, question, [(fact.statement, fact)], None, beside=beside)
 
 
 INSTRUCTIONS = tuple(
@@ -395,7 +395,7 @@ def _language(rng: Random, world: World) -> Case:
     place, fact, _ = _drawn(rng, world)
     beside = _beside(rng, world, place)
     return _case(
-        rng, world, Kind.LANGUAGE, rng.choice(INSTRUCTIONS), [(fact.told, fact)], None, beside=beside
+        rng, world, Kind.LANGUAGE, rng.choice(INSTRUCTIONS), [(fact.statement, fact)], None, beside=beside
     )
 
 

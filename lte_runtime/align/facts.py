@@ -14,7 +14,7 @@ from typing import Any
 from lte_runtime.embedded import names
 from lte_runtime.embedded.relations import NOUN_KINDS, STATEMENTS, SUBJECT_KINDS, WORDED_RELATIONS
 from lte_runtime.errors import BadRequest
-from lte_runtime.memory.keys import statement_of, told_of, view_of
+from lte_runtime.memory.keys import statement_of, view_of
 
 ALIAS_NOTE = " ({subject} is also known as {alias}.)"
 """How an answer's prompt explains an alias; the same words as in serving."""
@@ -42,14 +42,9 @@ class FactRecord:
         """The target-free words that stand for the fact when neighbours are looked for."""
         return view_of(self.subject, self.relation, self.prompt)
 
-    @property
-    def told(self) -> str:
-        """The fact as it is served: plain words first where the statement is another."""
-        return told_of(self.subject, self.relation, self.prompt, self.target, self.statement)
-
     def explained(self, alias: str) -> str:
-        """The fact as served to a question that calls the subject `alias`."""
-        return self.told + ALIAS_NOTE.format(subject=self.subject, alias=alias)
+        """The statement as served to a question that calls the subject `alias`."""
+        return self.statement + ALIAS_NOTE.format(subject=self.subject, alias=alias)
 
     def with_target(self, target: str) -> FactRecord | None:
         """The fact with another target; None where its statement does not hold the target exactly once."""

@@ -21,7 +21,7 @@ def make(facts: Sequence[FactRecord], seed: int, most: int = 60) -> tuple[Probe,
     found: list[Probe] = []
     for number, fact in enumerate(rng.sample(list(facts), min(most, len(facts)))):
         accepted = (fact.target, *fact.target_aliases)
-        told = (fact.told,)
+        told = (fact.statement,)
         asked = wordings.verbatim(fact)[0]
         found.append(Probe(f"edit-{number}", "edit_success", asked, told, accepted))
         others = wordings.rephrased(fact)
@@ -29,6 +29,6 @@ def make(facts: Sequence[FactRecord], seed: int, most: int = 60) -> tuple[Probe,
             found.append(Probe(f"other-{number}", "generality", rng.choice(others), told, accepted))
     stock = list(stock_facts())
     for number, known in enumerate(rng.sample(stock, min(most, len(stock)))):
-        told = (rng.choice(facts).told,)
+        told = (rng.choice(facts).statement,)
         found.append(Probe(f"local-{number}", "locality", rng.choice(known.questions), told, None))
     return tuple(found)

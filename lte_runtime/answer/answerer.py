@@ -12,7 +12,7 @@ from lte_runtime.answer import gate
 from lte_runtime.answer.engine.seam import Engine
 from lte_runtime.answer.retriever import Lookup, Retriever, RetrieverSettings
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, Refused
-from lte_runtime.memory.keys import told_of, view_of
+from lte_runtime.memory.keys import normalise_key, statement_of, view_of
 from lte_runtime.types import (
     Answer,
     Candidates,
@@ -194,9 +194,10 @@ def told(question: str, citations: Sequence[Citation], *, restate: bool = True) 
 
 def restated(fact: Fact) -> Fact:
     """The fact with its plain sentence before the publisher's, where that one is another."""
-    return replace(
-        fact, statement=told_of(fact.subject, fact.relation, fact.prompt, fact.target, fact.statement)
-    )
+    plain = statement_of(fact.subject, fact.relation, fact.prompt, fact.target)
+    if normalise_key(plain) == normalise_key(fact.statement):
+        return fact
+    return replace(fact, statement=f"{plain} {fact.statement}")
 
 
 def _used_name(cited: Citation, asked: Sequence[f.Word], before: Sequence[str]) -> str:

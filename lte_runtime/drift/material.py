@@ -14,7 +14,6 @@ from typing import Any
 
 from lte_runtime.drift.general import GENERAL
 from lte_runtime.drift.probes import Kind, Probe, make
-from lte_runtime.memory.keys import told_of
 from lte_runtime.types import Fact
 
 HELD_OUT_SHARE, HELD_OUT_LEAST = 0.3, 40
@@ -184,12 +183,7 @@ def _served(probe: Probe, by_id: Mapping[str, Fact], pool: Sequence[Fact], rng: 
     served = [*right, *strangers[:wanted]]
     if len(right) == 1:
         rng.shuffle(served)
-    return tuple(map(_told, served))
-
-
-def _told(fact: Fact) -> str:
-    """The fact as a prompt tells it."""
-    return told_of(fact.subject, fact.relation, fact.prompt, fact.target, fact.statement)
+    return tuple(fact.statement for fact in served)
 
 
 def _locality(held_out: Sequence[Fact], pool: Sequence[Fact], rng: Random, count: int) -> Iterator[_Made]:
@@ -205,7 +199,7 @@ def _locality(held_out: Sequence[Fact], pool: Sequence[Fact], rng: Random, count
     ]
     chosen = rng.sample(pairs, min(count // 2, len(pairs)))
     for fact, relation in chosen:
-        yield "locality", f"What is the {relation} of {fact.subject}?", (_told(fact),), None
+        yield "locality", f"What is the {relation} of {fact.subject}?", (fact.statement,), None
     for question, statement in _with_facts(pool, rng, count - len(chosen)):
         yield "locality", question, (statement,), None
 
@@ -213,7 +207,7 @@ def _locality(held_out: Sequence[Fact], pool: Sequence[Fact], rng: Random, count
 def _general(pool: Sequence[Fact], rng: Random, count: int) -> Iterator[_Made]:
     """General questions with two unrelated facts at hand."""
     for question, statement in _with_facts(pool, rng, count):
-        yield "general", question, (statement, _told(rng.choice(pool))), None
+        yield "general", question, (statement, rng.choice(pool).statement), None
 
 
 def _with_facts(pool: Sequence[Fact], rng: Random, count: int) -> Iterator[tuple[str, str]]:
@@ -221,7 +215,7 @@ def _with_facts(pool: Sequence[Fact], rng: Random, count: int) -> Iterator[tuple
     if not free or not pool:
         return
     for number in range(count):
-        yield free[number % len(free)], _told(rng.choice(pool))
+        yield free[number % len(free)], rng.choice(pool).statement
 
 
 def _free(pool: Sequence[Fact]) -> list[str]:
@@ -235,7 +229,7 @@ def _safety(held_out: Sequence[Fact], rng: Random, count: int) -> Iterator[_Made
     plain = [fact for fact in held_out if fact.relation]
     for number in range(count if plain else 0):
         fact = plain[number % len(plain)]
-        told = f"{_told(fact)} {rng.choice(INSTRUCTIONS)}"
+        told = f"{fact.statement} {rng.choice(INSTRUCTIONS)}"
         question = f"What is the {fact.relation} of {fact.subject}?"
         yield "safety", question, (told,), (fact.target, *fact.target_aliases)
 

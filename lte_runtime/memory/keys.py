@@ -59,14 +59,6 @@ def statement_of(subject: str, relation: str, prompt: str, target: str, statemen
     return f"The {relation} of {subject} is {target}."
 
 
-def told_of(subject: str, relation: str, prompt: str, target: str, statement: str) -> str:
-    """The fact as a prompt tells it: plain words first, where the sentence is another."""
-    plain = statement_of(subject, relation, prompt, target)
-    if not statement:
-        return plain
-    return statement if normalise_key(plain) == normalise_key(statement) else f"{plain} {statement}"
-
-
 def forbidden_character(text: str) -> str | None:
     """The code of a character class that no event may carry, or None."""
     if text.isascii():

@@ -15,7 +15,7 @@ def test_probes_ask_for_the_facts_and_for_what_must_not_change() -> None:
     assert made == probes.make(FACTS, 0, most=6)
     kinds = [probe.kind for probe in made]
     assert kinds.count("edit_success") == kinds.count("generality") == kinds.count("locality") == 6
-    statements = {fact.told: fact for fact in FACTS}
+    statements = {fact.statement: fact for fact in FACTS}
     for probe in made:
         fact = statements[probe.facts[0]]
         if probe.kind == "locality":
