@@ -5,13 +5,8 @@ from __future__ import annotations
 
 def main() -> None:
     """Console entry point; ends the process with one of `daemon.cli.exits`."""
-    import gc
     import os
     import sys
-
-    # Imports make many objects that stay: looking through them again and again is a tenth of the start.
-    if sys.argv[1:2] != ["serve"]:  # whose answers no long pass may hold up
-        gc.set_threshold(50_000)
 
     # Read by numpy when it is imported. The products here are small, and BLAS would spread each over all
     # cores and wait for the slowest: 10 ms instead of 0.1 on a busy machine.

@@ -56,7 +56,7 @@ SHUFFLED = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One case. `facts` are statements as served; `answer` None asks the original model for its own.
+    """One case. `facts` are statements as published; `answer` None asks the original model for its own.
 
     `source` is where the facts are from, "known" where one was made for what the base knows; `exchanged` says
     that the fact's target was exchanged for another one, so that nothing can be learnt by heart; `plain` that

@@ -43,7 +43,7 @@ class FactRecord:
         return view_of(self.subject, self.relation, self.prompt)
 
     def explained(self, alias: str) -> str:
-        """The statement as served to a question that calls the subject `alias`."""
+        """The statement with the note that serving adds for a question that calls the subject `alias`."""
         return self.statement + ALIAS_NOTE.format(subject=self.subject, alias=alias)
 
     def with_target(self, target: str) -> FactRecord | None:
