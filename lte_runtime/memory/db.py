@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import apsw
+import apsw.sqlite_extra
 
 from lte_runtime.errors import Damaged, Fatal, Refused, Retry
 
@@ -71,6 +73,10 @@ SCHEMA_VERSION = len(MIGRATIONS)
 # commit are now copied a quarter as often.
 _CHECKPOINT_PAGES = 4000
 
+# SQLite's own check sees structure alone. Its cksumvfs keeps a checksum in each page's last eight bytes.
+_CHECKSUM_BYTES = 8
+_CHECKED = 0x4C544501  # application id of stores whose pages have checksums
+
 
 class Connection(Protocol):
     """What is used of `apsw.Connection`; rows are tuples of whatever the columns hold."""
@@ -99,6 +105,10 @@ def faults() -> Iterator[None]:
     except (apsw.CorruptError, apsw.NotADBError, apsw.FormatError, UnicodeDecodeError) as error:
         raise Damaged(f"the store is damaged: {error}; restore a copy or let it be rebuilt") from error
     except (apsw.IOError, apsw.ReadOnlyError) as error:
+        if error.extendedresult == apsw.SQLITE_IOERR_DATA:
+            raise Damaged(
+                "the store is damaged: a page does not match its checksum; restore a copy or let it be rebuilt"
+            ) from error
         raise Fatal(f"the store's disk failed, nothing more is written: {error}") from error
 
 
@@ -108,8 +118,9 @@ def open_writer(path: Path, busy_timeout_ms: int) -> Connection:
     Raises `Damaged` for a file that fails SQLite's own check, `Refused` for a newer schema.
     """
     with faults():
-        connection = apsw.Connection(str(path))
-        connection.set_busy_timeout(busy_timeout_ms)
+        connection = _connect(path, busy_timeout_ms)
+        if connection.pragma("page_count") == 0:
+            _want_checksums(connection)
         checkpoint = f"wal_autocheckpoint={_CHECKPOINT_PAGES}"
         for pragma in ("journal_mode=WAL", "synchronous=FULL", checkpoint):
             connection.execute(f"PRAGMA {pragma}").fetchall()
@@ -118,6 +129,8 @@ def open_writer(path: Path, busy_timeout_ms: int) -> Connection:
         if found != ["ok"]:
             connection.close()
             raise Damaged(f"the store {path.name} is damaged: {'; '.join(map(str, found))[:300]}")
+        if connection.reserve_bytes() != _CHECKSUM_BYTES:
+            connection = _add_checksums(connection, path, busy_timeout_ms)
         _migrate(cast(Connection, connection))
     return cast(Connection, connection)
 
@@ -125,10 +138,45 @@ def open_writer(path: Path, busy_timeout_ms: int) -> Connection:
 def open_reader(path: Path, busy_timeout_ms: int) -> Connection:
     """A connection of one thread that only reads."""
     with faults():
-        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-        connection.set_busy_timeout(busy_timeout_ms)
+        connection = _connect(path, busy_timeout_ms, apsw.SQLITE_OPEN_READONLY)
         connection.execute("PRAGMA cache_size=-16384").fetchall()
     return cast(Connection, connection)
+
+
+@cache
+def _load_checksums() -> None:
+    """SQLite's cksumvfs for every connection that this process opens from now on."""
+    try:
+        apsw.sqlite_extra.load(apsw.Connection(":memory:"), "cksumvfs")
+    except apsw.sqlite_extra.NotAvailable as error:
+        raise Refused("this build of apsw lacks cksumvfs: install its wheel from the lock file") from error
+
+
+def _connect(
+    path: Path, busy_timeout_ms: int, flags: int = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+) -> apsw.Connection:
+    _load_checksums()
+    connection = apsw.Connection(str(path), flags=flags)
+    connection.set_busy_timeout(busy_timeout_ms)
+    return connection
+
+
+def _want_checksums(connection: apsw.Connection) -> None:
+    connection.reserve_bytes(reserve=_CHECKSUM_BYTES)
+    connection.pragma("application_id", _CHECKED)
+
+
+def _add_checksums(connection: apsw.Connection, path: Path, busy_timeout_ms: int) -> apsw.Connection:
+    """A store of an earlier version, written anew once; opened again, since checking starts with the file."""
+    if connection.pragma("application_id") == _CHECKED:
+        raise Damaged(f"the store {path.name} is damaged: its header denies the checksums of its pages")
+    _want_checksums(connection)
+    connection.execute("VACUUM")
+    connection.close()
+    connection = _connect(path, busy_timeout_ms)
+    for pragma in ("synchronous=FULL", f"wal_autocheckpoint={_CHECKPOINT_PAGES}", "cache_size=-65536"):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+    return connection
 
 
 def _migrate(connection: Connection) -> None:
