@@ -105,9 +105,9 @@ def faults() -> Iterator[None]:
     except (apsw.CorruptError, apsw.NotADBError, apsw.FormatError, UnicodeDecodeError) as error:
         raise Damaged(f"the store is damaged: {error}; restore a copy or let it be rebuilt") from error
     except (apsw.IOError, apsw.ReadOnlyError) as error:
-        if error.extendedresult == apsw.SQLITE_IOERR_DATA:
+        if getattr(error, "extendedresult", None) == apsw.SQLITE_IOERR_DATA:
             raise Damaged(
-                "the store is damaged: a page does not match its checksum; restore a copy or let it be rebuilt"
+                "the store is damaged: a page does not match its checksum; restore a copy"
             ) from error
         raise Fatal(f"the store's disk failed, nothing more is written: {error}") from error
 

@@ -11,10 +11,9 @@ import shutil
 import sys
 from pathlib import Path
 
-import apsw
-
 from lte_runtime.answer.stub_encoder import StubEncoder
 from lte_runtime.errors import LteError
+from lte_runtime.memory.db import open_writer
 from lte_runtime.memory.edit_memory import EditMemory
 
 QUESTIONS = [f"What is the owner of Lock {number}?" for number in range(70)]
@@ -37,7 +36,7 @@ def state_of(directory: Path) -> object:
 
 def without_log(directory: Path) -> None:
     """SQLite's log taken into the database: a cut log is an older state, which Kafka completes."""
-    connection = apsw.Connection(str(directory / "edits.db"))
+    connection = open_writer(directory / "edits.db", 5000)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     connection.close()
 
