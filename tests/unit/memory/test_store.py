@@ -130,12 +130,19 @@ def everything(memory: EditMemory) -> list[list[str]]:
 
 
 def test_changed_text_is_never_served(open_memory: Opener, log: Log, tmp_path: Path) -> None:
-    """Damage that SQLite's own check does not see."""
+    """A change of the file fails its page's checksum; one through SQLite, the row's own."""
     memory = open_memory()
     filled(memory, log)
     memory.close()
     path = tmp_path / "state" / STORE_FILE
-    path.write_bytes(path.read_bytes().replace(b'"Bo"', b'"Xo"'))
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"Bo"', b'"Xo"'))
+    with pytest.raises(Damaged):
+        open_memory()
+    path.write_bytes(whole)
+    connection = apsw.Connection(str(path))
+    connection.execute("""UPDATE edits SET body=replace(body, '"Bo"', '"Xo"')""")
+    connection.close()
     memory = open_memory()
     with pytest.raises(Damaged):
         boss(memory)
