@@ -17,6 +17,7 @@ from event_log import NOW, Log
 
 from lte_runtime.answer.embed import StubEncoder
 from lte_runtime.errors import Damaged, Fatal, Refused, Retry
+from lte_runtime.memory import db
 from lte_runtime.memory.db import SCHEMA_VERSION
 from lte_runtime.memory.edit_memory import STORE_FILE, EditMemory, MemorySettings
 from lte_runtime.memory.events import fact_key
@@ -292,3 +293,21 @@ def test_an_erasure_that_was_cut_short_is_finished_at_the_next_start(
     memory = open_memory()
     memory.close()
     assert b'"P7"' not in (tmp_path / "state" / STORE_FILE).read_bytes()
+
+
+def test_a_store_of_before_checksums_gets_them(
+    open_memory: Opener, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "state" / STORE_FILE
+    with monkeypatch.context() as before_checksums:
+        before_checksums.setattr(db, "_want_checksums", lambda connection: None)
+        before_checksums.setattr(db, "_CHECKSUM_BYTES", 0)
+        memory = open_memory()
+        filled(memory, log)
+        before = memory.state_hash()
+        memory.close()
+    assert path.read_bytes()[20] == 0
+    memory = open_memory()
+    assert memory.state_hash() == before
+    memory.close()
+    assert path.read_bytes()[20] == 8
