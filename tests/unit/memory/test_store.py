@@ -300,7 +300,7 @@ def test_a_store_of_before_checksums_gets_them(
 ) -> None:
     path = tmp_path / "state" / STORE_FILE
     with monkeypatch.context() as before_checksums:
-        before_checksums.setattr(db, "_want_checksums", lambda connection: None)
+        before_checksums.setattr(db, "_want_checksums", lambda _: None)
         before_checksums.setattr(db, "_CHECKSUM_BYTES", 0)
         memory = open_memory()
         filled(memory, log)
