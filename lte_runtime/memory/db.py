@@ -118,19 +118,20 @@ def open_writer(path: Path, busy_timeout_ms: int) -> Connection:
     Raises `Damaged` for a file that fails SQLite's own check, `Refused` for a newer schema.
     """
     with faults():
-        connection = _connect(path, busy_timeout_ms)
-        if connection.pragma("page_count") == 0:
-            _want_checksums(connection)
-        checkpoint = f"wal_autocheckpoint={_CHECKPOINT_PAGES}"
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", checkpoint):
-            connection.execute(f"PRAGMA {pragma}").fetchall()
-        connection.execute("PRAGMA cache_size=-65536").fetchall()
+        connection = _connect_writer(path, busy_timeout_ms)
         found = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
         if found != ["ok"]:
             connection.close()
             raise Damaged(f"the store {path.name} is damaged: {'; '.join(map(str, found))[:300]}")
+        marked = connection.pragma("application_id") == _CHECKED
         if connection.reserve_bytes() != _CHECKSUM_BYTES:
+            if marked:
+                raise Damaged(
+                    f"the store {path.name} is damaged: its header denies the checksums of its pages"
+                )
             connection = _add_checksums(connection, path, busy_timeout_ms)
+        if not marked:  # last, so that a kill before it means once more, not damage
+            connection.pragma("application_id", _CHECKED)
         _migrate(cast(Connection, connection))
     return cast(Connection, connection)
 
@@ -161,22 +162,22 @@ def _connect(
     return connection
 
 
-def _want_checksums(connection: apsw.Connection) -> None:
-    connection.reserve_bytes(reserve=_CHECKSUM_BYTES)
-    connection.pragma("application_id", _CHECKED)
+def _connect_writer(path: Path, busy_timeout_ms: int) -> apsw.Connection:
+    connection = _connect(path, busy_timeout_ms)
+    if connection.pragma("page_count") == 0:
+        connection.reserve_bytes(reserve=_CHECKSUM_BYTES)
+    checkpoint = f"wal_autocheckpoint={_CHECKPOINT_PAGES}"
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", checkpoint, "cache_size=-65536"):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+    return connection
 
 
 def _add_checksums(connection: apsw.Connection, path: Path, busy_timeout_ms: int) -> apsw.Connection:
     """A store of an earlier version, written anew once; opened again, since checking starts with the file."""
-    if connection.pragma("application_id") == _CHECKED:
-        raise Damaged(f"the store {path.name} is damaged: its header denies the checksums of its pages")
-    _want_checksums(connection)
+    connection.reserve_bytes(reserve=_CHECKSUM_BYTES)
     connection.execute("VACUUM")
     connection.close()
-    connection = _connect(path, busy_timeout_ms)
-    for pragma in ("synchronous=FULL", f"wal_autocheckpoint={_CHECKPOINT_PAGES}", "cache_size=-65536"):
-        connection.execute(f"PRAGMA {pragma}").fetchall()
-    return connection
+    return _connect_writer(path, busy_timeout_ms)
 
 
 def _migrate(connection: Connection) -> None:

@@ -295,19 +295,44 @@ def test_an_erasure_that_was_cut_short_is_finished_at_the_next_start(
     assert b'"P7"' not in (tmp_path / "state" / STORE_FILE).read_bytes()
 
 
+@pytest.mark.parametrize("killed_after", [None, "reserve_bytes", "VACUUM", "_add_checksums"])
 def test_a_store_of_before_checksums_gets_them(
-    open_memory: Opener, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_memory: Opener, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: str | None
 ) -> None:
+    """Also after a kill in the middle of it."""
     path = tmp_path / "state" / STORE_FILE
     with monkeypatch.context() as before_checksums:
-        before_checksums.setattr(db, "_want_checksums", lambda _: None)
         before_checksums.setattr(db, "_CHECKSUM_BYTES", 0)
+        before_checksums.setattr(db, "_CHECKED", 0)
         memory = open_memory()
         filled(memory, log)
         before = memory.state_hash()
         memory.close()
     assert path.read_bytes()[20] == 0
+    if killed_after:
+        killed = subprocess.run([sys.executable, "-c", _KILLED, str(path), killed_after], check=False)
+        assert killed.returncode == -signal.SIGKILL
     memory = open_memory()
     assert memory.state_hash() == before
     memory.close()
     assert path.read_bytes()[20] == 8
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(Damaged):
+        open_memory()
+
+
+_KILLED = """
+import os, pathlib, signal, sys
+from lte_runtime.memory import db
+path, step = pathlib.Path(sys.argv[1]), sys.argv[2]
+connection = db._connect_writer(path, 5000)
+if step == "_add_checksums":
+    db._add_checksums(connection, path, 5000)
+else:
+    connection.reserve_bytes(reserve=8)
+    if step == "VACUUM":
+        connection.execute("VACUUM")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
