@@ -52,6 +52,7 @@ TABLE = {
     "ingest": Entry("daemon.cli.ingest", "Resume an ingest that was suspended.", _RUN),
     "accept-gap": Entry("daemon.cli.accept_gap", "Accept that history is missing, and go on.", _RUN),
     "index": Entry("daemon.cli.index", "The vector index: verify, rebuild.", _RUN),
+    "backup": Entry("daemon.cli.backup", "Copy the store, of a running daemon too.", _RUN),
     "adapters": Entry("daemon.cli.adapters", "Adapters: list, show, add, activate, rollback, verify.", _RUN),
     "doctor": Entry("daemon.cli.doctor", "Check this machine and the configuration.", _RUN),
     "config": Entry("daemon.cli.config", "The configuration: show, check, schema.", _RUN),

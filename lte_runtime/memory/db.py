@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 import apsw
 import apsw.sqlite_extra
 
-from lte_runtime.errors import Damaged, Fatal, Refused, Retry
+from lte_runtime.errors import BadRequest, Damaged, Fatal, NotFound, Refused, Retry
 
 _FIRST = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -142,6 +142,27 @@ def open_reader(path: Path, busy_timeout_ms: int) -> Connection:
         connection = _connect(path, busy_timeout_ms, apsw.SQLITE_OPEN_READONLY)
         connection.execute("PRAGMA cache_size=-16384").fetchall()
     return cast(Connection, connection)
+
+
+def copy_store(path: Path, to: Path, busy_timeout_ms: int = 5000) -> None:
+    """A whole, checked copy of a store that may be in use; it appears whole or not at all.
+
+    Raises `NotFound` without a store, `BadRequest` where `to` is there already or its folder is not.
+    """
+    if not path.is_file():
+        raise NotFound(f"there is no store at {path}")
+    if to.exists() or not to.parent.is_dir():
+        raise BadRequest(f"{to} is there already, or its folder is not: name a new file in one")
+    scratch = to.with_name(f"{to.name}.part")
+    scratch.unlink(missing_ok=True)
+    connection = open_reader(path, busy_timeout_ms)
+    try:
+        with faults():
+            connection.execute("VACUUM INTO ?", (str(scratch),))
+        scratch.replace(to)
+    finally:
+        connection.close()
+        scratch.unlink(missing_ok=True)
 
 
 @cache

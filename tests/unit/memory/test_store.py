@@ -16,7 +16,7 @@ import pytest
 from event_log import NOW, Log
 
 from lte_runtime.answer.embed import StubEncoder
-from lte_runtime.errors import Damaged, Fatal, Refused, Retry
+from lte_runtime.errors import BadRequest, Damaged, Fatal, NotFound, Refused, Retry
 from lte_runtime.memory import db
 from lte_runtime.memory.db import SCHEMA_VERSION
 from lte_runtime.memory.edit_memory import STORE_FILE, EditMemory, MemorySettings
@@ -321,6 +321,30 @@ def test_a_store_of_before_checksums_gets_them(
     path.write_bytes(data)
     with pytest.raises(Damaged):
         open_memory()
+
+
+def test_a_copy_of_a_store_in_use_is_whole_and_checked(open_memory: Opener, log: Log, tmp_path: Path) -> None:
+    path, copy = tmp_path / "state" / STORE_FILE, tmp_path / "copy.db"
+    with pytest.raises(NotFound):
+        db.copy_store(path, copy)
+    memory = open_memory()
+    filled(memory, log)
+    db.copy_store(path, copy)
+    before = memory.state_hash()
+    memory.apply(log.batch(log.fact("Cy", id="c")))
+    with pytest.raises(BadRequest, match="there already"):
+        db.copy_store(path, copy)
+    memory.close()
+    path.write_bytes(copy.read_bytes())
+    restored = open_memory()
+    assert restored.state_hash() == before
+    restored.close()
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(Damaged):
+        db.copy_store(path, tmp_path / "other.db")
+    assert [one.name for one in tmp_path.glob("*.db*")] == ["copy.db"]
 
 
 _KILLED = """
