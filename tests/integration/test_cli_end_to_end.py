@@ -191,8 +191,8 @@ def test_a_running_store_is_copied_with_its_checksums(house: House, tmp_path: Pa
     assert told.code == 0
     assert told.json["bytes"] == copy.stat().st_size
     with closing(open_writer(copy, 5000)) as store:
-        found = store.execute("SELECT target FROM facts WHERE target = 'Tolm'").fetchall()
-    assert found == [("Tolm",)]
+        found = store.execute("SELECT target FROM facts WHERE target = 'tolm'").fetchall()
+    assert found == [("tolm",)]
 
 
 def test_a_second_daemon_on_the_same_state_names_the_owner(house: House) -> None:
