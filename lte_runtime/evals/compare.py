@@ -1,8 +1,9 @@
 """Every method of editing on the same edits, probes and weights: what `lte eval knowedit --method` measures.
 
-The edits of a set are made in groups (`Mode`): one alone, batches, or a sequence. All edits of a group are
-made first and all its probes are asked afterwards; then the group is undone. Where records repeat a prompt,
-the last one counts: a batch of edits that contradict each other would ask no method anything.
+Edits are made in groups (`Mode`): one alone, all of a set, or batches and sequences of a given size, which
+draw from all sets together. All edits of a group are made first and all its probes are asked afterwards; then
+the group is undone. Where records repeat a prompt, the last one counts: a batch of edits that contradict each
+other would ask no method anything.
 
 Free decoding with exact match is the headline, teacher forcing stands beside it: the share of the target's
 tokens that are the likeliest ones. Locality is against the original base before any edit: the same answer,
@@ -34,9 +35,13 @@ __all__ = ["SETS", "Mode", "Plan", "mode_of", "run"]
 Result = dict[str, Any]
 TOKENS, LONG_TOKENS = 32, 60
 CHECKPOINTS = (1, 10, 100, 1000)
+RUNNING = "wikibio"
+"""The set whose targets are running text."""
 
 Pair = tuple[str, str]
 """A question and what is read behind it under teacher forcing."""
+Part = Sequence[tuple[str, Record]]
+"""A group's own edits, each with the name of its set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,11 @@ class Mode:
 
     kind: str
     size: int | None = None
+
+    @property
+    def pooled(self) -> bool:
+        """Whether a group draws from all sets."""
+        return self.kind != "single" and self.size is not None
 
     def __str__(self) -> str:
         return self.kind if self.size is None or self.kind == "single" else f"{self.kind}:{self.size}"
@@ -106,13 +116,16 @@ def run(plan: Plan, kit: Kit, progress: Progress = lambda _what, _done, _total: 
     }
     known, before = Known(plan.samples), Originals(kit)
     samples: dict[str, dict[str, list[tally.Sample]]] = {name: {} for name in found}
+    pools = [tuple(found)] if plan.mode.pooled else [(name,) for name in found]
     for method in plan.methods:
         params = chosen.get(method)
         sets: Result = {}
-        for name in found:
-            groups = Groups(plan, kit, name, method, progress, known, before).measured(params)
-            samples[name][method] = [one for group in groups for one in group["samples"]]
-            sets[name] = summed(groups, plan.seed)
+        for pool in pools:
+            groups = Groups(plan, kit, pool, method, progress, known, before).measured(params)
+            for name in pool:
+                own = [of_set(group, name) for group in groups]
+                samples[name][method] = [one for group in own for one in group["samples"]]
+                sets[name] = summed(own, plan.seed)
         described = "searched" if params is not None else "default"
         result["methods"][method] = {"sets": sets, "settings": described}
     result["lead"] = {name: leads(measured, plan.seed) for name, measured in samples.items()}
@@ -146,11 +159,11 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """The groups of one set under one method."""
+    """The groups of one set, or of all sets together, under one method."""
 
     plan: Plan
     kit: Kit
-    name: str
+    pool: Sequence[str]
     method: str
     progress: Progress
     known: Known
@@ -158,25 +171,33 @@ class Groups:
 
     def measured(self, params: object) -> list[Result]:
         """The groups, from the samples where they are there."""
-        parts = {self._key(part, params): part for part in self._parts(current(self._records()))}
+        parts = {self._key(part, params): part for part in self._parts(self._records())}
         missing = [key for key in parts if key not in self.known]
+        what = f"{' '.join(self.pool)} {self.method}"
         if missing:
-            self.before.ask([one for part in parts.values() for one in part])
+            self.before.ask([record for part in parts.values() for _, record in part])
             with arms.arm(self.method, self.kit, params) as editor:
                 self._warm(editor, parts[missing[0]])
                 for number, key in enumerate(parts):
-                    self.progress(f"{self.name} {self.method}", number, len(parts))
+                    self.progress(what, number, len(parts))
                     if key in missing:
                         self.known.add(key, self._measure(editor, parts[key], number))
-        self.progress(f"{self.name} {self.method}", len(parts), len(parts))
+        self.progress(what, len(parts), len(parts))
         return [self.known[key] for key in parts]
 
-    def _records(self) -> list[Record]:
-        found = read(self.plan.data / f"{self.name}.json")
-        chosen = [one for one in found if self.plan.split == "all" or held_out(one.subject)]
-        return chosen[: self.plan.limit]
+    def _records(self) -> Part:
+        """What is left of each set; a pool is mixed, so that each of its groups has edits of all sets."""
+        found: list[tuple[str, Record]] = []
+        for name in self.pool:
+            rows = read(self.plan.data / f"{name}.json")
+            chosen = [one for one in rows if self.plan.split == "all" or held_out(one.subject)]
+            found += [(name, one) for one in chosen[: self.plan.limit]]
+        found = current(found)
+        if self.plan.mode.pooled:
+            Random(f"pool {self.plan.seed}").shuffle(found)
+        return found
 
-    def _parts(self, records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+    def _parts(self, records: Part) -> Iterator[Part]:
         size = self.plan.mode.size or max(1, len(records))
         if self.plan.mode.kind == "sequential":
             yield records[:size]
@@ -184,26 +205,27 @@ class Groups:
         for start in range(0, len(records), size):
             yield records[start : start + size]
 
-    def _key(self, part: Sequence[Record], params: object) -> str:
+    def _key(self, part: Part, params: object) -> str:
         plan, base = self.plan, self.kit.supplies.base.fingerprint
-        told = [(one.prompt, one.target) for one in part]
-        parts = (base, self.name, self.method, str(plan.mode), plan.decode, repr(params), repr(told))
+        told = [(one.prompt, one.target) for one in [*self._filling(len(part)), *requests_of(part)]]
+        pool = " ".join(self.pool)
+        parts = (base, pool, self.method, str(plan.mode), plan.decode, repr(params), repr(told))
         adapter = "" if self.kit.adapted is None else self.kit.adapter
         return kept.name_of(*parts, adapter, self.kit.calibration.data_sha256)
 
-    def _warm(self, editor: Editor, part: Sequence[Record]) -> None:
+    def _warm(self, editor: Editor, part: Part) -> None:
         """What a method works out once (statistics, networks) is no part of an edit's cost."""
         editor.edit(requests_of(part[:1]))
         editor.undo()
 
-    def _measure(self, editor: Editor, part: Sequence[Record], number: int) -> Result:
+    def _measure(self, editor: Editor, part: Part, number: int) -> Result:
         """One group edited, asked and undone."""
         began = time.monotonic()
         requests = [*self._filling(len(part)), *requests_of(part)]
-        judge = Judge(self.plan, self.name, editor, self.before, self.kit)
+        judge = Judge(self.plan, editor, self.before, self.kit)
         with cost.measured() as spent:
             retested = dict(self._edited(editor, judge, requests))
-        budget = max(0, self.plan.fluency_edits - number * len(part))
+        budget = max(0, self.plan.fluency_edits * len(self.pool) - number * len(part))
         samples = judge.samples(part, budget)
         editor.undo()
         return {
@@ -238,14 +260,14 @@ class Groups:
         return list(made.values())
 
 
-def requests_of(records: Sequence[Record]) -> list[EditRequest]:
-    return [EditRequest(one.subject, one.prompt, one.target) for one in records]
+def requests_of(part: Part) -> list[EditRequest]:
+    return [EditRequest(one.subject, one.prompt, one.target) for _, one in part]
 
 
-def current(records: Sequence[Record]) -> list[Record]:
-    """The last record of each prompt, in the order of the file."""
-    last = {one.key: one for one in records}
-    return [one for one in records if last[one.key] is one]
+def current(records: Part) -> list[tuple[str, Record]]:
+    """The last record of each prompt, in the order of the files."""
+    last = {one.key: one for _, one in records}
+    return [(name, one) for name, one in records if last[one.key] is one]
 
 
 class Originals:
@@ -270,40 +292,42 @@ class Originals:
 class Judge:
     """Asks the probes of edits that were made, and writes down what was said."""
 
-    def __init__(self, plan: Plan, name: str, editor: Editor, before: Originals, kit: Kit) -> None:
+    def __init__(self, plan: Plan, editor: Editor, before: Originals, kit: Kit) -> None:
         self._plan, self._editor, self._before, self._kit = plan, editor, before, kit
-        self._tokens = LONG_TOKENS if name == "wikibio" else TOKENS
-        self._long = name == "wikibio"
         self.aside: list[float] = []
 
     def success(self, requests: Sequence[EditRequest]) -> float | None:
         """Share of edits that still hold; its time is told apart from the edits' own."""
         began = time.monotonic()
-        said = self._editor.answer([one.prompt for one in requests], max_new_tokens=self._tokens)
+        said = self._editor.answer([one.prompt for one in requests], max_new_tokens=TOKENS)
         found = mean(matches(text, (one.target,)) for text, one in zip(said, requests, strict=True))
         self.aside.append(time.monotonic() - began)
         return found
 
-    def samples(self, records: Sequence[Record], fluency: int) -> list[Result]:
+    def samples(self, part: Part, fluency: int) -> list[Result]:
         """One sample for each record: free and forced shares, and the answers themselves."""
+        records = [one for _, one in part]
+        short = [one.prompt for name, one in part if name != RUNNING]
+        long = [one.prompt for name, one in part if name == RUNNING]
         said = {
-            **self._said([q for one in records for q in questions(one)], TOKENS),
-            **self._said([one.prompt for one in records], self._tokens),
+            **self._said([*short, *(q for one in records for q in questions(one))], TOKENS),
+            **self._said(long, LONG_TOKENS),
         }
         read = self._read([pair for one in records for pair in self._pairs(one)])
         fluent = self._fluency(records[:fluency])
         return [
             {
+                "set": name,
                 "prompt": one.prompt,
                 "target": one.target,
                 "said": {q: said[q] for q in (one.prompt, *questions(one))} if said else {},
                 "free": self._free(one, said),
                 "forced": self._forced(one, read),
                 "belief": self._belief(one, read),
-                "rouge_l": round(rouge_l(said[one.prompt], one.target), 4) if self._long and said else None,
+                "rouge_l": overlap(said[one.prompt], one) if said and name == RUNNING else None,
                 "fluency": fluent.get(one.prompt),
             }
-            for one in records
+            for name, one in part
         ]
 
     def _said(self, asked: Sequence[str], tokens: int) -> Mapping[str, str]:
@@ -382,6 +406,11 @@ class Judge:
         return {one.prompt: ngram_entropy(row) for one, row in zip(records, ids, strict=True)}
 
 
+def overlap(said: str, one: Record) -> float:
+    """ROUGE-L of an answer with the record's target."""
+    return round(rouge_l(said, one.target), 4)
+
+
 def likelihood(read: Forced) -> float:
     """Mean log likelihood of a token, in nats."""
     return read.logprob / max(1, len(read.right))
@@ -395,6 +424,16 @@ def questions(one: Record) -> Iterator[str]:
         yield from (q for q, _ in probes)
     for texts in one.locality.values():
         yield from texts
+
+
+def of_set(group: Result, name: str) -> Result:
+    """A group as if it held one set's samples alone, with their share of its time.
+
+    Groups that hold one set anyway were kept without its name.
+    """
+    own = [one for one in group["samples"] if one.get("set", name) == name]
+    share_of = len(own) / max(1, len(group["samples"]))
+    return {**group, "samples": own, "seconds": group["seconds"] * share_of}
 
 
 def summed(groups: Sequence[Mapping[str, Any]], seed: int) -> Result:

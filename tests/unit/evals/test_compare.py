@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,22 @@ def test_single_edits_are_alone_and_batches_are_filled(tmp_path: Path, kit: Kit,
     parrot.batches.clear()
     figures(plan(tmp_path, "batch:2"), kit)
     assert parrot.batches == [1, 2, 2]
+
+
+def test_batches_of_a_size_draw_from_all_sets(tmp_path: Path, kit: Kit, parrot: Parrot) -> None:
+    other = [record(name, "Vey") for name in ("Tarn", "Ulm", "Wick")]
+    (tmp_path / "wiki_recent.json").write_text(json.dumps(other), encoding="utf-8")
+    samples = tmp_path / "samples.jsonl"
+    chosen = replace(plan(tmp_path, "batch:4", samples=samples), sets=["zsre", "wiki_recent"])
+    for _ in range(2):
+        found = compare.run(chosen, kit)["methods"]["ice"]["sets"]
+        assert parrot.batches == [1, 4, 4], "six edits and two generated ones; then from the samples"
+        assert {name: one["n"] for name, one in found.items()} == {"zsre": 3, "wiki_recent": 3}
+        assert found["wiki_recent"]["edits"] == 4
+        assert found["zsre"]["edit_success"] == found["wiki_recent"]["edit_success"] == 1.0
+    groups = [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines()]
+    sets = [{one["set"] for one in group["samples"]} for group in groups]
+    assert {"zsre", "wiki_recent"} in sets, "mixed"
 
 
 def test_a_sequence_asks_all_earlier_edits_again(tmp_path: Path, kit: Kit, parrot: Parrot) -> None:
