@@ -73,7 +73,7 @@ def knowedit(
     ] = None,
     split: Annotated[Split, typer.Option(help="held-out: the half that no training saw.")] = Split.HELD_OUT,
     mode: Annotated[
-        str, typer.Option(help="single, batch, sequential; batch:N, sequential:N mix the sets. Default: batch.")
+        str, typer.Option(help="single, batch, sequential; batch:N, sequential:N mix sets. Default: batch.")
     ] = "",
     decode: Annotated[Decode | None, typer.Option(help="Default: both, where methods are compared.")] = None,
     train_data: TrainData = None,
