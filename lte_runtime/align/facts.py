@@ -11,13 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lte_runtime.answer.prompt import explained
 from lte_runtime.embedded import names
 from lte_runtime.embedded.relations import NOUN_KINDS, STATEMENTS, SUBJECT_KINDS, WORDED_RELATIONS
 from lte_runtime.errors import BadRequest
 from lte_runtime.memory.keys import statement_of, view_of
 
-ALIAS_NOTE = " ({subject} is also known as {alias}.)"
-"""How an answer's prompt explains an alias; the same words as in serving."""
 _CLOZE = re.compile(r"The (?:name of the )?(?P<relation>.+?) of (?P<subject>.+) is")
 
 
@@ -43,8 +42,8 @@ class FactRecord:
         return view_of(self.subject, self.relation, self.prompt)
 
     def explained(self, alias: str) -> str:
-        """The statement with the note that serving adds for a question that calls the subject `alias`."""
-        return self.statement + ALIAS_NOTE.format(subject=self.subject, alias=alias)
+        """The statement as serving tells it where a question calls the subject `alias`."""
+        return explained(self.statement, self.subject, alias)
 
     def with_target(self, target: str) -> FactRecord | None:
         """The fact with another target; None where its statement does not hold the target exactly once."""

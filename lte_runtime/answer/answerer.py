@@ -10,6 +10,7 @@ from typing import Protocol
 from lte_runtime.answer import features as f
 from lte_runtime.answer import gate
 from lte_runtime.answer.engine.seam import Engine
+from lte_runtime.answer.prompt import explained
 from lte_runtime.answer.retriever import Lookup, Retriever, RetrieverSettings
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, Refused
 from lte_runtime.memory.keys import normalise_key, statement_of, view_of
@@ -219,4 +220,4 @@ def _used_name(cited: Citation, asked: Sequence[f.Word], before: Sequence[str]) 
 def _explained(fact: Fact, alias: str) -> Fact:
     if not alias or not fact.subject:
         return fact
-    return replace(fact, statement=f"{fact.statement} ({fact.subject} is also known as {alias}.)")
+    return replace(fact, statement=explained(fact.statement, fact.subject, alias))

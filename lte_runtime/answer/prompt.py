@@ -48,6 +48,11 @@ def build(tokenizer: Any, question: str, facts: Sequence[str] = (), *, max_token
     raise BadRequest(f"the question does not fit in {max_tokens} tokens")
 
 
+def explained(statement: str, subject: str, alias: str) -> str:
+    """A fact's statement with the note that a question which calls its subject `alias` needs."""
+    return f"{statement} ({subject} is also known as {alias}.)"
+
+
 def one_line(text: str) -> str:
     """Without line breaks and runs of blanks, so that no text can imitate the frame's lines."""
     return " ".join(text.split())
