@@ -30,6 +30,7 @@ _NEGATIONS = frozenset(
     "no not never none nobody nothing nowhere neither nor without except excluding besides cannot".split()
 )
 _CONTRACTED = re.compile(r"\w+n['’]t\b|\bother than\b|\brather than\b|\bno longer\b", re.IGNORECASE)
+_BE = frozenset("is are was were be been being am".split())
 _SHIFTS = frozenset(
     "former formerly previous previously before prior earlier old original originally past ex used once"
     " next future later upcoming first last second third".split()
@@ -243,6 +244,47 @@ def content_words(text: str) -> tuple[str, ...]:
 @_kept
 def negated(text: str) -> bool:
     return _CONTRACTED.search(text) is not None or not _NEGATIONS.isdisjoint(_folded(text))
+
+
+@_kept
+def roles(masked: str) -> frozenset[tuple[str, str]]:
+    """Stems of verbs with the part that the placeholder has in them, as far as word order tells.
+
+    `it is led by` and `the leader of it` make it the patient of lead; `it leads`, `does it lead` and `led by
+    it` the agent. Words behind the placeholder that are no verbs are taken for some too.
+    """
+    told = _folded(masked)
+    found: set[tuple[str, str]] = set()
+    be = it = False
+    for i, word in enumerate(told):
+        after = told[i + 1 : i + 4]
+        if word in _BE or word == PLACEHOLDER:
+            be, it = be or word in _BE, it or word == PLACEHOLDER
+        elif after[:1] == ("by",):
+            if after[1:2] == (PLACEHOLDER,):
+                found.add((_stem(word), "agent"))
+            elif (be and it) or after[1:3] == ("of", PLACEHOLDER):
+                found.add((_stem(word), "patient"))
+        elif after[:2] == ("of", PLACEHOLDER) and word.endswith(("er", "or")):
+            found.add((word[:-2], "patient"))
+        elif it and not be and word not in _QUESTION_WORDS:
+            found.add((_stem(word), "agent"))
+    return frozenset(found)
+
+
+def _stem(word: str) -> str:
+    return re.sub(r"(?<=...)(?:ed|es|ing|s|d)$", "", word)
+
+
+def turned(masked_question: str, view: str) -> bool:
+    """Whether one verb makes the subject its agent in one of the two and its patient in the other."""
+    asked, told = roles(masked_question), roles(view)
+    return any(part != other and _same_stem(verb, known) for verb, part in asked for known, other in told)
+
+
+def _same_stem(a: str, b: str) -> bool:
+    """The same letters but for one at the end: `manag` of `managed` and `manage`."""
+    return (a.startswith(b) or b.startswith(a)) and abs(len(a) - len(b)) <= 1
 
 
 @_kept

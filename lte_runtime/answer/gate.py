@@ -48,6 +48,10 @@ FEATURES = (
     *WORDING_FEATURES,  # how the question's wording goes with the view, by a map learnt from pairs
 )
 
+TURNED = "turned"
+"""Not weighed but final: a verb has the subject for its agent in one of question and view, for its patient in
+the other. `X follows` and `X is followed by` share all their words, and no likeness tells them apart."""
+
 
 @dataclass(frozen=True, slots=True)
 class GateCalibration:
@@ -87,7 +91,8 @@ class GateCalibration:
         """The probability of each row of features."""
         shifts = (self.prompted_shift * row.get("prompted", 0.0) for row in rows)
         odds = (z + shift for z, shift in zip(self._log_odds(rows), shifts, strict=True))
-        return [1.0 / (1.0 + math.exp(-max(-40.0, min(40.0, z)))) for z in odds]
+        found = [1.0 / (1.0 + math.exp(-max(-40.0, min(40.0, z)))) for z in odds]
+        return [0.0 if row.get(TURNED) else p for p, row in zip(found, rows, strict=True)]
 
     def _log_odds(self, rows: Sequence[Mapping[str, float]]) -> Sequence[float]:
         if self.committee is None:
@@ -153,6 +158,7 @@ def _reason(scope: Scope, features: Mapping[str, float]) -> str:
         return "the question asks for a stored fact"
     for name, text in (
         ("negation", "the question asks for the opposite"),
+        (TURNED, "the question asks for the opposite"),
         ("mentioned", "the question already names the answer"),
         ("extended", "the name in the question is a longer one"),
         ("kind_clash", "the question wants another kind of answer"),

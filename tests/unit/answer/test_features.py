@@ -78,6 +78,34 @@ def test_negation(text: str, negated: bool) -> None:
     assert f.negated(text) is negated
 
 
+@pytest.mark.parametrize(
+    ("question", "view", "turned"),
+    [
+        ("it follows", "it is followed by", True),
+        ("What is it followed by?", "it follows", True),
+        ("What does it own?", "Who is it owned by?", True),
+        ("What is owned by it?", "The owned by of it", True),
+        ("What does it own?", "The owner of it", True),
+        ("Whom does it manage?", "The manager of it", True),
+        ("Which river does it cross?", "it is crossed by", True),
+        ("it is followed by", "it is followed by", False),
+        ("Who owns it?", "it is owned by", False),
+        ("Who was it founded by?", "Who founded it?", False),
+        ("Who is it managed by?", "The manager of it", False),
+        ("Whom does it have as manager?", "The manager of it", False),
+        ("By whom was it directed?", "it was directed by", False),
+        ("In which year was it founded?", "it was founded by", False),
+        ("Where is it located?", "The location of it", False),
+        ("How much does it cost?", "The cost of it", False),
+        ("How much does it cost per seat?", "it is performed by", False),
+        ("it's father, who is this?", "The father of it is whom?", False),
+    ],
+)
+def test_a_verb_turned_around(question: str, view: str, turned: bool) -> None:
+    assert f.turned(question, view) is turned
+    assert f.turned(view, question) is turned
+
+
 def test_the_wanted_kind_of_answer_is_compared_with_the_target() -> None:
     assert f.kind_clash("When did it open?", "Anna Berg") == 1.0
     assert f.kind_clash("When did it open?", "4 May 2024") == 0.0

@@ -76,6 +76,7 @@ def test_roc_goes_from_nothing_open_to_all_open() -> None:
     [
         ({"likeness": 0.9}, ScopeMode.AUTO, Scope.EDITED, "asks for a stored fact"),
         ({"likeness": 0.9, "negation": 1.0, "name": 1.0}, ScopeMode.AUTO, Scope.BASE, "opposite"),
+        ({"likeness": 0.9, gate.TURNED: 1.0, "name": 1.0}, ScopeMode.AUTO, Scope.BASE, "opposite"),
         ({"likeness": 0.1, "name": 1.0}, ScopeMode.AUTO, Scope.BASE, "something else"),
         ({"likeness": 0.1}, ScopeMode.AUTO, Scope.BASE, "not named"),
         ({"likeness": 0.1}, ScopeMode.EDITED, Scope.EDITED, "asked for edits"),
