@@ -59,6 +59,9 @@ _DATED = re.compile(
 _STREET = re.compile(r"\W*\d+[A-Za-z]?,? [A-Z][^\W\d_]{2,}|.*\b(Street|Lane|Road|Square|Avenue)\b")
 _LETTERS = re.compile(r"[^\W\d_][\w'’.-]*")
 
+_WHO_DOES = re.compile(rf"((?:Which \w+|What \w+|Who)) (\w+s) (?:the )?{PLACEHOLDER}\W*", re.IGNORECASE)
+_NOUN_OF = re.compile(rf"The (?:.+ )?(\w+) of {PLACEHOLDER}")
+
 KINDS = tuple(
     f"{asked}:{shape}"
     for asked in ("who", "when", "count", "where", "what")
@@ -272,8 +275,23 @@ def roles(masked: str) -> frozenset[tuple[str, str]]:
     return frozenset(found)
 
 
+def nominal(masked_question: str, view: str) -> str | None:
+    """The question with the view's noun for its verb: `Who conducts it?` asks for `The conductor of it`.
+
+    None where the verb is another, or not in the present.
+    """
+    asked, told = _WHO_DOES.fullmatch(masked_question), _NOUN_OF.fullmatch(view)
+    if asked is None or told is None:
+        return None
+    noun = fold(told[1])
+    act = noun[:-2] if noun.endswith(("er", "or")) else noun
+    return (
+        f"{asked[1]} is the {told[1]} of {PLACEHOLDER}?" if _same_stem(_stem(fold(asked[2])), act) else None
+    )
+
+
 def _stem(word: str) -> str:
-    return re.sub(r"(?<=...)(?:ed|es|ing|s|d)$", "", word)
+    return re.sub(r"(?<=...)(?:ed|es|ing|s)$", "", word)
 
 
 def turned(masked_question: str, view: str) -> bool:
@@ -336,13 +354,13 @@ def _shape(target: str) -> str:
 
 def shared_words(masked_question: str, view: str) -> float:
     """Share of the view's content words (by their first five letters) that the question repeats."""
-    told = {word[:5] for word in content_words(view)}
+    told = {_stem(word)[:5] for word in content_words(view)}
     return len(_stems(masked_question) & told) / len(told) if told else 0.0
 
 
 @_kept
 def _stems(text: str) -> frozenset[str]:
-    return frozenset(word[:5] for word in _folded(text))
+    return frozenset(_stem(word)[:5] for word in _folded(text))
 
 
 def swapped(masked_question: str, view: str) -> float:

@@ -330,14 +330,16 @@ class Asked:
 def _described(
     paths: Sequence[Path], spans: Sequence[f.Span | None], texts: Sequence[str], outdone: Sequence[float]
 ) -> list[str]:
-    """What is asked of each path: the question without the name, or a description in it that the fact gives.
+    """What is asked of each path: the question without the name, or what it says in the fact's own words.
 
-    Where a longer path gives more of the question, that one is left to do so.
+    That is a description in it that the fact gives, or the fact's noun for its verb. Where a longer path
+    gives more of the question, that one is left to do so.
     """
     found = []
     for path, span, text, longer in zip(paths, spans, texts, outdone, strict=True):
         alone = span is not None and len(path.facts) == 1 and not longer
-        found.append((chain.described(text, path.view) if alone else None) or text)
+        own = (chain.described(text, path.view) or f.nominal(text, path.view)) if alone else None
+        found.append(own or text)
     return found
 
 

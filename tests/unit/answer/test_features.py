@@ -106,6 +106,22 @@ def test_a_verb_turned_around(question: str, view: str, turned: bool) -> None:
     assert f.turned(view, question) is turned
 
 
+@pytest.mark.parametrize(
+    ("question", "view", "asked"),
+    [
+        ("Who conducts it?", "The conductor of it", "Who is the conductor of it?"),
+        ("Who leads the it?", "The team lead of it", "Who is the lead of it?"),
+        ("Which company hosts it?", "The host of it", "Which company is the host of it?"),
+        ("Who managed it?", "The manager of it", None),
+        ("Who hosts it?", "The hosting provider of it", None),
+        ("Who leads the maker of it?", "The leader of it", None),
+        ("Who fathers it?", "Who is the father of it?", None),
+    ],
+)
+def test_a_verb_asks_for_its_noun(question: str, view: str, asked: str | None) -> None:
+    assert f.nominal(question, view) == asked
+
+
 def test_the_wanted_kind_of_answer_is_compared_with_the_target() -> None:
     assert f.kind_clash("When did it open?", "Anna Berg") == 1.0
     assert f.kind_clash("When did it open?", "4 May 2024") == 0.0
