@@ -63,7 +63,7 @@ def find_delta(base: Base, layer: int, seen: Views, search: ValueSearch) -> Tens
     for step in range(search.steps):
         left = 1 - step / search.steps
         optimizer.param_groups[0]["lr"] = left * search.rate * size / len(delta) ** 0.5
-        loss, drift = _terms(base, layer, seen, delta, before)
+        loss, drift = _terms(base, layer, seen, delta, before if search.kl else None)
         if float(loss.detach()) < search.enough:
             break
         whole = loss + search.kl * drift + search.decay * (delta.norm() / size) ** 2
@@ -87,9 +87,17 @@ def _unedited(base: Base, layer: int, seen: Views) -> tuple[Tensor, float]:
     return scores.log_softmax(-1), float(stream.norm())
 
 
-def _terms(base: Base, layer: int, seen: Views, delta: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-    """The target's mean loss over contexts, and the drift of the essence prompt, both scalars."""
+def _terms(
+    base: Base, layer: int, seen: Views, delta: Tensor, before: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The target's mean loss over contexts, and the drift of the essence prompt, both scalars.
+
+    Without `before` the essence prompt is not asked, and its drift is 0.
+    """
     rows = [(*row.prompt, *row.target) for row in seen.samples]
+    if before is None:
+        with steered(base, layer, seen.places, delta):
+            return reading.losses(reading.logits(base, rows), seen.samples).mean(), delta.new_zeros(())
     with steered(base, layer, (*seen.places, seen.essence_place), delta):
         scores = reading.logits(base, [*rows, seen.essence])
     after = scores[-1, len(seen.essence) - 1].log_softmax(-1)
