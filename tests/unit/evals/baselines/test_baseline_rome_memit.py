@@ -17,7 +17,7 @@ from lte_runtime.evals.baselines.memit import Memit, MemitParams
 from lte_runtime.evals.baselines.moments import Moments
 from lte_runtime.evals.baselines.protocol import EditRequest
 from lte_runtime.evals.baselines.rome import Rome, RomeParams, associate, insert, mean_key
-from lte_runtime.evals.baselines.value import ValueSearch
+from lte_runtime.evals.baselines.value import ValueSearch, find_delta
 from lte_runtime.evals.baselines.weights import Change, WeightEditor
 from tests.unit.answer.engine.tiny import SENTENCES
 from tests.unit.evals.baselines import world
@@ -169,3 +169,12 @@ def test_keys_are_the_mean_over_contexts(make_base: Callable[..., Base]) -> None
         for row, place in zip(seen.samples, seen.places, strict=True)
     ]
     torch.testing.assert_close(mean_key(base, seen, 1), torch.stack(each).mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_without_a_drift_term_the_search_is_the_same(make_base: Callable[..., Base]) -> None:
+    base = make_base()
+    seen = subject.views(base, EDITS[0], (), end=False)
+    search = replace(SEARCH, steps=5)
+    plain, weighed = (find_delta(base, 0, seen, replace(search, kl=kl)) for kl in (0.0, 1e-12))
+    assert plain.norm() > 0
+    torch.testing.assert_close(plain, weighed, rtol=1e-3, atol=1e-4)
