@@ -331,7 +331,7 @@ def test_ctrl_c_ends_with_130(tmp_path: Path) -> None:
         "class Stdin:\n"
         "    def __iter__(self):\n"
         "        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
-        "        return iter(sys.__stdin__)\n"
+        "        yield from sys.__stdin__\n"
         "sys.stdin = Stdin()\n"
         "sys.argv = ['lte', 'publish', '-']\n"
         "from daemon.cli import main\n"
