@@ -26,8 +26,8 @@ from lte_runtime.evals.baselines.weights import Originals
 class MemitParams(LocateParams):
     """`layers` in rising order; `strength` is lambda, the weight of what the layers knew (C)."""
 
-    layers: tuple[int, ...] = (1, 2, 3)
-    strength: float = 1.0
+    layers: tuple[int, ...] = (1, 2)
+    strength: float = 0.01
 
 
 class Memit:

@@ -58,8 +58,8 @@ def _located(rng: random.Random, params: Any) -> Any:
     """`prefixes` 0 takes the key from the plain prompt alone, as the model is asked."""
     search = replace(
         params.search,
-        steps=rng.choice((60, 150, 300)),
-        rate=rng.choice((0.1, 0.3, 0.6, 1.0)),
+        steps=rng.choice((150, 300)),
+        rate=rng.choice((0.05, 0.1, 0.3)),
         clamp=rng.choice((1.0, 4.0, 10.0)),
         kl=rng.choice((0.0, 0.0625)),
     )

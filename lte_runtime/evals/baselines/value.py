@@ -25,8 +25,8 @@ class ValueSearch:
     early when the mean loss of the target is below `enough` (nats per token).
     """
 
-    steps: int = 100
-    rate: float = 0.6
+    steps: int = 300
+    rate: float = 0.1
     kl: float = 0.0625
     decay: float = 1e-3
     clamp: float = 4.0
@@ -42,7 +42,7 @@ class LocateParams:
     """
 
     place: str = "subject"
-    prefixes: int = 10
+    prefixes: int = 4
     prefix_tokens: int = 6
     damping: float = 1e-3
     end: bool = True
