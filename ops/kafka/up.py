@@ -57,7 +57,10 @@ def _start(stack: Stack, mark: Path) -> None:
 def _wait(stack: Stack, stop: threading.Event) -> None:
     while not stop.wait(0.5):
         if stack.daemon_exit() is not None:
-            raise StackError(f"the daemon ended with {stack.daemon_exit()}; its log is {stack.daemon_log}")
+            raise StackError(
+                f"the daemon ended with {stack.daemon_exit()}; its log is {stack.daemon_log}."
+                " `lte up` goes on from the state that is kept"
+            )
     console.print("\nstopping")
 
 
