@@ -147,12 +147,14 @@ def open_reader(path: Path, busy_timeout_ms: int) -> Connection:
 def copy_store(path: Path, to: Path, busy_timeout_ms: int = 5000) -> None:
     """A whole, checked copy of a store that may be in use; it appears whole or not at all.
 
-    Raises `NotFound` without a store, `BadRequest` where `to` is there already or its folder is not.
+    Raises `NotFound` without a store, `BadRequest` where `to` is there already or its folder is missing.
     """
     if not path.is_file():
         raise NotFound(f"there is no store at {path}")
-    if to.exists() or not to.parent.is_dir():
-        raise BadRequest(f"{to} is there already, or its folder is not: name a new file in one")
+    if to.exists():
+        raise BadRequest(f"{to} is there already: name a new file")
+    if not to.parent.is_dir():
+        raise BadRequest(f"there is no folder {to.parent}: make it first")
     scratch = to.with_name(f"{to.name}.part")
     scratch.unlink(missing_ok=True)
     connection = open_reader(path, busy_timeout_ms)
