@@ -258,10 +258,7 @@ class Retriever:
         if list(asked) == list(texts):
             return found
         whole = self._gate.wording_rows(np.stack([fit.vectors[text] for text in texts]), views)
-        return [
-            {**a, **{n: v for n, v in b.items() if n == "opposite"}}
-            for a, b in zip(found, whole, strict=True)
-        ]
+        return [{**a, "opposite": b["opposite"]} if b else a for a, b in zip(found, whole, strict=True)]
 
     def _cited(
         self,
