@@ -59,7 +59,7 @@ _DATED = re.compile(
 _STREET = re.compile(r"\W*\d+[A-Za-z]?,? [A-Z][^\W\d_]{2,}|.*\b(Street|Lane|Road|Square|Avenue)\b")
 _LETTERS = re.compile(r"[^\W\d_][\w'’.-]*")
 
-_WHO_DOES = re.compile(rf"((?:Which \w+|What \w+|Who)) (\w+s) (?:the )?{PLACEHOLDER}\W*", re.IGNORECASE)
+_WHO_DOES = re.compile(rf"(Which \w+|What \w+|Who) (\w+s) (?:the )?{PLACEHOLDER}\W*", re.IGNORECASE)
 _NOUN_OF = re.compile(rf"The (?:.+ )?(\w+) of {PLACEHOLDER}")
 
 KINDS = tuple(
@@ -275,6 +275,12 @@ def roles(masked: str) -> frozenset[tuple[str, str]]:
     return frozenset(found)
 
 
+def turned(masked_question: str, view: str) -> bool:
+    """Whether one verb makes the subject its agent in one of the two and its patient in the other."""
+    asked, told = roles(masked_question), roles(view)
+    return any(part != other and _same_stem(verb, known) for verb, part in asked for known, other in told)
+
+
 def nominal(masked_question: str, view: str) -> str | None:
     """The question with the view's noun for its verb: `Who conducts it?` asks for `The conductor of it`.
 
@@ -285,19 +291,13 @@ def nominal(masked_question: str, view: str) -> str | None:
         return None
     noun = fold(told[1])
     act = noun[:-2] if noun.endswith(("er", "or")) else noun
-    return (
-        f"{asked[1]} is the {told[1]} of {PLACEHOLDER}?" if _same_stem(_stem(fold(asked[2])), act) else None
-    )
+    if not _same_stem(_stem(fold(asked[2])), act):
+        return None
+    return f"{asked[1]} is the {told[1]} of {PLACEHOLDER}?"
 
 
 def _stem(word: str) -> str:
     return re.sub(r"(?<=...)(?:ed|es|ing|s)$", "", word)
-
-
-def turned(masked_question: str, view: str) -> bool:
-    """Whether one verb makes the subject its agent in one of the two and its patient in the other."""
-    asked, told = roles(masked_question), roles(view)
-    return any(part != other and _same_stem(verb, known) for verb, part in asked for known, other in told)
 
 
 def _same_stem(a: str, b: str) -> bool:
@@ -353,7 +353,7 @@ def _shape(target: str) -> str:
 
 
 def shared_words(masked_question: str, view: str) -> float:
-    """Share of the view's content words (by their first five letters) that the question repeats."""
+    """Share of the view's content words (by five letters of their stems) that the question repeats."""
     told = {_stem(word)[:5] for word in content_words(view)}
     return len(_stems(masked_question) & told) / len(told) if told else 0.0
 

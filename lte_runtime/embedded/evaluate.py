@@ -147,7 +147,7 @@ def user_probes(path: Path) -> dict[str, list[Probe]]:
             (name for name in event.get("subject_aliases", ()) if name in row.get("alias_question", "")), ""
         )
         if named:
-            noted = fact + invented.ALIAS_NOTE.format(s=subject, a=named)
+            noted = prompt.explained(fact, subject, named)
             made["user aliases"].append(Probe(row["alias_question"], (noted,), answers))
     return made
 
@@ -184,7 +184,7 @@ def aliased(rng: random.Random) -> Probe:
     noun, kind = rng.choice(NOUN_KINDS)
     subject, target = names.product(rng), names.value(kind, rng)
     alias = invented.alias_of(rng, subject)
-    fact = f"The {noun} of {subject} is {target}." + invented.ALIAS_NOTE.format(s=subject, a=alias)
+    fact = prompt.explained(f"The {noun} of {subject} is {target}.", subject, alias)
     return Probe(f"What is the {noun} of {alias}?", (fact,), (target,))
 
 

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from lte_runtime.answer.prompt import explained
 from lte_runtime.embedded import names
 from lte_runtime.embedded.matching import strip_accents
 from lte_runtime.embedded.relations import (
@@ -19,8 +20,6 @@ from lte_runtime.embedded.relations import (
 )
 from lte_runtime.embedded.rows import Statement
 from lte_runtime.embedded.sources import Sources
-
-ALIAS_NOTE = " ({s} is also known as {a}.)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +186,7 @@ def aliased(rng: random.Random, subject: str, slot: Slot, target: str) -> Statem
         alias = alias_of(rng, subject)
         # The note stands there also when the question names the subject itself.
         plain = item(rng, subject, slot, target, alias if roll < 0.13 else "")
-        note = ALIAS_NOTE.format(s=subject, a=alias)
-        return replace(plain, text=plain.text + note)
+        return replace(plain, text=explained(plain.text, subject, alias))
     if roll < 0.22:
         return item(rng, subject, slot, target, strip_accents(subject))
     return item(rng, subject, slot, target)

@@ -171,17 +171,18 @@ class Groups:
 
     def measured(self, params: object) -> list[Result]:
         """The groups, from the samples where they are there."""
-        parts = {self._key(part, params): part for part in self._parts(self._records())}
+        made = ((part, self._requests(part)) for part in self._parts(self._records()))
+        parts = {self._key(requests, params): (part, requests) for part, requests in made}
         missing = [key for key in parts if key not in self.known]
         what = f"{' '.join(self.pool)} {self.method}"
         if missing:
-            self.before.ask([record for part in parts.values() for _, record in part])
+            self.before.ask([record for part, _ in parts.values() for _, record in part])
             with arms.arm(self.method, self.kit, params) as editor:
-                self._warm(editor, parts[missing[0]])
+                self._warm(editor, parts[missing[0]][0])
                 for number, key in enumerate(parts):
                     self.progress(what, number, len(parts))
                     if key in missing:
-                        self.known.add(key, self._measure(editor, parts[key], number))
+                        self.known.add(key, self._measure(editor, *parts[key], number))
         self.progress(what, len(parts), len(parts))
         return [self.known[key] for key in parts]
 
@@ -205,9 +206,13 @@ class Groups:
         for start in range(0, len(records), size):
             yield records[start : start + size]
 
-    def _key(self, part: Part, params: object) -> str:
+    def _requests(self, part: Part) -> list[EditRequest]:
+        """Generated edits, made first, and the part's own."""
+        return [*self._filling(len(part)), *requests_of(part)]
+
+    def _key(self, requests: Sequence[EditRequest], params: object) -> str:
         plan, base = self.plan, self.kit.supplies.base.fingerprint
-        told = [(one.prompt, one.target) for one in [*self._filling(len(part)), *requests_of(part)]]
+        told = [(one.prompt, one.target) for one in requests]
         pool = " ".join(self.pool)
         parts = (base, pool, self.method, str(plan.mode), plan.decode, repr(params), repr(told))
         adapter = "" if self.kit.adapted is None else self.kit.adapter
@@ -218,10 +223,9 @@ class Groups:
         editor.edit(requests_of(part[:1]))
         editor.undo()
 
-    def _measure(self, editor: Editor, part: Part, number: int) -> Result:
+    def _measure(self, editor: Editor, part: Part, requests: Sequence[EditRequest], number: int) -> Result:
         """One group edited, asked and undone."""
         began = time.monotonic()
-        requests = [*self._filling(len(part)), *requests_of(part)]
         judge = Judge(self.plan, editor, self.before, self.kit)
         with cost.measured() as spent:
             retested = dict(self._edited(editor, judge, requests))

@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 import apsw
 import apsw.sqlite_extra
 
+from lte_runtime import disk
 from lte_runtime.errors import BadRequest, Damaged, Fatal, NotFound, Refused, Retry
 
 _FIRST = """
@@ -161,7 +162,9 @@ def copy_store(path: Path, to: Path, busy_timeout_ms: int = 5000) -> None:
     try:
         with faults():
             connection.execute("VACUUM INTO ?", (str(scratch),))
+        disk.sync(scratch)
         scratch.replace(to)
+        disk.sync(to.parent)
     finally:
         connection.close()
         scratch.unlink(missing_ok=True)

