@@ -18,7 +18,7 @@ from lte_runtime.evals.baselines.network import hidden_at, matrix, weight
 from lte_runtime.evals.baselines.protocol import EditRequest
 from lte_runtime.evals.baselines.rome import mean_key
 from lte_runtime.evals.baselines.subject import Views, sampled_prefixes, views
-from lte_runtime.evals.baselines.value import LocateParams, find_delta
+from lte_runtime.evals.baselines.value import LocateParams, find_deltas
 from lte_runtime.evals.baselines.weights import Originals
 
 
@@ -70,8 +70,7 @@ def wanted_hidden(base: Base, seen: Sequence[Views], params: MemitParams) -> Ten
     Adding delta to the MLP's output of a residual block is adding it to the block's output (equation 16).
     """
     last = params.layers[-1]
-    deltas = torch.stack([find_delta(base, last, one, params.search) for one in seen])
-    return plain_hidden(base, seen, last) + deltas
+    return plain_hidden(base, seen, last) + find_deltas(base, last, seen, params.search)
 
 
 def plain_hidden(base: Base, seen: Sequence[Views], layer: int) -> Tensor:

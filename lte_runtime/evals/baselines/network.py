@@ -114,12 +114,12 @@ def hidden_at(base: Base, rows: Sequence[Sequence[int]], positions: Sequence[int
 
 @contextmanager
 def steered(base: Base, layer: int, positions: Sequence[int], delta: Tensor) -> Iterator[None]:
-    """Within it, `delta` [hidden] is added to the projection's output at one position of each row."""
+    """Within it, `delta` [hidden] or [rows, hidden] is added to the projection's output at a place a row."""
 
     def hook(_: nn.Module, __: object, output: Tensor) -> Tensor:
         place = torch.zeros(output.shape[:2], device=output.device)
         place[torch.arange(len(positions)), list(positions)] = 1.0
-        return output + place[..., None] * delta
+        return output + place[..., None] * (delta[:, None] if delta.dim() > 1 else delta)
 
     handle = projection(base.model, layer).register_forward_hook(hook)
     try:

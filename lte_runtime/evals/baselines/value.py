@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lte_runtime.evals.baselines import base as reading
-from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.base import Base, Sample, padded
 from lte_runtime.evals.baselines.network import hidden_at, steered
 from lte_runtime.evals.baselines.subject import Views
+
+AT_ONCE = 8
+"""Edits that one pass of the model takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,55 +57,146 @@ class LocateParams:
 
 
 def find_delta(base: Base, layer: int, seen: Views, search: ValueSearch) -> Tensor:
-    """delta [hidden] with v* = v0 + delta (Meng et al., 2022, equation 4).
+    """delta [hidden] of one edit, as `find_deltas` finds it."""
+    return find_deltas(base, layer, [seen], search)[0]
+
+
+def find_deltas(base: Base, layer: int, seen: Sequence[Views], search: ValueSearch) -> Tensor:
+    """delta [n, hidden] with v* = v0 + delta (Meng et al., 2022, equation 4), each edit for itself.
 
     Minimises over delta the mean over contexts of -log P(target | context) with delta added to the layer's
     MLP output at the subject's last token, plus `kl` times KL(P_before || P_with) of the next token of the
     essence prompt, plus `decay` times (||delta|| / ||h||)^2.
     """
-    before, size = _unedited(base, layer, seen)
-    delta = torch.zeros(base.model.config.hidden_size, device=base.device, requires_grad=True)
-    optimizer = torch.optim.Adam([delta])
+    found = torch.zeros(len(seen), base.model.config.hidden_size, device=base.device)
+    order = sorted(range(len(seen)), key=lambda number: _longest(seen[number]))
+    for start in range(0, len(order), AT_ONCE):
+        chosen = order[start : start + AT_ONCE]
+        found[chosen] = _descend(base, layer, [seen[number] for number in chosen], search)
+    return found
+
+
+def _longest(seen: Views) -> int:
+    """Tokens from the place on: edits of like length together leave little padding."""
+    rows = zip(seen.samples, seen.places, strict=True)
+    return max(len(row.prompt) - at + len(row.target) for row, at in rows)
+
+
+def _descend(base: Base, layer: int, seen: Sequence[Views], search: ValueSearch) -> Tensor:
+    """One pass of the model a step for all edits; those that are `enough` leave it."""
+    prompts = [one.samples[0].prompt for one in seen]
+    size = hidden_at(base, prompts, [one.places[0] for one in seen], layer).norm(dim=1, keepdim=True)
+    opened = Opened.read(base, seen, essences=search.kl > 0)
+    before = opened.essences(opened.logits()) if search.kl else None
+    free = torch.zeros(len(seen), base.model.config.hidden_size, device=base.device, requires_grad=True)
+    optimizer = torch.optim.Adam([free])
+    found = torch.zeros_like(free, requires_grad=False)
     for step in range(search.steps):
-        left = 1 - step / search.steps
-        optimizer.param_groups[0]["lr"] = left * search.rate * size / len(delta) ** 0.5
-        loss, drift = _terms(base, layer, seen, delta, before if search.kl else None)
-        if float(loss.detach()) < search.enough:
-            break
-        whole = loss + search.kl * drift + search.decay * (delta.norm() / size) ** 2
+        optimizer.param_groups[0]["lr"] = (1 - step / search.steps) * search.rate / free.shape[1] ** 0.5
+        losses, after = opened.asked(layer, (size * free)[opened.active])
+        done = losses.detach() < search.enough
+        whole = losses + search.decay * free[opened.active].square().sum(1)
+        if before is not None:
+            whole = whole + search.kl * F.kl_div(after, before, log_target=True, reduction="none").sum(1)
+        if done.any():
+            found[opened.active] = (size * free).detach()[opened.active]
+            opened, whole = opened.only(~done), whole[~done]
+            before = None if before is None else before[~done]
+        if not len(opened.active):
+            return found
         optimizer.zero_grad()
-        whole.backward()
+        whole.sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        _shrink(delta, search.clamp * size)
-    return delta.detach()
+        _shrink(free, search.clamp)
+    found[opened.active] = (size * free).detach()[opened.active]
+    return found
 
 
 @torch.no_grad()
-def _shrink(delta: Tensor, most: float) -> None:
-    delta.mul_(min(1.0, most / max(float(delta.norm()), 1e-12)))
+def _shrink(free: Tensor, most: float) -> None:
+    """Rows [n, hidden] that are longer than `most` get that length."""
+    free.mul_((most / free.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1.0))
 
 
-@torch.no_grad()
-def _unedited(base: Base, layer: int, seen: Views) -> tuple[Tensor, float]:
-    """Log probabilities behind the essence prompt [vocabulary], and the norm of h in the plain prompt."""
-    scores = reading.logits(base, [seen.essence])[0, -1]
-    stream = hidden_at(base, [seen.samples[0].prompt], seen.places[:1], layer)
-    return scores.log_softmax(-1), float(stream.norm())
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Edits in their contexts, of which all that stands before the place is read, as nothing changes it.
 
-
-def _terms(
-    base: Base, layer: int, seen: Views, delta: Tensor, before: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """The target's mean loss over contexts, and the drift of the essence prompt, both scalars.
-
-    Without `before` the essence prompt is not asked, and its drift is 0.
+    Rows are the contexts of the first edit, those of the second, ..., then the essence prompts, if asked for;
+    `tails` are what follows from the place on. `cache` holds keys and values of what stands before, padded on
+    the right; `mask` [rows, before + tail] leaves the padding out. `active` [n] are the edits' numbers.
     """
-    rows = [(*row.prompt, *row.target) for row in seen.samples]
-    if before is None:
-        with steered(base, layer, seen.places, delta):
-            return reading.losses(reading.logits(base, rows), seen.samples).mean(), delta.new_zeros(())
-    with steered(base, layer, (*seen.places, seen.essence_place), delta):
-        scores = reading.logits(base, [*rows, seen.essence])
-    after = scores[-1, len(seen.essence) - 1].log_softmax(-1)
-    drift = F.kl_div(after, before, log_target=True, reduction="sum")
-    return reading.losses(scores[:-1], seen.samples).mean(), drift
+
+    base: Base
+    active: Tensor
+    contexts: int
+    tails: tuple[Sample, ...]
+    ids: Tensor
+    mask: Tensor
+    positions: Tensor
+    cache: Any
+
+    @classmethod
+    @torch.no_grad()
+    def read(cls, base: Base, seen: Sequence[Views], *, essences: bool) -> Opened:
+        rows = [(row, at) for one in seen for row, at in zip(one.samples, one.places, strict=True)]
+        if essences:
+            rows += [(Sample(one.essence, ()), one.essence_place) for one in seen]
+        tails = tuple(Sample(row.prompt[at:], row.target) for row, at in rows)
+        ids, mask = padded(base, [(*tail.prompt, *tail.target) for tail in tails])
+        places = torch.tensor([at for _, at in rows], device=base.device)
+        cache = None
+        if places.any():
+            head, before = padded(base, [row.prompt[:at] for row, at in rows])
+            mask = torch.cat([before, mask], 1)
+            cache = base.model(input_ids=head, attention_mask=before, use_cache=True).past_key_values
+        positions = places[:, None] + torch.arange(ids.shape[1], device=base.device)
+        active = torch.arange(len(seen), device=base.device)
+        return cls(base, active, len(seen[0].samples), tails, ids, mask, positions, cache)
+
+    def only(self, kept: Tensor) -> Opened:
+        """The edits of which the mask `kept` [active] says so."""
+        rows = kept.repeat_interleave(self.contexts)
+        if len(self.tails) > len(rows):
+            rows = torch.cat([rows, kept])
+        at = rows.nonzero()[:, 0]
+        cache = deepcopy(self.cache)
+        if cache is not None:
+            cache.batch_select_indices(at)
+        tails = tuple(self.tails[row] for row in at.tolist())
+        return replace(
+            self,
+            active=self.active[kept],
+            tails=tails,
+            ids=self.ids[at],
+            mask=self.mask[at],
+            positions=self.positions[at],
+            cache=cache,
+        )
+
+    def asked(self, layer: int, deltas: Tensor) -> tuple[Tensor, Tensor]:
+        """With `deltas` [active, hidden] added: mean loss of each target [active], and `essences`."""
+        added = deltas.repeat_interleave(self.contexts, 0)
+        if len(self.tails) > len(added):
+            added = torch.cat([added, deltas])
+        with steered(self.base, layer, [0] * len(self.tails), added):
+            scores = self.logits()
+        asked = self.tails[: len(self.active) * self.contexts]
+        return reading.losses(scores, asked).view(len(self.active), -1).mean(1), self.essences(scores)
+
+    def essences(self, scores: Tensor) -> Tensor:
+        """Log probabilities of the next token behind the essence prompts, [active or 0, vocabulary]."""
+        first = len(self.active) * self.contexts
+        last = [len(tail.prompt) - 1 for tail in self.tails[first:]]
+        return scores[torch.arange(first, len(self.tails)), last].log_softmax(-1)
+
+    def logits(self) -> Tensor:
+        """Next-token logits of the tails, [rows, longest tail, vocabulary]."""
+        out: Tensor = self.base.model(
+            input_ids=self.ids,
+            attention_mask=self.mask,
+            position_ids=self.positions,
+            past_key_values=deepcopy(self.cache),
+            use_cache=self.cache is not None,
+        ).logits
+        return out

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from lte_runtime.evals.baselines import base as reading
-from lte_runtime.evals.baselines import closed_form, network, subject
+from lte_runtime.evals.baselines import closed_form, network, subject, value
 from lte_runtime.evals.baselines.base import Base
 from lte_runtime.evals.baselines.memit import Memit, MemitParams
 from lte_runtime.evals.baselines.moments import Moments
 from lte_runtime.evals.baselines.protocol import EditRequest
 from lte_runtime.evals.baselines.rome import Rome, RomeParams, associate, insert, mean_key
-from lte_runtime.evals.baselines.value import ValueSearch, find_delta
+from lte_runtime.evals.baselines.value import Opened, ValueSearch, find_delta, find_deltas
 from lte_runtime.evals.baselines.weights import Change, WeightEditor
 from tests.unit.answer.engine.tiny import SENTENCES
 from tests.unit.evals.baselines import world
@@ -178,3 +178,41 @@ def test_without_a_drift_term_the_search_is_the_same(make_base: Callable[..., Ba
     plain, weighed = (find_delta(base, 0, seen, replace(search, kl=kl)) for kl in (0.0, 1e-12))
     assert plain.norm() > 0
     torch.testing.assert_close(plain, weighed, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("place", ["subject", "last"])
+def test_what_stands_before_the_place_need_not_be_read_again(
+    make_base: Callable[..., Base], architecture: str, place: str
+) -> None:
+    base = make_base(architecture)
+    prefixes = ["One", "Two more words"]
+    seen = [subject.views(base, one, prefixes, end=True, place=place) for one in EDITS[:3]]
+    opened = Opened.read(base, seen, essences=True)
+    deltas = torch.randn(3, base.model.config.hidden_size, generator=torch.Generator().manual_seed(1))
+    for chosen in (opened, opened.only(torch.tensor([True, False, True]))):
+        losses, essences = chosen.asked(1, deltas[chosen.active])
+        for number, loss, essence in zip(chosen.active.tolist(), losses, essences, strict=True):
+            one = seen[number]
+            rows = [(*row.prompt, *row.target) for row in one.samples]
+            with network.steered(base, 1, (*one.places, one.essence_place), deltas[number]):
+                scores = reading.logits(base, [*rows, one.essence])
+            torch.testing.assert_close(loss, reading.losses(scores[:-1], one.samples).mean())
+            whole = scores[-1, len(one.essence) - 1].log_softmax(-1)
+            torch.testing.assert_close(essence, whole, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kl", [0.0, 0.05])
+def test_edits_that_are_searched_together_are_searched_each_for_itself(
+    make_base: Callable[..., Base], monkeypatch: pytest.MonkeyPatch, kl: float
+) -> None:
+    base = make_base()
+    monkeypatch.setattr(value, "AT_ONCE", 3)
+    seen = [subject.views(base, one, ["One"], end=False) for one in EDITS[:5]]
+    search = replace(SEARCH, steps=12, kl=kl, enough=9.86)
+    endless = find_deltas(base, 0, seen, replace(search, enough=-1.0))
+    alone = torch.stack([find_delta(base, 0, one, search) for one in seen])
+    together = find_deltas(base, 0, seen, search)
+    stopped = [not torch.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in zip(alone, endless, strict=True)]
+    assert 0 < sum(stopped) < len(seen), "some are enough before others"
+    torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-3)
