@@ -12,6 +12,7 @@ and under teacher forcing the share of that answer's tokens that are still the l
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -110,6 +111,7 @@ def run(plan: Plan, kit: Kit, progress: Progress = lambda _what, _done, _total: 
         "mode": str(plan.mode),
         "decode": plan.decode,
         "seed": plan.seed,
+        "date": datetime.date.today().isoformat(),
         "base": kit.supplies.base.fingerprint,
         "model": kit.supplies.base.model.config.model_type,
         "methods": {},

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import html
 import json
+import math
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,7 +54,7 @@ def write(page: Path, results: Sequence[Path], machine: str) -> None:
 
     Raises `NotFound` for a file that is not there, `BadRequest` for one that is no result.
     """
-    read = [_read(path) for path in results]
+    read = joined([_read(path) for path in results])
     text = page.read_text(encoding="utf-8") if page.is_file() else "# Evaluation\n"
     page.parent.mkdir(parents=True, exist_ok=True)
     for one in read:
@@ -73,6 +74,37 @@ def _read(path: Path) -> Result:
     if not {"mode", "methods", "model", "lead"} <= set(found):
         raise BadRequest(f"{path} is no result of compared methods (run it with --mode)")
     return found
+
+
+def joined(results: Sequence[Result]) -> list[Result]:
+    """Results of one model, mode and part as one, with the methods of all; of what repeats the last counts.
+
+    All edits of a set come first, then batches and sequences by size, then what was cut short.
+    """
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for one in results:
+        key = (*(one[part] for part in ("model", "mode", "split", "limit", "seed")), one["base"][:12])
+        whole = found.setdefault(key, {**one, "methods": {}, "lead": {}, "hours": 0.0})
+        whole["hours"] += hours(one)
+        whole["date"] = one.get("date", "")
+        for name, measured in one["methods"].items():
+            before = whole["methods"].get(name, {}).get("sets", {})
+            whole["methods"][name] = {**measured, "sets": {**before, **measured["sets"]}}
+        for name, leads in one["lead"].items():
+            whole["lead"][name] = {**whole["lead"].get(name, {}), **leads}
+    return sorted(found.values(), key=_place)
+
+
+def _place(one: Result) -> tuple[Any, ...]:
+    kind, _, size = one["mode"].partition(":")
+    return (-(one["limit"] or math.inf), kind, int(size or 0), one["model"])
+
+
+def hours(one: Result) -> float:
+    """Of one core: those that it says itself, else the sum over its methods and sets."""
+    if "hours" in one:
+        return float(one["hours"])
+    return sum(float(s["seconds"]) for m in one["methods"].values() for s in m["sets"].values()) / 3600
 
 
 def machine() -> str:
@@ -110,9 +142,9 @@ def section(results: Sequence[Result], machine: str, date: str) -> str:
 
 def headline(one: Result) -> str:
     cut = f", at most {one['limit']} edits of a set" if one.get("limit") else ""
-    hours = sum(s["seconds"] for m in one["methods"].values() for s in m["sets"].values()) / 3600
     where = f"{one['split']} part{cut}, seed {one['seed']}, base {one['base'][:12]}"
-    return f"{MODELS.get(one['model'], one['model'])}, mode {one['mode']} ({where}, {hours:.2f} h)"
+    spent = ", ".join(filter(None, (one.get("date"), f"{hours(one):.2f} h")))
+    return f"{MODELS.get(one['model'], one['model'])}, mode {one['mode']} ({where}, {spent})"
 
 
 def slug(one: Result) -> str:

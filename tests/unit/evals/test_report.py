@@ -67,6 +67,26 @@ def test_pictures_are_sound_and_the_page_stands_alone(tmp_path: Path) -> None:
     assert "<svg" in whole
 
 
+def test_results_of_one_mode_are_one_table() -> None:
+    later = result("batch") | {"base": "ab" * 6, "hours": 0.25}
+    later["methods"] = {"serac": later["methods"]["rome"]}
+    later["lead"] = {"zsre": {"serac": [0.25, 0.125, 0.5]}}
+    other = result("batch") | {"limit": None}
+    first, second = report.joined([result("batch"), later, other])
+    assert first["limit"] is None, "all edits of a set come first"
+    assert list(second["methods"]) == ["rome", "ours", "serac"]
+    assert second["lead"] == {"zsre": {"rome": [0.125, -0.25, 0.5], "serac": [0.25, 0.125, 0.5]}}
+    assert report.hours(second) == 0.75
+    again = result("batch", seconds_per_edit=3.0) | {"date": "2026-01-02"}
+    again["methods"] = {
+        name: {"sets": {"wikibio": one["sets"]["zsre"]}} for name, one in again["methods"].items()
+    }
+    (whole,) = report.joined([result("batch"), again])
+    assert list(whole["methods"]["rome"]["sets"]) == ["zsre", "wikibio"]
+    assert whole["methods"]["ours"]["sets"]["wikibio"]["seconds_per_edit"] == 3.0
+    assert "2026-01-02, 0.50 h)" in report.headline(again)
+
+
 def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     with pytest.raises(NotFound):
