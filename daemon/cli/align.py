@@ -20,6 +20,7 @@ import typer
 from daemon.cli import connect, output, parts
 from daemon.cli.options import Address, ConfigFile, Json, Socket
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, LteError, Refused
+from lte_runtime.progress import Progress
 
 if TYPE_CHECKING:
     from daemon.settings import Settings
@@ -91,7 +92,7 @@ def _freeze(
     seed: int,
     cases: int,
     folder: Path,
-    progress: parts.Progress,
+    progress: Progress,
 ) -> None:
     from lte_runtime.align import building, dataset, presets
     from lte_runtime.answer.engine.files import base_fingerprint
@@ -315,7 +316,7 @@ def _watched(folder: Path, *, shown: bool) -> dict[str, Any]:
     return result
 
 
-def _show(folder: Path, progress: parts.Progress) -> None:
+def _show(folder: Path, progress: Progress) -> None:
     try:
         said = json.loads((folder / "progress.json").read_text("utf-8"))
     except (OSError, ValueError):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from lte_runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
     from lte_runtime.answer.gate import GateCalibration
     from lte_runtime.evals.arms import Kit
     from lte_runtime.types import Encoder
-
-Progress = Callable[[str, int, int], None]
 
 
 def settings(config: Path | None, arch: Arch | None) -> Settings:
@@ -82,7 +82,7 @@ def kit(settings: Settings, cache: Path, train_data: Path | None, progress: Prog
 def progress(shown: bool) -> Iterator[Progress]:
     """A bar on stderr where somebody looks at it."""
     if not (shown and sys.stderr.isatty()):
-        yield lambda _what, _done, _total: None
+        yield silent
         return
     from rich.console import Console
     from rich.progress import Progress as Bar

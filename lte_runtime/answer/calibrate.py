@@ -24,12 +24,10 @@ from lte_runtime.answer import gate, gate_data, wording
 from lte_runtime.answer.retriever import Reading, Retriever, Scored, best_of
 from lte_runtime.answer.scratch import memory_of
 from lte_runtime.errors import BadRequest
+from lte_runtime.progress import Progress, silent
 from lte_runtime.types import Encoder, Question, Vectors
 
 Row = Mapping[str, Any]
-Progress = Callable[[str, int, int], None]
-"""Called as `progress(what, done, total)`."""
-
 CLOSED_AT_LEAST = 0.957
 """Share of out-of-scope questions that the threshold keeps closed, of rows that its judge has not seen."""
 CLOSED_PROMPTS = 0.972
@@ -93,7 +91,7 @@ def calibrate(
     encoder: Encoder,
     *,
     closed_at_least: float = CLOSED_AT_LEAST,
-    progress: Progress = lambda _what, _done, _total: None,
+    progress: Progress = silent,
 ) -> gate.GateCalibration:
     """A calibration from the rows of split `calibration` (all rows when none is marked `test`).
 
@@ -114,7 +112,7 @@ def calibrate(
 def measure(rows: Sequence[Row], encoder: Encoder, calibration: gate.GateCalibration) -> dict[str, float]:
     """The report of a calibration on all questions of `rows`."""
     memo = Memo(encoder)
-    asked = ask(rows, memo, lambda _what, _done, _total: None)
+    asked = ask(rows, memo, silent)
     return report(worded(asked, memo, lambda _text: calibration.wording), calibration)
 
 
@@ -151,7 +149,7 @@ def fit(
     asked: Sequence[Asked],
     encoder: Encoder,
     closed_at_least: float,
-    progress: Progress = lambda _what, _done, _total: None,
+    progress: Progress = silent,
 ) -> gate.GateCalibration:
     """Every path is a row: right or wrong. A question's wrong paths weigh together as much as a right one.
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from lte_runtime.answer.answerer import Answerer
+from lte_runtime.progress import Progress
 from lte_runtime.types import Answer, Question, ScopeMode
-
-Progress = Callable[[str, int, int], None]
-"""Called as `progress(what, done, total)`."""
 
 
 @dataclass(frozen=True, slots=True)

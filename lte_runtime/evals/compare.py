@@ -23,13 +23,13 @@ from typing import Any
 from lte_runtime.errors import BadRequest, NotFound
 from lte_runtime.evals import arms, cost, lines, tally
 from lte_runtime.evals.arms import Kit
-from lte_runtime.evals.ask import Progress
 from lte_runtime.evals.baselines import kept, search
 from lte_runtime.evals.baselines.protocol import Editor, EditRequest, Forced
 from lte_runtime.evals.baselines.search import base_answers, share
 from lte_runtime.evals.knowedit import SETS, Record, read
 from lte_runtime.evals.metrics import matches, mean, ngram_entropy, rouge_l, same_answer
 from lte_runtime.evals.split import held_out
+from lte_runtime.progress import Progress, silent
 
 __all__ = ["SETS", "Mode", "Plan", "mode_of", "run"]
 
@@ -95,7 +95,7 @@ class Plan:
         return self.decode in ("teacher-forced", "both")
 
 
-def run(plan: Plan, kit: Kit, progress: Progress = lambda _what, _done, _total: None) -> Result:
+def run(plan: Plan, kit: Kit, progress: Progress = silent) -> Result:
     """`{"methods": {name: {"sets": {set: figures}, "settings": "searched" | "default"}}, "lead": ...}`.
 
     Raises `NotFound` when no set is in the folder and `BadRequest` for unknown methods.

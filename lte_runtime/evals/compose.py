@@ -16,12 +16,12 @@ from lte_runtime.embedded import chains, names
 from lte_runtime.embedded.sources import StockFact
 from lte_runtime.evals import arms
 from lte_runtime.evals.arms import Kit
-from lte_runtime.evals.ask import Progress
 from lte_runtime.evals.baselines import search
 from lte_runtime.evals.baselines.protocol import Editor, EditRequest
 from lte_runtime.evals.baselines.search import base_answers
 from lte_runtime.evals.metrics import matches, mean
 from lte_runtime.evals.tally import interval
+from lte_runtime.progress import Progress, silent
 
 TOKENS = 32
 BRIDGES: Mapping[str, tuple[str, ...]] = {
@@ -93,7 +93,7 @@ def run(
     *,
     count: int = 300,
     seed: int = 0,
-    progress: Progress = lambda _what, _done, _total: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """`{"methods": {name: {"sets": {"compose": figures}}}, "lead": {name: (difference, low, high)}}`.
 

@@ -18,8 +18,8 @@ from torch.nn.functional import cross_entropy
 from lte_runtime.answer import prompt
 from lte_runtime.errors import NotFound
 from lte_runtime.evals.arms import Kit
-from lte_runtime.evals.ask import Progress
 from lte_runtime.evals.baselines.base import Base
+from lte_runtime.progress import Progress
 
 LONGEST = 256
 """Tokens of a text that are read."""

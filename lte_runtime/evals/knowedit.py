@@ -27,9 +27,10 @@ from lte_runtime.answer.gate import GateCalibration
 from lte_runtime.answer.scratch import memory_of
 from lte_runtime.errors import NotFound
 from lte_runtime.evals import command
-from lte_runtime.evals.ask import Arms, Progress, ask_all
+from lte_runtime.evals.ask import Arms, ask_all
 from lte_runtime.evals.metrics import matches, mean, ngram_entropy, normalise, same_answer
 from lte_runtime.evals.split import held_out
+from lte_runtime.progress import Progress, silent
 from lte_runtime.types import Answer, Encoder, Question, Scope, ScopeMode
 
 SETS = ("zsre", "wiki_recent", "wiki_counterfact", "wikibio")
@@ -106,7 +107,7 @@ def run(
     split: str = "held-out",
     limit: int | None = None,
     fluency_edits: int = 32,
-    progress: Progress = lambda _what, _done, _total: None,
+    progress: Progress = silent,
 ) -> Result:
     """`{"methods": {name: {"sets": {set: {...}}}}}` as printed by `lte eval knowedit --json`.
 

@@ -16,10 +16,10 @@ from lte_runtime.embedded import names
 from lte_runtime.embedded.relations import NOUN_KINDS
 from lte_runtime.evals import arms
 from lte_runtime.evals.arms import Kit
-from lte_runtime.evals.ask import Progress
 from lte_runtime.evals.baselines import search
 from lte_runtime.evals.baselines.protocol import Editor, EditRequest
 from lte_runtime.evals.metrics import matches, mean
+from lte_runtime.progress import Progress, silent
 
 HOPS = (2, 3, 4)
 BETWEEN = tuple(pair for pair in NOUN_KINDS if pair[1] in ("person", "org", "place", "product"))
@@ -76,7 +76,7 @@ def run(
     *,
     count: int = 100,
     seed: int = 0,
-    progress: Progress = lambda _what, _done, _total: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """`{"methods": {name: {"sets": {"2 hops": {"n", "right", "each_hop_right", ...}, ...}}}}`."""
     arms.check(methods)

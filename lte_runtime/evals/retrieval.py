@@ -20,10 +20,10 @@ from lte_runtime.answer.retriever import Retriever
 from lte_runtime.answer.scratch import memory_of
 from lte_runtime.errors import NotFound
 from lte_runtime.evals import command, knowedit, userfacts
-from lte_runtime.evals.ask import Progress
 from lte_runtime.evals.knowedit import Record
 from lte_runtime.evals.metrics import mean, normalise
 from lte_runtime.evals.split import held_out
+from lte_runtime.progress import Progress, silent
 from lte_runtime.types import Encoder, Question, Retrieval, Scope
 
 Figures = dict[str, Any]
@@ -39,7 +39,7 @@ def run(
     sets: Sequence[str] = knowedit.SETS,
     split: str = "held-out",
     limit: int | None = None,
-    progress: Progress = lambda _what, _done, _total: None,
+    progress: Progress = silent,
 ) -> Figures:
     """`{"methods": {"retrieval": {"sets": {name: {...}}}}}`; raises `NotFound` when there is nothing."""
     found: dict[str, Figures] = {}

@@ -17,8 +17,9 @@ from lte_runtime.answer.gate import GateCalibration
 from lte_runtime.answer.scratch import memory_of
 from lte_runtime.errors import NotFound
 from lte_runtime.evals import command
-from lte_runtime.evals.ask import Arms, Progress, ask_all
+from lte_runtime.evals.ask import Arms, ask_all
 from lte_runtime.evals.metrics import matches, mean
+from lte_runtime.progress import Progress, silent
 from lte_runtime.types import Answer, Encoder
 
 PROBES = {"question": "edit_success", "paraphrase": "generality", "alias_question": "alias"}
@@ -40,7 +41,7 @@ def run(
     *,
     methods: Sequence[str] = METHODS,
     limit: int | None = None,
-    progress: Progress = lambda _what, _done, _total: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """`{"methods": {name: {"n", "edit_success", "generality", "alias", "retrieval", "wrong"}}}`."""
     rows = read(data)[:limit]

@@ -20,6 +20,7 @@ from lte_runtime.evals.baselines.rome import mean_key
 from lte_runtime.evals.baselines.subject import Views, sampled_prefixes, views
 from lte_runtime.evals.baselines.value import LocateParams, find_deltas
 from lte_runtime.evals.baselines.weights import Originals
+from lte_runtime.progress import Progress, silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,10 @@ class MemitParams(LocateParams):
 class Memit:
     """Edits a batch at once. C is that of the unedited model; a sequence of batches starts from the last."""
 
-    def __init__(self, params: MemitParams, moments: Moments) -> None:
+    def __init__(self, params: MemitParams, moments: Moments, progress: Progress = silent) -> None:
         self._params = params
         self._moments = moments
+        self._progress = progress
         self._roots: dict[int, Tensor] = {}
 
     def __call__(self, base: Base, originals: Originals, requests: Sequence[EditRequest]) -> None:
@@ -44,7 +46,7 @@ class Memit:
         self._factor()
         prefixes = sampled_prefixes(base, params.prefixes, params.prefix_tokens, params.seed)
         seen = [views(base, one, prefixes, end=params.end, place=params.place) for one in requests]
-        targets = wanted_hidden(base, seen, params)
+        targets = wanted_hidden(base, seen, params, self._progress)
         for layer in params.layers:
             self._spread(base, layer, seen, targets)
 
@@ -64,13 +66,15 @@ class Memit:
         matrix(base.model, layer).add_(change.float())
 
 
-def wanted_hidden(base: Base, seen: Sequence[Views], params: MemitParams) -> Tensor:
+def wanted_hidden(
+    base: Base, seen: Sequence[Views], params: MemitParams, progress: Progress = silent
+) -> Tensor:
     """z [n, hidden]: the last layer's output at the subject, plus the delta that says the target.
 
     Adding delta to the MLP's output of a residual block is adding it to the block's output (equation 16).
     """
     last = params.layers[-1]
-    return plain_hidden(base, seen, last) + find_deltas(base, last, seen, params.search)
+    return plain_hidden(base, seen, last) + find_deltas(base, last, seen, params.search, progress)
 
 
 def plain_hidden(base: Base, seen: Sequence[Views], layer: int) -> Tensor:

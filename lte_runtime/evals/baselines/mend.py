@@ -23,9 +23,9 @@ from lte_runtime.evals.baselines import kept
 from lte_runtime.evals.baselines.base import Base, Sample
 from lte_runtime.evals.baselines.low_rank import Factors, Place, Traces, changed, mlp_places
 from lte_runtime.evals.baselines.material import Lesson, Material
-from lte_runtime.evals.baselines.moments import Progress
 from lte_runtime.evals.baselines.protocol import EditRequest
 from lte_runtime.evals.baselines.weights import Originals
+from lte_runtime.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,10 @@ from lte_runtime.errors import BadRequest
 from lte_runtime.evals.baselines import kept
 from lte_runtime.evals.baselines.base import ROWS, Base
 from lte_runtime.evals.baselines.network import keys, width
+from lte_runtime.progress import Progress, silent
 
 Texts = Callable[[], Iterable[Sequence[int]]]
 """Gives the texts from the start, each as token ids."""
-Progress = Callable[[str, int, int], None]
-"""Called as `progress(what, done, total)`; a total of 0 is not known."""
 
 
 def estimate(
@@ -46,10 +45,6 @@ def _batches(texts: Iterable[Sequence[int]], longest: int) -> Iterator[list[Sequ
         yield chunk
 
 
-def _silent(_what: str, _done: int, _total: int) -> None:
-    """Nobody watches."""
-
-
 class Moments:
     """C of each layer, from disk where it is there and sound, else estimated and written.
 
@@ -63,7 +58,7 @@ class Moments:
         self._texts = texts
         self._source = source
         self._directory = directory
-        self._progress = progress or _silent
+        self._progress = progress or silent
 
     def get(self, layers: Sequence[int]) -> dict[int, Tensor]:
         """Layer to C; all that are missing are estimated in one pass over the texts."""

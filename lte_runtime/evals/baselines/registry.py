@@ -15,16 +15,13 @@ from lte_runtime.evals.baselines.ice import Ice, IceParams
 from lte_runtime.evals.baselines.material import Material
 from lte_runtime.evals.baselines.memit import Memit, MemitParams
 from lte_runtime.evals.baselines.mend import Mend, MendParams
-from lte_runtime.evals.baselines.moments import Moments, Progress
+from lte_runtime.evals.baselines.moments import Moments
 from lte_runtime.evals.baselines.protocol import Editor
 from lte_runtime.evals.baselines.rome import Rome, RomeParams
 from lte_runtime.evals.baselines.serac import Serac, SeracParams
 from lte_runtime.evals.baselines.weights import Change, WeightEditor
+from lte_runtime.progress import Progress, silent
 from lte_runtime.types import Encoder
-
-
-def _silent(_what: str, _done: int, _total: int) -> None:
-    """Nobody watches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +35,7 @@ class Supplies:
     encoder: Encoder
     material: Material
     directory: Path
-    progress: Progress = _silent
+    progress: Progress = silent
 
     @property
     def moments(self) -> Moments:
@@ -68,14 +65,20 @@ def _mend(given: Supplies, params: MendParams) -> Change:
     return Mend(params, given.material, given.directory, given.progress)
 
 
+def _rome(given: Supplies, params: RomeParams) -> Change:
+    return Rome(params, given.moments, given.progress)
+
+
+def _memit(given: Supplies, params: MemitParams) -> Change:
+    return Memit(params, given.moments, given.progress)
+
+
 METHODS: Mapping[str, Method] = {
     "serac": Method(SeracParams(), _serac),
     "ice": Method(IceParams(), lambda given, params: Ice(given.base, params, given.encoder)),
     "mend": Method(MendParams(), lambda given, params: WeightEditor(given.base, _mend(given, params))),
-    "rome": Method(RomeParams(), lambda given, params: WeightEditor(given.base, Rome(params, given.moments))),
-    "memit": Method(
-        MemitParams(), lambda given, params: WeightEditor(given.base, Memit(params, given.moments))
-    ),
+    "rome": Method(RomeParams(), lambda given, params: WeightEditor(given.base, _rome(given, params))),
+    "memit": Method(MemitParams(), lambda given, params: WeightEditor(given.base, _memit(given, params))),
     "ft-l": Method(FtLParams(), lambda given, params: WeightEditor(given.base, FtL(params))),
     "ft": Method(FtParams(), lambda given, params: WeightEditor(given.base, Ft(params))),
 }

@@ -16,6 +16,7 @@ from lte_runtime.evals.baselines.protocol import EditRequest
 from lte_runtime.evals.baselines.subject import Views, sampled_prefixes, views
 from lte_runtime.evals.baselines.value import LocateParams, find_delta
 from lte_runtime.evals.baselines.weights import Originals
+from lte_runtime.progress import Progress, silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +37,10 @@ class Association:
 class Rome:
     """Edits one request after the other, each on the weights that the earlier ones left."""
 
-    def __init__(self, params: RomeParams, moments: Moments) -> None:
+    def __init__(self, params: RomeParams, moments: Moments, progress: Progress = silent) -> None:
         self._params = params
         self._moments = moments
+        self._progress = progress
         self._root: Tensor | None = None
 
     def __call__(self, base: Base, originals: Originals, requests: Sequence[EditRequest]) -> None:
@@ -46,8 +48,10 @@ class Rome:
         originals.keep([weight(base.model, params.layer)])
         root = self._factor()
         prefixes = sampled_prefixes(base, params.prefixes, params.prefix_tokens, params.seed)
-        for request in requests:
+        for done, request in enumerate(requests, start=1):
             insert(base, params.layer, associate(base, request, prefixes, params), root)
+            if len(requests) > 1:
+                self._progress("edits by ROME", done, len(requests))
 
     def _factor(self) -> Tensor:
         """Of the C of the unedited model: it is read once, before the first edit."""

@@ -24,9 +24,9 @@ from lte_runtime.evals.baselines import kept
 from lte_runtime.evals.baselines.base import Base, Sample
 from lte_runtime.evals.baselines.edit_texts import EditTexts
 from lte_runtime.evals.baselines.material import Material
-from lte_runtime.evals.baselines.moments import Progress
 from lte_runtime.evals.baselines.protocol import EditRequest, Forced
 from lte_runtime.evals.baselines.scope import ScopeClassifier, ScopeTraining, tensor, train_scope
+from lte_runtime.progress import Progress
 from lte_runtime.types import Encoder
 
 

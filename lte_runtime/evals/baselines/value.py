@@ -15,6 +15,7 @@ from lte_runtime.evals.baselines import base as reading
 from lte_runtime.evals.baselines.base import Base, Sample, padded
 from lte_runtime.evals.baselines.network import hidden_at, steered
 from lte_runtime.evals.baselines.subject import Views
+from lte_runtime.progress import Progress, silent
 
 AT_ONCE = 8
 """Edits that one pass of the model takes."""
@@ -61,7 +62,9 @@ def find_delta(base: Base, layer: int, seen: Views, search: ValueSearch) -> Tens
     return find_deltas(base, layer, [seen], search)[0]
 
 
-def find_deltas(base: Base, layer: int, seen: Sequence[Views], search: ValueSearch) -> Tensor:
+def find_deltas(
+    base: Base, layer: int, seen: Sequence[Views], search: ValueSearch, progress: Progress = silent
+) -> Tensor:
     """delta [n, hidden] with v* = v0 + delta (Meng et al., 2022, equation 4), each edit for itself.
 
     Minimises over delta the mean over contexts of -log P(target | context) with delta added to the layer's
@@ -73,6 +76,8 @@ def find_deltas(base: Base, layer: int, seen: Sequence[Views], search: ValueSear
     for start in range(0, len(order), AT_ONCE):
         chosen = order[start : start + AT_ONCE]
         found[chosen] = _descend(base, layer, [seen[number] for number in chosen], search)
+        if len(order) > 1:
+            progress("values of edits", start + len(chosen), len(order))
     return found
 
 
