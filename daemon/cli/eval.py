@@ -260,6 +260,27 @@ def general(
 
 
 @app.command()
+def reach(
+    data: Annotated[Path, typer.Option(help="Folder with KnowEdit's JSON files.")],
+    limit: Annotated[int, typer.Option(min=1, help="At most so many held-out edits of each set.")] = 10,
+    train_data: TrainData = None,
+    cache: Cache = CACHE,
+    json_: Json = False,
+    arch: Architecture = None,
+    config: ConfigFile = None,
+) -> None:
+    """Why ROME misses a single edit: its search, its writing into the weights, or the model's own reach.
+
+    Example: lte eval reach --data knowedit/ --limit 10 --arch qwen2
+    """
+    from lte_runtime.evals import reach as measured
+
+    with parts.progress(not json_) as progress:
+        kit = parts.kit(parts.settings(config, arch), cache, train_data, progress)
+        _show(measured.run(data, kit.supplies, limit, progress), json_)
+
+
+@app.command()
 def harness(
     task: Annotated[list[str], typer.Option("--task", "-t", help="A task of the folder. Repeatable.")],
     include: Annotated[Path, typer.Option(help="Folder of the harness's task files.")],

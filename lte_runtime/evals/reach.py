@@ -1,0 +1,79 @@
+"""Where ROME fails on single edits: in the search for the value, in writing it, or in what any value can say.
+
+For each edit three shares of the target's tokens that are the likeliest: with the searched vector itself
+added at the place, after the closed form has written it into the weights, and with the vector of a search
+that nothing bounds. What the last misses, no rank-one change at that place can say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lte_runtime.errors import NotFound
+from lte_runtime.evals.baselines import base as reading
+from lte_runtime.evals.baselines import search
+from lte_runtime.evals.baselines.network import steered
+from lte_runtime.evals.baselines.protocol import EditRequest
+from lte_runtime.evals.baselines.registry import Supplies
+from lte_runtime.evals.baselines.rome import Rome, RomeParams
+from lte_runtime.evals.baselines.search import share
+from lte_runtime.evals.baselines.subject import sampled_prefixes, views
+from lte_runtime.evals.baselines.value import find_delta
+from lte_runtime.evals.baselines.weights import WeightEditor
+from lte_runtime.evals.compare import RUNNING, Result
+from lte_runtime.evals.knowedit import SETS, read
+from lte_runtime.evals.metrics import mean
+from lte_runtime.evals.split import held_out
+from lte_runtime.progress import Progress, silent
+
+FREE: dict[str, Any] = {"steps": 600, "rate": 0.3, "clamp": 40.0, "kl": 0.0, "decay": 0.0}
+"""Of `ValueSearch`: as far as it can go."""
+SHARES = ("vector", "inserted", "free")
+LENGTHS = ((1, 4), (5, 8), (9, 99))
+"""Tokens of a target, from and to."""
+
+Row = Mapping[str, float]
+
+
+def run(data: Path, supplies: Supplies, limit: int, progress: Progress = silent) -> Result:
+    """`{"1-4": {"n", "vector", "inserted", "free"}, ...}` by the target's tokens: `limit` edits a set.
+
+    Raises `NotFound` when no set is in the folder.
+    """
+    names = [name for name in SETS if name != RUNNING and (data / f"{name}.json").is_file()]
+    if not names:
+        raise NotFound(f"no KnowEdit set in {data}")
+    params = search.tuned(supplies).get("rome", RomeParams())
+    found: list[Row] = []
+    for name in names:
+        records = [one for one in read(data / f"{name}.json") if held_out(one.subject)][:limit]
+        for done, one in enumerate(records, start=1):
+            found.append(reached(supplies, params, EditRequest(one.subject, one.prompt, one.target)))
+            progress(name, done, len(records))
+    return {f"{low}-{high}": _summed(found, low, high) for low, high in LENGTHS}
+
+
+def _summed(found: Sequence[Row], low: int, high: int) -> dict[str, float | None]:
+    rows = [row for row in found if low <= row["tokens"] <= high]
+    return {"n": len(rows), **{name: mean(row[name] for row in rows) for name in SHARES}}
+
+
+def reached(supplies: Supplies, params: RomeParams, request: EditRequest) -> Row:
+    """The three shares of one edit, and its target's tokens; the weights are as they were afterwards."""
+    base = supplies.base
+    prefixes = sampled_prefixes(base, params.prefixes, params.prefix_tokens, params.seed)
+    seen = views(base, request, prefixes, end=params.end, place=params.place)
+    asked = reading.sample(base, request.prompt, request.target, end=False)
+    row: dict[str, float] = {"tokens": len(asked.target)}
+    for name, how in (("vector", params.search), ("free", replace(params.search, **FREE))):
+        delta = find_delta(base, params.layer, seen, how)
+        with steered(base, params.layer, seen.places[:1], delta):
+            row[name] = share(reading.forced(base, [asked])[0])
+    editor = WeightEditor(base, Rome(params, supplies.moments))
+    editor.edit([request])
+    row["inserted"] = share(reading.forced(base, [asked])[0])
+    editor.undo()
+    return row
