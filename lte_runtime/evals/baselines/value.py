@@ -156,6 +156,7 @@ class Opened:
             mask = torch.cat([before, mask], 1)
             cache = base.model(input_ids=head, attention_mask=before, use_cache=True).past_key_values
         positions = places[:, None] + torch.arange(ids.shape[1], device=base.device)
+        positions = positions.clamp(max=base.context - 1)  # padding may lie beyond what the model can see
         active = torch.arange(len(seen), device=base.device)
         return cls(base, active, len(seen[0].samples), tails, ids, mask, positions, cache)
 
