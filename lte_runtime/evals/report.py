@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from lte_runtime.errors import BadRequest, NotFound
+from lte_runtime.evals.arms import ALL
+from lte_runtime.evals.knowedit import SETS
 
 BEGIN, END = "<!-- compared methods: begin -->", "<!-- compared methods: end -->"
 COLUMNS = (
@@ -92,6 +94,8 @@ def joined(results: Sequence[Result]) -> list[Result]:
             whole["methods"][name] = {**measured, "sets": {**before, **measured["sets"]}}
         for name, leads in one["lead"].items():
             whole["lead"][name] = {**whole["lead"].get(name, {}), **leads}
+    for whole in found.values():
+        whole["methods"] = dict(sorted(whole["methods"].items(), key=lambda one: ALL.index(one[0])))
     return sorted(found.values(), key=_place)
 
 
@@ -154,7 +158,8 @@ def slug(one: Result) -> str:
 
 
 def sets(one: Result) -> list[str]:
-    return list(dict.fromkeys(name for method in one["methods"].values() for name in method["sets"]))
+    found = {name for method in one["methods"].values() for name in method["sets"]}
+    return [name for name in SETS if name in found]
 
 
 def edits(one: Result, name: str) -> int:

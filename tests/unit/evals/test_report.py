@@ -74,7 +74,7 @@ def test_results_of_one_mode_are_one_table() -> None:
     other = result("batch") | {"limit": None}
     first, second = report.joined([result("batch"), later, other])
     assert first["limit"] is None, "all edits of a set come first"
-    assert list(second["methods"]) == ["rome", "ours", "serac"]
+    assert list(second["methods"]) == ["ours", "serac", "rome"]
     assert second["lead"] == {"zsre": {"rome": [0.125, -0.25, 0.5], "serac": [0.25, 0.125, 0.5]}}
     assert report.hours(second) == 0.75
     again = result("batch", seconds_per_edit=3.0) | {"date": "2026-01-02"}
