@@ -12,17 +12,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from lte_runtime.errors import NotFound
 from lte_runtime.evals.baselines import base as reading
 from lte_runtime.evals.baselines import search
-from lte_runtime.evals.baselines.network import steered
+from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.closed_form import factor
+from lte_runtime.evals.baselines.network import steered, weight
 from lte_runtime.evals.baselines.protocol import EditRequest
 from lte_runtime.evals.baselines.registry import Supplies
-from lte_runtime.evals.baselines.rome import Rome, RomeParams
+from lte_runtime.evals.baselines.rome import RomeParams, associate, insert
 from lte_runtime.evals.baselines.search import share
 from lte_runtime.evals.baselines.subject import sampled_prefixes, views
 from lte_runtime.evals.baselines.value import find_delta
-from lte_runtime.evals.baselines.weights import WeightEditor
+from lte_runtime.evals.baselines.weights import Originals
 from lte_runtime.evals.compare import RUNNING, Result
 from lte_runtime.evals.knowedit import SETS, read
 from lte_runtime.evals.metrics import mean
@@ -46,12 +50,15 @@ def run(data: Path, supplies: Supplies, limit: int, progress: Progress = silent)
     names = [name for name in SETS if name != RUNNING and (data / f"{name}.json").is_file()]
     if not names:
         raise NotFound(f"no KnowEdit set in {data}")
-    params = search.tuned(supplies).get("rome", RomeParams())
+    base, params = supplies.base, search.tuned(supplies).get("rome", RomeParams())
+    root = factor(supplies.moments.get([params.layer])[params.layer], params.damping)
+    prefixes = sampled_prefixes(base, params.prefixes, params.prefix_tokens, params.seed)
     found: list[Row] = []
     for name in names:
         records = [one for one in read(data / f"{name}.json") if held_out(one.subject)][:limit]
         for done, one in enumerate(records, start=1):
-            found.append(reached(supplies, params, EditRequest(one.subject, one.prompt, one.target)))
+            request = EditRequest(one.subject, one.prompt, one.target)
+            found.append(reached(base, request, prefixes, params, root))
             progress(name, done, len(records))
     return {f"{low}-{high}": _summed(found, low, high) for low, high in LENGTHS}
 
@@ -61,19 +68,25 @@ def _summed(found: Sequence[Row], low: int, high: int) -> dict[str, float | None
     return {"n": len(rows), **{name: mean(row[name] for row in rows) for name in SHARES}}
 
 
-def reached(supplies: Supplies, params: RomeParams, request: EditRequest) -> Row:
+def reached(
+    base: Base, request: EditRequest, prefixes: Sequence[str], params: RomeParams, root: Tensor
+) -> Row:
     """The three shares of one edit, and its target's tokens; the weights are as they were afterwards."""
-    base = supplies.base
-    prefixes = sampled_prefixes(base, params.prefixes, params.prefix_tokens, params.seed)
-    seen = views(base, request, prefixes, end=params.end, place=params.place)
     asked = reading.sample(base, request.prompt, request.target, end=False)
+    seen = views(base, request, prefixes, end=params.end, place=params.place)
+    found = associate(base, request, prefixes, params)
+    free = find_delta(base, params.layer, seen, replace(params.search, **FREE))
+
+    def right() -> float:
+        return share(reading.forced(base, [asked])[0])
+
     row: dict[str, float] = {"tokens": len(asked.target)}
-    for name, how in (("vector", params.search), ("free", replace(params.search, **FREE))):
-        delta = find_delta(base, params.layer, seen, how)
+    for name, delta in (("vector", found.residual), ("free", free)):
         with steered(base, params.layer, seen.places[:1], delta):
-            row[name] = share(reading.forced(base, [asked])[0])
-    editor = WeightEditor(base, Rome(params, supplies.moments))
-    editor.edit([request])
-    row["inserted"] = share(reading.forced(base, [asked])[0])
-    editor.undo()
+            row[name] = right()
+    originals = Originals()
+    originals.keep([weight(base.model, params.layer)])
+    insert(base, params.layer, found, root)
+    row["inserted"] = right()
+    originals.restore()
     return row
