@@ -52,13 +52,13 @@ class Moments:
     """
 
     def __init__(
-        self, base: Base, texts: Texts, *, source: str, directory: Path, progress: Progress | None = None
+        self, base: Base, texts: Texts, *, source: str, directory: Path, progress: Progress = silent
     ) -> None:
         self._base = base
         self._texts = texts
         self._source = source
         self._directory = directory
-        self._progress = progress or silent
+        self._progress = progress
 
     def get(self, layers: Sequence[int]) -> dict[int, Tensor]:
         """Layer to C; all that are missing are estimated in one pass over the texts."""

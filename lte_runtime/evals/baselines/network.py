@@ -119,7 +119,7 @@ def steered(base: Base, layer: int, positions: Sequence[int], delta: Tensor) -> 
     def hook(_: nn.Module, __: object, output: Tensor) -> Tensor:
         place = torch.zeros(output.shape[:2], device=output.device)
         place[torch.arange(len(positions)), list(positions)] = 1.0
-        return output + place[..., None] * (delta[:, None] if delta.dim() > 1 else delta)
+        return output + place[..., None] * delta.reshape(-1, 1, delta.shape[-1])
 
     handle = projection(base.model, layer).register_forward_hook(hook)
     try:
