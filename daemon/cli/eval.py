@@ -154,7 +154,8 @@ def search(
         list[Compared] | None, typer.Option("--method", "-m", help="Default: every baseline. Repeatable.")
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Settings for each method, the defaults first.")] = 12,
-    edits: Annotated[int, typer.Option(min=1, help="Single edits that each setting is judged on.")] = 20,
+    edits: Annotated[int, typer.Option(min=1, help="Edits that each setting is judged on.")] = 20,
+    together: Annotated[int, typer.Option(min=1, help="Edits made before they are read (1: single).")] = 1,
     seed: Annotated[int, typer.Option(help="Of the settings and of the edits.")] = 0,
     train_data: TrainData = None,
     cache: Cache = CACHE,
@@ -174,7 +175,7 @@ def search(
 
     settings = parts.settings(config, arch)
     names = [name for name in _names(method or [Compared.ALL]) if name not in OURS]
-    budget = searching.Budget(trials, edits, seed)
+    budget = searching.Budget(trials, edits, together, seed)
     with parts.progress(not json_) as progress:
         supplies = parts.kit(settings, cache, train_data, progress).supplies
         best: dict[str, Any] = {}

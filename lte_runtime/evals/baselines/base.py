@@ -104,17 +104,28 @@ def target_logits(scores: Tensor, samples: Sequence[Sample]) -> list[Tensor]:
     ]
 
 
-def losses(scores: Tensor, samples: Sequence[Sample]) -> Tensor:
-    """Mean negative log likelihood of the target's tokens, in nats, [rows]."""
-    # One gather for all rows: the gradient of a slice is as large as all scores, and a row would have one.
+def target_places(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the logits that predict the targets, one after the other, each [tokens]."""
     places = [
         (row, len(one.prompt) - 1 + at) for row, one in enumerate(samples) for at in range(len(one.target))
     ]
-    rows, columns = torch.tensor(places, device=scores.device).T
+    rows, columns = torch.tensor(places).T
+    return rows, columns
+
+
+def losses(scores: Tensor, samples: Sequence[Sample]) -> Tensor:
+    """Mean negative log likelihood of the target's tokens, in nats, [rows], from all `logits`."""
+    # One gather for all rows: the gradient of a slice is as large as all scores, and a row would have one.
+    return placed_losses(scores[target_places(samples)], samples)
+
+
+def placed_losses(scores: Tensor, samples: Sequence[Sample]) -> Tensor:
+    """`losses` from the logits at `target_places` alone, [tokens, vocabulary]."""
     wanted = torch.tensor([token for row in samples for token in row.target], device=scores.device)
-    each = torch.nn.functional.cross_entropy(scores[rows, columns], wanted, reduction="none")
+    each = torch.nn.functional.cross_entropy(scores, wanted, reduction="none")
     lengths = torch.tensor([len(row.target) for row in samples], device=scores.device)
-    return torch.zeros(len(samples), device=scores.device).index_add(0, rows, each) / lengths
+    owners = torch.arange(len(samples), device=scores.device).repeat_interleave(lengths)
+    return torch.zeros(len(samples), device=scores.device).index_add(0, owners, each) / lengths
 
 
 @torch.no_grad()

@@ -126,3 +126,17 @@ def steered(base: Base, layer: int, positions: Sequence[int], delta: Tensor) -> 
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def head_at(base: Base, rows: Tensor, columns: Tensor) -> Iterator[None]:
+    """Within it the model's head reads these places alone: logits are [places, vocabulary]."""
+
+    def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0][rows, columns],)
+
+    handle = base.model.get_output_embeddings().register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

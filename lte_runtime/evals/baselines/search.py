@@ -1,7 +1,8 @@
 """One equal, logged search over each baseline's hyperparameters: so many drawn settings, so many edits.
 
-A setting's score is the mean of three shares over single edits: the edit's own prompt and a rephrasing, both
-right in every token under teacher forcing, and an unrelated question whose answer the base still prefers.
+A setting's score is the mean of three shares over edits, single or some together: the edit's own prompt and a
+rephrasing, both right in every token under teacher forcing, and an unrelated question whose answer the base
+still prefers.
 """
 
 from __future__ import annotations
@@ -32,10 +33,14 @@ Draw = Callable[[random.Random, Any, int], Any]
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The same for each method: `trials` settings (the defaults are the first), each on the same `edits`."""
+    """The same for each method: `trials` settings (the defaults are the first), each on the same `edits`.
+
+    So many of them are made `together` before they are read: 1 are single edits.
+    """
 
     trials: int = 12
     edits: int = 20
+    together: int = 1
     seed: int = 0
 
 
@@ -132,7 +137,7 @@ def settings(name: str, count: int, budget: Budget) -> list[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One setting's shares over single edits, each between 0 and 1; `forced` counts tokens, not edits."""
+    """One setting's shares over edits, each between 0 and 1; `forced` counts tokens, not edits."""
 
     edit: float
     forced: float
@@ -158,7 +163,7 @@ def search(name: str, supplies: Supplies, budget: Budget, log: Path) -> tuple[An
         supplies.progress(f"search {name}", number, len(chosen))
         key = _key(name, supplies, budget, params)
         if key not in known:
-            found = trial(registry.editor(name, supplies, params), supplies, lessons)
+            found = trial(registry.editor(name, supplies, params), supplies, lessons, budget.together)
             known[key] = _line(name, key, params, found)
             lines.append(log, known[key])
         tried.append((params, known[key]))
@@ -181,10 +186,15 @@ def edit_lessons(supplies: Supplies, budget: Budget) -> list[Lesson]:
     return found
 
 
-def trial(editor: Editor, supplies: Supplies, lessons: Sequence[Lesson]) -> Trial:
-    """Each lesson edited alone, read and undone."""
+def trial(editor: Editor, supplies: Supplies, lessons: Sequence[Lesson], together: int = 1) -> Trial:
+    """So many lessons `together` edited, each read, all undone."""
     own = base_answers(supplies, [one.unrelated[0] for one in lessons], 16)
-    seen = [_read(editor, one, said) for one, said in zip(lessons, own, strict=True)]
+    seen: list[tuple[float, float, float, float]] = []
+    for start in range(0, len(lessons), together):
+        chosen = slice(start, start + together)
+        editor.edit([one.request for one in lessons[chosen]])
+        seen += [_read(editor, one, said) for one, said in zip(lessons[chosen], own[chosen], strict=True)]
+        editor.undo()
     return Trial(*(sum(values) / len(seen) for values in zip(*seen, strict=True)))
 
 
@@ -196,7 +206,6 @@ def base_answers(supplies: Supplies, asked: Sequence[str], max_new_tokens: int) 
 
 def _read(editor: Editor, lesson: Lesson, own: str) -> tuple[float, float, float, float]:
     request: EditRequest = lesson.request
-    editor.edit([request])
     edit, again, other = editor.forced(
         [
             (request.prompt, request.target),
@@ -204,7 +213,6 @@ def _read(editor: Editor, lesson: Lesson, own: str) -> tuple[float, float, float
             (lesson.unrelated[0], own or lesson.unrelated[1]),
         ]
     )
-    editor.undo()
     return float(whole(edit)), share(edit), float(whole(again)), float(whole(other))
 
 

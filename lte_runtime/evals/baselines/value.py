@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lte_runtime.evals.baselines import base as reading
 from lte_runtime.evals.baselines.base import Base, Sample, padded
-from lte_runtime.evals.baselines.network import hidden_at, steered
+from lte_runtime.evals.baselines.network import head_at, hidden_at, steered
 from lte_runtime.evals.baselines.subject import Views
 from lte_runtime.progress import Progress, silent
 
@@ -92,7 +92,7 @@ def _descend(base: Base, layer: int, seen: Sequence[Views], search: ValueSearch)
     prompts = [one.samples[0].prompt for one in seen]
     size = hidden_at(base, prompts, [one.places[0] for one in seen], layer).norm(dim=1, keepdim=True)
     opened = Opened.read(base, seen, essences=search.kl > 0)
-    before = opened.essences(opened.logits()) if search.kl else None
+    before = opened.scores()[1] if search.kl else None
     free = torch.zeros(len(seen), base.model.config.hidden_size, device=base.device, requires_grad=True)
     optimizer = torch.optim.Adam([free])
     found = torch.zeros_like(free, requires_grad=False)
@@ -181,28 +181,35 @@ class Opened:
         )
 
     def asked(self, layer: int, deltas: Tensor) -> tuple[Tensor, Tensor]:
-        """With `deltas` [active, hidden] added: mean loss of each target [active], and `essences`."""
+        """With `deltas` [active, hidden] added: mean loss of each target [active], and the essences."""
         added = deltas.repeat_interleave(self.contexts, 0)
         if len(self.tails) > len(added):
             added = torch.cat([added, deltas])
         with steered(self.base, layer, [0] * len(self.tails), added):
-            scores = self.logits()
-        asked = self.tails[: len(self.active) * self.contexts]
-        return reading.losses(scores, asked).view(len(self.active), -1).mean(1), self.essences(scores)
+            targets, essences = self.scores()
+        losses = reading.placed_losses(targets, self.tails[: self.first_essence])
+        return losses.view(len(self.active), -1).mean(1), essences
 
-    def essences(self, scores: Tensor) -> Tensor:
-        """Log probabilities of the next token behind the essence prompts, [active or 0, vocabulary]."""
-        first = len(self.active) * self.contexts
-        last = [len(tail.prompt) - 1 for tail in self.tails[first:]]
-        return scores[torch.arange(first, len(self.tails)), last].log_softmax(-1)
+    @property
+    def first_essence(self) -> int:
+        """Row of the first essence prompt."""
+        return len(self.active) * self.contexts
 
-    def logits(self) -> Tensor:
-        """Next-token logits of the tails, [rows, longest tail, vocabulary]."""
-        out: Tensor = self.base.model(
-            input_ids=self.ids,
-            attention_mask=self.mask,
-            position_ids=self.positions,
-            past_key_values=deepcopy(self.cache),
-            use_cache=self.cache is not None,
-        ).logits
-        return out
+    def scores(self) -> tuple[Tensor, Tensor]:
+        """Logits that predict the targets, [tokens, vocabulary]; the head reads no others but the essences.
+
+        Those are log probabilities of the next token behind the essence prompts, [active or 0, vocabulary].
+        """
+        first = self.first_essence
+        rows, columns = reading.target_places(self.tails[:first])
+        last = torch.tensor([len(tail.prompt) - 1 for tail in self.tails[first:]], dtype=torch.long)
+        places = torch.cat([rows, torch.arange(first, len(self.tails))]), torch.cat([columns, last])
+        with head_at(self.base, *places):
+            out: Tensor = self.base.model(
+                input_ids=self.ids,
+                attention_mask=self.mask,
+                position_ids=self.positions,
+                past_key_values=deepcopy(self.cache),
+                use_cache=self.cache is not None,
+            ).logits
+        return out[: len(rows)], out[len(rows) :].log_softmax(-1)

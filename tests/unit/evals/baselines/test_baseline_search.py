@@ -87,3 +87,18 @@ def test_a_method_that_changes_nothing_keeps_all_and_edits_none(
     tuned = search.trial(registry.editor("ft", given), given, lessons)
     assert tuned.edit == 1.0
     assert tuned.score > found.score
+
+
+def test_edits_are_made_so_many_together_and_undone_before_the_next(
+    make_base: Callable[..., Base], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = supplies(make_base(), tmp_path)
+    lessons = search.edit_lessons(given, SMALL)
+    editor = registry.editor("ft", given)
+    made: list[int] = []
+    edit, undo = editor.edit, editor.undo
+    monkeypatch.setattr(editor, "edit", lambda requests: made.append(len(requests)) or edit(requests))
+    monkeypatch.setattr(editor, "undo", lambda: made.append(0) or undo())
+    search.trial(editor, given, lessons)
+    search.trial(editor, given, lessons, together=2)
+    assert made == [1, 0, 1, 0, 1, 0, 2, 0, 1, 0]
