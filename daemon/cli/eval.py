@@ -165,8 +165,9 @@ def search(
 ) -> None:
     """Search each baseline's hyperparameters on training facts, with an equal budget for each.
 
-    Every trial is logged in the cache folder, where `lte eval knowedit` finds the best ones. MEND's and
-    SERAC's networks are trained first (at most 10 minutes of processor time each) and kept there too.
+    What an earlier search chose, or ships with the project, is tried besides. Every trial is logged in the
+    cache folder, where `lte eval knowedit` finds the best ones. MEND's and SERAC's networks are trained
+    first (at most 10 minutes of processor time each) and kept there too.
 
     Example: lte eval search --method rome --trials 12 --edits 20
     """

@@ -35,7 +35,8 @@ Draw = Callable[[random.Random, Any, int], Any]
 class Budget:
     """The same for each method: `trials` settings (the defaults are the first), each on the same `edits`.
 
-    So many of them are made `together` before they are read: 1 are single edits.
+    What an earlier search chose is tried besides. So many edits are made `together` before they are read: 1
+    are single edits.
     """
 
     trials: int = 12
@@ -159,6 +160,9 @@ def search(name: str, supplies: Supplies, budget: Budget, log: Path) -> tuple[An
     known: dict[str, Mapping[str, Any]] = {line["key"]: line for line in lines.read(log)}
     tried: list[tuple[Any, Mapping[str, Any]]] = []
     chosen = settings(name, len(blocks(supplies.base.model)), budget)
+    earlier = tuned(supplies).get(name)
+    if earlier is not None and earlier not in chosen:
+        chosen.append(earlier)
     for number, params in enumerate(chosen):
         supplies.progress(f"search {name}", number, len(chosen))
         key = _key(name, supplies, budget, params)

@@ -50,6 +50,16 @@ def test_every_trial_is_logged_and_none_is_made_twice(
     assert made == ["ice"]
 
 
+def test_what_an_earlier_search_chose_is_tried_too(make_base: Callable[..., Base], tmp_path: Path) -> None:
+    given = supplies(make_base(), tmp_path)
+    earlier = IceParams(form="As is known, {facts} {question}")
+    search.keep_tuned(given, {"ice": (earlier, {"score": 0.5, "params": asdict(earlier)})})
+    search.search("ice", given, SMALL, tmp_path / "log.jsonl")
+    lines = [json.loads(text) for text in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(lines) == SMALL.trials + 1
+    assert lines[-1]["params"] == asdict(earlier)
+
+
 def test_the_best_settings_are_found_again_for_the_same_base_only(
     make_base: Callable[..., Base], tmp_path: Path
 ) -> None:
