@@ -44,7 +44,7 @@ INTRODUCTION = """Every method works on the same weights in float32; all edits o
 all probes asked afterwards. Headline: free decoding, exact match; `(tf)` is teacher-forced (share of the
 target's tokens that are the likeliest). `mean` and `harmonic` are the two means of the first four. Locality
 is against the base before any edit. Brackets: 95 % by bootstrap over edits. Settings come from
-`lte eval search`, with an equal budget for each baseline, where a row says searched. `lead`: the mean of
+`lte eval search` where a row says searched, with the same least budget for each baseline. `lead`: the mean of
 `ours` less that of the method, edits resampled in pairs; on wikibio the mean of ROUGE-L over 60 tokens,
 teacher-forced tokens and locality."""
 
