@@ -9,9 +9,9 @@ from typing import Any
 from lte_runtime.errors import NotFound
 from lte_runtime.memory import reads
 from lte_runtime.memory.db import Connection
-from lte_runtime.memory.policy import KeyState, Member, WhyNot, fold, order_of, why_not
+from lte_runtime.memory.policy import EditName, KeyState, Member, WhyNot, fold, name_of, order_of, why_not
 from lte_runtime.memory.records import EditRecord
-from lte_runtime.memory.rows import EDIT_COLUMNS, edit_from
+from lte_runtime.memory.rows import EDIT_COLUMNS, EDIT_WIDTH, edit_from
 from lte_runtime.types import Edit, FactKey, Op, Position
 
 Topics = Mapping[int, str]
@@ -47,13 +47,13 @@ def history(connection: Connection, topics: Topics, key: FactKey, at_ms: int) ->
     edits, rows = _history(connection, topics, key)
     state = fold(edits)
     rows_of: dict[str, list[int]] = {}
-    for edit in edits:
-        rows_of.setdefault(_label(edit.op, edit.id), []).append(rows[id(edit)])
+    for (_, op, edit_id, _), row in rows.items():
+        rows_of.setdefault(_label(op, edit_id), []).append(row)
     made = [
         _member_record(connection, topics, state, member, rows_of, at_ms)
         for member in (*state.members, *state.withdrawn)
     ]
-    made += [_tombstone(connection, topics, edit, rows[id(edit)]) for edit in state.tombstones]
+    made += [_tombstone(connection, topics, edit, rows[name_of(edit)]) for edit in state.tombstones]
     return sorted(made, key=lambda each: order_of(each.edit), reverse=True)
 
 
@@ -75,10 +75,10 @@ def listed(
     for row in _newest(connection, start, filters):
         if len(found) >= limit:
             break
-        if row[15] is None:
+        if row[EDIT_WIDTH] is None:
             found.append(_tombstone(connection, topics, edit_from(row, None, topics), row[0]))
             continue
-        key = FactKey(*row[15:18])
+        key = FactKey(*row[EDIT_WIDTH : EDIT_WIDTH + 3])
         if key not in histories:
             histories[key] = history(connection, topics, key, at_ms)
         found += [each for each in histories[key] if each.edit.id == row[1] and each.edit.op == row[2]]
@@ -103,21 +103,19 @@ def _find(connection: Connection, edit_id: str) -> tuple[Sequence[Any], FactKey 
     row = connection.execute(f"{_WITH_KEY} WHERE e.edit_id=? {order}", (edit_id,)).fetchone()
     if row is None:
         raise NotFound(f"no edit {edit_id!r}")
-    return row, None if row[15] is None else FactKey(*row[15:18])
+    return row, None if row[EDIT_WIDTH] is None else FactKey(*row[EDIT_WIDTH : EDIT_WIDTH + 3])
 
 
-def _history(connection: Connection, topics: Topics, key: FactKey) -> tuple[list[Edit], dict[int, int]]:
-    """The edits of a key, and the row of each by the object's identity."""
+def _history(connection: Connection, topics: Topics, key: FactKey) -> tuple[list[Edit], dict[EditName, int]]:
+    """The deliveries of a key's edits, and the row of each edit."""
     key_id = reads.key_row(connection, key)
     if key_id is None:
         raise NotFound(f"no edit of {key.text.replace(chr(31), '/')!r}")
-    rows = reads.history_rows(connection, key_id, key.namespace)
-    edits = [edit_from(row, None if row[15] is None else key, topics) for row in rows]
-    return edits, {id(edit): row[0] for edit, row in zip(edits, rows, strict=True)}
+    return reads.history(connection, key_id, key, topics)
 
 
-def _label(op: Op, edit_id: str) -> str:
-    return f"{op.value}\0{edit_id}"
+def _label(op: str, edit_id: str) -> str:
+    return f"{op}\0{edit_id}"
 
 
 def _bears(found: EditRecord, edit_id: str, op: str) -> bool:

@@ -9,22 +9,36 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lte_runtime.memory.keys import names_in_prompt, normalise_key, view_of
-from lte_runtime.memory.policy import Order, moment_of, order_of
-from lte_runtime.types import Edit, FactKey, Op
+from lte_runtime.memory.policy import Order, at_time, moment_of, order_of, time_of, usable_ms
+from lte_runtime.types import Edit, FactKey, Op, Position
 
 
 @dataclass(slots=True)
 class Heads:
-    """The highest order, revision and retraction seen in a key: enough to see that an edit is the newest."""
+    """The highest order, revision and retraction seen in a key: enough to see that an edit is the newest.
+
+    `partitions` by "topic id/partition": log and offset of the last record there, and the largest timestamp.
+    """
 
     order: Sequence[Any] = ()
     revision: int = -1
     retract_revision: int = -1
     retract_moment: Sequence[Any] = ()
     moment: Sequence[Any] = ()
+    partitions: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+
+    def timed(self, edit: Edit) -> Edit | None:
+        """The edit with its effective time; None when a later record of its partition was seen before it."""
+        position = edit.position
+        log, offset, latest = self.partitions.get(_partition(position), (0, -1, 0))
+        if (position.log, position.offset) <= (log, offset):
+            return None
+        return at_time(edit, max(latest, usable_ms(edit.timestamp_ms)))
 
     def saw(self, edit: Edit) -> None:
+        """Account for an edit with its effective time."""
         revision = -1 if edit.revision is None else edit.revision
+        self.saw_delivery(edit)
         self.moment = max(tuple(self.moment), moment_of(edit))
         if edit.op is Op.ASSERT:
             self.order = max(tuple(self.order), order_of(edit))
@@ -32,6 +46,13 @@ class Heads:
         else:
             self.retract_revision = max(self.retract_revision, revision)
             self.retract_moment = max(tuple(self.retract_moment), moment_of(edit))
+
+    def saw_delivery(self, edit: Edit) -> None:
+        """Account for one more delivery of an edit, with its effective time."""
+        position, partition = edit.position, _partition(edit.position)
+        log, offset, latest = self.partitions.get(partition, (0, -1, 0))
+        log, offset = max((log, offset), (position.log, position.offset))
+        self.partitions[partition] = (log, offset, max(latest, time_of(edit)))
 
     def is_newest(self, edit: Edit) -> bool:
         """Whether an assertion stands above all others, joins none and is reached by no retraction."""
@@ -41,19 +62,30 @@ class Heads:
         return edit.revision is None or edit.revision > max(self.revision, self.retract_revision)
 
     def is_last_word(self, retraction: Edit) -> bool:
-        """Whether a retraction was said after everything else and is no repetition of one."""
+        """Whether a retraction was published after everything else and repeats none."""
         if moment_of(retraction) <= tuple(self.moment):
             return False
         return retraction.revision is None or retraction.revision > self.retract_revision
 
     def dump(self) -> str:
         return json.dumps(
-            [self.order, self.revision, self.retract_revision, self.retract_moment, self.moment]
+            [
+                self.order,
+                self.revision,
+                self.retract_revision,
+                self.retract_moment,
+                self.moment,
+                self.partitions,
+            ]
         )
 
     @classmethod
     def load(cls, text: str) -> Heads:
         return cls(*json.loads(text)) if text != "{}" else cls()
+
+
+def _partition(position: Position) -> str:
+    return f"{position.topic_id}/{position.partition}"
 
 
 @dataclass(slots=True)

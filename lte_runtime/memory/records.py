@@ -51,6 +51,16 @@ class EditRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Truncated:
+    """What a truncation concerns: the first of the edits that only the lost part held, how many there are,
+    and whether they were taken out."""
+
+    lost: tuple[Edit, ...]
+    lost_count: int
+    withdrawn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class QuarantineRow:
     """A record that is no edit, with its reason. `state`: pending, dead_lettered or replayed."""
 

@@ -2,8 +2,8 @@
 
 `python tests/golden/make.py` writes `state-N.tar.xz` and `answers-N.json` beside it, N being the version of
 the schema. A release that changes the schema adds its own; earlier ones stay as they are, so that every later
-version is tried on the stores of every earlier one. Records, times and seeds are fixed: the same program gives
-the same answers.
+version is tried on the stores of every earlier one. Records, times and seeds are fixed: the same program
+gives the same answers.
 """
 
 from __future__ import annotations
