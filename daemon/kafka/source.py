@@ -21,6 +21,7 @@ from kafka.errors import (
     OffsetOutOfRangeError,
     UnsupportedCodecError,
 )
+from kafka.structs import OffsetAndMetadata
 
 from daemon.kafka.codecs import BATCH_MAX_BYTES, BatchTooLarge, bound_batches
 from daemon.kafka.connection import Security, client_options, open_client
@@ -58,8 +59,12 @@ class Source(Protocol):
         """Last stable offsets: what a `read_committed` reader can reach now."""
         ...
 
-    def assign(self, positions: Offsets) -> None:
-        """Read these partitions from these offsets; positions of partitions assigned before are replaced."""
+    def assign(self, positions: Offsets, leader_epochs: Mapping[TopicPartition, int] | None = None) -> None:
+        """Read these partitions from these offsets; positions of partitions assigned before are replaced.
+
+        `leader_epochs` of the last records before these offsets let brokers tell that their log was cut below
+        them and has grown again: then `poll` raises `PositionLost`.
+        """
         ...
 
     def poll(self, timeout_s: float, max_records: int) -> Polled:
@@ -160,13 +165,16 @@ class KafkaSource:
     def end_offsets(self) -> Offsets:
         return self._offsets(self._connected().end_offsets)
 
-    def assign(self, positions: Offsets) -> None:
+    def assign(self, positions: Offsets, leader_epochs: Mapping[TopicPartition, int] | None = None) -> None:
         consumer = self._connected()
         self._topic_id = next(iter(positions)).topic_id
         self._unconfirmed = {}
         consumer.assign([self._native(each) for each in positions])
         for each, offset in positions.items():
-            consumer.seek(self._native(each), offset)
+            epoch = (leader_epochs or {}).get(each, -1)
+            # `consumer.seek` takes no leader epoch, the state below it does.
+            position = OffsetAndMetadata(offset, "", epoch)
+            consumer._subscription.assignment[self._native(each)].seek(position)
 
     def poll(self, timeout_s: float, max_records: int) -> Polled:
         consumer = self._connected()
@@ -275,14 +283,19 @@ class KafkaSource:
     def _delivered(self, fetched: Mapping[Any, Sequence[Any]]) -> Polled:
         """What was fetched, while its topic id is asked for and the next records are."""
         if not fetched:
-            return Polled((), self._positions())
+            return Polled((), self._positions(), leader_epochs=self._leader_epochs())
         for partition, records in fetched.items():
             self._unconfirmed.setdefault(partition, records[0].offset)
         try:
             node = self._consumer._cluster.leader_for_partition(next(iter(fetched)))
             answer = self._ask(self._checker, node)
             self._consumer._fetcher.send_fetches()
-            return Polled(self._records(fetched), self._positions(), lambda: self._confirm(node, answer))
+            return Polled(
+                self._records(fetched),
+                self._positions(),
+                lambda: self._confirm(node, answer),
+                self._leader_epochs(),
+            )
         except (Retry, KafkaError):
             self._give_back()
             raise
@@ -323,6 +336,11 @@ class KafkaSource:
         consumer = self._consumer
         positions = {each: consumer.position(each, timeout_ms=0) for each in consumer.assignment()}
         return {self._ours(each): offset for each, offset in positions.items() if offset is not None}
+
+    def _leader_epochs(self) -> Mapping[TopicPartition, int]:
+        states = self._consumer._subscription.assignment.items()
+        epochs = {each: state.position.leader_epoch for each, state in states if state.position is not None}
+        return {self._ours(each): epoch for each, epoch in epochs.items() if epoch >= 0}
 
     def _offsets(self, ask: Any) -> Offsets:
         topology = self.topology()
