@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,7 +131,10 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         )
 
     def EraseFact(self, request: pb.EraseFactRequest, context: grpc.ServicerContext) -> pb.EraseFactResponse:
-        receipt = self._services.memory.erase(key_of(request.key))
+        key, realigner = key_of(request.key), self._services.realigner
+        # A job at work could write the text again into its training rows.
+        with realigner.halted(left_s(context)) if realigner else nullcontext():
+            receipt = self._services.memory.erase(key)
         return pb.EraseFactResponse(
             receipt_id=receipt.id,
             key_sha256=receipt.key_sha256,
@@ -140,6 +144,7 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
             vectors=receipt.vectors,
             erased=convert.timestamp(receipt.erased_ms),
             not_covered=receipt.not_covered,
+            files=receipt.files,
         )
 
     # -- adapters --------------------------------------------------------------------------------------

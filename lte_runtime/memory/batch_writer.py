@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from lte_runtime.memory import quarantine, reads
 from lte_runtime.memory.db import Connection
-from lte_runtime.memory.keywork import Heads, KeyWork, view_hash, view_text
+from lte_runtime.memory.keywork import Heads, KeyWork, revive, view_hash, view_text
 from lte_runtime.memory.policy import (
     Member,
     at_time,
@@ -271,7 +271,10 @@ class BatchWriter:
         known = self._ids.get(text)
         if known is not None:
             return self._work[known]
-        work = self._read_key(key, text) or self._new_key(key, text)
+        work = self._read_key(key, text)
+        if work is None and revive(self._db, key):
+            work = self._read_key(key, text)
+        work = work or self._new_key(key, text)
         self._ids[text], self._work[work.id] = work.id, work
         return work
 

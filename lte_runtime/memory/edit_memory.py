@@ -400,9 +400,10 @@ class EditMemory:
             return upkeep.recall(self._reader(), self._projection, sample, k)
 
     def erase(self, key: FactKey) -> EraseReceipt:
-        """Take a fact's text and vectors out of store, log, snapshots and quarantine; see the receipt."""
+        """Take a fact's text and vectors out of every file of the directory; see the receipt. No job of a
+        re-alignment may run meanwhile: it could write its training rows again."""
         with self._writing:
-            receipt, key_id = erase_key(self._store, key, self.now())
+            receipt, key_id = erase_key(self._store, key, self.directory, self.now())
             if key_id is not None:
                 self._projection.forget(key_id, key.namespace)
             with faults():

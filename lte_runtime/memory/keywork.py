@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lte_runtime.memory.db import Connection
 from lte_runtime.memory.keys import names_in_prompt, normalise_key, view_of
 from lte_runtime.memory.policy import Order, at_time, moment_of, order_of, time_of, usable_ms
+from lte_runtime.memory.rows import row_crc
 from lte_runtime.types import Edit, FactKey, Op, Position
 
 
@@ -146,3 +148,30 @@ def view_text(edit: Edit, key: FactKey) -> str:
 def view_hash(text: str) -> bytes:
     """16 bytes that name a view's vector."""
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def blank_key(connection: Connection, key: FactKey, key_id: int) -> None:
+    """Leave a key without its text; its retractions go on to belong to it, `revive` finds it by a hash."""
+    values = (key_id, erased_name(key), "[]", 0, b"")
+    connection.execute(
+        "UPDATE keys SET key=?, subject='', relation='', view=NULL, view_hash=NULL, names=?, facts=?, "
+        "chain=?, crc=? WHERE id=?",
+        (*values[1:], row_crc(*values), key_id),
+    )
+
+
+def revive(connection: Connection, key: FactKey) -> bool:
+    """Give a key that was erased its text again, because an event names it; False when none was."""
+    row = connection.execute("SELECT id FROM keys WHERE key=?", (erased_name(key),)).fetchone()
+    if row is None:
+        return False
+    connection.execute(
+        "UPDATE keys SET key=?, subject=?, relation=?, crc=? WHERE id=?",
+        (key.text, key.subject, key.relation, row_crc(row[0], key.text, "[]", 0, b""), row[0]),
+    )
+    return True
+
+
+def erased_name(key: FactKey) -> str:
+    """The name of a key that was erased: no key's text begins like it."""
+    return f"\x1ferased:{hashlib.sha256(key.text.encode()).hexdigest()}"

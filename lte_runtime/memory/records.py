@@ -109,6 +109,8 @@ class EraseReceipt:
     vectors: int
     erased_ms: int
     not_covered: tuple[str, ...]
+    files: tuple[str, ...] = ()
+    """Files of the state directory that held its text and are gone, by their path below it."""
 
 
 @dataclass(frozen=True, slots=True)

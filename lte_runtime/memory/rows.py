@@ -49,19 +49,6 @@ def evidence_of(edit: Edit) -> tuple[object, ...]:
 
 def edit_values(edit: Edit, key_id: int | None, topic: int) -> tuple[object, ...]:
     """The values of `INSERT_EDIT`."""
-    body = (
-        edit.subject,
-        edit.relation,
-        edit.prompt,
-        edit.target,
-        edit.statement,
-        edit.subject_aliases,
-        edit.target_aliases,
-        edit.cardinality,
-        edit.publisher,
-        edit.confidence,
-        edit.flags,
-    )
     return (
         key_id,
         edit.id,
@@ -77,9 +64,27 @@ def edit_values(edit: Edit, key_id: int | None, topic: int) -> tuple[object, ...
         edit.position.partition,
         edit.position.offset,
         edit.content_hash,
-        _BODY(body),
+        body_of(edit),
         edit.position.log,
     )
+
+
+def body_of(edit: Edit) -> str:
+    """The text of an edit, and what is not looked for, as JSON."""
+    body = (
+        edit.subject,
+        edit.relation,
+        edit.prompt,
+        edit.target,
+        edit.statement,
+        edit.subject_aliases,
+        edit.target_aliases,
+        edit.cardinality,
+        edit.publisher,
+        edit.confidence,
+        edit.flags,
+    )
+    return _BODY(body)
 
 
 def edit_from(row: Row, key: FactKey | None, topics: Mapping[int, str]) -> Edit:

@@ -906,6 +906,7 @@ class EraseFactResponse(_message.Message):
     VECTORS_FIELD_NUMBER: _builtins.int
     ERASED_FIELD_NUMBER: _builtins.int
     NOT_COVERED_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
     receipt_id: _builtins.str
     key_sha256: _builtins.str
     """SHA-256 of the key; the receipt holds no text of the fact."""
@@ -919,6 +920,12 @@ class EraseFactResponse(_message.Message):
     def not_covered(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What this daemon cannot erase, such as the Kafka log."""
 
+    @_builtins.property
+    def files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Files below the state directory that held its text and are gone: training rows of ended re-alignments,
+        copies of the store that an upgrade kept.
+        """
+
     def __init__(
         self,
         *,
@@ -930,10 +937,11 @@ class EraseFactResponse(_message.Message):
         vectors: _builtins.int = ...,
         erased: _timestamp_pb2.Timestamp | None = ...,
         not_covered: _abc.Iterable[_builtins.str] | None = ...,
+        files: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["edits", b"edits", "erased", b"erased", "key_sha256", b"key_sha256", "not_covered", b"not_covered", "positions", b"positions", "quarantined", b"quarantined", "receipt_id", b"receipt_id", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edits", b"edits", "erased", b"erased", "files", b"files", "key_sha256", b"key_sha256", "not_covered", b"not_covered", "positions", b"positions", "quarantined", b"quarantined", "receipt_id", b"receipt_id", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
