@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
-from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import (
     CorruptRecordError,
     KafkaError,
@@ -28,6 +27,7 @@ from daemon.kafka.connection import Security, client_options, open_client
 from daemon.kafka.history import Offsets, Polled, PositionLost, TopicMissing, Topology, Unreadable
 from daemon.kafka.large_batches import SPARE_BYTES, stream_large_batches
 from daemon.kafka.offset_reporter import OffsetReporter
+from daemon.kafka.topics import CREATE_TIME, CREATE_TIME_WARNING, TIMESTAMP_TYPE, topic_configs
 from lte_runtime.errors import Refused, Retry
 from lte_runtime.types import Position, RawRecord, TopicPartition
 
@@ -145,7 +145,7 @@ class KafkaSource:
             raise Refused("these brokers give no topic ids: Kafka 2.8 or newer is needed")
         if topology is None:
             raise TopicMissing(f"topic {self.topic} does not exist on {self._settings.bootstrap}")
-        self._refuse_compacted()
+        self._check_topic()
         self._topic_id = topology.topic_id
         return topology
 
@@ -238,19 +238,20 @@ class KafkaSource:
     def _heard(self, _cluster: object = None) -> None:
         self._last_answer = time.monotonic()
 
-    def _refuse_compacted(self) -> None:
-        if self._settings.allow_compacted:
-            return
+    def _check_topic(self) -> None:
+        """Refuses a compacted topic, and warns of one whose timestamps come from publishers' clocks."""
         admin = open_client(KafkaAdminClient, self._options)
         try:
-            policy = cleanup_policy(admin, self.topic)
+            configs = topic_configs(admin, self.topic)
         except KafkaError as error:
             raise Retry(f"{self.topic}: {error}") from error
         finally:
             admin.close()
-        if not policy:
-            log.warning("brokers do not tell whether topic %s is compacted", self.topic)
-        if "compact" in policy:
+        if not configs:
+            log.warning("brokers do not tell how topic %s is configured", self.topic)
+        if configs.get(TIMESTAMP_TYPE) == CREATE_TIME:
+            log.warning("topic %s: %s", self.topic, CREATE_TIME_WARNING)
+        if "compact" in configs.get("cleanup.policy", "") and not self._settings.allow_compacted:
             raise Refused(
                 f"topic {self.topic} is compacted, which deletes what restore, history and set members need; "
                 "make it cleanup.policy=delete or set kafka.allow_compacted"
@@ -373,14 +374,3 @@ class KafkaSource:
         for client in clients:
             if client is not None:
                 client.close(autocommit=False, timeout_ms=1000)
-
-
-def cleanup_policy(admin: Any, topic: str) -> str:
-    """`cleanup.policy` of a topic; empty when brokers do not tell (no right to describe, no such topic)."""
-    resource = ConfigResource(ConfigResourceType.TOPIC, topic, {"cleanup.policy": None})
-    answer = admin.describe_configs([resource], config_filter="all")
-    for topics in answer.values():
-        for configs in topics.values():
-            if "cleanup.policy" in configs:
-                return str(configs["cleanup.policy"]["value"])
-    return ""
