@@ -427,7 +427,8 @@ class _Unreadable(MemorySource):
     def poll(self, timeout_s: float, max_records: int) -> Polled:
         if self.broken and not self._paused:
             self.attempts += 1
-            raise Unreadable("unsupported_codec", "no library for zstd")
+            place = Position(self._topic_id, 0, self._positions[0])
+            raise Unreadable("unsupported_codec", self.topic, place, "no library for zstd")
         return super().poll(timeout_s, max_records)
 
 
