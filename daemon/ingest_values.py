@@ -52,7 +52,7 @@ class IngestSettings:
     serve_stale_after_s: float = 10.0
     renew_after_s: float = 30.0
     stuck_after_s: float = 60.0
-    """No step takes so long while all is well: connecting takes up to 20 s, a full batch on a slow core 30."""
+    """No step takes so long while all is well: connecting takes up to 20 s, a full batch on a slow CPU 30."""
     quarantine_max_bytes: int = 1 << 30
     limits: EventLimits = field(default_factory=EventLimits)
     guard: GuardSettings = field(default_factory=GuardSettings)
