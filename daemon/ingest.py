@@ -177,7 +177,7 @@ class Ingest:
         except Refused as error:
             self._unreadable = error.position if isinstance(error, Unreadable) else None
             self._suspend(str(error))
-        self._begin("looking around")
+        self._begin("checking its state")
         self._look_around()
 
     def _begin(self, step: str) -> None:
@@ -315,16 +315,17 @@ class Ingest:
         self._lifecycle.clear_suspended()
 
     def _skip(self, partition: int, offset: int, after: int) -> int:
-        place = None if self._reader.gap else self._unreadable
-        if not self._suspended or place is None or (place.partition, place.offset) != (partition, offset):
-            where = f"it is at partition {place.partition}, offset {place.offset}" if place else "it is not"
-            raise Refused(
-                f"only a record that ingest is suspended at can be skipped, and {where} (see lte status)"
-            )
-        if after <= offset:
-            raise Refused(f"reading cannot go on at offset {after}: it must be behind {offset}")
+        place = self._unreadable
+        if place is None or self._reader.gap:
+            raise Refused("ingest is not suspended at a record: there is nothing to skip")
+        if (place.partition, place.offset) != (partition, offset):
+            raise Refused(f"ingest is suspended at partition {place.partition}, offset {place.offset}")
+        where = TopicPartition(place.topic_id, partition)
+        end = max(self._reader.partitions()[where].end, offset + 1)
+        if not offset < after <= end:
+            raise Refused(f"reading goes on behind offset {offset} and at most at {end}, not at {after}")
         self._put_skipped(place, after)
-        self._reader.applied({TopicPartition(place.topic_id, partition): after})
+        self._reader.applied({where: after})
         self._reader.drop()
         self._end_suspension()
         self._tell_rejected()
