@@ -184,6 +184,11 @@ class Client:
     def resume_ingest(self) -> Json:
         return self._call("admin", "ResumeIngest")
 
+    def skip_record(self, partition: int, offset: int, *, resume_at: int | None = None) -> Json:
+        """Leaves out the record that ingest is suspended at; returns {"resumed_at"}."""
+        fields = {"partition": partition, "offset": offset, "resume_at": resume_at}
+        return self._call("admin", "SkipRecord", **fields)
+
     def dead_letters(self, *, page_size: int = 0, page_token: str = "") -> Json:
         """{"dead_letters", "next_page_token"}, oldest first, without the records' bytes."""
         return self._call("admin", "ListDeadLetters", page_size=page_size, page_token=page_token)

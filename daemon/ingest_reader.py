@@ -61,6 +61,8 @@ class Reader:
         self._truncated: Offsets = {}
         self._paused = False
         self._interrupted = False
+        self._client_failed = False
+        self._advanced_at = monotonic()
         self._silence = ""
         self._connect_at = 0.0
         self._connect_pause = settings.reconnect_s
@@ -73,6 +75,9 @@ class Reader:
         None: reading was interrupted, and whatever was not `applied` will come again. Raises `Refused` when
         the topic must not or cannot be read.
         """
+        if self._client_failed:
+            self.drop()
+            return None
         try:
             if not self.connected:
                 self._connect()
@@ -102,12 +107,13 @@ class Reader:
 
     def applied(self, offsets: Offsets) -> None:
         """Records up to `offsets` are durable."""
+        self._advanced_at = self._monotonic()
         self.next.update(offsets)
         self._source.commit(offsets)
 
     def drop(self) -> None:
         """Connect anew at the next `read`."""
-        self.connected, self._connect_at = False, 0.0
+        self.connected, self._connect_at, self._client_failed = False, 0.0, False
         self._lifecycle.set_connected(False)
 
     def caught_up(self) -> bool:
@@ -115,6 +121,15 @@ class Reader:
         if not self.connected or self.gap is not None or not self._targets:
             return False
         return all(self.next.get(each, 0) >= end for each, end in self._targets.items())
+
+    def stalls(self, idle: bool) -> bool:
+        """Whether nothing has come for `stuck_after_s` although the log goes on. To be asked after each read;
+        `idle`: nothing may be read now."""
+        now = self._monotonic()
+        behind = any(status.lag for status in self.partitions().values())
+        if idle or not behind or self.gap is not None or self._lifecycle.stale:
+            self._advanced_at = now
+        return now - self._advanced_at > self._settings.stuck_after_s
 
     def accept_gap(self, at_ms: int, *, withdraw_lost: bool = False) -> AcceptedGap:
         """Store where reading goes on, and go on. Edits that only the cut part of a log held stay, or are
@@ -285,6 +300,10 @@ class Reader:
         """Records that are here already. A fault must not lose what was gathered: the next poll meets it."""
         try:
             return self._source.poll(0.0, count)
+        except Unreadable as error:
+            log.debug("%s", error)
+            self._client_failed = True  # the next one reads again from what was applied
+            return None
         except (Retry, Refused) as error:
             log.debug("%s", error)
             return None

@@ -55,6 +55,8 @@ class IngestSettings:
     reconnect_max_s: float = 2.0
     serve_stale_after_s: float = 10.0
     renew_after_s: float = 30.0
+    stuck_after_s: float = 60.0
+    """No step takes so long while all is well: connecting takes up to 20 s, a full batch on a slow CPU 30."""
     quarantine_max_bytes: int = 1 << 30
     limits: EventLimits = field(default_factory=EventLimits)
     guard: GuardSettings = field(default_factory=GuardSettings)
@@ -71,9 +73,13 @@ class BatchReport:
     freshness_ms: tuple[float, ...]
 
 
+UNKNOWN_LAG = -1
+
+
 @dataclass(frozen=True)
 class PartitionStatus:
-    """`next`: first offset not applied; `end`: last stable offset when it was last asked for."""
+    """`next`: first offset not applied; `end`: last stable offset when it was last asked for. `lag` is
+    `UNKNOWN_LAG` while ingest is stuck, and nobody asks for the end."""
 
     next: int
     end: int

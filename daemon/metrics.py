@@ -68,7 +68,11 @@ SWAP_TIME = Spec("lte_adapter_swap_seconds", "From the wish to the pointer: veri
 GAUGES = (
     Spec("lte_state", "1 for the state that the daemon is in, 0 for the others.", ("state",)),
     Spec("lte_stale", "1 when no broker has answered for a while: answers go on, flagged."),
-    Spec("lte_ingest_lag_records", "Records between position and end of a partition.", ("partition",)),
+    Spec(
+        "lte_ingest_lag_records",
+        "Records between position and end of a partition; NaN while unknown.",
+        ("partition",),
+    ),
     Spec("lte_ingest_next_offset", "Next offset that questions cannot see yet.", ("partition",)),
     Spec("lte_memory_edits", "Edits kept, with their history."),
     Spec("lte_memory_facts", "Facts that are current."),

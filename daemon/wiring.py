@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import atexit
 import gc
+import logging
+import os
 import signal
 import threading
 import time
@@ -54,7 +56,7 @@ from lte_runtime.answer.engine.files import MANIFEST, read_json, verify_adapter
 from lte_runtime.answer.engine.seam import AdapterEngine, Engine
 from lte_runtime.answer.retriever import RetrieverSettings
 from lte_runtime.drift.decide import DriftSettings
-from lte_runtime.errors import Fatal, LteError, NotFound, Refused, Retry
+from lte_runtime.errors import Fatal, LteError, NotFound, Refused, Retry, on_fatal
 from lte_runtime.memory.adapters import CONFIGURED
 from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.memory.events import EventLimits
@@ -68,7 +70,10 @@ TICK_S = 1.0
 OWNER_S = 8.0
 # Reasons to be DEGRADED: another adapter serves than the pointer says, or than was announced.
 ADAPTER, ANNOUNCED = "adapter", "announced"
-JOIN_S = 20.0
+# Time that a thread gets to end: a step of ingest may wait for a broker, but one that is stuck will not end.
+JOIN_S, STUCK_JOIN_S = 20.0, 1.0
+INGEST = "ingest"
+FAILED = 1
 
 
 def serve(settings: Settings) -> None:
@@ -84,16 +89,33 @@ def serve(settings: Settings) -> None:
         signal.signal(number, end)
     # Fail before the models are loaded: the loser of two daemons is told at once who the owner is.
     DirectoryLock(settings.state_dir).release()
-    with Daemon(settings) as daemon:
+    with Daemon(settings, end_process) as daemon:
         started.set()
         daemon.run(stop)
 
 
-class Daemon:
-    """All parts of one process. Entering starts them; leaving stops what was started, in reverse."""
+def end_process(error: Fatal) -> None:
+    """End at once, as a kill does, which the state survives: nothing may be written after a fatal fault."""
+    thread = threading.current_thread().name
+    log.critical(
+        "fatal",
+        error=str(error),
+        thread=thread,
+        advice="the process ends now: mend the cause and start it again",
+    )
+    logging.shutdown()
+    os._exit(FAILED)
 
-    def __init__(self, settings: Settings) -> None:
+
+class Daemon:
+    """All parts of one process. Entering starts them; leaving stops what was started, in reverse.
+
+    `end_process` is called once the memory is open and any part meets a `Fatal`; it need not return.
+    """
+
+    def __init__(self, settings: Settings, end_process: Callable[[Fatal], None] = lambda _: None) -> None:
         self._settings = settings
+        self._end_process = end_process
         self._undo = ExitStack()
         self._failures: list[BaseException] = []
         self._failed = threading.Event()
@@ -129,6 +151,7 @@ class Daemon:
         )
         calibration = self._calibration(self._encoder)
         self._memory = self._open_memory(self._encoder)
+        self._undo.enter_context(on_fatal(self._end_process))
         self._start_metrics()
         self._start_dead_letters()
         self._start_ingest()
@@ -213,7 +236,7 @@ class Daemon:
         self._parts.ingest = self._ingest
         # A last snapshot once nothing is applied any more: the next start reads it instead of rebuilding.
         self._undo.callback(self._last_snapshot)
-        self._undo.callback(self._thread("ingest", self._ingest.run, self._ingest.stop))
+        self._undo.callback(self._thread(INGEST, self._ingest.run, self._ingest.stop))
 
     def _start_schedule(self) -> None:
         chosen = self._settings.memory
@@ -424,9 +447,10 @@ class Daemon:
 
         def end() -> None:
             stop()
-            thread.join(JOIN_S)
+            limit_s = STUCK_JOIN_S if name == INGEST and self._ingest.stuck() else JOIN_S
+            thread.join(limit_s)
             if thread.is_alive():
-                raise Fatal(f"the {name} thread did not stop in {JOIN_S:.0f} s")
+                raise Fatal(f"the {name} thread did not stop in {limit_s:.0f} s")
 
         return end
 

@@ -49,7 +49,7 @@ def summary(reply: Mapping[str, Any]) -> dict[str, object]:
         "reasons": "; ".join(reply["reasons"]),
         "version": f"{reply['version']}, pid {reply['pid']}, since {reply['started']}",
         "ingest": f"{ingest.get('records')} records, {ingest.get('rejected')} rejected",
-        "lag": " ".join(f"{p['partition']}:{p['lag']}" for p in partitions),
+        "lag": " ".join(f"{p['partition']}:{_lag(p['lag'])}" for p in partitions),
         "last event": ingest.get("last_event"),
         "facts": f"{memory.get('current_facts')} current, {memory.get('edits')} edits",
         "index": _index(memory),
@@ -59,6 +59,11 @@ def summary(reply: Mapping[str, Any]) -> dict[str, object]:
         "adapter": (engine.get("adapter") or {}).get("id"),
         "answers": f"{engine.get('requests')} asked, {engine.get('queue_depth')} waiting",
     }
+
+
+def _lag(records: int) -> str:
+    """A negative lag is one that nobody knows."""
+    return str(records) if records >= 0 else "unknown"
 
 
 def _index(memory: Mapping[str, Any]) -> str:

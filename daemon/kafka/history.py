@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lte_runtime.errors import Refused, Retry
-from lte_runtime.types import RawRecord, TopicPartition
+from lte_runtime.types import Position, RawRecord, TopicPartition
 
 Offsets = Mapping[TopicPartition, int]
 
@@ -77,11 +77,19 @@ class TopicMissing(Retry):
 
 
 class Unreadable(Refused):
-    """Records that this process cannot read (codec, checksum); `code` names why."""
+    """A record that this process cannot read (codec, checksum): `code` names why, `position` where.
 
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code = code
+    What came before it in its partition has been delivered.
+    """
+
+    def __init__(self, code: str, topic: str, position: Position, reason: str) -> None:
+        partition, offset = position.partition, position.offset
+        super().__init__(
+            f"{code}: topic {topic}, partition {partition}, offset {offset} cannot be read: {reason}. "
+            "Remove the cause and run `lte ingest resume`, or leave the record out: "
+            f"`lte ingest skip --partition {partition} --offset {offset}`"
+        )
+        self.code, self.position = code, position
 
 
 def locate(known: Offsets, topology: Topology, beginning: Offsets, end: Offsets) -> Offsets | Gap:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -13,21 +12,20 @@ from typing import Any, Protocol
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
 from kafka.errors import (
-    CorruptRecordError,
     KafkaError,
     LogTruncationError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
-    UnsupportedCodecError,
 )
 from kafka.structs import OffsetAndMetadata
 
-from daemon.kafka.codecs import BATCH_MAX_BYTES, BatchTooLarge, bound_batches
+from daemon.kafka.codecs import BATCH_MAX_BYTES, bound_batches
 from daemon.kafka.connection import Security, client_options, open_client
 from daemon.kafka.history import Offsets, Polled, PositionLost, TopicMissing, Topology, Unreadable
 from daemon.kafka.large_batches import SPARE_BYTES, stream_large_batches
 from daemon.kafka.offset_reporter import OffsetReporter
 from daemon.kafka.topics import CREATE_TIME, CREATE_TIME_WARNING, TIMESTAMP_TYPE, topic_configs
+from daemon.kafka.unreadable import RecordFault, read_leniently
 from lte_runtime.errors import Refused, Retry
 from lte_runtime.types import Position, RawRecord, TopicPartition
 
@@ -72,7 +70,7 @@ class Source(Protocol):
 
         `Polled.confirm` tells whether the records are of the assigned topic id; that of the last of several
         polls speaks for all of them. Raises `PositionLost`, `Unreadable` or `Retry`, and then nothing has
-        been passed over.
+        been passed over. After `Unreadable` connect again before the next poll.
         """
         ...
 
@@ -185,12 +183,9 @@ class KafkaSource:
             raise PositionLost(f"{self.topic}: {error}") from error
         except LogTruncationError as error:
             raise PositionLost(f"{self.topic}: {error}", self._divergent(error)) from error
-        except UnsupportedCodecError as error:
-            raise Unreadable("unsupported_codec", f"{self.topic}: {error}") from error
-        except BatchTooLarge as error:
-            raise Unreadable("batch_too_large", f"{self.topic}: {error}") from error
-        except (CorruptRecordError, UnicodeDecodeError, EOFError, zlib.error) as error:
-            raise Unreadable("corrupt_record", f"{self.topic}: {error}") from error
+        except RecordFault as fault:
+            position = Position(self._topic_id, fault.partition, fault.offset)
+            raise Unreadable(fault.code, self.topic, position, str(fault)) from fault
         except KafkaError as error:
             raise Retry(f"{self.topic}: {error}") from error
 
@@ -217,6 +212,7 @@ class KafkaSource:
     def _open_consumer(self) -> Any:
         bound_batches(self._settings.batch_max_bytes)
         stream_large_batches(self._settings.event_max_bytes + SPARE_BYTES)
+        read_leniently()
         options = {
             **self._options,
             "client_id": "lte-daemon",

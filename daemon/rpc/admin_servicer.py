@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 MOST_REPLAYED = 1000
 SAMPLE, K = 64, 3
+# Time in which an answer still reaches its caller before the deadline.
+REPLY_S = 0.2
 
 
 class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
@@ -96,6 +98,14 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
     ) -> pb.ResumeIngestResponse:
         self._services.require_ingest().resume(timeout_s=left_s(context))
         return pb.ResumeIngestResponse()
+
+    def SkipRecord(
+        self, request: pb.SkipRecordRequest, context: grpc.ServicerContext
+    ) -> pb.SkipRecordResponse:
+        resume_at = request.resume_at if request.HasField("resume_at") else None
+        ingest = self._services.require_ingest()
+        after = ingest.skip(request.partition, request.offset, resume_at, timeout_s=left_s(context))
+        return pb.SkipRecordResponse(resumed_at=after)
 
     def ListDeadLetters(
         self, request: pb.ListDeadLettersRequest, context: grpc.ServicerContext
@@ -221,8 +231,8 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
 
 
 def left_s(context: grpc.ServicerContext, most_s: float = 60.0) -> float:
-    """Seconds that the caller still waits, at most `most_s`."""
-    return min(context.time_remaining() or most_s, most_s)
+    """Seconds until the caller must have an answer, at most `most_s`."""
+    return min(max((context.time_remaining() or most_s) - REPLY_S, 0.0), most_s)
 
 
 def snapshot(info: SnapshotInfo) -> pb.Snapshot:

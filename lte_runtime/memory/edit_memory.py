@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
+from lte_runtime import disk
 from lte_runtime.errors import Refused
 from lte_runtime.memory import inspect, quarantine, reads, retrieve, sampling, truncation, upkeep
 from lte_runtime.memory.adapters import AdapterLedger
@@ -408,7 +409,7 @@ class EditMemory:
                 self._projection.forget(key_id, key.namespace)
             with faults():
                 self._quarantine_bytes = quarantine.totals(self._store.connection)[1]
-        with self._snapshotting, self._writing:
+        with self._snapshotting, self._writing, faults(), disk.faults("erased snapshots cannot be removed"):
             had = finish_erasure(self._store, self.directory / SNAPSHOTS)
             self._snapshot = None
         if had:

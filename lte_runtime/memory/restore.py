@@ -10,7 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lte_runtime.errors import Damaged, Fatal, Refused, Retry
+from lte_runtime import disk
+from lte_runtime.errors import Damaged, Refused
 from lte_runtime.memory import reads, snapshot
 from lte_runtime.memory.batch_writer import KeyChange
 from lte_runtime.memory.db import faults, transaction
@@ -143,11 +144,8 @@ def save(
                 (folder / name).mkdir()
                 projection.indexes[namespace].save(folder / name)
 
-    try:
+    with disk.faults("the snapshot cannot be written"):
         return _info(snapshot.write(snapshots, copy, about, keep=keep))
-    except OSError as error:
-        kind = Retry if error.errno in (28, 122) else Fatal  # ENOSPC, EDQUOT
-        raise kind(f"the snapshot cannot be written: {error}") from error
 
 
 def _about(projection: Projection, store: Store, now_ms: int) -> dict[str, Any]:

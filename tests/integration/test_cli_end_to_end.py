@@ -182,6 +182,7 @@ def test_status_index_and_refusals(house: House) -> None:
     assert house.lte("index", "rebuild").code == 0
     assert house.lte("accept-gap", "--yes").code == 5
     assert house.lte("ingest", "resume").code in (0, 5)
+    assert house.lte("ingest", "skip", "--partition", "0", "--offset", "0").code == 5
 
 
 def test_a_running_store_is_copied_with_its_checksums(house: House, tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ SUBCOMMANDS = [
     ("index", "verify"),
     ("index", "rebuild"),
     ("ingest", "resume"),
+    ("ingest", "skip"),
     ("config", "show"),
     ("config", "check"),
     ("config", "schema"),

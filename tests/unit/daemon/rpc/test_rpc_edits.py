@@ -117,6 +117,9 @@ class FakeIngest:
     def status(self) -> IngestStatus:
         return IngestStatus({TP: PartitionStatus(3, 5, 2)}, NOW_MS, 5, 1, 0, {"shop": 1}, None)
 
+    def skip(self, partition: int, offset: int, resume_at: int | None, timeout_s: float) -> int:  # noqa: ARG002
+        return offset + 1 if resume_at is None else resume_at
+
     def accept_gap(self, timeout_s: float, *, withdraw_lost: bool) -> AcceptedGap:
         assert 0 < timeout_s <= 60
         return AcceptedGap(GAP, Truncated((LOST,), 3, withdraw_lost))
@@ -141,6 +144,8 @@ def test_operators_calls_reach_the_ingest(build: Build) -> None:
         expected = client.accept_gap(dry_run=True)
         gap = client.accept_gap(withdraw_lost=True)
         assert client.resume_ingest() == {}
+        assert client.skip_record(2, 7) == {"resumed_at": 8}
+        assert client.skip_record(2, 7, resume_at=0) == {"resumed_at": 0}
         replayed = client.replay_dead_letters([3, 4])
         with pytest.raises(BadRequest):
             client.replay_dead_letters([])
@@ -157,7 +162,13 @@ def test_operators_calls_reach_the_ingest(build: Build) -> None:
 
 def test_without_an_ingest_they_are_refused(rig: Rig) -> None:
     with rig.client() as client:
-        for call in (client.accept_gap, client.resume_ingest, lambda: client.replay_dead_letters([1])):
+        calls = (
+            client.accept_gap,
+            client.resume_ingest,
+            lambda: client.skip_record(0, 0),
+            lambda: client.replay_dead_letters([1]),
+        )
+        for call in calls:
             with pytest.raises(Refused, match="no topic"):
                 call()
 

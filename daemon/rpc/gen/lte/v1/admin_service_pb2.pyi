@@ -291,6 +291,7 @@ class PartitionStatus(_message.Message):
     end_offset: _builtins.int
     """Last stable offset when it was last asked for."""
     lag: _builtins.int
+    """-1: unknown, because ingest is stuck in one step (see reasons)."""
     def __init__(
         self,
         *,
@@ -645,6 +646,56 @@ class ResumeIngestResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResumeIngestResponse: _TypeAlias = ResumeIngestResponse  # noqa: Y015
+
+@_typing.final
+class SkipRecordRequest(_message.Message):
+    """Refused unless ingest is suspended at exactly this record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITION_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    RESUME_AT_FIELD_NUMBER: _builtins.int
+    partition: _builtins.int
+    offset: _builtins.int
+    resume_at: _builtins.int
+    """Where reading goes on; without it at the next offset. Everything before it is left out."""
+    def __init__(
+        self,
+        *,
+        partition: _builtins.int = ...,
+        offset: _builtins.int = ...,
+        resume_at: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_resume_at", b"_resume_at", "resume_at", b"resume_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_resume_at", b"_resume_at", "offset", b"offset", "partition", b"partition", "resume_at", b"resume_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__resume_at: _TypeAlias = _typing.Literal["resume_at"]  # noqa: Y015
+    _WhichOneofArgType__resume_at: _TypeAlias = _typing.Literal["_resume_at", b"_resume_at"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__resume_at) -> _WhichOneofReturnType__resume_at | None: ...
+
+Global___SkipRecordRequest: _TypeAlias = SkipRecordRequest  # noqa: Y015
+
+@_typing.final
+class SkipRecordResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESUMED_AT_FIELD_NUMBER: _builtins.int
+    resumed_at: _builtins.int
+    """Offset at which reading goes on."""
+    def __init__(
+        self,
+        *,
+        resumed_at: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resumed_at", b"resumed_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SkipRecordResponse: _TypeAlias = SkipRecordResponse  # noqa: Y015
 
 @_typing.final
 class DeadLetter(_message.Message):
