@@ -165,8 +165,8 @@ class Client:
         page_token: str = "",
     ) -> Json:
         """{"edits", "next_page_token"} of a key, the edit that ranks highest first."""
-        key, page = _key(subject, relation, namespace), {"page_size": page_size, "page_token": page_token}
-        return self._call("edit", "GetHistory", key=key, **page)
+        page: Json = {"page_size": page_size, "page_token": page_token}
+        return self._call("edit", "GetHistory", key=_key(subject, relation, namespace), **page)
 
     def why_not(self, edit_id: str, *, as_of: str | int | None = None) -> Json:
         return self._call("edit", "WhyNot", edit_id=edit_id, as_of=_time(as_of))

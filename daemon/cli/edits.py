@@ -110,15 +110,10 @@ def history(
 
     Example: lte edits history -s "Acme Corp" -r CEO
     """
-    parts = dict(
-        zip(
-            ("namespace", "subject", "relation"),
-            key_parts(namespace, subject, relation, prompt, key),
-            strict=True,
-        )
-    )
+    parts = key_parts(namespace, subject, relation, prompt, key)
+    filters = dict(zip(("namespace", "subject", "relation"), parts, strict=True))
     with connect.client(connect.find(connect.flags(address, socket), config)) as daemon:
-        _show(connect.paged(daemon.history_page, "edits", limit or sys.maxsize, **parts), json_)
+        _show(connect.paged(daemon.history_page, "edits", limit or sys.maxsize, **filters), json_)
 
 
 @app.command("why-not")

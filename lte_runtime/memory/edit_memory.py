@@ -290,7 +290,7 @@ class EditMemory:
         limit: int = 100,
         after: str | None = None,
     ) -> list[EditRecord]:
-        """Edits, the last applied first, from behind the one that `after` names; in as many pages as needed."""
+        """At most `limit` edits, the last applied first, from behind the one that `after` names."""
         records: list[EditRecord] = []
         token = after
         while len(records) < limit:

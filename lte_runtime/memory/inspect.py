@@ -37,7 +37,7 @@ _KEY_ID = 15
 _POSITIONS = (
     "SELECT edit, topic, partition, offset FROM (SELECT p.*, row_number() OVER "
     "(PARTITION BY p.edit ORDER BY p.ts, p.partition, p.offset) AS place FROM json_each(?1) j "
-    "CROSS JOIN positions p ON p.edit=j.value) WHERE place<=?2"
+    "CROSS JOIN positions p ON p.edit=j.value) WHERE place<=?2 ORDER BY place"
 )
 
 

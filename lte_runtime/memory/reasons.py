@@ -1,4 +1,4 @@
-"""Why an edit is not what questions see. Pure. What questions see is looked up once for all edits of a key."""
+"""Why an edit is not what questions see. Pure; what questions see is looked up once for a key."""
 
 from __future__ import annotations
 
