@@ -28,6 +28,7 @@ FOLDED_PER_PAGE = 50_000
 """One page of a list folds no further key once it has folded so many edits: some 2 s."""
 MOST_POSITIONS = 100
 """Deliveries that a record lists: an event may be sent a million times."""
+UNKNOWN_ROW = 0
 
 _WITH_KEY = (
     f"SELECT {EDIT_COLUMNS}, e.key, k.namespace, k.subject, k.relation FROM edits e "
@@ -89,13 +90,13 @@ class Inspector:
 
         Where all edits of the key stand, reads as many as it returns; else it folds the whole history.
         """
-        key_id, row = self._key_id(key), None
-        if after:
-            row = page_tokens.row_of(after)
-            if row is None or self._key_of_row(row) != key_id:
-                raise BadRequest("page_token is not from a page of this history: start again without it")
+        key_id = self._key_id(key)
+        row = (page_tokens.row_of(after) or UNKNOWN_ROW) if after else None
         if standing.every_edit_stands(self._db, key_id):
-            rows = standing.page(self._db, key_id, limit + 1, row)
+            rank = standing.ABOVE_ALL if row is None else standing.rank_of(self._db, key_id, row)
+            if rank is None:
+                raise _foreign_token()
+            rows = standing.page(self._db, key_id, limit + 1, rank)
             entries = list(self._standing_entries(key_id, key, rows).values())
         else:
             entries = _behind(self._fold(key_id, key), row)
@@ -124,10 +125,6 @@ class Inspector:
         if key_id is None:
             raise NotFound(f"no edit of {key.text.replace(chr(31), '/')!r}")
         return key_id
-
-    def _key_of_row(self, row: int) -> int | None:
-        found = self._db.execute("SELECT key FROM edits WHERE id=?", (row,)).fetchone()
-        return None if found is None else found[0]
 
     def _row(self, edit_id: str) -> Row:
         order = "ORDER BY e.op='assert' DESC, e.id DESC LIMIT 1"
@@ -267,5 +264,11 @@ def _behind(entries: list[Entry], row: int | None) -> list[Entry]:
     """The entries that come after the one with a row."""
     if row is None:
         return entries
-    place = next(place for place, entry in enumerate(entries) if row in entry.rows)
-    return entries[place + 1 :]
+    for place, entry in enumerate(entries):
+        if row in entry.rows:
+            return entries[place + 1 :]
+    raise _foreign_token()
+
+
+def _foreign_token() -> BadRequest:
+    return BadRequest("page_token is not from a page of this history: start again without it")

@@ -28,7 +28,8 @@ _SHARED_REVISIONS = (
     "SELECT revision FROM edits WHERE key=? AND op='assert' AND revision IN (SELECT value FROM json_each(?)) "
     "GROUP BY revision HAVING count(*)>1"
 )
-_BEYOND_ALL = 1 << 62
+ABOVE_ALL = 1 << 62
+"""A rank that no fact has."""
 
 
 def current_rows(connection: Connection, key_id: int, at_ms: int) -> list[int]:
@@ -45,16 +46,17 @@ def every_edit_stands(connection: Connection, key_id: int) -> bool:
     return bool(connection.execute(_EVERY_EDIT_STANDS, (key_id,)).fetchone()[0])
 
 
-def page(connection: Connection, key_id: int, limit: int, after_row: int | None) -> list[Row]:
-    """Rows of `EDIT_COLUMNS` of the facts below the one of edit `after_row`, highest rank first."""
-    rank = _BEYOND_ALL if after_row is None else _rank(connection, key_id, after_row)
+def page(connection: Connection, key_id: int, limit: int, rank: int) -> list[Row]:
+    """Rows of `EDIT_COLUMNS` of the facts below a rank, the highest first."""
     rows: list[Row] = connection.execute(_PAGE, (key_id, rank, limit)).fetchall()
     return rows
 
 
-def _rank(connection: Connection, key_id: int, edit_row: int) -> int:
+def rank_of(connection: Connection, key_id: int, edit_row: int) -> int | None:
+    """The rank of an edit among the facts of a key; None where it is none of them."""
     sql = "SELECT rank FROM facts WHERE key=? AND edit=?"
-    return int(connection.execute(sql, (key_id, edit_row)).fetchone()[0])
+    row = connection.execute(sql, (key_id, edit_row)).fetchone()
+    return None if row is None else int(row[0])
 
 
 def alone(connection: Connection, key_id: int, rows: Sequence[Row]) -> set[int]:
