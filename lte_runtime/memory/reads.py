@@ -40,6 +40,11 @@ _HISTORY = (
     "(SELECT edit_id FROM edits WHERE key=?1 AND op='assert')"
 )
 
+_VECTORS = (
+    "SELECT j.key, v.vector, v.crc FROM json_each(?) j CROSS JOIN keys k ON k.id=j.value "
+    "CROSS JOIN vectors v ON v.hash=k.view_hash"
+)
+
 
 def facts_at(
     connection: Connection, key_ids: Sequence[int], at_ms: int, topics: Mapping[int, str], *, as_of: bool
@@ -97,14 +102,14 @@ def positions_of(connection: Connection, edit_row: int, topics: Mapping[int, str
 
 def vectors_of(connection: Connection, key_ids: Sequence[int], dimension: int) -> Vectors:
     """Stored vectors [len(key_ids), dimension]; raises `NotFound`, and `Damaged` for a wrong checksum."""
-    sql = "SELECT v.vector, v.crc FROM keys k JOIN vectors v ON v.hash=k.view_hash WHERE k.id=?"
-    made = np.empty((len(key_ids), dimension), np.float32)
-    for place, key_id in enumerate(key_ids):
-        row = connection.execute(sql, (key_id,)).fetchone()
-        if row is None:
-            raise NotFound(f"no vector for key {key_id}")
-        made[place] = vector_from(row[0], row[1], dimension)
-    return made
+    vectors = np.empty((len(key_ids), dimension), np.float32)
+    count = 0
+    for place, data, crc in connection.execute(_VECTORS, (json.dumps(list(key_ids)),)):
+        vectors[place] = vector_from(data, crc, dimension)
+        count += 1
+    if count < len(key_ids):
+        raise NotFound(f"no vectors for {len(key_ids) - count} of {len(key_ids)} keys")
+    return vectors
 
 
 def vector_from(data: bytes, crc: int, dimension: int) -> Vectors:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from daemon.cli import connect, dlq, event_input, exits, output
+from daemon.cli import connect, dlq, event_input, exits, output, status
 from daemon.cli.app import TABLE, app
 from daemon.cli.ask import position
 from daemon.cli.connect import Where, find
@@ -377,3 +377,10 @@ def test_an_error_before_the_first_row_prints_nothing(capsys: pytest.CaptureFixt
         with pytest.raises(errors.NotFound):
             show(failing())
     assert capsys.readouterr().out == ""
+
+
+def test_the_status_of_many_namespaces_counts_them() -> None:
+    memory = {"vectors_live": 9, "vectors_dead": 0, "index_path": {"a": "exact", "b": "hnsw"}}
+    assert status._index(memory) == "9 live, 0 dead (a: exact, b: hnsw)"
+    memory["index_path"] = {f"n{number}": "exact" for number in range(2000)} | {"b": "hnsw"}
+    assert status._index(memory) == "9 live, 0 dead (2000 namespaces: exact, 1 namespaces: hnsw)"
