@@ -69,6 +69,7 @@ def _index(memory: Mapping[str, Any]) -> str:
     path_of: Mapping[str, str] = memory.get("index_path", {})
     paths = ", ".join(f"{name}: {path}" for name, path in path_of.items())
     if len(path_of) > _NAMESPACES_SHOWN:
-        paths = ", ".join(f"{count} namespaces: {path}" for path, count in Counter(path_of.values()).items())
+        counts = Counter(path_of.values()).items()
+        paths = f"{len(path_of)} namespaces: " + ", ".join(f"{count} {path}" for path, count in counts)
     live, dead = memory.get("vectors_live"), memory.get("vectors_dead")
     return f"{live} live, {dead} dead" + (f" ({paths})" if paths else "")

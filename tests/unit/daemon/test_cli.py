@@ -383,4 +383,4 @@ def test_the_status_of_many_namespaces_counts_them() -> None:
     memory = {"vectors_live": 9, "vectors_dead": 0, "index_path": {"a": "exact", "b": "hnsw"}}
     assert status._index(memory) == "9 live, 0 dead (a: exact, b: hnsw)"
     memory["index_path"] = {f"n{number}": "exact" for number in range(2000)} | {"b": "hnsw"}
-    assert status._index(memory) == "9 live, 0 dead (2000 namespaces: exact, 1 namespaces: hnsw)"
+    assert status._index(memory) == "9 live, 0 dead (2001 namespaces: 2000 exact, 1 hnsw)"
