@@ -199,8 +199,9 @@ class Client:
     def take_snapshot(self, *, timeout_s: float = 600.0) -> Json:
         return _part(self._call("admin", "TakeSnapshot", timeout_s=timeout_s), "snapshot")
 
-    def accept_gap(self) -> Json:
-        return self._call("admin", "AcceptGap")
+    def accept_gap(self, *, withdraw_lost: bool = False, dry_run: bool = False) -> Json:
+        """Goes on behind missing history; `lost` are the edits that only a lost part of the log held."""
+        return self._call("admin", "AcceptGap", withdraw_lost=withdraw_lost, dry_run=dry_run)
 
     def resume_ingest(self) -> Json:
         return self._call("admin", "ResumeIngest")

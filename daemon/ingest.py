@@ -23,8 +23,8 @@ from typing import Any, TypeVar
 
 from daemon.ingest_guard import UNKNOWN, PublisherGuard, publisher_of
 from daemon.ingest_reader import Reader
-from daemon.ingest_values import BatchReport, IngestSettings, IngestStatus, Memory, ReplayReport
-from daemon.kafka.history import Gap, Offsets, Polled
+from daemon.ingest_values import AcceptedGap, BatchReport, IngestSettings, IngestStatus, Memory, ReplayReport
+from daemon.kafka.history import Offsets, Polled
 from daemon.kafka.source import Source
 from daemon.lifecycle import Lifecycle
 from lte_runtime.errors import BadRecord, Refused, Retry
@@ -105,9 +105,15 @@ class Ingest:
         """Have `run` end after its step; returns at once."""
         self._stop.set()
 
-    def accept_gap(self, timeout_s: float = 30.0) -> Gap:
+    def accept_gap(self, timeout_s: float = 30.0, *, withdraw_lost: bool = False) -> AcceptedGap:
         """Go on after the missing history, durably. Raises `Refused` when there is no gap."""
-        return self._ask(lambda: self._reader.accept_gap(self._now_ms()), timeout_s)
+        return self._ask(
+            lambda: self._reader.accept_gap(self._now_ms(), withdraw_lost=withdraw_lost), timeout_s
+        )
+
+    def lost_in_gap(self, timeout_s: float = 30.0) -> AcceptedGap:
+        """What accepting the gap would mean. Raises `Refused` when there is none."""
+        return self._ask(self._reader.lost_in_gap, timeout_s)
 
     def resume(self, timeout_s: float = 30.0) -> None:
         """End a suspension; raises `Refused` without one. A full quarantine is given one more quota."""
@@ -168,17 +174,17 @@ class Ingest:
     def _bring_in(self, batch: Batch | None, polled: Polled) -> None:
         """Decode and apply, with a note of what is in work in case the process dies over it."""
         with self._memory.attempts.trying([record.position for record in polled.records]):
-            self._apply(batch or self._decoded(polled.records, polled.next_offsets), polled)
+            self._apply(batch or self._decoded(polled), polled)
 
-    def _decoded(self, records: Sequence[RawRecord], offsets: Offsets) -> Batch:
+    def _decoded(self, polled: Polled) -> Batch:
         edits: list[Edit] = []
         rejected: list[Rejected] = []
-        for record in records:
+        for record in polled.records:
             try:
                 edits.append(self._decode_one(record))
             except BadRecord as error:
                 rejected.append(Rejected(record, error.code, str(error)))
-        return Batch(tuple(edits), tuple(rejected), dict(offsets))
+        return Batch(tuple(edits), tuple(rejected), dict(polled.next_offsets), polled.leader_epochs)
 
     def _decode_one(self, record: RawRecord) -> Edit:
         if self._memory.attempts.is_deadly(record.position):
@@ -323,7 +329,7 @@ class Ingest:
     def _replay(self, ids: Sequence[int]) -> ReplayReport:
         records = self._memory.requeue(ids)
         with self._memory.attempts.trying([record.position for record in records]):
-            batch = self._decoded(records, {})
+            batch = self._decoded(Polled(tuple(records), {}))
             applied = self._memory.apply(batch)
         if batch.rejected or applied.rejected:
             self._tell_rejected()

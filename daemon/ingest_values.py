@@ -10,7 +10,7 @@ from typing import Protocol
 from daemon.ingest_guard import GuardSettings
 from daemon.kafka.history import Gap
 from lte_runtime.memory.events import EventLimits
-from lte_runtime.memory.records import Applied
+from lte_runtime.memory.records import Applied, Truncated
 from lte_runtime.types import Batch, Position, RawRecord, TopicPartition
 
 
@@ -31,6 +31,10 @@ class Memory(Protocol):
     @property
     def attempts(self) -> Attempts: ...
     def next_offsets(self) -> Mapping[TopicPartition, int]: ...
+    def leader_epochs(self) -> Mapping[TopicPartition, int]: ...
+    def placed(self, records: Sequence[RawRecord]) -> tuple[RawRecord, ...]: ...
+    def lost_by(self, resume_at: Mapping[TopicPartition, int]) -> Truncated: ...
+    def accept_truncation(self, resume_at: Mapping[TopicPartition, int], *, withdraw: bool) -> Truncated: ...
     def apply(self, batch: Batch, confirm: Callable[[], None] = ...) -> Applied: ...
     def requeue(self, ids: Sequence[int]) -> Sequence[RawRecord]: ...
     def quarantine_bytes(self) -> int: ...
@@ -87,6 +91,14 @@ class IngestStatus:
     alerts: int = 0
     bad_publishers: Mapping[str, int] = field(default_factory=dict)
     gap: Gap | None = None
+
+
+@dataclass(frozen=True)
+class AcceptedGap:
+    """A gap, and what only the part of the log held that is lost."""
+
+    gap: Gap
+    lost: Truncated
 
 
 @dataclass(frozen=True)

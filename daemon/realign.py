@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -142,6 +143,8 @@ class Realigner:
         self._stopping = False
         self._stop_by: float | None = None
         self._cancelled: set[str] = set()
+        self._working: str | None = None
+        self._halts = 0
         self._runs = self._restored()
         self._told: frozenset[tuple[str, str]] = frozenset()
         self._wanted: list[tuple[Trigger, tuple[str, ...], str]] = []
@@ -213,6 +216,28 @@ class Realigner:
             self._changed.notify_all()
         return run
 
+    @contextmanager
+    def halted(self, timeout_s: float) -> Iterator[None]:
+        """No run works inside: the one at work is cancelled and waited for, queued ones begin afterwards.
+        Raises `Retry` when it does not end in time."""
+        with self._changed:
+            self._halts += 1
+        try:
+            self._end_work(time.monotonic() + timeout_s)
+            yield
+        finally:
+            with self._changed:
+                self._halts -= 1
+                self._changed.notify_all()
+
+    def _end_work(self, deadline: float) -> None:
+        with self._changed:
+            while self._working is not None:
+                self._cancelled.add(self._working)
+                self._changed.notify_all()
+                if not self._changed.wait(deadline - time.monotonic()):
+                    raise Retry(f"{self._working} has not ended yet: try again")
+
     def get(self, run_id: str) -> Run:
         """Raises `NotFound`."""
         found = self._runs.get(run_id)
@@ -264,6 +289,9 @@ class Realigner:
             run = self._next()
             if run is not None:
                 self._whole(run)
+                with self._changed:
+                    self._working = None
+                    self._changed.notify_all()
 
     def stop(self) -> None:
         """End the loop; the run under way is cancelled, its job gone within `STOP_GRACE_S`."""
@@ -274,10 +302,11 @@ class Realigner:
     def _next(self) -> Run | None:
         """A queued run; None to look again, once what was wanted is queued."""
         with self._changed:
-            queued = next((each for each in self._runs.values() if each.state is State.QUEUED), None)
-            if queued is not None:
+            queued = next((run for run in self._runs.values() if run.state is State.QUEUED), None)
+            if queued is not None and not self._halts:
+                self._working = queued.id
                 return queued
-            if not self._wanted and not self._stopping:
+            if (self._halts or not self._wanted) and not self._stopping:
                 self._changed.wait()
             wanted, self._wanted = self._wanted, []
         for trigger, reasons, control_id in wanted:

@@ -52,11 +52,16 @@ class TopicPartition:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
-    """Where a record stands in Kafka."""
+    """Where a record stands in Kafka.
+
+    `log` counts the accepted truncations of the partition at or below the offset: after one, brokers give the
+    offsets above it to other records.
+    """
 
     topic_id: str
     partition: int
     offset: int
+    log: int = 0
 
     @property
     def topic_partition(self) -> TopicPartition:
@@ -123,6 +128,8 @@ class Edit:
     retracts: str | None = None
     flags: tuple[str, ...] = ()
     raw: RawRecord | None = field(default=None, compare=False, repr=False)
+    effective_ms: int | None = field(default=None, compare=False)
+    """Set where the order within a key sees another time than the record's; see `policy.effective_times`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +143,15 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one poll brought, decoded, with the next offset of each partition that it moves."""
+    """What one poll brought, decoded, with the next offset of each partition that it moves.
+
+    `leader_epochs`: the leader epoch of the last record before some of these offsets.
+    """
 
     edits: tuple[Edit, ...]
     rejected: tuple[Rejected, ...]
     next_offsets: Mapping[TopicPartition, int]
+    leader_epochs: Mapping[TopicPartition, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

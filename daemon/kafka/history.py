@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lte_runtime.errors import Refused, Retry
@@ -39,6 +39,11 @@ class Gap:
     resume_at: Offsets
     message: str
 
+    @property
+    def cut(self) -> Offsets:
+        """Where partitions go on whose log ends before the position that was read."""
+        return {each: at for each, at in self.resume_at.items() if at < self.known.get(each, 0)}
+
 
 @dataclass(frozen=True)
 class Polled:
@@ -52,6 +57,8 @@ class Polled:
     records: tuple[RawRecord, ...]
     next_offsets: Offsets
     confirm: Callable[[], None] = lambda: None
+    leader_epochs: Mapping[TopicPartition, int] = field(default_factory=dict)
+    """The leader epoch of the last record before each of these positions, where it is known."""
 
 
 class PositionLost(Retry):

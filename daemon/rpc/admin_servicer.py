@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,13 @@ from daemon.rpc import adapter_convert, convert, drift_convert
 from daemon.rpc.edit_servicer import key_of, needed, page_size
 from daemon.rpc.gen.lte.v1 import admin_service_pb2 as pb
 from daemon.rpc.gen.lte.v1 import admin_service_pb2_grpc
+from daemon.rpc.gen.lte.v1 import common_pb2 as common
 from daemon.rpc.services import Services
 from lte_runtime.answer.engine.seam import Engine
 from lte_runtime.drift.runs import Trigger
 from lte_runtime.errors import BadRequest
 from lte_runtime.memory.records import MemoryStatus, QuarantineRow, SnapshotInfo
+from lte_runtime.types import Edit, Op
 
 if TYPE_CHECKING:
     from daemon.ingest_values import IngestStatus
@@ -75,8 +78,18 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         return pb.TakeSnapshotResponse(snapshot=snapshot(self._services.memory.snapshot()))
 
     def AcceptGap(self, request: pb.AcceptGapRequest, context: grpc.ServicerContext) -> pb.AcceptGapResponse:
-        gap = self._services.require_ingest().accept_gap(timeout_s=left_s(context))
-        return pb.AcceptGapResponse(message=gap.message, resumed_at=convert.watermarks(gap.resume_at))
+        ingest, timeout_s = self._services.require_ingest(), left_s(context)
+        if request.dry_run:
+            accepted = ingest.lost_in_gap(timeout_s)
+        else:
+            accepted = ingest.accept_gap(timeout_s, withdraw_lost=request.withdraw_lost)
+        return pb.AcceptGapResponse(
+            message=accepted.gap.message,
+            resumed_at=convert.watermarks(accepted.gap.resume_at),
+            lost=map(lost_edit, accepted.lost.lost),
+            lost_count=accepted.lost.lost_count,
+            lost_withdrawn=accepted.lost.withdrawn,
+        )
 
     def ResumeIngest(
         self, request: pb.ResumeIngestRequest, context: grpc.ServicerContext
@@ -118,7 +131,10 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         )
 
     def EraseFact(self, request: pb.EraseFactRequest, context: grpc.ServicerContext) -> pb.EraseFactResponse:
-        receipt = self._services.memory.erase(key_of(request.key))
+        key, realigner = key_of(request.key), self._services.realigner
+        # A job at work could write the text again into its training rows.
+        with realigner.halted(left_s(context)) if realigner else nullcontext():
+            receipt = self._services.memory.erase(key)
         return pb.EraseFactResponse(
             receipt_id=receipt.id,
             key_sha256=receipt.key_sha256,
@@ -128,6 +144,7 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
             vectors=receipt.vectors,
             erased=convert.timestamp(receipt.erased_ms),
             not_covered=receipt.not_covered,
+            files=receipt.files,
         )
 
     # -- adapters --------------------------------------------------------------------------------------
@@ -288,4 +305,14 @@ def dead_letter(row: QuarantineRow) -> pb.DeadLetter:
         state=row.state,
         size_bytes=len(row.record.value or b""),
         timestamp=convert.timestamp(row.record.timestamp_ms),
+    )
+
+
+def lost_edit(edit: Edit) -> pb.LostEdit:
+    return pb.LostEdit(
+        id=edit.id,
+        op=common.OP_ASSERT if edit.op is Op.ASSERT else common.OP_RETRACT,
+        key=None if edit.key is None else convert.key(edit.key),
+        target=edit.target or "",
+        position=convert.position(edit.position),
     )

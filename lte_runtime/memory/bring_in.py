@@ -70,7 +70,9 @@ class BringIn:
             confirm()
             return taken.vectors
 
-        result = self._store.apply(taken.edits, taken.rejected, vectors, batch.next_offsets, now_ms)
+        result = self._store.apply(
+            taken.edits, taken.rejected, vectors, batch.next_offsets, now_ms, batch.leader_epochs
+        )
         return Brought(result, taken.vectors, (encoded - begun) * 1e3, (time.perf_counter() - encoded) * 1e3)
 
     def _beside(
@@ -90,6 +92,8 @@ class BringIn:
             confirm()
             return encoded.vectors
 
-        result = self._store.apply(batch.edits, batch.rejected, vectors, batch.next_offsets, now_ms)
+        result = self._store.apply(
+            batch.edits, batch.rejected, vectors, batch.next_offsets, now_ms, batch.leader_epochs
+        )
         whole = (time.perf_counter() - begun) * 1e3
         return Brought(result, encoding.result().vectors, waited, whole - waited)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -13,6 +14,8 @@ import apsw.sqlite_extra
 
 from lte_runtime import disk
 from lte_runtime.errors import BadRequest, Damaged, Fatal, NotFound, Refused, Retry
+
+log = logging.getLogger(__name__)
 
 _FIRST = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -64,8 +67,38 @@ CREATE TABLE trained_edits(
   adapter TEXT NOT NULL, edit_id TEXT NOT NULL, why TEXT NOT NULL, at INTEGER NOT NULL,
   PRIMARY KEY(adapter, edit_id)) WITHOUT ROWID;
 """,
+    # 3: offsets that a truncated log gives out again; the facts of every key are folded again behind it.
+    """
+CREATE TABLE truncations(
+  topic INTEGER NOT NULL, partition INTEGER NOT NULL, log INTEGER NOT NULL, resume_at INTEGER NOT NULL,
+  at INTEGER NOT NULL, PRIMARY KEY(topic, partition, log)) WITHOUT ROWID;
+ALTER TABLE offsets ADD COLUMN leader_epoch INTEGER NOT NULL DEFAULT -1;
+ALTER TABLE edits ADD COLUMN log INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE lost_edits(lost_at INTEGER NOT NULL, key INTEGER, edit_id TEXT NOT NULL, op TEXT NOT NULL,
+  topic INTEGER NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL, log INTEGER NOT NULL,
+  body TEXT NOT NULL);
+ALTER TABLE positions RENAME TO positions_2;
+CREATE TABLE positions(
+  topic INTEGER NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL, log INTEGER NOT NULL,
+  ts INTEGER NOT NULL, edit INTEGER, erased TEXT, PRIMARY KEY(topic, partition, offset, log)) WITHOUT ROWID;
+INSERT INTO positions SELECT topic, partition, offset, 0, ts, edit, erased FROM positions_2;
+DROP TABLE positions_2;
+CREATE INDEX positions_edit ON positions(edit);
+ALTER TABLE quarantine RENAME TO quarantine_2;
+CREATE TABLE quarantine(
+  id INTEGER PRIMARY KEY, topic INTEGER NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL,
+  log INTEGER NOT NULL DEFAULT 0, ts INTEGER NOT NULL, size INTEGER NOT NULL, code TEXT NOT NULL,
+  message TEXT NOT NULL, sha256 TEXT NOT NULL, received INTEGER NOT NULL, state TEXT NOT NULL,
+  topic_name TEXT NOT NULL, headers BLOB NOT NULL, key BLOB, value BLOB,
+  UNIQUE(topic, partition, offset, log));
+INSERT INTO quarantine(id, topic, partition, offset, ts, size, code, message, sha256, received, state,
+  topic_name, headers, key, value) SELECT id, topic, partition, offset, ts, size, code, message, sha256,
+  received, state, topic_name, headers, key, value FROM quarantine_2;
+DROP TABLE quarantine_2;
+CREATE INDEX quarantine_state ON quarantine(state, id);
+""",
 )
-"""Statements that lift a store by one version each, in one transaction with its number; only appended to."""
+"""Statements that lift a store by one version each; only appended to. The whole way up is one transaction."""
 
 SCHEMA_VERSION = len(MIGRATIONS)
 
@@ -113,10 +146,16 @@ def faults() -> Iterator[None]:
         raise Fatal(f"the store's disk failed, nothing more is written: {error}") from error
 
 
-def open_writer(path: Path, busy_timeout_ms: int) -> Connection:
+Refold = Callable[["Connection"], None]
+"""Brings what is derived from the edits to this version, inside the transaction of a migration."""
+
+
+def open_writer(path: Path, busy_timeout_ms: int, refold: Refold) -> Connection:
     """The connection that writes and checkpoints, checked and at the schema of this version.
 
-    Raises `Damaged` for a file that fails SQLite's own check, `Refused` for a newer schema.
+    A store of an earlier version is lifted in one transaction, with `refold` at its end; a copy of it stays
+    beside it as `edits.db.before-N`. Raises `Damaged` for a file that fails SQLite's own check, `Refused` for
+    a newer schema, `Retry` when there is no room for the copy.
     """
     with faults():
         connection = _connect_writer(path, busy_timeout_ms)
@@ -133,7 +172,7 @@ def open_writer(path: Path, busy_timeout_ms: int) -> Connection:
             connection = _add_checksums(connection, path, busy_timeout_ms)
         if not marked:  # last, so that a kill before it means once more, not damage
             connection.pragma("application_id", _CHECKED)
-        _migrate(cast(Connection, connection))
+        _migrate(cast(Connection, connection), path, refold)
     return cast(Connection, connection)
 
 
@@ -206,22 +245,34 @@ def _add_checksums(connection: apsw.Connection, path: Path, busy_timeout_ms: int
     return _connect_writer(path, busy_timeout_ms)
 
 
-def _migrate(connection: Connection) -> None:
+def _migrate(connection: Connection, path: Path, refold: Refold) -> None:
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > SCHEMA_VERSION:
-        raise Refused(f"the store has schema {version}, this version knows {SCHEMA_VERSION}: upgrade first")
-    for step in range(version, SCHEMA_VERSION):
-        _in_one(connection, MIGRATIONS[step], step + 1)
-
-
-def _in_one(connection: Connection, statements: str, version: int) -> None:
+        raise Refused(
+            f"the store has schema {version}, this program knows {SCHEMA_VERSION}: upgrade the program, or "
+            f"put back the copy {path.name}.before-N that the newer one kept"
+        )
+    if version == SCHEMA_VERSION:
+        return
+    if version > 0:
+        _keep_copy(path, path.with_name(f"{path.name}.before-{SCHEMA_VERSION}"))
     with transaction(connection):
-        connection.execute(statements)
-        connection.execute(f"PRAGMA user_version={version}")
+        for statements in MIGRATIONS[version:]:
+            connection.execute(statements)
+        if version > 0:
+            refold(connection)
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+
+def _keep_copy(path: Path, to: Path) -> None:
+    """The store as the earlier version left it; a copy of an earlier attempt is as good."""
+    if not to.exists():
+        log.info("store of an earlier version: a copy is kept as %s", to.name)
+        copy_store(path, to)
 
 
 @contextmanager
-def transaction(connection: Connection, wrote: Callable[[], None] | None = None) -> Iterator[None]:
+def transaction(connection: Connection) -> Iterator[None]:
     """One immediate transaction: all or nothing, also when the commit itself fails."""
     with faults():
         connection.execute("BEGIN IMMEDIATE")
@@ -232,8 +283,6 @@ def transaction(connection: Connection, wrote: Callable[[], None] | None = None)
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-    if wrote:
-        wrote()
 
 
 @contextmanager

@@ -10,11 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 from lte_runtime.errors import Refused
-from lte_runtime.memory import inspect, quarantine, reads, retrieve, sampling, upkeep
+from lte_runtime.memory import inspect, quarantine, reads, retrieve, sampling, truncation, upkeep
 from lte_runtime.memory.adapters import AdapterLedger
 from lte_runtime.memory.attempts import Attempts
 from lte_runtime.memory.batch_writer import KeyChange
@@ -35,6 +36,7 @@ from lte_runtime.memory.records import (
     MemoryStatus,
     QuarantineRow,
     SnapshotInfo,
+    Truncated,
     VerifyReport,
 )
 from lte_runtime.memory.restore import fill, open_store, restore, save
@@ -163,6 +165,31 @@ class EditMemory:
                 store_ms=brought.store_ms,
                 index_ms=(time.perf_counter() - stored) * 1000,
             )
+
+    def leader_epochs(self) -> Mapping[TopicPartition, int]:
+        """The leader epoch of the last record before each durable offset, where it is known."""
+        with self._writing, faults():
+            return reads.leader_epochs(self._store.connection, self._store.topics)
+
+    def placed(self, records: Sequence[RawRecord]) -> tuple[RawRecord, ...]:
+        """Records as they were just read, each with the log that its offset belongs to now."""
+        return self._store.truncations.placed(records)
+
+    def lost_by(self, resume_at: Mapping[TopicPartition, int], limit: int = 1000) -> Truncated:
+        """What would be lost if logs end at these offsets: edits that stand nowhere else."""
+        with faults():
+            edits, count = truncation.lost_edits(self._reader(), self._store.topics, resume_at, limit)
+        return Truncated(tuple(edits), count)
+
+    def accept_truncation(self, resume_at: Mapping[TopicPartition, int], *, withdraw: bool) -> Truncated:
+        """Go on at these offsets, where logs were cut; `withdraw` takes out what only the cut part held."""
+        with self._writing:
+            lost = self.lost_by(resume_at)
+            with faults():
+                changes = self._store.accept_truncation(resume_at, self.now(), withdraw=withdraw)
+            self._projection.update(changes, self._new_vectors(changes, {}), {})
+            self._projection.rewind(resume_at)
+            return replace(lost, withdrawn=withdraw)
 
     def _new_vectors(self, changes: Sequence[KeyChange], made: Mapping[bytes, Vectors]) -> dict[int, Vectors]:
         """Vectors of the keys that have a fact now: just made, or stored earlier."""
@@ -400,9 +427,8 @@ class EditMemory:
             self._snapshot = save(self._projection, self._store, folder, keep, self.now(), self._writing)
             return self._snapshot
 
-    def maintain(self, now: int | None = None) -> None:
+    def maintain(self) -> None:
         """Rebuild what has too many dead entries, beside the running index. Call it from its own thread."""
-        del now  # nothing here depends on the time yet
         for index in list(self._projection.indexes.values()):
             if index.needs_rebuild():
                 index.rebuild()
@@ -413,9 +439,10 @@ class EditMemory:
             return upkeep.recall(self._reader(), self._projection, sample, k)
 
     def erase(self, key: FactKey) -> EraseReceipt:
-        """Take a fact's text and vectors out of store, log, snapshots and quarantine; see the receipt."""
+        """Take a fact's text and vectors out of every file of the directory; see the receipt. No job of a
+        re-alignment may run meanwhile: it could write its training rows again."""
         with self._writing:
-            receipt, key_id = erase_key(self._store, key, self.now())
+            receipt, key_id = erase_key(self._store, key, self.directory, self.now())
             if key_id is not None:
                 self._projection.forget(key_id, key.namespace)
             with faults():

@@ -171,7 +171,8 @@ def _ids(event: Event, edit: Edit, attributes: Mapping[str, str]) -> tuple[str, 
 
 def derived_id(position: Position) -> str:
     """The id of an event that brings none: the same for every delivery of the record."""
-    return f"{position.topic_id}:{position.partition}:{position.offset}"
+    place = f"{position.topic_id}:{position.partition}:{position.offset}"
+    return f"{place}~{position.log}" if position.log else place
 
 
 def _clean_names(names: list[str]) -> tuple[str, ...]:

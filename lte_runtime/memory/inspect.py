@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from lte_runtime.errors import BadRequest, NotFound
 from lte_runtime.memory import page_tokens, reads, standing
 from lte_runtime.memory.db import Connection
-from lte_runtime.memory.policy import Member, WhyNot, fold, order_of
+from lte_runtime.memory.policy import Member, WhyNot, fold, name_of, order_of
 from lte_runtime.memory.reasons import RETRACTION, member_reasons, standing_reason
 from lte_runtime.memory.records import EditPage, EditRecord
-from lte_runtime.memory.rows import EDIT_COLUMNS, Row, edit_from
+from lte_runtime.memory.rows import EDIT_COLUMNS, EDIT_WIDTH, Row, edit_from
 from lte_runtime.types import Edit, FactKey, Op, Position
 
 Topics = Mapping[int, str]
@@ -34,9 +34,9 @@ _WITH_KEY = (
     f"SELECT {EDIT_COLUMNS}, e.key, k.namespace, k.subject, k.relation FROM edits e "
     "LEFT JOIN keys k ON k.id=e.key"
 )
-_KEY_ID = 15
+_KEY_ID = EDIT_WIDTH
 _POSITIONS = (
-    "SELECT edit, topic, partition, offset FROM (SELECT p.*, row_number() OVER "
+    "SELECT edit, topic, partition, offset, log FROM (SELECT p.*, row_number() OVER "
     "(PARTITION BY p.edit ORDER BY p.ts, p.partition, p.offset) AS place FROM json_each(?1) j "
     "CROSS JOIN positions p ON p.edit=j.value) WHERE place<=?2 ORDER BY place"
 )
@@ -209,20 +209,18 @@ class Inspector:
 
     def _fold(self, key_id: int, key: FactKey) -> list[Entry]:
         """All entries of a key, the newest order first."""
-        rows = reads.history_rows(self._db, key_id, key.namespace)
-        edits = [edit_from(row, None if row[_KEY_ID] is None else key, self._topics) for row in rows]
-        row_of = {id(edit): row[0] for edit, row in zip(edits, rows, strict=True)}
+        edits, rows = reads.history(self._db, key_id, key, self._topics)
         state = fold(edits)
-        own_rows = {row_of[id(member.edit)] for member in (*state.members, *state.withdrawn)}
+        own_rows = {rows[name_of(member.edit)] for member in (*state.members, *state.withdrawn)}
         collapsed: dict[str, list[int]] = defaultdict(list)
-        for edit in edits:
-            if edit.op is Op.ASSERT and row_of[id(edit)] not in own_rows:
-                collapsed[edit.id].append(row_of[id(edit)])
+        for (_, op, edit_id, _), row in rows.items():
+            if op == Op.ASSERT and row not in own_rows:
+                collapsed[edit_id].append(row)
         entries = [
-            _member_entry(member, why, row_of[id(member.edit)], collapsed)
+            _member_entry(member, why, rows[name_of(member.edit)], collapsed)
             for member, why in member_reasons(state, self._at_ms)
         ]
-        entries += [_tombstone(edit, row_of[id(edit)]) for edit in state.tombstones]
+        entries += [_tombstone(edit, rows[name_of(edit)]) for edit in state.tombstones]
         self._entry_of |= {row: entry for entry in entries for row in entry.rows}
         self._folded_keys.add(key_id)
         return sorted(entries, key=lambda entry: order_of(entry.edit), reverse=True)
@@ -231,8 +229,8 @@ class Inspector:
         """With the positions of all of them, read at once."""
         rows = json.dumps([row for entry in entries for row in entry.rows])
         positions: dict[int, list[Position]] = defaultdict(list)
-        for row, topic, partition, offset in self._db.execute(_POSITIONS, (rows, MOST_POSITIONS)):
-            positions[row].append(Position(self._topics[topic], partition, offset))
+        for row, topic, *place in self._db.execute(_POSITIONS, (rows, MOST_POSITIONS)):
+            positions[row].append(Position(self._topics[topic], *place))
         return [
             EditRecord(
                 entry.edit,

@@ -1,26 +1,37 @@
 """From the history of a key to its facts. Pure: no clock, no store, and no trace of the order of arrival.
 
-Order within a key: (revision, valid_from, record timestamp, partition, offset); a missing revision is below
-every given one, a missing valid_from is the record's timestamp. The rules are told in `docs/events.md`.
+Order within a key: (revision, valid_from, effective time, partition, offset); a missing revision is below
+every given one, a missing valid_from is the effective time. The rules are told in `docs/events.md`.
+
+Timestamps come from publishers' clocks, so they do not decide within a partition: the effective time of a
+record is the largest timestamp of the key so far in its partition, so that a later record is never earlier.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from lte_runtime.errors import NotFound
 from lte_runtime.memory.events import WITHDRAW_ALL
 from lte_runtime.memory.keys import normalise_key
-from lte_runtime.types import Cardinality, Edit, Op
+from lte_runtime.types import Cardinality, Edit, Op, Position
 
-Order = tuple[int, int, int, int, int, str]
-Moment = tuple[int, int, int, str]
+Order = tuple[int, int, int, int, int, int, str]
+Moment = tuple[int, int, int, int, str]
+EditName = tuple[str, str, str, str]
+
+EARLIEST_MS, LATEST_MS = 946_684_800_000, 4_102_444_800_000
+"""2000-01-01 and 2100-01-01. A timestamp outside comes from a broken clock and counts as none."""
+HASHED = "target_hashed"
+"""Flag of a retraction whose key was erased: its `target` is the hash of the target's form."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One fact of a key: an edit, with the ids of all events that said the same at the same revision."""
+    """One fact of a key: an edit, with the ids of all events that said the same at the same revision, for the
+    same time."""
 
     edit: Edit
     ids: tuple[str, ...]
@@ -34,7 +45,7 @@ class Member:
 @dataclass(frozen=True, slots=True)
 class KeyState:
     """`members` lowest order first: what stands. `withdrawn`: what a retraction took. `tombstones`: the
-    retractions, also those that found nothing to take yet."""
+    retractions, also those that found nothing to take yet. All with their effective times."""
 
     members: tuple[Member, ...]
     withdrawn: tuple[Member, ...]
@@ -52,14 +63,44 @@ class WhyNot:
 def order_of(edit: Edit) -> Order:
     """The total order of the asserts of one key."""
     revision = -1 if edit.revision is None else edit.revision
-    start = edit.timestamp_ms if edit.valid_from is None else edit.valid_from
-    where = edit.position
-    return (revision, start, edit.timestamp_ms, where.partition, where.offset, where.topic_id)
+    start = time_of(edit) if edit.valid_from is None else edit.valid_from
+    return (revision, start, *moment_of(edit))
 
 
 def moment_of(edit: Edit) -> Moment:
-    """When an edit was said, for what no revision decides."""
-    return (edit.timestamp_ms, edit.position.partition, edit.position.offset, edit.position.topic_id)
+    """When an edit was published, for what no revision decides."""
+    position = edit.position
+    return (time_of(edit), position.partition, position.log, position.offset, position.topic_id)
+
+
+def time_of(edit: Edit) -> int:
+    """The effective time in milliseconds, once `effective_times` has set it where it is not the record's."""
+    return usable_ms(edit.timestamp_ms) if edit.effective_ms is None else edit.effective_ms
+
+
+def usable_ms(timestamp_ms: int) -> int:
+    """The timestamp, or 0 for one that no working clock gives."""
+    return timestamp_ms if EARLIEST_MS <= timestamp_ms < LATEST_MS else 0
+
+
+def at_time(edit: Edit, effective_ms: int) -> Edit:
+    """The edit with its effective time."""
+    return edit if time_of(edit) == effective_ms else replace(edit, effective_ms=effective_ms)
+
+
+def effective_times(history: Iterable[Edit]) -> list[Edit]:
+    """All edits of one key, repeated deliveries included, with their effective times."""
+    latest: dict[tuple[str, int], int] = {}
+    timed = []
+    for edit in sorted(history, key=lambda edit: _place(edit.position)):
+        partition = (edit.position.topic_id, edit.position.partition)
+        latest[partition] = max(latest.get(partition, 0), usable_ms(edit.timestamp_ms))
+        timed.append(at_time(edit, latest[partition]))
+    return timed
+
+
+def _place(position: Position) -> tuple[str, int, int, int]:
+    return (position.topic_id, position.partition, position.log, position.offset)
 
 
 def target_form(edit: Edit) -> str:
@@ -67,11 +108,17 @@ def target_form(edit: Edit) -> str:
     return normalise_key(edit.target or "")
 
 
-def precedes(said: Edit, retraction: Edit) -> bool:
+def precedes(assertion: Edit, retraction: Edit) -> bool:
     """Whether a retraction of the key reaches an assertion: by revision where both have one, else in time."""
-    if said.revision is not None and retraction.revision is not None:
-        return said.revision <= retraction.revision
-    return moment_of(said) < moment_of(retraction)
+    by_revision = precedes_by_revision(assertion, retraction)
+    return moment_of(assertion) < moment_of(retraction) if by_revision is None else by_revision
+
+
+def precedes_by_revision(assertion: Edit, retraction: Edit) -> bool | None:
+    """The same as far as revisions decide; None where one of the two has none."""
+    if assertion.revision is None or retraction.revision is None:
+        return None
+    return assertion.revision <= retraction.revision
 
 
 def fold(history: Sequence[Edit]) -> KeyState:
@@ -79,7 +126,7 @@ def fold(history: Sequence[Edit]) -> KeyState:
 
     Retractions by id alone belong to the history of each key that has an edit of that id.
     """
-    unique = _deliveries_joined(history)
+    unique = _deliveries_joined(effective_times(history))
     asserts = sorted((edit for edit in unique if edit.op is Op.ASSERT), key=order_of)
     retractions = sorted((edit for edit in unique if edit.op is Op.RETRACT), key=moment_of)
     standing = _revisions_joined(asserts)
@@ -95,21 +142,25 @@ def fold(history: Sequence[Edit]) -> KeyState:
 
 def _deliveries_joined(history: Iterable[Edit]) -> list[Edit]:
     """One edit per (source, op, id, content), at the earliest of its positions."""
-    first: dict[tuple[str, str, str, str], Edit] = {}
+    first: dict[EditName, Edit] = {}
     for edit in history:
-        name = (edit.source_uri, edit.op.value, edit.id, edit.content_hash)
-        known = first.get(name)
-        if known is None or moment_of(edit) < moment_of(known):
+        name = name_of(edit)
+        if name not in first or moment_of(edit) < moment_of(first[name]):
             first[name] = edit
     return list(first.values())
 
 
+def name_of(edit: Edit) -> EditName:
+    """What all deliveries of one edit of a key share."""
+    return (edit.source_uri, edit.op.value, edit.id, edit.content_hash)
+
+
 def _revisions_joined(asserts: Sequence[Edit]) -> list[Member]:
-    """One member per given revision and target, represented by the lowest; lowest order first."""
+    """One member per given revision, target and time of validity, represented by the lowest; lowest first."""
     groups: dict[object, list[Edit]] = {}
     for edit in asserts:
-        same = (edit.revision, target_form(edit)) if edit.revision is not None else object()
-        groups.setdefault(same, []).append(edit)
+        content = (edit.revision, target_form(edit), edit.valid_from, edit.valid_until)
+        groups.setdefault(content if edit.revision is not None else object(), []).append(edit)
     return [Member(edits[0], tuple(edit.id for edit in edits)) for edits in groups.values()]
 
 
@@ -123,19 +174,34 @@ def _spoken_once(retractions: Sequence[Edit], known: set[str]) -> Iterable[Edit]
     return seen.values()
 
 
-def taken_by(retraction: Edit, standing: Sequence[Member], known: Collection[str]) -> list[Member]:
+def taken_by(
+    retraction: Edit, standing: Sequence[Member], known: Collection[str], *, newest: bool = False
+) -> list[Member]:
     """What one retraction takes. One that names an edit of this key takes that and nothing else, whenever
-    it was said; an own id that names nothing here leaves a retraction of the key."""
+    it was published; an own id that names nothing here leaves a retraction of the key. `newest`: it was
+    published after all that stands, so that only revisions decide what it reaches."""
     if retraction.retracts in known:
         return [member for member in standing if retraction.retracts in member.ids]
     if retraction.key is None:
         return []
-    reached = [member for member in standing if precedes(member.edit, retraction)]
+    reaches = precedes_by_revision if newest else precedes
+    reached = [member for member in standing if reaches(member.edit, retraction) is not False]
     if WITHDRAW_ALL in retraction.flags:
         return reached
     if retraction.target:
-        return [member for member in reached if member.target == target_form(retraction)]
-    return _current_run(reached, retraction.timestamp_ms)
+        return [member for member in reached if _has_target(member, retraction)]
+    return _current_run(reached, time_of(retraction))
+
+
+def _has_target(member: Member, retraction: Edit) -> bool:
+    if HASHED in retraction.flags:
+        return hashed_target(member.target) == retraction.target
+    return member.target == target_form(retraction)
+
+
+def hashed_target(form: str) -> str:
+    """What stays of a target's form when its key is erased."""
+    return hashlib.sha256(form.encode()).hexdigest()
 
 
 def _current_run(reached: Sequence[Member], at_ms: int) -> list[Member]:
@@ -153,9 +219,9 @@ def _current_run(reached: Sequence[Member], at_ms: int) -> list[Member]:
 
 
 def _holds(edit: Edit, at_ms: int, *, as_of: bool) -> bool:
-    """Validity: an undated fact holds from its record's time on when the past is asked for, and always when
+    """Validity: an undated fact holds from its effective time on when the past is asked for, and always when
     the present is (a publisher's clock may run ahead)."""
-    start = edit.timestamp_ms if as_of and edit.valid_from is None else edit.valid_from
+    start = time_of(edit) if as_of and edit.valid_from is None else edit.valid_from
     return (start is None or start <= at_ms) and (edit.valid_until is None or at_ms < edit.valid_until)
 
 

@@ -78,6 +78,11 @@ class Projection:
         with self._moved:
             self._moved.notify_all()
 
+    def rewind(self, next_offsets: Watermarks) -> None:
+        """Set watermarks back: what stood above them is not in the log any more."""
+        with self._lock.write():
+            self._watermarks = {**self._watermarks, **next_offsets}
+
     def _move_vectors(self, changes: Sequence[KeyChange], vectors: Mapping[int, Vectors]) -> None:
         changes_of: dict[str, list[KeyChange]] = defaultdict(list)
         for change in changes:

@@ -16,12 +16,12 @@ from lte_runtime.types import Position, RawRecord, Rejected
 PENDING, DEAD_LETTERED, REPLAYED, ERASED = "pending", "dead_lettered", "replayed", "erased"
 
 _INSERT = (
-    "INSERT INTO quarantine(topic, partition, offset, ts, size, code, message, sha256, received, state, "
-    "topic_name, headers, key, value) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING"
+    "INSERT INTO quarantine(topic, partition, offset, log, ts, size, code, message, sha256, received, state, "
+    "topic_name, headers, key, value) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING"
 )
 _COLUMNS = (
     "id, topic, partition, offset, ts, code, message, sha256, received, state, topic_name, "
-    "headers, key, value"
+    "headers, key, value, log"
 )
 
 
@@ -38,6 +38,7 @@ def insert(connection: Connection, rejected: Rejected, topic: int, received_ms: 
             topic,
             where.partition,
             where.offset,
+            where.log,
             record.timestamp_ms,
             size,
             rejected.code,
@@ -54,8 +55,8 @@ def insert(connection: Connection, rejected: Rejected, topic: int, received_ms: 
     if connection.changes():
         return size
     connection.execute(
-        "UPDATE quarantine SET code=?, message=? WHERE topic=? AND partition=? AND offset=?",
-        (rejected.code, rejected.message[:1000], topic, where.partition, where.offset),
+        "UPDATE quarantine SET code=?, message=? WHERE topic=? AND partition=? AND offset=? AND log=?",
+        (rejected.code, rejected.message[:1000], topic, where.partition, where.offset, where.log),
     )
     return 0
 
@@ -68,8 +69,8 @@ def has_rows(connection: Connection) -> bool:
 def mark_replayed(connection: Connection, topic: int, where: Position) -> None:
     """The record at a position, if it was refused, has become an edit after all."""
     connection.execute(
-        "UPDATE quarantine SET state=? WHERE topic=? AND partition=? AND offset=? AND state<>?",
-        (REPLAYED, topic, where.partition, where.offset, ERASED),
+        "UPDATE quarantine SET state=? WHERE topic=? AND partition=? AND offset=? AND log=? AND state<>?",
+        (REPLAYED, topic, where.partition, where.offset, where.log, ERASED),
     )
 
 
@@ -109,7 +110,7 @@ def totals(connection: Connection) -> tuple[int, int, int]:
 
 def _row(row: Sequence[Any], topics: Mapping[int, str]) -> QuarantineRow:
     headers = tuple((name, base64.b64decode(text)) for name, text in json.loads(bytes(row[11])))
-    position = Position(topics[row[1]], row[2], row[3])
+    position = Position(topics[row[1]], row[2], row[3], row[14])
     return QuarantineRow(
         id=row[0],
         record=RawRecord(row[10], position, row[12], row[13], headers, row[4]),

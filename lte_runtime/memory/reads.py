@@ -6,38 +6,44 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from lte_runtime.errors import Damaged, NotFound
 from lte_runtime.memory.db import Connection
-from lte_runtime.memory.rows import EDIT_COLUMNS, check_row, edit_from, evidence_of, fact_of
-from lte_runtime.types import Fact, FactKey, Position, TopicPartition, Vectors
+from lte_runtime.memory.policy import EditName, name_of
+from lte_runtime.memory.rows import EDIT_COLUMNS, EDIT_WIDTH, check_row, edit_from, evidence_of, fact_of
+from lte_runtime.types import Edit, Fact, FactKey, Position, TopicPartition, Vectors
 
 _VALID = "({0}.valid_until IS NULL OR {0}.valid_until>?2) AND {start}"
 _NOW, _AS_OF = "({0}.valid_from IS NULL OR {0}.valid_from<=?2)", "{0}.since<=?2"
 
 
 def _facts_sql(start: str) -> str:
-    """The valid facts of each key down to its newest that is no member of a set."""
+    """The valid facts of each key down to its newest that is no member of a set: no more are read, since the
+    bound depends on the key alone."""
     outer, inner = (_VALID.format(name, start=start.format(name)) for name in "fg")
     return (
         f"SELECT {EDIT_COLUMNS}, f.many, f.target, k.namespace, k.subject, k.relation, "
         "f.key, f.rank, f.since, f.valid_from, f.valid_until, f.crc "
         "FROM json_each(?1) j CROSS JOIN facts f ON f.key=j.value CROSS JOIN edits e ON e.id=f.edit "
         f"CROSS JOIN keys k ON k.id=f.key WHERE {outer} AND f.rank>=coalesce((SELECT max(g.rank) "
-        f"FROM facts g WHERE g.key=f.key AND NOT g.many AND {inner}), 0) ORDER BY j.key, f.rank DESC"
+        f"FROM facts g WHERE g.key=j.value AND NOT g.many AND {inner}), 0) ORDER BY j.key, f.rank DESC"
     )
 
 
 _FACTS_NOW, _FACTS_AS_OF = _facts_sql(_NOW), _facts_sql(_AS_OF)
 
-_HISTORY = (
-    f"SELECT {EDIT_COLUMNS}, e.key FROM edits e WHERE e.key=?1 UNION ALL "
-    f"SELECT {EDIT_COLUMNS}, e.key FROM edits e WHERE e.key IS NULL AND e.namespace=?2 AND e.retracts IN "
+_OF_KEY = (
+    "SELECT {0} FROM edits e WHERE e.key=?1 UNION ALL "
+    "SELECT {0} FROM edits e WHERE e.key IS NULL AND e.namespace=?2 AND e.retracts IN "
     "(SELECT edit_id FROM edits WHERE key=?1 AND op='assert')"
+)
+_HISTORY = _OF_KEY.format(f"{EDIT_COLUMNS}, e.key")
+_DELIVERIES = (
+    f"SELECT edit, ts, topic, partition, offset, log FROM positions WHERE edit IN ({_OF_KEY.format('e.id')})"
 )
 
 _VECTORS = (
@@ -55,9 +61,8 @@ def facts_at(
     found: dict[int, dict[str, Fact]] = {key_id: {} for key_id in key_ids}
     sql = _FACTS_AS_OF if as_of else _FACTS_NOW
     for row in connection.execute(sql, (json.dumps(list(key_ids)), at_ms)):
-        many, target = row[15:17]
-        key_id, rank, since, start, end, crc = row[20:]
-        edit = edit_from(row, FactKey(*row[17:20]), topics)
+        many, target, *key, key_id, rank, since, start, end, crc = row[EDIT_WIDTH:]
+        edit = edit_from(row, FactKey(*key), topics)
         values = (key_id, rank, row[0], since, start, end, many, target)
         check_row(crc, "fact", *values, *evidence_of(edit))
         members = found[key_id]
@@ -69,6 +74,22 @@ def facts_at(
 def history_rows(connection: Connection, key_id: int, namespace: str) -> list[Sequence[Any]]:
     """Rows of `EDIT_COLUMNS` and the key's number (null for a retraction by id alone)."""
     return connection.execute(_HISTORY, (key_id, namespace)).fetchall()  # type: ignore[no-any-return]
+
+
+def history(
+    connection: Connection, key_id: int, key: FactKey, topics: Mapping[int, str]
+) -> tuple[list[Edit], dict[EditName, int]]:
+    """All edits of a key and their rows, then their further deliveries; retractions by id alone included."""
+    edits: dict[int, Edit] = {}
+    for row in history_rows(connection, key_id, key.namespace):
+        edits[row[0]] = edit_from(row, key if row[EDIT_WIDTH] is not None else None, topics)
+    rows = {name_of(edit): row for row, edit in edits.items()}
+    deliveries = list(edits.values())
+    for row, timestamp_ms, topic, *place in connection.execute(_DELIVERIES, (key_id, key.namespace)):
+        position = Position(topics[topic], *place)
+        if position != edits[row].position:
+            deliveries.append(replace(edits[row], position=position, timestamp_ms=timestamp_ms))
+    return deliveries, rows
 
 
 def key_row(connection: Connection, key: FactKey) -> int | None:
@@ -92,12 +113,10 @@ def offsets(connection: Connection, topics: Mapping[int, str]) -> dict[TopicPart
     return found
 
 
-def positions_of(connection: Connection, edit_row: int, topics: Mapping[int, str]) -> tuple[Position, ...]:
-    rows = connection.execute(
-        "SELECT topic, partition, offset FROM positions WHERE edit=? ORDER BY ts, partition, offset",
-        (edit_row,),
-    )
-    return tuple(Position(topics[topic], partition, offset) for topic, partition, offset in rows)
+def leader_epochs(connection: Connection, topics: Mapping[int, str]) -> dict[TopicPartition, int]:
+    """The leader epoch of the last record before each durable offset, where it is known."""
+    rows = connection.execute("SELECT topic, partition, leader_epoch FROM offsets WHERE leader_epoch>=0")
+    return {TopicPartition(topics[topic], partition): epoch for topic, partition, epoch in rows}
 
 
 def vectors_of(connection: Connection, key_ids: Sequence[int], dimension: int) -> Vectors:

@@ -59,6 +59,16 @@ class EditPage:
 
 
 @dataclass(frozen=True, slots=True)
+class Truncated:
+    """What a truncation concerns: the first of the edits that only the lost part held, how many there are,
+    and whether they were taken out."""
+
+    lost: tuple[Edit, ...]
+    lost_count: int
+    withdrawn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class QuarantineRow:
     """A record that is no edit, with its reason. `state`: pending, dead_lettered or replayed."""
 
@@ -107,6 +117,8 @@ class EraseReceipt:
     vectors: int
     erased_ms: int
     not_covered: tuple[str, ...]
+    files: tuple[str, ...] = ()
+    """Files of the state directory that held its text and are gone, by their path below it."""
 
 
 @dataclass(frozen=True, slots=True)

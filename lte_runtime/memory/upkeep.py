@@ -14,11 +14,10 @@ from lte_runtime.memory import reads
 from lte_runtime.memory.db import Connection, faults
 from lte_runtime.memory.exact_rows import ExactRows
 from lte_runtime.memory.keywork import chained
-from lte_runtime.memory.policy import fold, target_form
+from lte_runtime.memory.policy import fold, name_of, target_form
 from lte_runtime.memory.projection import Projection
 from lte_runtime.memory.records import VerifyReport
 from lte_runtime.memory.restore import blocks
-from lte_runtime.memory.rows import edit_from
 from lte_runtime.memory.store import Store
 from lte_runtime.types import FactKey
 
@@ -46,21 +45,19 @@ def _key_problems(store: Store, key_id: int, key: FactKey, count: int, chain: by
     """What the history says against what the tables say."""
     try:
         with faults():
-            rows = reads.history_rows(store.connection, key_id, key.namespace)
-        edits = [edit_from(row, None if row[15] is None else key, store.topics) for row in rows]
+            edits, rows = reads.history(store.connection, key_id, key, store.topics)
     except Damaged as error:
         return [f"key {key_id}: {error}"]
-    row_of = {id(edit): row[0] for edit, row in zip(edits, rows, strict=True)}
     members = fold(edits).members
     folded = b""
     for member in members:
         folded = chained(folded, member.edit)
-    wanted = [(rank, row_of[id(m.edit)], target_form(m.edit)) for rank, m in enumerate(members)]
+    wanted = [(rank, rows[name_of(m.edit)], target_form(m.edit)) for rank, m in enumerate(members)]
     found = store.connection.execute(
         "SELECT rank, edit, target FROM facts WHERE key=? ORDER BY rank", (key_id,)
     )
     if len(members) != count or folded != chain or wanted != found.fetchall():
-        return [f"key {key_id}: facts differ from the fold of its {len(edits)} edits"]
+        return [f"key {key_id}: facts differ from the fold of its {len(rows)} edits"]
     return []
 
 

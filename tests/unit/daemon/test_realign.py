@@ -244,6 +244,19 @@ def test_a_run_can_be_cancelled_and_watched(house: House) -> None:
         realigner.cancel("run-000099")
 
 
+def test_an_erasure_ends_the_run_at_work_and_the_next_one_waits_for_it(house: House) -> None:
+    realigner = house.start(house.realigner("hang"))
+    run = realigner.trigger(Trigger.OPERATOR, ["a test"])
+    until(lambda: realigner.get(run.id).state is State.TRAINING, "training")
+    with realigner.halted(GUARD_S):
+        assert realigner.get(run.id).state is State.CANCELLED
+        waiting = realigner.trigger(Trigger.OPERATOR, ["another"])
+        time.sleep(0.3)
+        assert realigner.get(waiting.id).state is State.QUEUED
+    until(lambda: realigner.get(waiting.id).state is State.TRAINING, "the run that waited")
+    realigner.cancel(waiting.id)
+
+
 def test_one_at_a_time(house: House) -> None:
     realigner = house.start(house.realigner("slow"))
     run = realigner.trigger(Trigger.OPERATOR, ["a test"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -231,12 +232,9 @@ def test_text_that_the_encoder_refuses_stops_no_other(open_memory: Opener, log: 
 
 def test_questions_about_the_past(open_memory: Opener, log: Log) -> None:
     memory = open_memory()
-    memory.apply(log.batch(log.fact("Ann", at=100), log.fact("Bo", at=200)))
-    assert (targets(memory), targets(memory, at_ms=150), targets(memory, at_ms=50)) == (
-        {"Bo"},
-        {"Ann"},
-        set(),
-    )
+    memory.apply(log.batch(log.fact("Ann", at=NOW - 100), log.fact("Bo", at=NOW - 50)))
+    times = (None, NOW - 75, NOW - 150)
+    assert [targets(memory, at_ms=at_ms) for at_ms in times] == [{"Bo"}, {"Ann"}, set()]
 
 
 def test_expired_neighbours_do_not_hide_a_fact(open_memory: Opener, log: Log) -> None:
@@ -318,7 +316,7 @@ def test_dead_vectors_are_swept(open_memory: Opener, log: Log) -> None:
     memory.apply(log.batch(*(log.fact("x", subject=f"Firm {n}", id=f"f{n}") for n in range(50))))
     memory.apply(log.batch(*(log.retract(id=f"f{n}") for n in range(30))))
     assert memory.status().vectors_dead == 30
-    memory.maintain(NOW)
+    memory.maintain()
     assert (memory.status().vectors_live, memory.status().vectors_dead) == (20, 0)
 
 
@@ -358,6 +356,55 @@ def test_meta_is_durable(open_memory: Opener) -> None:
     memory.close()
     memory = open_memory()
     assert (memory.meta_get("adapter"), memory.meta_get("none")) == ("align-000001", None)
+
+
+def test_a_retraction_by_id_outlives_the_erasure_of_one_of_its_keys(open_memory: Opener, log: Log) -> None:
+    """One id in two keys, withdrawn at once: erasing one key does not bring the other late event back."""
+    memory = open_memory()
+    memory.apply(log.batch(log.fact("Ann", id="x"), log.retract(id="x")))
+    memory.erase(BOSS)
+    memory.apply(log.batch(log.fact("Bo", id="x", relation="owner"), log.fact("Ann", id="x")))
+    assert targets(memory) == set()
+    assert memory.verify().ok
+
+
+@pytest.mark.parametrize("target", [None, "Ann"], ids=["of the key", "of one member"])
+def test_a_retraction_outlives_the_erasure_of_its_key_without_text(
+    open_memory: Opener, log: Log, tmp_path: Path, target: str | None
+) -> None:
+    memory = open_memory()
+    retraction = log.retract(revision=5, target=target)
+    memory.apply(log.batch(log.fact("Ann", revision=4), retraction))
+    memory.erase(BOSS)
+    assert b"acme" not in (tmp_path / "state" / "edits.db").read_bytes().lower()
+    assert memory.apply(log.batch(retraction)).duplicates == 1
+    memory.apply(log.batch(log.fact("Ann", revision=3)))
+    assert targets(memory) == set()
+    memory.apply(log.batch(log.fact("Ann", revision=6)))
+    assert targets(memory) == {"Ann"}
+    assert memory.verify().ok
+    memory.close()
+    assert targets(open_memory()) == {"Ann"}
+
+
+def test_erasing_covers_files_of_jobs_and_copies_of_before(
+    open_memory: Opener, log: Log, tmp_path: Path
+) -> None:
+    memory = open_memory()
+    text = 'Élise "Ossington" Vane'
+    memory.apply(log.batch(secret := log.fact(text, id="s", subject="Marigold"), log.fact("Ann")))
+    state = tmp_path / "state"
+    job = state / "realign" / "run-000001"
+    (job / "data").mkdir(parents=True)
+    row, other = json.dumps({"target": text.upper()}), json.dumps({"target": "Ann"})
+    for name, body in (("facts.jsonl", row), ("data/rows.jsonl", f"{other}\n{row}"), ("probes.jsonl", other)):
+        (job / name).write_text(body)
+    (state / "edits.db.before-2").write_bytes(b"a copy")
+    assert secret.key
+    receipt = memory.erase(secret.key)
+    run = "realign/run-000001"
+    assert receipt.files == ("edits.db.before-2", f"{run}/data/rows.jsonl", f"{run}/facts.jsonl")
+    assert [path.name for path in job.rglob("*") if path.is_file()] == ["probes.jsonl"]
 
 
 def test_erasing_leaves_no_trace_but_the_positions(open_memory: Opener, log: Log, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 import random
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from lte_runtime.answer.embed import StubEncoder
 from lte_runtime.memory.edit_memory import EditMemory, MemorySettings
 from lte_runtime.memory.events import EventLimits, decode, to_json
-from lte_runtime.memory.policy import current, fold
+from lte_runtime.memory.policy import EARLIEST_MS, current, fold
 from lte_runtime.types import Batch, Edit, FactKey, Position, RawRecord, TopicPartition
 
 SUBJECTS = ("Acme", "Bolt", "Café")
@@ -87,6 +87,17 @@ def published(order: list[Said]) -> list[Edit]:
         offsets[said.subject] += 1
         edits.append(decode(said.record(position, NOW - 10_000 + at), EventLimits(), NOW))
     return edits
+
+
+def with_skewed_clocks(edits: list[Edit], chance: random.Random) -> list[Edit]:
+    """The same records by clocks that jump, stand still, or give what no clock gives."""
+    broken = (2**62, -1, 0, EARLIEST_MS - 1)
+    skewed = []
+    for edit in edits:
+        drift = chance.choice([0, 0, 0, -5000, 5000])
+        stamp = chance.choice(broken) if chance.random() < 0.05 else edit.timestamp_ms + drift
+        skewed.append(replace(edit, timestamp_ms=stamp))
+    return skewed
 
 
 def state_of(directory: Path, edits: list[Edit], chance: random.Random) -> tuple[str, dict[str, set[str]]]:
@@ -161,6 +172,23 @@ def test_records_in_any_order_of_arrival_give_the_same_state(fast: Path, seed: i
     chance.shuffle(mixed)
     with tempfile.TemporaryDirectory(dir=fast) as folder:
         assert state_of(Path(folder) / "a", edits, chance) == state_of(Path(folder) / "b", mixed, chance)
+
+
+@SETTINGS
+@given(seed=SEEDS)
+def test_skewed_clocks_change_nothing_where_each_key_has_one_partition(fast: Path, seed: int) -> None:
+    """Each order gives the state of the fold, and facts without dates are those that good clocks give."""
+    chance = random.Random(seed)
+    plain = published(history_of(chance))
+    skewed = with_skewed_clocks(plain, chance)
+    mixed = [*skewed, *chance.choices(skewed, k=5)]
+    chance.shuffle(mixed)
+    with tempfile.TemporaryDirectory(dir=fast) as folder:
+        first = state_of(Path(folder) / "a", skewed, chance)
+        assert first == state_of(Path(folder) / "b", mixed, chance)
+        assert first[1] == folded(skewed)
+    if all(edit.valid_from is None for edit in plain):
+        assert first[1] == folded(plain)
 
 
 def test_watermarks_of_the_properties_are_kept(tmp_path: Path) -> None:

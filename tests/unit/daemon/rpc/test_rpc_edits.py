@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from daemon.cli.app import app
 from daemon.client import Client
-from daemon.ingest_values import IngestStatus, PartitionStatus, ReplayReport
+from daemon.ingest_values import AcceptedGap, IngestStatus, PartitionStatus, ReplayReport
+from daemon.kafka.history import Gap, GapKind
+from daemon.rpc.edit_servicer import check
 from lte_runtime.errors import BadRequest, NotFound, Refused
+from lte_runtime.memory.records import Truncated
 from tests.unit.daemon.rpc.conftest import NOW_MS, TOPIC_ID, TP, Build, Rig
 
 PRICE = {"subject": "Brisk kettle", "relation": "price"}
@@ -118,10 +120,10 @@ def test_publish_without_a_publisher_is_refused(build: Build) -> None:
         client.publish([NEW])
 
 
-@dataclass(frozen=True)
-class Gap:
-    message: str = "offsets 0 to 4 are gone"
-    resume_at: dict[Any, int] = field(default_factory=lambda: {TP: 5})
+GAP = Gap(GapKind.BEYOND_END, {TP: 9}, {TP: 5}, "offsets 5 to 8 are gone")
+LOST = check(
+    {"op": "assert", "id": "gone", "subject": "Brisk kettle", "relation": "price", "target": "9 EUR"}
+)
 
 
 class FakeIngest:
@@ -133,9 +135,13 @@ class FakeIngest:
     def status(self) -> IngestStatus:
         return IngestStatus({TP: PartitionStatus(3, 5, 2)}, NOW_MS, 5, 1, 0, {"shop": 1}, None)
 
-    def accept_gap(self, timeout_s: float) -> Gap:
+    def accept_gap(self, timeout_s: float, *, withdraw_lost: bool) -> AcceptedGap:
         assert 0 < timeout_s <= 60
-        return Gap()
+        return AcceptedGap(GAP, Truncated((LOST,), 3, withdraw_lost))
+
+    def lost_in_gap(self, timeout_s: float) -> AcceptedGap:
+        assert 0 < timeout_s <= 60
+        return AcceptedGap(GAP, Truncated((LOST,), 3))
 
     def resume(self, timeout_s: float) -> None:
         self.asked.append(timeout_s)
@@ -150,12 +156,18 @@ def test_operators_calls_reach_the_ingest(build: Build) -> None:
     ingest = FakeIngest()
     rig = build(services={"ingest": ingest})
     with rig.client() as client:
-        gap = client.accept_gap()
+        expected = client.accept_gap(dry_run=True)
+        gap = client.accept_gap(withdraw_lost=True)
         assert client.resume_ingest() == {}
         replayed = client.replay_dead_letters([3, 4])
         with pytest.raises(BadRequest):
             client.replay_dead_letters([])
-    assert gap["message"] == "offsets 0 to 4 are gone"
+    assert gap["message"] == "offsets 5 to 8 are gone"
+    assert (gap["lost_count"], gap["lost_withdrawn"], expected["lost_withdrawn"]) == (3, True, False)
+    assert [(edit["id"], edit["key"]["subject"], edit["target"]) for edit in gap["lost"]] == [
+        ("gone", "brisk kettle", "9 EUR")
+    ]
+    assert expected["lost"] == gap["lost"]
     assert gap["resumed_at"] == [{"topic_id": TOPIC_ID, "partition": 0, "next_offset": 5}]
     assert replayed == {"records": 2, "applied_edit_ids": ["p1"], "rejected": 1}
     assert ingest.asked[1:] == [3, 4]
