@@ -70,7 +70,8 @@ class Truncated:
 
 @dataclass(frozen=True, slots=True)
 class QuarantineRow:
-    """A record that is no edit, with its reason. `state`: pending, dead_lettered or replayed."""
+    """A record that is no edit, with its reason. `state`: pending, dead_lettered or replayed.
+    `value_bytes` is the size of its value, also where the record comes without its bytes."""
 
     id: int
     record: RawRecord
@@ -79,6 +80,7 @@ class QuarantineRow:
     sha256: str
     received_ms: int
     state: str
+    value_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

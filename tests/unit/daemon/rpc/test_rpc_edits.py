@@ -199,6 +199,15 @@ def test_status(build: Build) -> None:
     assert status["gate"]["threshold"] == 0.5
 
 
+def test_a_list_of_dead_letters_does_not_read_their_bytes(rig: Rig) -> None:
+    rig.tell(b"no json " * 1000, b"\xff")
+    with rig.client() as client:
+        assert [row["size_bytes"] for row in client.dead_letters()["dead_letters"]] == [8000, 1]
+        assert client.dead_letter(1)["size_bytes"] == 8000
+    rows = rig.memory.quarantine_page()
+    assert [(row.record.key, row.record.value, row.record.headers) for row in rows] == [(None, None, ())] * 2
+
+
 def test_dead_letters(rig: Rig) -> None:
     rig.tell(b"no json", b"\xff\xfe", OLD, b"[]")
     with rig.client() as client:
