@@ -23,11 +23,12 @@ from lte_runtime.types import Edit, FactKey, Op, Position
 Topics = Mapping[int, str]
 
 SCANNED_PER_PAGE = 50_000
-"""Rows of edits that one page of a list looks at for those that pass its filters: some 50 ms."""
+"""Rows of edits that one page of a list looks at for those that pass its filters, or one call could read the
+whole store."""
 FOLDED_PER_PAGE = 50_000
-"""One page of a list folds no further key once it has folded so many edits: some 2 s."""
+"""One page of a list folds no further key once it has folded so many edits: each takes some 50 us."""
 MOST_POSITIONS = 100
-"""Deliveries that a record lists: an event may be sent a million times."""
+"""Deliveries that a record lists: a publisher may send one event a million times."""
 UNKNOWN_ROW = 0
 
 _WITH_KEY = (

@@ -107,7 +107,7 @@ def test_a_token_of_another_key_or_of_nothing_is_refused(open_memory: Opener, lo
     memory = updated(open_memory(), log, 3)
     memory.apply(log.batch(*(log.fact("x", subject="Other", id=f"o{n}") for n in range(3))))
     other = memory.history_page(fact_key("default", "Other", "boss"), 1).next_token
-    for token in (other, page_tokens.token(99), "e1", "ö", "AAAAAAAAAAAAAAAA"):
+    for token in (other, page_tokens.token(99), page_tokens.token(-1), "e1", "ö", "AAAAAAAAAAAAAAAA"):
         with pytest.raises(BadRequest, match="page_token"):
             memory.history_page(BOSS, 1, token)
     with pytest.raises(NotFound):
