@@ -253,6 +253,7 @@ def test_erase(rig: Rig) -> None:
 def test_the_command_prints_a_long_history_page_by_page(
     rig: Rig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("LTE_TRIALS", raising=False)  # the command takes LTE_ names for settings
     sizes: list[int] = []
     history_page = Client.history_page
 
