@@ -23,6 +23,7 @@ Position = Mapping[str, Any]
 """{"topic_id", "partition", "offset"}"""
 
 _DEFAULT_TIMEOUT_S = 30.0
+_LARGEST_PAGE = 1000  # what the daemon gives at most in one page
 # gRPC's own waits after a refused connection grow from 1 s to 2 minutes, and calls fail at once meanwhile: a
 # client that outlives a restart of the daemon would go on saying "unavailable" long after it is back.
 _CHANNEL_OPTIONS = (
@@ -142,9 +143,30 @@ class Client:
         return self._call("edit", "ListEdits", namespace=namespace, subject=subject, **page)
 
     def history(self, subject: str, relation: str = "", *, namespace: str = "default") -> list[Json]:
-        """All edits of a key; without a relation the subject is a prompt."""
-        found: list[Json] = self._call("edit", "GetHistory", key=_key(subject, relation, namespace))["edits"]
-        return found
+        """All edits of a key, however many; without a relation the subject is a prompt."""
+        edits: list[Json] = []
+        page_token = ""
+        while True:
+            page = self.history_page(
+                subject, relation, namespace=namespace, page_size=_LARGEST_PAGE, page_token=page_token
+            )
+            edits += page["edits"]
+            page_token = page["next_page_token"]
+            if not page_token:
+                return edits
+
+    def history_page(
+        self,
+        subject: str,
+        relation: str = "",
+        *,
+        namespace: str = "default",
+        page_size: int = 0,
+        page_token: str = "",
+    ) -> Json:
+        """{"edits", "next_page_token"} of a key, the edit that ranks highest first."""
+        page: Json = {"page_size": page_size, "page_token": page_token}
+        return self._call("edit", "GetHistory", key=_key(subject, relation, namespace), **page)
 
     def why_not(self, edit_id: str, *, as_of: str | int | None = None) -> Json:
         return self._call("edit", "WhyNot", edit_id=edit_id, as_of=_time(as_of))

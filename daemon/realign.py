@@ -382,20 +382,21 @@ class Realigner:
         drawn = memory.sample_facts(most + self._settings.anchor, Random(f"{seed}:older"))
         older = [fact for fact in drawn if fact.key not in keys]
         missing = max(0, most // 4 - len(facts))
-        return (
-            [self._of(fact) for fact in (*facts, *older[:missing])],
-            [self._of(fact) for fact in older[missing:]],
-        )
+        return self._with_times((*facts, *older[:missing])), self._with_times(older[missing:])
 
-    def _of(self, fact: Fact) -> Known:
-        """Disputed is what another edit of the key contradicts at the same revision or start."""
+    def _with_times(self, facts: Sequence[Fact]) -> list[Known]:
+        """Each fact with its time and whether it is disputed. The members of a set share one history."""
+        histories = {key: self._history(key) for key in dict.fromkeys(fact.key for fact in facts)}
+        return [_known_of(fact, *histories[fact.key]) for fact in facts]
+
+    def _history(self, key: FactKey) -> tuple[dict[str, int], bool]:
+        """Edit id -> timestamp, and whether an edit lost to another at the same revision or start."""
         try:
-            history = self._parts.memory.history(fact.key)
+            history = self._parts.memory.history(key)
         except NotFound:  # erased meanwhile
-            return Known(fact, 0, disputed=True)
-        own = next((each for each in history if each.edit.id == fact.edit_id), None)
-        disputed = own is None or any(each.state == "conflict_lost" for each in history)
-        return Known(fact, own.edit.timestamp_ms if own else 0, disputed)
+            return {}, True
+        times = {record.edit.id: record.edit.timestamp_ms for record in reversed(history)}
+        return times, any(record.state == "conflict_lost" for record in history)
 
     def _write(
         self,
@@ -639,6 +640,10 @@ def _own_anchor(path: Path) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         if line.strip():
             yield {"edit_id": f"anchor-{number}", **json.loads(line)}
+
+
+def _known_of(fact: Fact, times: Mapping[str, int], disputed: bool) -> Known:
+    return Known(fact, times.get(fact.edit_id, 0), disputed or fact.edit_id not in times)
 
 
 def _write_lines(path: Path, rows: Any, mode: str = "w") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -123,13 +124,17 @@ def _has_key(event: Event) -> bool:
 
 
 def _known(daemon: Client, event: Event, at: Position) -> bool:
-    subject, relation = event.get("prompt") or event["subject"], event.get("relation") or ""
+    key = {
+        "subject": event.get("prompt") or event["subject"],
+        "relation": event.get("relation") or "",
+        "namespace": event.get("namespace") or "default",
+    }
+    place = {"topic_id": at.topic_id, "partition": at.partition, "offset": at.offset}
+    history = connect.paged(daemon.history_page, "edits", sys.maxsize, **key)
     try:
-        history = daemon.history(subject, relation, namespace=event.get("namespace") or "default")
+        return any(place in edit["positions"] or edit["id"] == event.get("id") for edit in history)
     except NotFound:
         return False
-    place = {"topic_id": at.topic_id, "partition": at.partition, "offset": at.offset}
-    return any(place in edit["positions"] or edit["id"] == event.get("id") for edit in history)
 
 
 def _chunks(events: Iterable[Event]) -> Iterator[list[Event]]:

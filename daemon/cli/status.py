@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -15,6 +16,9 @@ app = typer.Typer(add_completion=False)
 
 # States in which questions are answered.
 _ANSWERING = ("READY", "DEGRADED", "GAP", "SUSPENDED")
+
+# With more, only how many are searched which way.
+_NAMESPACES_SHOWN = 5
 
 
 @app.command()
@@ -67,6 +71,10 @@ def _lag(records: int) -> str:
 
 
 def _index(memory: Mapping[str, Any]) -> str:
-    paths = ", ".join(f"{name}: {path}" for name, path in memory.get("index_path", {}).items())
+    path_of: Mapping[str, str] = memory.get("index_path", {})
+    paths = ", ".join(f"{name}: {path}" for name, path in path_of.items())
+    if len(path_of) > _NAMESPACES_SHOWN:
+        counts = Counter(path_of.values()).items()
+        paths = f"{len(path_of)} namespaces: " + ", ".join(f"{count} {path}" for path, count in counts)
     live, dead = memory.get("vectors_live"), memory.get("vectors_dead")
     return f"{live} live, {dead} dead" + (f" ({paths})" if paths else "")

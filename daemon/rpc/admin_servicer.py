@@ -113,7 +113,7 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         size = page_size(request.page_size)
         if request.page_token and not request.page_token.isdecimal():
             raise BadRequest("page_token is not one that this daemon gave")
-        rows = self._services.memory.quarantined(size, int(request.page_token or 0))
+        rows = self._services.memory.quarantine_page(size, int(request.page_token or 0))
         token = str(rows[-1].id) if len(rows) == size else ""
         return pb.ListDeadLettersResponse(dead_letters=map(dead_letter, rows), next_page_token=token)
 
@@ -313,7 +313,7 @@ def dead_letter(row: QuarantineRow) -> pb.DeadLetter:
         sha256=row.sha256,
         received=convert.timestamp(row.received_ms),
         state=row.state,
-        size_bytes=len(row.record.value or b""),
+        size_bytes=row.value_bytes,
         timestamp=convert.timestamp(row.record.timestamp_ms),
     )
 

@@ -35,21 +35,22 @@ class EditServicer(edit_service_pb2_grpc.EditServiceServicer):
         return pb.GetEditResponse(edit=convert.edit_record(found))
 
     def ListEdits(self, request: pb.ListEditsRequest, context: grpc.ServicerContext) -> pb.ListEditsResponse:
-        size = page_size(request.page_size)
-        found = self._services.memory.list_edits(
+        page = self._services.memory.edits_page(
             namespace=request.namespace if request.HasField("namespace") else None,
             subject=request.subject if request.HasField("subject") else None,
-            limit=size,
+            limit=page_size(request.page_size),
             after=request.page_token or None,
         )
-        token = found[-1].edit.id if len(found) == size else ""
-        return pb.ListEditsResponse(edits=map(convert.edit_record, found), next_page_token=token)
+        records = map(convert.edit_record, page.records)
+        return pb.ListEditsResponse(edits=records, next_page_token=page.next_token or "")
 
     def GetHistory(
         self, request: pb.GetHistoryRequest, context: grpc.ServicerContext
     ) -> pb.GetHistoryResponse:
-        found = self._services.memory.history(key_of(request.key))
-        return pb.GetHistoryResponse(edits=map(convert.edit_record, found))
+        key, size = key_of(request.key), page_size(request.page_size)
+        page = self._services.memory.history_page(key, size, request.page_token or None)
+        records = map(convert.edit_record, page.records)
+        return pb.GetHistoryResponse(edits=records, next_page_token=page.next_token or "")
 
     def WhyNot(self, request: pb.WhyNotRequest, context: grpc.ServicerContext) -> pb.WhyNotResponse:
         at_ms = convert.milliseconds(request.as_of) if request.HasField("as_of") else None

@@ -283,3 +283,15 @@ def transaction(connection: Connection) -> Iterator[None]:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+
+
+@contextmanager
+def read_transaction(connection: Connection) -> Iterator[Connection]:
+    """What is read inside belongs to one state of the store. For a connection that only reads."""
+    with faults():
+        connection.execute("BEGIN")
+        try:
+            connection.execute("SELECT 1 FROM meta").fetchone()  # the state is the one of the first read
+            yield connection
+        finally:
+            connection.execute("COMMIT")

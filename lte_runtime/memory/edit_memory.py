@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -20,7 +21,7 @@ from lte_runtime.memory.adapters import AdapterLedger
 from lte_runtime.memory.attempts import Attempts
 from lte_runtime.memory.batch_writer import KeyChange
 from lte_runtime.memory.bring_in import BringIn
-from lte_runtime.memory.db import Connection, faults, open_reader, transaction
+from lte_runtime.memory.db import Connection, faults, open_reader, read_transaction, transaction
 from lte_runtime.memory.erase import erase_key, finish_erasure
 from lte_runtime.memory.keys import normalise_key
 from lte_runtime.memory.locks import DirectoryLock
@@ -29,6 +30,7 @@ from lte_runtime.memory.policy import WhyNot
 from lte_runtime.memory.projection import Projection, reached
 from lte_runtime.memory.records import (
     Applied,
+    EditPage,
     EditRecord,
     EraseReceipt,
     MemorySettings,
@@ -301,9 +303,12 @@ class EditMemory:
     # -- edits, one by one -------------------------------------------------------------------------
 
     def get_edit(self, edit_id: str) -> EditRecord:
-        """An edit with its state and positions; raises `NotFound`."""
-        with faults():
-            return inspect.record(self._reader(), self._store.topics, edit_id, self.now())
+        """An edit with its state and positions; raises `NotFound`.
+
+        Folds the history of its key where it was withdrawn or collapsed into another, as `why_not` does.
+        """
+        with self._inspecting() as inspector:
+            return inspector.record(edit_id)
 
     def list_edits(
         self,
@@ -313,29 +318,68 @@ class EditMemory:
         limit: int = 100,
         after: str | None = None,
     ) -> list[EditRecord]:
-        """Edits, the last applied first, from behind the edit `after` on."""
+        """At most `limit` edits, the last applied first, from behind the one that `after` names."""
+        records: list[EditRecord] = []
+        token = after
+        while len(records) < limit:
+            size = limit - len(records)
+            page = self.edits_page(namespace=namespace, subject=subject, limit=size, after=token)
+            records += page.records
+            token = page.next_token
+            if token is None:
+                break
+        return records
+
+    def edits_page(
+        self,
+        *,
+        namespace: str | None = None,
+        subject: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> EditPage:
+        """Edits, the last applied first, from behind the one that the token `after` names (or, up to the next
+        version, the edit of that id). A page may be short, even empty, and yet name a next one."""
         filters = inspect.Filters(
             normalise_key(namespace) if namespace else None, normalise_key(subject) if subject else None
         )
-        with faults():
-            return inspect.listed(self._reader(), self._store.topics, filters, limit, after, self.now())
+        with self._inspecting() as inspector:
+            return inspector.listed(filters, limit, after)
 
     def history(self, key: FactKey) -> list[EditRecord]:
-        """All edits of a key, the highest order first; raises `NotFound`."""
-        with faults():
-            return inspect.history(self._reader(), self._store.topics, key, self.now())
+        """All edits of a key, the highest order first; raises `NotFound`. Folds all of them."""
+        with self._inspecting() as inspector:
+            return inspector.history(key)
+
+    def history_page(self, key: FactKey, limit: int = 100, after: str | None = None) -> EditPage:
+        """The part of `history` behind the record that the token `after` names; raises `NotFound`, and
+        `BadRequest` for a token that is not of this history.
+
+        Reads no more than the page where all edits of the key stand, else it folds them all.
+        """
+        with self._inspecting() as inspector:
+            return inspector.history_page(key, limit, after)
 
     def why_not(self, edit_id: str, at_ms: int | None = None) -> WhyNot:
         """Why questions do not see an edit, and which edit they see instead; raises `NotFound`."""
-        at = self.now() if at_ms is None else at_ms
-        with faults():
-            return inspect.reason(self._reader(), self._store.topics, edit_id, at)
+        with self._inspecting(at_ms) as inspector:
+            return inspector.reason(edit_id)
+
+    @contextmanager
+    def _inspecting(self, at_ms: int | None = None) -> Iterator[inspect.Inspector]:
+        with read_transaction(self._reader()) as connection:
+            yield inspect.Inspector(connection, self._store.topics, self.now() if at_ms is None else at_ms)
 
     # -- records that are no edits -----------------------------------------------------------------
 
     def quarantined(self, limit: int = 100, after: int = 0) -> list[QuarantineRow]:
         """Quarantined records in order of arrival, from behind the row `after` on."""
         return self._quarantine_rows("id>? ORDER BY id LIMIT ?", (after, limit))
+
+    def quarantine_page(self, limit: int = 100, after: int = 0) -> list[QuarantineRow]:
+        """As `quarantined`, but the records come without headers, key and value."""
+        with faults():
+            return quarantine.page(self._reader(), self._store.topics, limit, after)
 
     def quarantine_get(self, row_id: int) -> QuarantineRow:
         """One quarantined record; raises `NotFound`."""

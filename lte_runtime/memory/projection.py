@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -83,8 +84,10 @@ class Projection:
             self._watermarks = {**self._watermarks, **next_offsets}
 
     def _move_vectors(self, changes: Sequence[KeyChange], vectors: Mapping[int, Vectors]) -> None:
-        for namespace in {change.namespace for change in changes}:
-            own = [change for change in changes if change.namespace == namespace]
+        changes_of: dict[str, list[KeyChange]] = defaultdict(list)
+        for change in changes:
+            changes_of[change.namespace].append(change)
+        for namespace, own in changes_of.items():
             index = self.index_for(namespace)
             gone = [change.key_id for change in own if change.was_present and not change.present]
             come = [change.key_id for change in own if change.present and not change.was_present]

@@ -21,8 +21,9 @@ _INSERT = (
 )
 _COLUMNS = (
     "id, topic, partition, offset, ts, code, message, sha256, received, state, topic_name, "
-    "headers, key, value, log"
+    "headers, key, value, log, coalesce(length(value), 0)"
 )
+_WITHOUT_BYTES = _COLUMNS.replace("headers, key, value,", "x'5b5d', NULL, NULL,")
 
 
 def insert(connection: Connection, rejected: Rejected, topic: int, received_ms: int) -> int:
@@ -88,6 +89,12 @@ def rows(
     return [_row(row, topics) for row in found]
 
 
+def page(connection: Connection, topics: Mapping[int, str], limit: int, after: int) -> list[QuarantineRow]:
+    """Rows behind the row `after`, whose records come without headers, key and value: these may be large."""
+    sql = f"SELECT {_WITHOUT_BYTES} FROM quarantine WHERE id>? ORDER BY id LIMIT ?"
+    return [_row(row, topics) for row in connection.execute(sql, (after, limit))]
+
+
 def one(connection: Connection, topics: Mapping[int, str], row_id: int) -> QuarantineRow:
     found = rows(connection, topics, "id=?", (row_id,))
     if not found:
@@ -119,4 +126,5 @@ def _row(row: Sequence[Any], topics: Mapping[int, str]) -> QuarantineRow:
         sha256=row[7],
         received_ms=row[8],
         state=row[9],
+        value_bytes=row[15],
     )

@@ -22,14 +22,15 @@ _NOW, _AS_OF = "({0}.valid_from IS NULL OR {0}.valid_from<=?2)", "{0}.since<=?2"
 
 
 def _facts_sql(start: str) -> str:
-    """The valid facts of each key down to its newest that is no member of a set."""
+    """The valid facts of each key down to its newest that is no member of a set: no more are read, since the
+    bound depends on the key alone."""
     outer, inner = (_VALID.format(name, start=start.format(name)) for name in "fg")
     return (
         f"SELECT {EDIT_COLUMNS}, f.many, f.target, k.namespace, k.subject, k.relation, "
         "f.key, f.rank, f.since, f.valid_from, f.valid_until, f.crc "
         "FROM json_each(?1) j CROSS JOIN facts f ON f.key=j.value CROSS JOIN edits e ON e.id=f.edit "
         f"CROSS JOIN keys k ON k.id=f.key WHERE {outer} AND f.rank>=coalesce((SELECT max(g.rank) "
-        f"FROM facts g WHERE g.key=f.key AND NOT g.many AND {inner}), 0) ORDER BY j.key, f.rank DESC"
+        f"FROM facts g WHERE g.key=j.value AND NOT g.many AND {inner}), 0) ORDER BY j.key, f.rank DESC"
     )
 
 
@@ -43,6 +44,11 @@ _OF_KEY = (
 _HISTORY = _OF_KEY.format(f"{EDIT_COLUMNS}, e.key")
 _DELIVERIES = (
     f"SELECT edit, ts, topic, partition, offset, log FROM positions WHERE edit IN ({_OF_KEY.format('e.id')})"
+)
+
+_VECTORS = (
+    "SELECT j.key, v.vector, v.crc FROM json_each(?) j CROSS JOIN keys k ON k.id=j.value "
+    "CROSS JOIN vectors v ON v.hash=k.view_hash"
 )
 
 
@@ -107,14 +113,6 @@ def offsets(connection: Connection, topics: Mapping[int, str]) -> dict[TopicPart
     return found
 
 
-def positions_of(connection: Connection, edit_row: int, topics: Mapping[int, str]) -> tuple[Position, ...]:
-    rows = connection.execute(
-        "SELECT topic, partition, offset, log FROM positions WHERE edit=? ORDER BY ts, partition, offset",
-        (edit_row,),
-    )
-    return tuple(Position(topics[topic], *place) for topic, *place in rows)
-
-
 def leader_epochs(connection: Connection, topics: Mapping[int, str]) -> dict[TopicPartition, int]:
     """The leader epoch of the last record before each durable offset, where it is known."""
     rows = connection.execute("SELECT topic, partition, leader_epoch FROM offsets WHERE leader_epoch>=0")
@@ -123,14 +121,14 @@ def leader_epochs(connection: Connection, topics: Mapping[int, str]) -> dict[Top
 
 def vectors_of(connection: Connection, key_ids: Sequence[int], dimension: int) -> Vectors:
     """Stored vectors [len(key_ids), dimension]; raises `NotFound`, and `Damaged` for a wrong checksum."""
-    sql = "SELECT v.vector, v.crc FROM keys k JOIN vectors v ON v.hash=k.view_hash WHERE k.id=?"
-    made = np.empty((len(key_ids), dimension), np.float32)
-    for place, key_id in enumerate(key_ids):
-        row = connection.execute(sql, (key_id,)).fetchone()
-        if row is None:
-            raise NotFound(f"no vector for key {key_id}")
-        made[place] = vector_from(row[0], row[1], dimension)
-    return made
+    vectors = np.empty((len(key_ids), dimension), np.float32)
+    count = 0
+    for place, data, crc in connection.execute(_VECTORS, (json.dumps(list(key_ids)),)):
+        vectors[place] = vector_from(data, crc, dimension)
+        count += 1
+    if count < len(key_ids):
+        raise NotFound(f"no vectors for {len(key_ids) - count} of {len(key_ids)} keys")
+    return vectors
 
 
 def vector_from(data: bytes, crc: int, dimension: int) -> Vectors:

@@ -40,14 +40,22 @@ class Applied:
 @dataclass(frozen=True, slots=True)
 class EditRecord:
     """An edit with what became of it: current, superseded, conflict_lost, retracted, expired, scheduled, and
-    retraction for an edit that withdraws. `positions` are all deliveries of it, `collapsed` the other ids
-    that said the same at the same revision."""
+    retraction for an edit that withdraws. `positions` are the first 100 deliveries of it, `collapsed` the
+    other ids that said the same at the same revision."""
 
     edit: Edit
     state: str
     positions: tuple[Position, ...]
     winner_id: str | None = None
     collapsed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EditPage:
+    """A part of a list of edits. `next_token` names the next part; None at the end."""
+
+    records: tuple[EditRecord, ...]
+    next_token: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +70,8 @@ class Truncated:
 
 @dataclass(frozen=True, slots=True)
 class QuarantineRow:
-    """A record that is no edit, with its reason. `state`: pending, dead_lettered or replayed."""
+    """A record that is no edit, with its reason. `state`: pending, dead_lettered or replayed.
+    `value_bytes` is the size of its value, also where the record comes without its bytes."""
 
     id: int
     record: RawRecord
@@ -71,6 +80,7 @@ class QuarantineRow:
     sha256: str
     received_ms: int
     state: str
+    value_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

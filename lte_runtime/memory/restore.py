@@ -15,6 +15,8 @@ from lte_runtime.errors import Damaged, Refused
 from lte_runtime.memory import reads, snapshot
 from lte_runtime.memory.batch_writer import KeyChange
 from lte_runtime.memory.db import faults, transaction
+from lte_runtime.memory.hnsw_rows import HnswRows
+from lte_runtime.memory.index import VectorIndex
 from lte_runtime.memory.projection import Projection
 from lte_runtime.memory.records import MemorySettings, SnapshotInfo
 from lte_runtime.memory.store import Store
@@ -114,7 +116,7 @@ def _own_snapshot(store: Store, projection: Projection, snapshots: Path) -> snap
 
 
 def _load(projection: Projection, store: Store, found: snapshot.Snapshot) -> None:
-    """Indexes from verified files, names from the store, then the keys that changed since."""
+    """Graphs from verified files, names from the store, then what the files do not hold."""
     for folder, namespace in found.about["namespaces"].items():
         projection.index_for(namespace).load(found.path / folder)
     indexed = {name: set(index.ids()) for name, index in projection.indexes.items()}
@@ -133,8 +135,8 @@ def _load(projection: Projection, store: Store, found: snapshot.Snapshot) -> Non
 def save(
     projection: Projection, store: Store, snapshots: Path, keep: int, now_ms: int, writing: Any
 ) -> SnapshotInfo:
-    """Write a snapshot. Events wait (for the lock `writing`) while the indexes are copied to files, not while
-    these are made durable. Raises `Retry` when the disk is full, `Fatal` when it fails."""
+    """Write a snapshot of the graphs. Events wait (for the lock `writing`) while graphs are copied to files,
+    not while these are made durable. Raises `Retry` when the disk is full, `Fatal` when it fails."""
     about: dict[str, Any] = {}  # read by `snapshot.write` after `copy`
 
     def copy(folder: Path) -> None:
@@ -155,7 +157,8 @@ def _about(projection: Projection, store: Store, now_ms: int) -> dict[str, Any]:
         tokens = json.loads(store.meta_get(TOKENS) or "{}")
         kept = dict(list(tokens.items())[1 - _TOKENS_KEPT :])
         store.meta_set(TOKENS, json.dumps({**kept, token: store.sequence}))
-    names = {f"index-{place:04d}": name for place, name in enumerate(sorted(projection.indexes))}
+    graphs = sorted(name for name, index in projection.indexes.items() if _is_saved(index))
+    names = {f"index-{place:04d}": name for place, name in enumerate(graphs)}
     return {
         "token": token,
         "sequence": store.sequence,
@@ -165,10 +168,16 @@ def _about(projection: Projection, store: Store, now_ms: int) -> dict[str, Any]:
     }
 
 
-def _info(found: snapshot.Snapshot) -> SnapshotInfo:
-    return SnapshotInfo(
-        found.path.name, int(found.about["sequence"]), found.size, int(found.about["created_ms"])
-    )
+def _is_saved(index: VectorIndex) -> bool:
+    """Graphs take long to build. Other indexes are copies of stored vectors, which a start reads from the
+    store about as fast as from files; a file for each would make snapshots of many namespaces slow."""
+    return index.path == HnswRows.path
+
+
+def _info(written: snapshot.Snapshot) -> SnapshotInfo:
+    size = sum(path.stat().st_size for path in written.path.rglob("*") if path.is_file())
+    about = written.about
+    return SnapshotInfo(written.path.name, int(about["sequence"]), size, int(about["created_ms"]))
 
 
 def blocks(items: Iterable[T], size: int) -> Iterator[list[T]]:

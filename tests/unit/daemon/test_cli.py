@@ -6,13 +6,13 @@ import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from daemon.cli import connect, dlq, event_input, exits, output
+from daemon.cli import connect, dlq, event_input, exits, output, status
 from daemon.cli.app import TABLE, app
 from daemon.cli.ask import position
 from daemon.cli.connect import Where, find
@@ -359,3 +359,29 @@ def test_replay_all_takes_what_waits_as_many_as_a_call_may() -> None:
     assert chosen[:4] == [0, 1, 4, 5]
     assert len(chosen) == 1000
     assert dlq.waiting([]) == []
+
+
+@pytest.mark.parametrize("items", [[], [1], [{"a": "é"}, None, [2.5]]])
+def test_a_list_is_one_json_document_as_printed_at_once(
+    items: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output.as_json_list(iter(items))
+    assert capsys.readouterr().out == json.dumps(items, ensure_ascii=False) + "\n"
+
+
+def test_an_error_before_the_first_row_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    def failing() -> Iterator[tuple[str]]:
+        raise errors.NotFound("no edit")
+        yield ("never",)
+
+    for show in (output.as_json_list, lambda rows: output.table(("a",), rows)):
+        with pytest.raises(errors.NotFound):
+            show(failing())
+    assert capsys.readouterr().out == ""
+
+
+def test_the_status_of_many_namespaces_counts_them() -> None:
+    memory = {"vectors_live": 9, "vectors_dead": 0, "index_path": {"a": "exact", "b": "hnsw"}}
+    assert status._index(memory) == "9 live, 0 dead (a: exact, b: hnsw)"
+    memory["index_path"] = {f"n{number}": "exact" for number in range(2000)} | {"b": "hnsw"}
+    assert status._index(memory) == "9 live, 0 dead (2001 namespaces: 2000 exact, 1 hnsw)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from lte_runtime.errors import NotFound, Refused
 from lte_runtime.memory import events
 from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.memory.events import EventLimits
-from lte_runtime.types import AdapterRef, Batch, Position, RawRecord, TopicPartition
+from lte_runtime.types import AdapterRef, Batch, FactKey, Position, RawRecord, TopicPartition
 
 NOW_MS = 1_750_000_000_000
 GUARD_S = 250.0
@@ -171,6 +172,19 @@ def test_a_run_goes_from_the_facts_to_the_promoted_adapter(house: House) -> None
     asked = (jobdir / "probes.jsonl").read_text()
     assert len(learnt) == 50
     assert all(house.memory.get_edit(name).edit.subject + "?" not in asked for name in learnt)
+
+
+def test_the_history_of_a_set_is_read_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = [{**fact(0), "id": f"m{n}", "target": f"M{n}", "cardinality": "many"} for n in range(30)]
+    house.tell(*({**member, "subject": "Guild"} for member in members))
+    keys: list[FactKey] = []
+    history = house.memory.history
+    monkeypatch.setattr(house.memory, "history", lambda key: (keys.append(key), history(key))[1])
+    learnt, _ = house.realigner()._known(1)
+    assert {known.fact.edit_id for known in learnt} >= {member["id"] for member in members}
+    assert not any(known.disputed for known in learnt)
+    assert all(known.timestamp_ms for known in learnt)
+    assert max(Counter(keys).values()) == 1
 
 
 def test_a_worse_candidate_is_rejected_and_nothing_is_swapped(house: House) -> None:

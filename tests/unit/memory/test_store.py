@@ -164,14 +164,15 @@ def test_a_changed_vector_is_refused(open_memory: Opener, log: Log, tmp_path: Pa
         open_memory()
 
 
-def test_start_from_a_snapshot_and_what_came_after(open_memory: Opener, log: Log) -> None:
-    memory = open_memory()
+@pytest.mark.parametrize("mode", ["exact", "hnsw"])
+def test_start_from_a_snapshot_and_what_came_after(open_memory: Opener, log: Log, mode: str) -> None:
+    memory = open_memory(index_mode=mode)
     filled(memory, log)
     info = memory.snapshot()
     memory.apply(log.batch(log.fact("Cy", subject="Later"), log.retract(id="b"), log.retract(id="a")))
     before = memory.state_hash()
     memory.close()
-    memory = open_memory()
+    memory = open_memory(index_mode=mode)
     assert memory.status().snapshot == info
     assert (memory.state_hash(), boss(memory), memory.verify().problems) == (before, [], ())
     assert [fact.target for fact in memory.facts_of_subject("later", namespace="default")] == ["Cy"]
@@ -179,7 +180,7 @@ def test_start_from_a_snapshot_and_what_came_after(open_memory: Opener, log: Log
 
 @pytest.mark.parametrize("harm", ["flip", "truncate", "manifest", "remove"])
 def test_a_damaged_snapshot_is_put_aside(open_memory: Opener, log: Log, tmp_path: Path, harm: str) -> None:
-    memory = open_memory()
+    memory = open_memory(index_mode="hnsw")
     filled(memory, log)
     name = memory.snapshot().name
     memory.close()
@@ -194,7 +195,7 @@ def test_a_damaged_snapshot_is_put_aside(open_memory: Opener, log: Log, tmp_path
         victim.unlink()
     else:
         victim.write_bytes(data[:-7] if harm == "truncate" else data)
-    memory = open_memory()
+    memory = open_memory(index_mode="hnsw")
     assert memory.status().snapshot is None
     assert (boss(memory), memory.verify().problems) == (["Bo"], ())
     assert not folder.exists()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import pytest
 
+from daemon.cli.app import app
+from daemon.client import Client
 from daemon.ingest_values import AcceptedGap, IngestStatus, PartitionStatus, ReplayReport
 from daemon.kafka.history import Gap, GapKind
 from daemon.rpc.edit_servicer import check
@@ -50,6 +53,21 @@ def test_history_and_why_not(rig: Rig) -> None:
                 client.history(empty, "price")
     assert [(edit["id"], edit["state"]) for edit in history] == [("p2", "current"), ("p1", "superseded")]
     assert why == {"winner_id": "p2", "reason": "superseded"}
+
+
+def test_a_history_comes_in_pages(rig: Rig) -> None:
+    rig.tell(*[{**PRICE, "id": f"p{n}", "target": f"{n} euros"} for n in range(120)])
+    newest_first = [f"p{n}" for n in reversed(range(120))]
+    with rig.client() as client:
+        first = client.history_page("Brisk kettle", "price")
+        second = client.history_page("Brisk kettle", "price", page_token=first["next_page_token"])
+        small = client.history_page("Brisk kettle", "price", page_size=2)
+        assert [edit["id"] for edit in client.history("Brisk kettle", "price")] == newest_first
+        for page_size, page_token in ((-1, ""), (1001, ""), (0, "p7")):
+            with pytest.raises(BadRequest, match="page_"):
+                client.history_page("Brisk kettle", "price", page_size=page_size, page_token=page_token)
+    assert [edit["id"] for edit in first["edits"] + second["edits"]] == newest_first
+    assert (len(first["edits"]), second["next_page_token"], len(small["edits"])) == (100, "", 2)
 
 
 def test_a_prompt_is_a_key_too(rig: Rig) -> None:
@@ -192,6 +210,15 @@ def test_status(build: Build) -> None:
     assert status["gate"]["threshold"] == 0.5
 
 
+def test_a_list_of_dead_letters_does_not_read_their_bytes(rig: Rig) -> None:
+    rig.tell(b"no json " * 1000, b"\xff")
+    with rig.client() as client:
+        assert [row["size_bytes"] for row in client.dead_letters()["dead_letters"]] == [8000, 1]
+        assert client.dead_letter(1)["size_bytes"] == 8000
+    rows = rig.memory.quarantine_page()
+    assert [(row.record.key, row.record.value, row.record.headers) for row in rows] == [(None, None, ())] * 2
+
+
 def test_dead_letters(rig: Rig) -> None:
     rig.tell(b"no json", b"\xff\xfe", OLD, b"[]")
     with rig.client() as client:
@@ -232,3 +259,30 @@ def test_erase(rig: Rig) -> None:
     assert receipt["vectors"] == 1
     assert receipt["not_covered"]
     assert "kettle" not in str(receipt)
+
+
+def test_the_command_prints_a_long_history_page_by_page(
+    rig: Rig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LTE_TRIALS", raising=False)  # the command takes LTE_ names for settings
+    sizes: list[int] = []
+    history_page = Client.history_page
+
+    def counted(self: Client, *args: Any, page_size: int, **fields: Any) -> dict[str, Any]:
+        sizes.append(page_size)
+        return history_page(self, *args, page_size=page_size, **fields)
+
+    monkeypatch.setattr(Client, "history_page", counted)
+    rig.tell(*[{**PRICE, "id": f"p{n}", "target": f"{n} euros"} for n in range(1100)])
+    command = ["edits", "history", "default/brisk kettle/price", "--socket", str(rig.settings.socket)]
+
+    def lines_of(*options: str) -> list[str]:
+        with pytest.raises(SystemExit) as end:
+            app(args=[*command, *options], prog_name="lte")
+        assert not end.value.code
+        return capsys.readouterr().out.splitlines()
+
+    assert [line.split("\t")[0] for line in lines_of()] == ["edit", *(f"p{n}" for n in range(1099, -1, -1))]
+    (document,) = lines_of("--json", "--limit", "3")
+    assert [edit["id"] for edit in json.loads(document)] == ["p1099", "p1098", "p1097"]
+    assert sizes == [1000, 1000, 3]
