@@ -10,10 +10,11 @@ record is the largest timestamp of the key so far in its partition, so that a la
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, takewhile
 
-from lte_runtime.errors import NotFound
 from lte_runtime.memory.events import WITHDRAW_ALL
 from lte_runtime.memory.keys import normalise_key
 from lte_runtime.types import Cardinality, Edit, Op, Position
@@ -129,15 +130,114 @@ def fold(history: Sequence[Edit]) -> KeyState:
     unique = _deliveries_joined(effective_times(history))
     asserts = sorted((edit for edit in unique if edit.op is Op.ASSERT), key=order_of)
     retractions = sorted((edit for edit in unique if edit.op is Op.RETRACT), key=moment_of)
-    standing = _revisions_joined(asserts)
-    known = {name for member in standing for name in member.ids}
-    gone: list[Member] = []
-    for retraction in _spoken_once(retractions, known):
-        taken = taken_by(retraction, standing, known)
-        gone += [replace(member, withdrawn_by=retraction.id) for member in taken]
-        gone_now = {id(member) for member in taken}
-        standing = [member for member in standing if id(member) not in gone_now]
-    return KeyState(tuple(standing), tuple(gone), tuple(retractions))
+    members = _revisions_joined(asserts)
+    withdrawn = _withdrawals(members, retractions)
+    standing = [member for member in members if id(member) not in withdrawn]
+    taken = [replace(member, withdrawn_by=retraction_id) for member, retraction_id in withdrawn.values()]
+    return KeyState(tuple(standing), tuple(taken), tuple(retractions))
+
+
+def _withdrawals(members: Sequence[Member], retractions: Sequence[Edit]) -> dict[int, tuple[Member, str]]:
+    """What retractions take, in their order: each member by its identity, with the id of the retraction."""
+    by_id: dict[str, list[Member]] = {}
+    for member in members:
+        for edit_id in member.ids:
+            by_id.setdefault(edit_id, []).append(member)
+    withdrawn: dict[int, tuple[Member, str]] = {}
+    standing = _Standing(members)
+    for retraction in _spoken_once(retractions, by_id):
+        standing.publish_before(retraction)
+        if retraction.retracts in by_id:
+            taken = [member for member in by_id[retraction.retracts] if id(member) not in withdrawn]
+        else:
+            taken = standing.taken_by(retraction)
+        standing.remove(taken)
+        withdrawn |= {id(member): (member, retraction.id) for member in taken}
+    return withdrawn
+
+
+class _Standing:
+    """The members of a key that no retraction has taken yet, so that one retraction costs what it takes, not
+    what stands. Members are known by their rank in the key's order, the lowest first."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self._members = members
+        self._rank = {id(member): rank for rank, member in enumerate(members)}
+        self._revisions = [member.edit.revision for member in members if member.edit.revision is not None]
+        self._first_revised = len(members) - len(self._revisions)  # those without one are below all others
+        self._all = _Ranks(range(self._first_revised, len(members)))
+        self._by_target: dict[str, _Ranks] = {}
+        for rank, member in enumerate(members):
+            ranks = self._by_target.setdefault(member.target, _Ranks(()))
+            if rank >= self._first_revised:
+                ranks.revised.append(rank)
+        self._unpublished = sorted(range(len(members)), key=lambda rank: moment_of(members[rank].edit))
+        self._unpublished.reverse()
+        self._removed: set[int] = set()
+
+    def publish_before(self, retraction: Edit) -> None:
+        """From now on members published before the retraction are reached by moment."""
+        moment = moment_of(retraction)
+        while self._unpublished and moment_of(self._members[self._unpublished[-1]].edit) < moment:
+            rank = self._unpublished.pop()
+            if rank not in self._removed:
+                self._all.publish(rank)
+                self._by_target[self._members[rank].target].publish(rank)
+
+    def taken_by(self, retraction: Edit) -> list[Member]:
+        """What a retraction of the key takes."""
+        if retraction.key is None:
+            return []
+        if WITHDRAW_ALL in retraction.flags:
+            return list(self._reached(self._all, retraction))
+        if not retraction.target:
+            return _current_run(self._reached(self._all, retraction), time_of(retraction))
+        targets = [target for target in self._targets(retraction) if target in self._by_target]
+        return [member for target in targets for member in self._reached(self._by_target[target], retraction)]
+
+    def remove(self, taken: Iterable[Member]) -> None:
+        for member in taken:
+            rank = self._rank[id(member)]
+            self._removed.add(rank)
+            self._all.remove(rank)
+            self._by_target[member.target].remove(rank)
+
+    def _targets(self, retraction: Edit) -> Iterable[str]:
+        if HASHED not in retraction.flags:
+            return (target_form(retraction),)
+        return (target for target in self._by_target if hashed_target(target) == retraction.target)
+
+    def _reached(self, ranks: _Ranks, retraction: Edit) -> Iterator[Member]:
+        """Members that a retraction of the key reaches, the highest first; see `precedes`."""
+        if retraction.revision is None:
+            reached = _downwards(ranks.published, len(self._members))
+        else:
+            limit = self._first_revised + bisect_right(self._revisions, retraction.revision)
+            without = _downwards(ranks.published, self._first_revised)
+            reached = chain(_downwards(ranks.revised, limit), without)
+        return (self._members[rank] for rank in reached)
+
+
+class _Ranks:
+    """Ranks of members in order: those `published` so far, and those with a revision whenever published."""
+
+    def __init__(self, revised: Iterable[int]) -> None:
+        self.published: list[int] = []
+        self.revised = list(revised)
+
+    def publish(self, rank: int) -> None:
+        insort(self.published, rank)
+
+    def remove(self, rank: int) -> None:
+        for ranks in (self.published, self.revised):
+            place = bisect_left(ranks, rank)
+            if ranks[place : place + 1] == [rank]:
+                del ranks[place]
+
+
+def _downwards(ranks: Sequence[int], limit: int) -> Iterator[int]:
+    """Ranks below a limit, the highest first."""
+    return (ranks[place] for place in range(bisect_left(ranks, limit) - 1, -1, -1))
 
 
 def _deliveries_joined(history: Iterable[Edit]) -> list[Edit]:
@@ -164,7 +264,7 @@ def _revisions_joined(asserts: Sequence[Edit]) -> list[Member]:
     return [Member(edits[0], tuple(edit.id for edit in edits)) for edits in groups.values()]
 
 
-def _spoken_once(retractions: Sequence[Edit], known: set[str]) -> Iterable[Edit]:
+def _spoken_once(retractions: Sequence[Edit], known: Container[str | None]) -> Iterable[Edit]:
     """Retractions of the key with the same revision and target are one."""
     seen: dict[object, Edit] = {}
     for edit in retractions:
@@ -190,7 +290,7 @@ def taken_by(
         return reached
     if retraction.target:
         return [member for member in reached if _has_target(member, retraction)]
-    return _current_run(reached, time_of(retraction))
+    return _current_run(reversed(reached), time_of(retraction))
 
 
 def _has_target(member: Member, retraction: Edit) -> bool:
@@ -204,18 +304,26 @@ def hashed_target(form: str) -> str:
     return hashlib.sha256(form.encode()).hexdigest()
 
 
-def _current_run(reached: Sequence[Member], at_ms: int) -> list[Member]:
-    """What a retraction of the key takes: the facts current when it was said (else the newest), with the
-    equal ones straight below, or else the same value would still be served."""
-    if not reached:
+def _current_run(reached: Iterable[Member], at_ms: int) -> list[Member]:
+    """What a retraction of the key takes: the facts current when it was published (else the newest), with the
+    equal ones straight below, or else the same value would still be served. `reached`: highest first."""
+    members = iter(reached)
+    passed: list[Member] = []
+    top = _visible(_valid(members, at_ms, passed)) or _visible(passed)
+    if not top:
         return []
-    now = [member for member in reached if _holds(member.edit, at_ms, as_of=False)]
-    top = _visible(now or reached)
     targets = {member.target for member in top}
-    lowest = reached.index(top[-1])
-    while lowest > 0 and reached[lowest - 1].target in targets:
-        lowest -= 1
-    return [member for member in reached[lowest:] if member.target in targets]
+    lowest = passed.index(top[-1])
+    below = takewhile(lambda member: member.target in targets, chain(passed[lowest + 1 :], members))
+    return [member for member in passed[: lowest + 1] if member.target in targets] + list(below)
+
+
+def _valid(members: Iterable[Member], at_ms: int, passed: list[Member]) -> Iterator[Member]:
+    """The members that hold at a time; notes all that were looked at."""
+    for member in members:
+        passed.append(member)
+        if _holds(member.edit, at_ms, as_of=False):
+            yield member
 
 
 def _holds(edit: Edit, at_ms: int, *, as_of: bool) -> bool:
@@ -225,56 +333,18 @@ def _holds(edit: Edit, at_ms: int, *, as_of: bool) -> bool:
     return (start is None or start <= at_ms) and (edit.valid_until is None or at_ms < edit.valid_until)
 
 
-def _visible(valid: Sequence[Member]) -> list[Member]:
-    """The newest alone, or the set that it belongs to: all `many` members above the newest `one`."""
-    if not valid or valid[-1].edit.cardinality is Cardinality.ONE:
-        return list(valid[-1:])
+def _visible(valid: Iterable[Member]) -> list[Member]:
+    """The newest alone, or the set that it belongs to: all `many` members above the newest `one`. `valid`:
+    highest first, read no further than needed."""
     members: dict[str, Member] = {}
-    for member in reversed(valid):
+    for member in valid:
         if member.edit.cardinality is Cardinality.ONE:
-            break
+            return list(members.values()) or [member]
         members.setdefault(member.target, member)
     return list(members.values())
 
 
 def current(state: KeyState, at_ms: int, *, as_of: bool = False) -> tuple[Edit, ...]:
     """The facts that questions see at a time, newest first; several only for a set-valued key."""
-    valid = [member for member in state.members if _holds(member.edit, at_ms, as_of=as_of)]
+    valid = (member for member in reversed(state.members) if _holds(member.edit, at_ms, as_of=as_of))
     return tuple(member.edit for member in _visible(valid))
-
-
-def why_not(state: KeyState, edit_id: str, at_ms: int) -> WhyNot:
-    """The state of one edit and who stands in its place; raises `NotFound` for an id of another key."""
-    for member in state.withdrawn:
-        if edit_id in member.ids:
-            return WhyNot(member.withdrawn_by, "retracted")
-    for member in state.members:
-        if edit_id in member.ids:
-            return _standing_reason(state, member, at_ms)
-    if any(edit.id == edit_id for edit in state.tombstones):
-        return WhyNot(None, "retraction")
-    raise NotFound(f"no edit {edit_id!r} in this key")
-
-
-def _standing_reason(state: KeyState, member: Member, at_ms: int) -> WhyNot:
-    seen = current(state, at_ms)
-    if any(edit is member.edit for edit in seen):
-        return WhyNot(None, "current")
-    winner = seen[0] if seen else None
-    edit = member.edit
-    if edit.valid_from is not None and edit.valid_from > at_ms:
-        return WhyNot(winner.id if winner else None, "scheduled")
-    if edit.valid_until is not None and edit.valid_until <= at_ms:
-        return WhyNot(winner.id if winner else None, "expired")
-    if winner is None:
-        raise NotFound(f"edit {edit.id!r} stands but is not seen")
-    return WhyNot(winner.id, "conflict_lost" if _conflicts(edit, winner) else "superseded")
-
-
-def _conflicts(loser: Edit, winner: Edit) -> bool:
-    """Two values for the same revision, or for the same declared start without revisions."""
-    if loser.revision != winner.revision or target_form(loser) == target_form(winner):
-        return False
-    return loser.revision is not None or (
-        loser.valid_from is not None and loser.valid_from == winner.valid_from
-    )

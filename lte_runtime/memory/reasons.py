@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lte_runtime.errors import NotFound
 from lte_runtime.memory.policy import KeyState, Member, WhyNot, current, target_form
 from lte_runtime.types import Edit
 
@@ -17,11 +18,21 @@ def member_reasons(state: KeyState, at_ms: int) -> Iterator[tuple[Member, WhyNot
     current_edits = current(state, at_ms)
     current_ids = {id(edit) for edit in current_edits}
     winner = current_edits[0] if current_edits else None
+    for member in state.withdrawn:
+        yield member, WhyNot(member.withdrawn_by, RETRACTED)
     for member in state.members:
         is_current = id(member.edit) in current_ids
         yield member, standing_reason(member.edit, winner, at_ms, is_current=is_current)
-    for member in state.withdrawn:
-        yield member, WhyNot(member.withdrawn_by, RETRACTED)
+
+
+def why_not(state: KeyState, edit_id: str, at_ms: int) -> WhyNot:
+    """The reason of one edit; raises `NotFound` for an id of another key."""
+    for member, reason in member_reasons(state, at_ms):
+        if edit_id in member.ids:
+            return reason
+    if any(edit.id == edit_id for edit in state.tombstones):
+        return WhyNot(None, RETRACTION)
+    raise NotFound(f"no edit {edit_id!r} in this key")
 
 
 def standing_reason(edit: Edit, winner: Edit | None, at_ms: int, *, is_current: bool) -> WhyNot:

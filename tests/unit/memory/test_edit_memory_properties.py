@@ -14,6 +14,7 @@ import pytest
 from event_log import NOW
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from plain_fold import plain_fold
 
 from lte_runtime.answer.embed import StubEncoder
 from lte_runtime.memory.edit_memory import EditMemory, MemorySettings
@@ -56,8 +57,10 @@ def _event(name: str, subject: str, chance: random.Random) -> dict[str, Any]:
     kind = chance.random()
     if kind < 0.6:
         start = chance.choice([None, None, "2020-01-01", "2021-01-01"])
+        end = chance.choice([None, None, None, "2022-01-01"])
         target, cardinality = chance.choice(TARGETS), chance.choice(["one", "one", "many"])
-        claim = {"target": target, "revision": revision, "valid_from": start, "cardinality": cardinality}
+        claim = {"target": target, "revision": revision, "cardinality": cardinality}
+        claim |= {"valid_from": start, "valid_until": end}
         return {**key, **claim}
     if kind < 0.85:
         member = chance.choice([None, *TARGETS])
@@ -189,6 +192,20 @@ def test_skewed_clocks_change_nothing_where_each_key_has_one_partition(fast: Pat
         assert first[1] == folded(skewed)
     if all(edit.valid_from is None for edit in plain):
         assert first[1] == folded(plain)
+
+
+@SETTINGS
+@given(seed=SEEDS)
+def test_the_fold_is_that_of_the_rules(seed: int) -> None:
+    """The fold costs what retractions take, not what stands; its outcome is that of the plain rules."""
+    chance = random.Random(seed)
+    edits = with_skewed_clocks(published(history_of(chance)), chance)
+    for subject in SUBJECTS:
+        key = FactKey("default", subject.lower(), "boss")
+        of_key = [edit for edit in edits if edit.key == key or edit.key is None]
+        state = fold(of_key)
+        withdrawn = {member.ids: member.withdrawn_by for member in state.withdrawn}
+        assert ([member.ids for member in state.members], withdrawn) == plain_fold(of_key)
 
 
 def test_watermarks_of_the_properties_are_kept(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from test_edit_memory_properties import SEEDS, SETTINGS, SUBJECTS, Said, history
 from lte_runtime.answer.embed import StubEncoder
 from lte_runtime.errors import NotFound
 from lte_runtime.memory.edit_memory import EditMemory, MemorySettings
-from lte_runtime.memory.policy import WhyNot, fold, why_not
+from lte_runtime.memory.policy import WhyNot, fold
+from lte_runtime.memory.reasons import why_not
 from lte_runtime.memory.records import EditRecord
 from lte_runtime.types import Batch, Edit, FactKey
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from event_log import NOW, Log
 
 from lte_runtime.errors import NotFound
+from lte_runtime.memory import policy
 from lte_runtime.memory.events import WITHDRAW_ALL, EventLimits, decode, to_json
-from lte_runtime.memory.policy import EARLIEST_MS, LATEST_MS, current, fold, why_not
+from lte_runtime.memory.policy import EARLIEST_MS, LATEST_MS, current, fold
+from lte_runtime.memory.reasons import why_not
 from lte_runtime.types import Edit, Position
 
 
@@ -197,3 +200,25 @@ def test_why_not(log: Log) -> None:
     assert why_not(state, "retract:c", NOW).reason == "retraction"
     with pytest.raises(NotFound):
         why_not(state, "x", NOW)
+
+
+@pytest.mark.parametrize("revisions", [False, True], ids=["by time", "by revision"])
+def test_a_fold_of_many_retractions_looks_at_each_member_a_few_times(
+    log: Log, revisions: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An assertion and its retraction, 2,000 times: not each retraction over all that stands."""
+    looks = 0
+    holds = policy._holds
+
+    def counted(*arguments: Any, **named: Any) -> bool:
+        nonlocal looks
+        looks += 1
+        return holds(*arguments, **named)
+
+    monkeypatch.setattr(policy, "_holds", counted)
+    history = []
+    for number in range(2000):
+        fields = {"revision": number} if revisions else {}
+        history += [log.fact(f"Ann {number}", **fields), log.retract(**fields)]
+    assert fold(history).members == ()
+    assert looks < 3 * len(history)
