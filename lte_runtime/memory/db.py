@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -13,6 +16,7 @@ import apsw.sqlite_extra
 
 from lte_runtime import disk
 from lte_runtime.errors import BadRequest, Damaged, Fatal, NotFound, Refused, Retry
+from lte_runtime.private_files import create, unwritable
 
 _FIRST = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -74,6 +78,9 @@ SCHEMA_VERSION = len(MIGRATIONS)
 # commit are now copied a quarter as often.
 _CHECKPOINT_PAGES = 4000
 
+# SQLite's -shm file takes 32 KiB and a new log a page or two: with less it cannot open a store.
+_LEAST_FREE_BYTES = 128 << 10
+
 # SQLite's own check sees structure alone. Its cksumvfs keeps a checksum in each page's last eight bytes.
 _CHECKSUM_BYTES = 8
 _CHECKED = 0x4C544501  # application id of stores whose pages have checksums
@@ -113,12 +120,31 @@ def faults() -> Iterator[None]:
         raise Fatal(f"the store's disk failed, nothing more is written: {error}") from error
 
 
+@contextmanager
+def _opening(path: Path) -> Iterator[None]:
+    """Tell a full or read-only disk from a failing one: SQLite needs its -wal and -shm files even to read."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from error
+    except (apsw.CantOpenError, apsw.ReadOnlyError) as error:
+        number = errno.EROFS if os.statvfs(path.parent).f_flag & os.ST_RDONLY else errno.EACCES
+        raise unwritable(path, OSError(number, os.strerror(number))) from error
+    except (apsw.FullError, apsw.IOError) as error:
+        is_full = error.extendedresult in (apsw.SQLITE_FULL, apsw.SQLITE_IOERR_SHMSIZE)
+        if not is_full or shutil.disk_usage(path.parent).free >= _LEAST_FREE_BYTES:
+            raise
+        raise unwritable(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
+
+
 def open_writer(path: Path, busy_timeout_ms: int) -> Connection:
     """The connection that writes and checkpoints, checked and at the schema of this version.
 
-    Raises `Damaged` for a file that fails SQLite's own check, `Refused` for a newer schema.
+    Raises `Damaged` for a file that fails SQLite's own check, `Refused` for a newer schema and
+    for a disk that is full or read-only.
     """
-    with faults():
+    with faults(), _opening(path):
+        create(path)
         connection = _connect_writer(path, busy_timeout_ms)
         found = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
         if found != ["ok"]:
@@ -139,7 +165,7 @@ def open_writer(path: Path, busy_timeout_ms: int) -> Connection:
 
 def open_reader(path: Path, busy_timeout_ms: int) -> Connection:
     """A connection of one thread that only reads."""
-    with faults():
+    with faults(), _opening(path):
         connection = _connect(path, busy_timeout_ms, apsw.SQLITE_OPEN_READONLY)
         connection.execute("PRAGMA cache_size=-16384").fetchall()
     return cast(Connection, connection)
@@ -158,6 +184,7 @@ def copy_store(path: Path, to: Path, busy_timeout_ms: int = 5000) -> None:
         raise BadRequest(f"there is no folder {to.parent}: make it first")
     scratch = to.with_name(f"{to.name}.part")
     scratch.unlink(missing_ok=True)
+    create(scratch)
     connection = open_reader(path, busy_timeout_ms)
     try:
         with faults():
