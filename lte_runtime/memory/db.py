@@ -131,7 +131,7 @@ def _opening(path: Path) -> Iterator[None]:
         number = errno.EROFS if os.statvfs(path.parent).f_flag & os.ST_RDONLY else errno.EACCES
         raise unwritable(path, OSError(number, os.strerror(number))) from error
     except (apsw.FullError, apsw.IOError) as error:
-        is_full = error.extendedresult in (apsw.SQLITE_FULL, apsw.SQLITE_IOERR_SHMSIZE)
+        is_full = getattr(error, "extendedresult", None) in (apsw.SQLITE_FULL, apsw.SQLITE_IOERR_SHMSIZE)
         if not is_full or shutil.disk_usage(path.parent).free >= _LEAST_FREE_BYTES:
             raise
         raise unwritable(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
