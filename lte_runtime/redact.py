@@ -6,7 +6,7 @@ import re
 
 HIDDEN = "***"
 # A secret may hold any character, "/" and "@" too: everything up to the last "@" goes.
-_CREDENTIALS = re.compile(r"(?<=://)\S*@|(?<![^,])[^\s,/@:]+:[^\s,@]*@")
+_CREDENTIALS = re.compile(r"(?<=://)\S*@|(?<![^,])[^\s,/@:]+:(?!//)[^\s,@]*@")
 _QUERY = re.compile(r"(://[^\s?]*)\?\S+")
 
 

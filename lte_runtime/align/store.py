@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from lte_runtime import redact
 from lte_runtime.answer.engine.files import CONFIG, MANIFEST, WEIGHTS
 from lte_runtime.errors import BadRequest, LteError, NotFound, Refused, Retry
+from lte_runtime.private_files import follow
 from lte_runtime.types import AdapterRef
 
 RECORD = "record.json"
@@ -76,6 +78,8 @@ class Store:
             self._fs.makedirs(self._at(_name(ref)), exist_ok=True)
             for file in FILES:
                 self._fs.put_file(str(directory / file), self._at(_name(ref), file))
+            if isinstance(self._fs, LocalFileSystem):  # a shared path: replicas may run as other users
+                follow(Path(self._root), Path(self._at(_name(ref))))
 
     def fetch(self, ref: AdapterRef, target: Path, limits: Mapping[str, int]) -> None:
         """Copy the files of an adapter into the new directory `target`; at most `limits` bytes of each."""

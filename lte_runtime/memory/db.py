@@ -184,9 +184,9 @@ def copy_store(path: Path, to: Path, busy_timeout_ms: int = 5000) -> None:
         raise BadRequest(f"there is no folder {to.parent}: make it first")
     scratch = to.with_name(f"{to.name}.part")
     scratch.unlink(missing_ok=True)
-    create(scratch)
     connection = open_reader(path, busy_timeout_ms)
     try:
+        create(scratch)
         with faults():
             connection.execute("VACUUM INTO ?", (str(scratch),))
         disk.sync(scratch)
