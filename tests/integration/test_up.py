@@ -28,6 +28,8 @@ Child = dict[str, Any]
 # `lte up` passes no LTE_ name on; the daemon reads this file in its working directory.
 STUB_MODELS = '[encoder]\nmodel = "stub"\n[model]\npath = "stub"\n'
 
+STAYS = {"daemon.log", "kafka", "lock", "ports.json", "state"}
+
 
 @pytest.fixture
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -105,8 +107,23 @@ def test_after_a_kill_the_next_start_serves_the_same_producers(directory: Path, 
     second.send_signal(signal.SIGINT)
     assert second.wait(timeout=120) == 0
     assert not any(map(alive, new.values()))
-    left = {path.name for path in directory.iterdir()}
-    assert left == {"daemon.log", "kafka", "lock", "ports.json", "state"}
+    assert {path.name for path in directory.iterdir()} == STAYS
+
+
+def test_ctrl_c_during_the_start_leaves_nothing(directory: Path, start: Start) -> None:
+    process = start()
+    until(lambda: (directory / "children.json").exists() and "daemon" in children(directory), "the daemon")
+    started = children(directory)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=120) == 0
+    assert not any(map(alive, started.values()))
+    assert {path.name for path in directory.iterdir()} == {
+        "daemon.log",
+        "kafka",
+        "lock",
+        "ports.json",
+        "state",
+    }
 
 
 def test_files_of_a_stack_are_private(directory: Path, start: Start) -> None:
