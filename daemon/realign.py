@@ -40,9 +40,9 @@ PREFIX = "realign.run-"
 POLL_S = 0.2
 NO_ADAPTER = "none"
 OWNER_WAIT_S, OWNER_CHECK_S = 300.0, 1.0
-# Of a run that promoted nothing these go at once: they are large, and nobody may use them by accident.
 # Below the state directory: one directory for each job.
 JOBS = "realign"
+# Of a run that promoted nothing these go at once: they are large, and nobody may use them by accident.
 SWEPT = ("adapter", ".adapter.new", "checkpoints", "data")
 LEAST_FACTS = 60
 # A stop of the daemon does not wait for a job's own grace.

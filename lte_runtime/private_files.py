@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 from lte_runtime.errors import Refused
@@ -70,23 +69,30 @@ def tighten(directory: Path, *, scratch: str = "") -> int:
     """
     directory = directory.resolve()
     changed = _tighten(directory, STATE_MODE, trusted=True)
-    for path, is_directory in _below(directory):
-        trusted = not scratch or path.relative_to(directory).parts[0] != scratch
-        changed += _tighten(path, DIRECTORY_MODE if is_directory else FILE_MODE, trusted=trusted)
+    # A directory comes before its content: one of another user is refused before it is entered.
+    for place, directories, files in os.walk(directory):
+        for name in directories + files:
+            path = Path(place, name)
+            trusted = not scratch or path.relative_to(directory).parts[0] != scratch
+            changed += _tighten(path, DIRECTORY_MODE, trusted=trusted)
     return changed
 
 
 def _tighten(path: Path, allowed: int, *, trusted: bool) -> int:
+    """1 when something was taken from the mode. Links are not followed, sockets keep their group."""
     try:
         about = path.lstat()
-    except FileNotFoundError:
+    except OSError:  # gone, or in a directory of another user, which `scratch` may hold
+        return 0
+    if not (stat.S_ISDIR(about.st_mode) or stat.S_ISREG(about.st_mode)):
         return 0
     mode = stat.S_IMODE(about.st_mode)
     if trusted:
         _check(path, about.st_uid, mode)
-    if about.st_uid != os.geteuid() or not mode & 0o777 & ~allowed:
+    extra = mode & 0o777 & ~(allowed if stat.S_ISDIR(about.st_mode) else FILE_MODE)
+    if not extra or about.st_uid != os.geteuid():
         return 0
-    path.chmod(mode & ~(0o777 & ~allowed))
+    path.chmod(mode & ~extra)
     return 1
 
 
@@ -102,21 +108,6 @@ def _check(path: Path, owner: int, mode: int) -> None:
             f"{path} has mode {mode:04o}: every user can write to it. "
             f"If you trust its content: `chmod o-w {path}`"
         )
-
-
-def _below(directory: Path) -> Iterator[tuple[Path, bool]]:
-    """Files and directories, a directory before its content; no links (they are not followed), no sockets."""
-    for place, directories, files in os.walk(directory, onerror=_raise):
-        for name in directories + files:
-            path = Path(place, name)
-            kind = path.lstat().st_mode
-            if stat.S_ISDIR(kind) or stat.S_ISREG(kind):
-                yield path, stat.S_ISDIR(kind)
-
-
-def _raise(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error
 
 
 def unwritable(path: Path, error: OSError) -> Refused:

@@ -57,7 +57,7 @@ def split_setting(text: str) -> tuple[str, str]:
     """`section.field=value` in two; raises `BadRequest` for anything else."""
     name, equals, value = text.partition("=")
     if not equals or not name:
-        # The text may hold a secret: only what stands before its first mark is shown.
-        shown = re.match(r"[\w.]*", text)
-        raise BadRequest(f"--set {shown and shown[0]}...: write section.field=value")
+        # The text may hold a secret: only the setting's name is shown.
+        shown = re.split(r"[^\w.]", text)[0]
+        raise BadRequest(f"--set {shown}...: write section.field=value")
     return name, value

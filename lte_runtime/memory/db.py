@@ -186,7 +186,7 @@ def copy_store(path: Path, to: Path, busy_timeout_ms: int = 5000) -> None:
     scratch.unlink(missing_ok=True)
     connection = open_reader(path, busy_timeout_ms)
     try:
-        create(scratch)
+        _create_copy(scratch)
         with faults():
             connection.execute("VACUUM INTO ?", (str(scratch),))
         disk.sync(scratch)
@@ -195,6 +195,14 @@ def copy_store(path: Path, to: Path, busy_timeout_ms: int = 5000) -> None:
     finally:
         connection.close()
         scratch.unlink(missing_ok=True)
+
+
+def _create_copy(path: Path) -> None:
+    """SQLite fills an empty file as it fills a new one, and leaves its mode alone."""
+    try:
+        create(path)
+    except OSError as error:
+        raise Refused(f"cannot write to {path.parent}: {error.strerror}") from error
 
 
 @cache

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,32 @@ def test_what_a_training_command_of_another_user_leaves_is_accepted(state: Path)
     private_files.tighten(state, scratch="realign")
     assert mode(job) == 0o700
     assert mode(job / "log.txt") == 0o600
+
+
+@needs_root
+def test_a_directory_that_a_training_command_keeps_to_itself_is_passed_over(state: Path) -> None:
+    """Read without root's rights, which pass every mode; pytest's own directory is closed to other users."""
+    open_place = Path(tempfile.mkdtemp(prefix="lte-"))
+    open_place.chmod(0o711)
+    state = state.rename(open_place / "state")
+    (state / "realign" / "run-1").mkdir(parents=True)
+    (state / "realign" / "run-1").chmod(0o700)
+    os.chown(state / "realign" / "run-1", 12345, 12345)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            for path in (state, *state.rglob("*")):
+                if path.name != "run-1":
+                    os.chown(path, 12346, 12346)
+            os.setgroups([])
+            os.setgid(12346)
+            os.setuid(12346)
+            os._exit(0 if private_files.tighten(state, scratch="realign") == 6 else 1)
+        finally:
+            os._exit(2)
+    status = os.waitpid(pid, 0)[1]
+    shutil.rmtree(open_place)
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def test_links_are_not_followed_and_sockets_stay_open_to_their_group(state: Path, tmp_path: Path) -> None:
