@@ -32,6 +32,7 @@ from lte_runtime.drift.runs import Progress, Run, State, Trigger
 from lte_runtime.errors import BadRequest, Fatal, LteError, NotFound, Refused, Retry
 from lte_runtime.memory.records import EditRecord
 from lte_runtime.memory.sampling import Arrival
+from lte_runtime.private_files import make_private
 from lte_runtime.types import AdapterRef, Fact, FactKey
 
 log = structlog.get_logger(__name__)
@@ -40,6 +41,8 @@ PREFIX = "realign.run-"
 POLL_S = 0.2
 NO_ADAPTER = "none"
 OWNER_WAIT_S, OWNER_CHECK_S = 300.0, 1.0
+# Below the state directory: one directory for each job.
+JOBS = "realign"
 # Of a run that promoted nothing these go at once: they are large, and nobody may use them by accident.
 SWEPT = ("adapter", ".adapter.new", "checkpoints", "data")
 LEAST_FACTS = 60
@@ -407,7 +410,7 @@ class Realigner:
         probes: Sequence[JobProbe],
     ) -> None:
         shutil.rmtree(jobdir, ignore_errors=True)
-        jobdir.mkdir(parents=True)
+        make_private(jobdir)
         _write_lines(jobdir / "facts.jsonl", map(material.fact_row, learnt))
         _write_lines(jobdir / "probes.jsonl", map(material.probe_row, probes))
         has_anchor = bool(anchor) or self._settings.anchor_file is not None

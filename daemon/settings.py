@@ -15,6 +15,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 PREFIX = "LTE_"
 OFF = "off"
+# What of kafka.security is no secret; `lte config show` hides the value of any other name.
+SECURITY_SHOWN = frozenset(
+    {
+        "security_protocol", "ssl_check_hostname", "ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_crlfile",
+        "ssl_ciphers", "sasl_mechanism", "sasl_plain_username", "sasl_kerberos_name",
+        "sasl_kerberos_service_name", "sasl_kerberos_domain_name", "proxy_url",
+    }
+)  # fmt: skip
 # Linux keeps a unix socket's path in 108 bytes with its closing zero.
 SOCKET_PATH_MAX = 107
 
@@ -70,6 +78,7 @@ class KafkaSettings(_Section):
     )
     security: dict[str, str | int | bool] = Field(
         default_factory=dict,
+        repr=False,  # passwords
         description="Passed to the Kafka client as it is: security_protocol, ssl_cafile, sasl_mechanism ...",
     )
     poll_max_records: int = Field(default=512, ge=1, le=100_000, description="Most records in one batch.")
@@ -98,7 +107,7 @@ class KafkaSettings(_Section):
     )
     publishers: dict[str, list[str]] = Field(
         default_factory=dict,
-        description="Publisher -> namespaces it may write. Empty: everybody writes everywhere.",
+        description="Publisher, as its events name it -> namespaces it may write. Empty: no check.",
     )
     bad_window_s: float = Field(
         default=60.0, ge=1, le=86_400, description="Time over which bad records of a publisher are counted."
@@ -386,6 +395,7 @@ class RegistrySettings(_Section):
     )
     url: str | None = Field(
         default=None,
+        repr=False,  # it may hold credentials
         description="fsspec URL that keeps the adapters of all replicas (s3://...); path holds copies then.",
     )
     keep: int = Field(

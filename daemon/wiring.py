@@ -37,7 +37,7 @@ from daemon.lifecycle import Lifecycle, LifecycleStatus
 from daemon.metrics import Metrics, MetricsServer
 from daemon.promotion_watch import PromotionWatch
 from daemon.readings import Parts, readings
-from daemon.realign import Realigner
+from daemon.realign import JOBS, Realigner
 from daemon.rpc.interceptors import Call
 from daemon.rpc.server import RpcServer, RpcSettings
 from daemon.rpc.services import About, Services
@@ -62,6 +62,7 @@ from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.memory.events import EventLimits
 from lte_runtime.memory.locks import DirectoryLock
 from lte_runtime.memory.records import MemorySettings
+from lte_runtime.private_files import UMASK, tighten
 from lte_runtime.types import Answer, Encoder, Scope
 
 log = structlog.get_logger(__name__)
@@ -87,8 +88,8 @@ def serve(settings: Settings) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
-    # Fail before the models are loaded: the loser of two daemons is told at once who the owner is.
-    DirectoryLock(settings.state_dir).release()
+    os.umask(UMASK)
+    check_state_directory(settings.state_dir)
     with Daemon(settings, end_process) as daemon:
         started.set()
         daemon.run(stop)
@@ -105,6 +106,21 @@ def end_process(error: Fatal) -> None:
     )
     logging.shutdown()
     os._exit(FAILED)
+
+
+def check_state_directory(directory: Path) -> None:
+    """Fail before the models are loaded: another daemon owns the directory, or others can change its files.
+
+    Files that others may read are made private, and how many is logged.
+    """
+    lock = DirectoryLock(directory)
+    try:
+        # A training command may run as another user; what it leaves is checked before it is used.
+        tightened = tighten(directory, scratch=JOBS)
+    finally:
+        lock.release()
+    if tightened:
+        log.info("permissions_tightened", directory=str(directory), files=tightened)
 
 
 class Daemon:
@@ -630,6 +646,7 @@ def rpc_settings(settings: Settings) -> RpcSettings:
     chosen = settings.rpc
     return RpcSettings(
         socket=settings.socket,
+        group_of=settings.state_dir,
         listen=None if chosen.listen == OFF else chosen.listen,
         admin_socket=settings.admin_socket,
         tls_cert=chosen.tls_cert,

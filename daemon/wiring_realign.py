@@ -14,7 +14,7 @@ from daemon.drift import DriftWatch
 from daemon.kafka.audit import Audit
 from daemon.kafka.control import ControlTopic
 from daemon.metrics import Metrics
-from daemon.realign import Base, Parts, Realigner, RealignSettings
+from daemon.realign import JOBS, Base, Parts, Realigner, RealignSettings
 from daemon.runner import Runner, RunnerSettings
 from daemon.schedule import Window
 from daemon.settings import Settings
@@ -79,7 +79,7 @@ def realignment(settings: Settings, serving: Serving, *, stub: bool) -> Realignm
         audit=audit.write if audit else (lambda _kind, _what: None),
         window_open=_window(settings.realign.window),
     )
-    made = Realigner(settings.state_dir / "realign", parts, realign_settings(settings, stub=stub))
+    made = Realigner(settings.state_dir / JOBS, parts, realign_settings(settings, stub=stub))
     if watch is not None:
         watch.situation = made.situation
         watch.relations = made.relations

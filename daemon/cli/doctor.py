@@ -17,7 +17,7 @@ import typer
 from daemon.cli import output
 from daemon.cli.exits import FAILED
 from daemon.cli.options import ConfigFile, Json
-from lte_runtime import embedded
+from lte_runtime import embedded, redact
 from lte_runtime.errors import BadRequest, LteError, NotFound
 
 if TYPE_CHECKING:
@@ -132,11 +132,12 @@ def _kafka(settings: Settings) -> Finding:
     faults = []
     for server in settings.kafka.bootstrap.split(","):
         host, _, port = server.strip().rpartition(":")
+        shown = redact.url(server.strip())
         try:
             with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S):
-                return Finding("kafka", True, f"{server.strip()} accepts connections")
+                return Finding("kafka", True, f"{shown} accepts connections")
         except (OSError, ValueError) as error:
-            faults.append(f"{server.strip()}: {error}")
+            faults.append(f"{shown}: {error}")
     cure = "start the broker, or set kafka.bootstrap; `make up` brings one to try things on"
     return Finding("kafka", False, "; ".join(faults), cure)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
@@ -36,6 +37,9 @@ from daemon.rpc.interceptors import Call, Guard
 from daemon.rpc.services import Services
 from daemon.settings import SOCKET_PATH_MAX, is_loopback
 from lte_runtime.errors import Refused
+from lte_runtime.private_files import UMASK, make_state_directory
+
+log = structlog.get_logger(__name__)
 
 ANSWERS = answer_service_pb2.DESCRIPTOR.services_by_name["AnswerService"].full_name
 EDITS = edit_service_pb2.DESCRIPTOR.services_by_name["EditService"].full_name
@@ -47,9 +51,13 @@ _SPARE = 16
 
 @dataclass(frozen=True, slots=True)
 class RpcSettings:
-    """Where to listen; None for nowhere. `listen` is host:port, port 0 takes a free one. Sizes in bytes."""
+    """Where to listen; None for nowhere. `listen` is host:port, port 0 takes a free one. Sizes in bytes.
+
+    `socket` is given to the group of the directory `group_of`, whose members may then call.
+    """
 
     socket: Path | None = None
+    group_of: Path | None = None
     listen: str | None = None
     admin_socket: Path | None = None
     tls_cert: Path | None = None
@@ -109,9 +117,11 @@ class RpcServer:
     def _bind_unix(self, path: Path, role: Role, mode: int) -> None:
         make_way(path)
         server = self._server(role, tokens=None)
-        with _umask(0o777 & ~mode):
+        with _umask(UMASK):
             _bound(server.add_insecure_port, f"unix:{path}")
         self._sockets.append(path)
+        if role is Role.USER and self._settings.group_of is not None:
+            _give_to_group(path, self._settings.group_of)
         path.chmod(mode)
 
     def _bind_tcp(self, listen: str) -> None:
@@ -192,7 +202,7 @@ def make_way(path: Path) -> None:
     """Removes a socket that a killed daemon left; raises `Refused` when it is in use, or no socket."""
     if len(str(path)) > SOCKET_PATH_MAX:
         raise Refused(f"the socket path {path} is longer than {SOCKET_PATH_MAX} characters")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_state_directory(path.parent)
     if not os.path.lexists(path):
         return
     if not stat.S_ISSOCK(path.lstat().st_mode):
@@ -200,6 +210,15 @@ def make_way(path: Path) -> None:
     if _answers(path):
         raise Refused(f"another process listens on {path}")
     path.unlink()
+
+
+def _give_to_group(path: Path, directory: Path) -> None:
+    """A user may give files to its own groups only; otherwise the socket stays with the group it has."""
+    group = directory.stat().st_gid
+    try:
+        os.chown(path, -1, group)
+    except PermissionError:
+        log.warning("socket_group", socket=str(path), group=group, error="this user is not in the group")
 
 
 def _answers(path: Path) -> bool:

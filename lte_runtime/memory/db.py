@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -14,6 +17,7 @@ import apsw.sqlite_extra
 
 from lte_runtime import disk
 from lte_runtime.errors import BadRequest, Damaged, Fatal, NotFound, Refused, Retry
+from lte_runtime.private_files import create, unwritable
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +111,9 @@ SCHEMA_VERSION = len(MIGRATIONS)
 # commit are now copied a quarter as often.
 _CHECKPOINT_PAGES = 4000
 
+# SQLite's -shm file takes 32 KiB and a new log a page or two: with less it cannot open a store.
+_LEAST_FREE_BYTES = 128 << 10
+
 # SQLite's own check sees structure alone. Its cksumvfs keeps a checksum in each page's last eight bytes.
 _CHECKSUM_BYTES = 8
 _CHECKED = 0x4C544501  # application id of stores whose pages have checksums
@@ -150,14 +157,32 @@ Refold = Callable[["Connection"], None]
 """Brings what is derived from the edits to this version, inside the transaction of a migration."""
 
 
+@contextmanager
+def _opening(path: Path) -> Iterator[None]:
+    """Tell a full or read-only disk from a failing one: SQLite needs its -wal and -shm files even to read."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from error
+    except (apsw.CantOpenError, apsw.ReadOnlyError) as error:
+        number = errno.EROFS if os.statvfs(path.parent).f_flag & os.ST_RDONLY else errno.EACCES
+        raise unwritable(path, OSError(number, os.strerror(number))) from error
+    except (apsw.FullError, apsw.IOError) as error:
+        is_full = getattr(error, "extendedresult", None) in (apsw.SQLITE_FULL, apsw.SQLITE_IOERR_SHMSIZE)
+        if not is_full or shutil.disk_usage(path.parent).free >= _LEAST_FREE_BYTES:
+            raise
+        raise unwritable(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
+
+
 def open_writer(path: Path, busy_timeout_ms: int, refold: Refold) -> Connection:
     """The connection that writes and checkpoints, checked and at the schema of this version.
 
     A store of an earlier version is lifted in one transaction, with `refold` at its end; a copy of it stays
     beside it as `edits.db.before-N`. Raises `Damaged` for a file that fails SQLite's own check, `Refused` for
-    a newer schema, `Retry` when there is no room for the copy.
+    a newer schema and for a disk that is full or read-only.
     """
-    with faults():
+    with faults(), _opening(path):
+        create(path)
         connection = _connect_writer(path, busy_timeout_ms)
         found = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
         if found != ["ok"]:
@@ -178,7 +203,7 @@ def open_writer(path: Path, busy_timeout_ms: int, refold: Refold) -> Connection:
 
 def open_reader(path: Path, busy_timeout_ms: int) -> Connection:
     """A connection of one thread that only reads."""
-    with faults():
+    with faults(), _opening(path):
         connection = _connect(path, busy_timeout_ms, apsw.SQLITE_OPEN_READONLY)
         connection.execute("PRAGMA cache_size=-16384").fetchall()
     return cast(Connection, connection)
@@ -199,6 +224,7 @@ def copy_store(path: Path, to: Path, busy_timeout_ms: int = 5000) -> None:
     scratch.unlink(missing_ok=True)
     connection = open_reader(path, busy_timeout_ms)
     try:
+        _create_copy(scratch)
         with faults():
             connection.execute("VACUUM INTO ?", (str(scratch),))
         disk.sync(scratch)
@@ -207,6 +233,14 @@ def copy_store(path: Path, to: Path, busy_timeout_ms: int = 5000) -> None:
     finally:
         connection.close()
         scratch.unlink(missing_ok=True)
+
+
+def _create_copy(path: Path) -> None:
+    """SQLite fills an empty file as it fills a new one, and leaves its mode alone."""
+    try:
+        create(path)
+    except OSError as error:
+        raise Refused(f"cannot write to {path.parent}: {error.strerror}") from error
 
 
 @cache

@@ -21,6 +21,7 @@ from lte_runtime.memory.projection import Projection
 from lte_runtime.memory.records import MemorySettings, SnapshotInfo
 from lte_runtime.memory.store import Store
 from lte_runtime.memory.views import encode_views
+from lte_runtime.private_files import DIRECTORY_MODE
 from lte_runtime.types import Encoder
 
 log = logging.getLogger(__name__)
@@ -143,7 +144,7 @@ def save(
         with writing:
             about.update(_about(projection, store, now_ms))
             for name, namespace in about["namespaces"].items():
-                (folder / name).mkdir()
+                (folder / name).mkdir(mode=DIRECTORY_MODE)
                 projection.indexes[namespace].save(folder / name)
 
     with disk.faults("the snapshot cannot be written"):

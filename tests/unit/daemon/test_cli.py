@@ -168,6 +168,69 @@ def test_config_show_says_where_a_value_comes_from(lte: Run, monkeypatch: pytest
     assert shown == {"kafka.topic": {"value": "company.facts", "origin": "environment"}}
 
 
+SECRET = "hunter2/+@x"
+
+
+@pytest.mark.parametrize("json_", [(), ("--json",)])
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("LTE_KAFKA__SECURITY__SASL_PLAIN_PASSWORD", SECRET, "***"),
+        ("LTE_KAFKA__SECURITY__SSL_PASSWORD", SECRET, "***"),
+        ("LTE_KAFKA__SECURITY__A_NAME_OF_TOMORROW", SECRET, "***"),
+        ("LTE_KAFKA__SECURITY__PROXY_URL", f"socks5://lte:{SECRET}@proxy:1080", "socks5://***@proxy:1080"),
+        ("LTE_KAFKA__BOOTSTRAP", "a:1,lte:hunter2@b:2", "a:1,***@b:2"),
+        ("LTE_REGISTRY__URL", f"s3://key:{SECRET}@bucket/lte", "s3://***@bucket/lte"),
+        ("LTE_REGISTRY__URL", "https://host/lte?token=hunter2&x=1", "https://host/lte?***"),
+    ],
+)
+def test_config_show_hides_secrets(
+    lte: Run, monkeypatch: pytest.MonkeyPatch, name: str, value: str, shown: str, json_: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LTE_KAFKA__SECURITY__SASL_PLAIN_USERNAME", "lte")
+    ran = lte("config", "show", *json_)
+    assert "hunter2" not in ran.out + ran.err
+    assert shown in ran.out
+    assert "sasl_plain_username" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("file", "environment"),
+    [
+        ('[kafka.security]\nsasl_plain_password = ["hunter2"]\n', {}),
+        ('[kafka]\nsecurity = "hunter2"\n', {}),
+        ("[kafka.security]\nsasl_plain_password = hunter2\n", {}),
+        ("", {"LTE_KAFKA__SECURITY": "hunter2"}),
+        ("", {"LTE_KAFKA__SECURITY": '{"sasl_plain_password": ["hunter2"]}'}),
+        ("", {"LTE_KAFKA": '{"security": "hunter2"'}),
+    ],
+)
+def test_a_fault_of_the_configuration_tells_no_secret(
+    lte: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, environment: dict[str, str]
+) -> None:
+    (tmp_path / "faulty.toml").write_text(file)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    ran = lte("config", "check", "-c", str(tmp_path / "faulty.toml"))
+    assert ran.code == exits.USAGE
+    assert "hunter2" not in ran.out + ran.err
+
+
+def test_a_setting_that_is_misspelt_on_the_command_line_tells_no_secret(lte: Run) -> None:
+    ran = lte("serve", "--set", "kafka.security.sasl_plain_password:hunter2")
+    assert ran.code == exits.USAGE
+    assert "kafka.security.sasl_plain_password" in ran.err
+    assert "hunter2" not in ran.out + ran.err
+
+
+def test_settings_in_a_log_line_or_a_traceback_tell_no_secret() -> None:
+    from daemon.config import load
+
+    security = {"kafka.security.sasl_plain_password": "hunter2", "registry.url": "s3://a:hunter2@b"}
+    assert "hunter2" not in repr(load(flags=security, environ={}).settings)
+
+
 def test_config_schema_is_a_json_schema(lte: Run) -> None:
     schema = json.loads(lte("config", "schema").out)
     assert schema["properties"]["state_dir"]["description"]

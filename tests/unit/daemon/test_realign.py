@@ -167,6 +167,7 @@ def test_a_run_goes_from_the_facts_to_the_promoted_adapter(house: House) -> None
     assert house.audited == ["verdict"]
     assert (run.facts, run.relations, run.epoch) == (50, ("owner",), 7)
     jobdir = house.directory / "realign" / run.id
+    assert [oct(path.stat().st_mode & 0o777) for path in (jobdir, jobdir.parent)] == ["0o700", "0o700"]
     assert not (jobdir / "adapter").exists()
     learnt = {json.loads(line)["edit_id"] for line in (jobdir / "facts.jsonl").read_text().splitlines()}
     asked = (jobdir / "probes.jsonl").read_text()

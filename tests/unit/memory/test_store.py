@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -361,3 +363,23 @@ else:
         connection.execute("VACUUM")
 os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+def test_every_file_of_a_state_is_private(open_memory: Opener, log: Log, tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        memory = open_memory(index_mode="hnsw")
+        filled(memory, log)
+        memory.snapshot()
+        db.copy_store(tmp_path / "state" / STORE_FILE, tmp_path / "state" / "copy.db")
+        with memory.attempts.watch():
+            paths = list((tmp_path / "state").rglob("*"))
+    finally:
+        os.umask(before)
+    wrong = [
+        f"{path.name} {stat.S_IMODE(path.stat().st_mode):o}"
+        for path in paths
+        if stat.S_IMODE(path.stat().st_mode) != (0o700 if path.is_dir() else 0o600)
+    ]
+    assert {"edits.db-wal", "edits.db-shm", "attempt", "fault", "lock"} <= {path.name for path in paths}
+    assert wrong == []
