@@ -238,6 +238,7 @@ class Daemon:
         self._note_base_model(engine.fingerprint)
         desk = self._parts.adapters = self._start_adapters(engine)
         answers = AnswerSettings(
+            max_waiting=waiting_limit(self._settings),
             max_new_tokens=chosen.max_new_tokens_limit,
             whole_chain=chosen.whole_chain,
             restate=chosen.restate,
@@ -268,6 +269,8 @@ class Daemon:
             max_new_tokens=chosen.max_new_tokens,
             max_new_tokens_limit=chosen.max_new_tokens_limit,
             deadline_s=chosen.deadline_s,
+            deadline_max_s=chosen.deadline_max_s,
+            max_waiting=waiting_limit(self._settings),
             on_answer=self._count_answer,
             on_feedback=self.metrics.judged,
         )
@@ -614,6 +617,11 @@ def rpc_settings(settings: Settings) -> RpcSettings:
         max_concurrent=chosen.max_concurrent,
         max_message_bytes=chosen.max_message_bytes,
     )
+
+
+def waiting_limit(settings: Settings) -> int:
+    """Calls that may wait for Kafka at once: a quarter of a listener's, so that the others are answered."""
+    return max(1, settings.rpc.max_concurrent // 4)
 
 
 def _not_owned_yet() -> int:
