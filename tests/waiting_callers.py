@@ -17,8 +17,7 @@ from typing import Any
 import grpc
 
 from daemon.rpc.gen.lte.v1 import answer_service_pb2 as pb
-from daemon.rpc.gen.lte.v1 import answer_service_pb2_grpc
-from daemon.rpc.gen.lte.v1 import common_pb2
+from daemon.rpc.gen.lte.v1 import answer_service_pb2_grpc, common_pb2
 
 ROOT = Path(__file__).parents[1]
 HOUR_S = 3600.0
