@@ -1,4 +1,4 @@
-"""Records of the shared topics that are no edits: read as strictly as edits, passed over where they are bad."""
+"""Records of the shared topics that are no edits: read as strictly as edits, and passed over where bad."""
 
 from __future__ import annotations
 

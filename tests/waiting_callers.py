@@ -1,7 +1,7 @@
 """A client process with many open calls that wait for an event which never comes; tests kill or stop it.
 
-`python waiting_callers.py ADDRESS TOPIC_ID METHOD COUNT`: opens the calls at once, with a deadline of an hour,
-writes `open` when all are under way, and stays until it is killed. METHOD is Answer, AnswerStream or Retrieve.
+`python waiting_callers.py ADDRESS TOPIC_ID METHOD COUNT` opens the calls, with a deadline of an hour, writes
+`open` when all are under way, and stays until it is killed. METHOD is Answer, AnswerStream or Retrieve.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ ANSWERS = answer_service_pb2.DESCRIPTOR.services_by_name["AnswerService"].full_n
 EDITS = edit_service_pb2.DESCRIPTOR.services_by_name["EditService"].full_name
 ADMIN = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 
-# A caller that hangs, or whose machine is gone, closes nothing: a connection that is silent for so many seconds
-# is asked for a sign of life, and is closed with its calls when none comes within a third of that.
+# Seconds. A caller that hangs, or whose machine is gone, closes nothing: a silent connection is asked for a
+# sign of life, and is closed with its calls when none comes within a third of that time.
 KEEPALIVE_S = 30.0
 
 
@@ -70,7 +70,9 @@ class RpcServer:
         self._services = services
         self._settings = settings
         self._on_call = on_call
-        self._health = health.HealthServicer()
+        # A watcher without a thread of its own is sent to under the lock that every check takes: one that
+        # reads nothing, or goes away at that moment, would stop the listener.
+        self._health = health.HealthServicer(experimental_non_blocking=False)
         self._servers: list[grpc.Server] = []
         self._threads: list[ListenerThreads] = []
         self._sockets: list[Path] = []

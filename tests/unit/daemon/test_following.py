@@ -31,7 +31,7 @@ ALONE = AnnouncementSettings("nowhere:9092", poll_s=0.0, retry_s=0.01)
 
 @dataclass
 class Topic:
-    """A partition in memory: offsets are places in a list. Beside it a control topic, of which the end counts."""
+    """A partition in memory: offsets are places in a list. Of the control topic, the end alone."""
 
     id: str = "topic-1"
     values: list[bytes] = field(default_factory=list)
@@ -81,14 +81,13 @@ class Consumer:
 
     def poll(self, timeout_ms: int) -> dict[str, list[Any]]:
         assert timeout_ms == 0
-        found = [
-            SimpleNamespace(
-                topic="adapters", partition=0, offset=at, timestamp=0, value=self.topic.values[at]
-            )
-            for at in range(self.next, len(self.topic.values))
+        values = self.topic.values
+        records = [
+            SimpleNamespace(topic="adapters", partition=0, offset=at, timestamp=0, value=values[at])
+            for at in range(self.next, len(values))
         ]
         self.next = len(self.topic.values)
-        return {"partition": found}
+        return {"partition": records}
 
 
 class Daemon:
@@ -353,9 +352,7 @@ def test_an_epoch_beyond_the_end_of_the_control_topic_is_refused(pair: list[Daem
     assert (a.serving(), b.serving()) == ("align-000002", "align-000002")
 
 
-def test_a_state_that_followed_such_an_epoch_follows_real_ones_again(
-    pair: list[Daemon], topic: Topic
-) -> None:
+def test_a_state_that_followed_such_an_epoch_follows_real_ones_again(pair: list[Daemon]) -> None:
     """As an older version left it: the epoch stands in the ledger of both."""
     for daemon in pair:
         sha256 = daemon.registry.get("align-000003").ref.sha256

@@ -1,4 +1,4 @@
-"""Calls that wait: they end with their callers, hold a part of the workers only, and never those of health."""
+"""Calls that wait end with their callers and hold a part of the workers only; health has its own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from waiting_callers import waiting_callers
 
 from daemon.rpc.gen.lte.v1 import answer_service_pb2 as pb
@@ -166,28 +167,29 @@ class silent_calls:
         self.ended[call.code().name] += 1
 
 
-def test_silent_health_checks_leave_the_questions_their_threads(build: Build) -> None:
+@pytest.mark.parametrize(("method", "count"), [("Check", 1100), ("Watch", 100)])
+def test_silent_calls_to_health_leave_the_questions_their_threads(
+    build: Build, method: str, count: int
+) -> None:
     rig = serving(build, max_concurrent=4)
-    with silent_calls(rig, "/grpc.health.v1.Health/Check", 60) as ended, rig.client() as client:
-        wait_until(lambda: ended["RESOURCE_EXHAUSTED"] == 60 - 16)
+    with silent_calls(rig, f"/grpc.health.v1.Health/{method}", count) as ended, rig.client() as client:
+        wait_until(lambda: ended["RESOURCE_EXHAUSTED"] > 0)
         assert client.answer("What is a fjord?")["scope"] == "base"
 
 
-def test_watchers_of_health_hold_no_thread(build: Build) -> None:
+def test_watchers_of_health_that_read_nothing_or_go_away_hold_nobody_up(build: Build) -> None:
     rig = serving(build)
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
-
+    request = health_pb2.HealthCheckRequest(service="")
     with grpc.insecure_channel(f"unix:{rig.settings.socket}") as channel, rig.client() as client:
         stub = health_pb2_grpc.HealthStub(channel)
-        watchers = [stub.Watch(health_pb2.HealthCheckRequest(service=""), timeout=HANG_S) for _ in range(40)]
-        assert all(
-            next(iter(watcher)).status == health_pb2.HealthCheckResponse.SERVING for watcher in watchers
-        )
+        watchers = [stub.Watch(request, timeout=HANG_S) for _ in range(40)]
+        assert {next(watcher).status for watcher in watchers[:20]} == {health_pb2.HealthCheckResponse.SERVING}
+        for round_ in range(40):
+            rig.lifecycle.set_degraded("trial", f"change {round_}")
+            watchers[20 + round_ % 20].cancel()
         assert client.health() == "SERVING"
         rig.lifecycle.set_stopping()
-        assert {next(iter(watcher)).status for watcher in watchers} == {
-            health_pb2.HealthCheckResponse.NOT_SERVING
-        }
+        assert client.health() == "NOT_SERVING"
 
 
 def test_a_flood_of_calls_is_refused_and_health_answers(build: Build) -> None:
