@@ -128,6 +128,7 @@ class Announcements:
         self._sender: Any = None
         self._stop, self._wake = threading.Event(), threading.Event()
         self._unfollowed: tuple[Any, Announcement] | None = None
+        self._behind = 0
         self._fault = Fault(f"adapters on {settings.topic}")
         kept = replica.meta_get(POSITION)
         self._position = _Position(**json.loads(kept)) if kept else _Position()
@@ -167,7 +168,8 @@ class Announcements:
             record, word = self._unfollowed
             self._follow(consumer, record, word)
             self._unfollowed = None
-            self._keep(replace(self._position, next=record.offset + 1))
+        if self._unfollowed is None and self._behind > self._position.next:
+            self._keep(replace(self._position, next=self._behind))
 
     def _follow(self, consumer: Any, record: Any, word: Announcement) -> None:
         try:
@@ -186,9 +188,7 @@ class Announcements:
         moves = self._replica.last_move()
         limit = self._epoch_limit(consumer)
         if word.epoch > limit:
-            raise BadRecord(
-                "bad_epoch", f"epoch {word.epoch} is beyond {limit}, the end of the control topic"
-            )
+            raise BadRecord("bad_epoch", f"epoch {word.epoch} is beyond {limit}, the highest that can be")
         if self._replica.epoch() > limit:
             self._replica.void_epochs(moves)
 
@@ -227,15 +227,14 @@ class Announcements:
         for records in consumer.poll(timeout_ms=int(self._settings.poll_s * 1000)).values():
             for record in records:
                 self._take(record)
+                self._behind = record.offset + 1
 
     def _take(self, record: Any) -> None:
-        """Remember the newest word for our base model; a bad record is not read again after a restart."""
+        """Remember the newest word for our base model, and pass over a bad record."""
         try:
             word = from_bytes(record.value)
         except BadRecord as error:
             self._bad.note(record, error)
-            if self._unfollowed is None:
-                self._keep(replace(self._position, next=record.offset + 1))
             return
         if word and word.base_fingerprint == self._replica.base_fingerprint:
             self._unfollowed = (record, word)
@@ -258,7 +257,8 @@ class Announcements:
             # Another incarnation of the topic knows nothing of what was said before.
             self._keep(_Position(topic_id))
         consumer.assign([self._partition])
-        consumer.seek(self._partition, self._position.next)
+        self._behind = self._position.next
+        consumer.seek(self._partition, self._behind)
 
     def _keep(self, position: _Position) -> None:
         self._position = position

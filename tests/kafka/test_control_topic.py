@@ -160,9 +160,9 @@ def test_bad_records_are_passed_over_each_counted_once(
     assert member.topic.epoch() == len(bad)
     assert member.bad == [(topic.topic, code) for code in CODES]
     assert f"{topic.topic}/0 offset 3: realign.expires_ms" in caplog.text
-    asked = ask(settings, "behind them", 60, time.time_ns() // 1_000_000)
+    sound = ask(settings, "behind them", 60, time.time_ns() // 1_000_000)
     until(lambda: member.ran)
-    assert member.ran == [asked]
+    assert member.ran == [sound]
 
 
 CODES = ["not_utf8", "too_large", "duplicate_key", "bad_field", "bad_field"]

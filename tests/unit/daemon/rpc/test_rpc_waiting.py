@@ -52,7 +52,7 @@ def test_a_killed_process_gives_back_the_places_of_its_calls(build: Build, metho
 
 def test_a_process_that_hangs_gives_back_the_places_of_its_calls(build: Build) -> None:
     """Stopped, it closes nothing: only the keepalive tells."""
-    rig = serving(build, max_concurrent=8, keepalive_s=0.6)
+    rig = serving(build, max_concurrent=8, keepalive_s=6.0)
     with (
         waiting_callers(f"unix:{rig.settings.socket}", TOPIC_ID, "Answer", 2) as child,
         rig.client() as client,
