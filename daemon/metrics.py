@@ -61,6 +61,11 @@ REALIGNED = Spec(
     "lte_realign_runs_total", "Re-alignments by how they ended, and who started them.", ("state", "trigger")
 )
 
+PASSED_OVER = Spec(
+    "lte_topic_records_passed_over_total",
+    "Bad records on the control, adapters and dead-letter topics, by topic and reason.",
+    ("topic", "code"),
+)
 SWAPS = Spec("lte_adapter_swaps_total", "Swaps of the adapter: done or refused.", ("outcome",))
 SWAP_TIME = Spec("lte_adapter_swap_seconds", "From the wish to the pointer: verify, load, try, switch.")
 
@@ -126,6 +131,7 @@ class Metrics:
         self._probes = self._counter(PROBES)
         self._feedback = self._counter(FEEDBACK)
         self._realigned = self._counter(REALIGNED)
+        self._passed_over = self._counter(PASSED_OVER)
         self._swaps = self._counter(SWAPS)
         self._swap_time = self._histogram(SWAP_TIME, _FAST)
         self._jobs = self._counter(JOBS)
@@ -182,6 +188,10 @@ class Metrics:
     def realigned(self, state: str, trigger: str) -> None:
         """A re-alignment ended."""
         self._realigned.labels(state, trigger).inc()
+
+    def passed_over(self, topic: str, code: str) -> None:
+        """A bad record of a shared topic was passed over."""
+        self._passed_over.labels(topic, code).inc()
 
     def swapped(self, outcome: str, seconds: float) -> None:
         """A swap of the adapter was tried: `outcome` is done or refused."""

@@ -245,11 +245,16 @@ class AnswerSettings(_Section):
         description="Tell the model each fact in plain words before the publisher's own sentence.",
     )
     deadline_s: float = Field(default=30.0, gt=0, le=3600, description="Deadline of a call that brings none.")
+    deadline_max_s: float = Field(
+        default=300.0, gt=0, le=3600, description="Longest deadline; a later one of a caller is cut to it."
+    )
 
     @model_validator(mode="after")
     def _limit_holds_default(self) -> AnswerSettings:
         if self.max_new_tokens > self.max_new_tokens_limit:
             raise ValueError("max_new_tokens is above max_new_tokens_limit")
+        if self.deadline_s > self.deadline_max_s:
+            raise ValueError("deadline_s is above deadline_max_s")
         return self
 
 

@@ -25,7 +25,7 @@ import structlog
 from daemon.adapter_desk import AdapterDesk
 from daemon.drift import RIGHT, SKIPPED, DriftWatch, WatchSettings
 from daemon.dry_run import DryRunner
-from daemon.following import AdapterReplica
+from daemon.following import AdapterReplica, owned_epoch
 from daemon.ingest import BatchReport, Ingest, IngestSettings
 from daemon.ingest_guard import GuardSettings
 from daemon.kafka.announcements import Announcements, AnnouncementSettings
@@ -221,7 +221,7 @@ class Daemon:
             retry_max_s=kafka.dlq_retry_max_s,
             send_timeout_s=kafka.dlq_timeout_s,
         )
-        told = ToldOnTopic(kafka.bootstrap, kafka.dlq_topic, kafka.security)
+        told = ToldOnTopic(kafka.bootstrap, kafka.dlq_topic, kafka.security, self.metrics.passed_over)
         shared = None if kafka.control_topic == OFF else Shared(lambda: self._topics_epoch(), told)
         self._dead_letters = DeadLetters(self._memory, settings, shared=shared)
         self._undo.callback(self._thread("dead-letters", self._dead_letters.run, self._dead_letters.stop))
@@ -277,6 +277,7 @@ class Daemon:
         self._note_base_model(engine.fingerprint)
         desk = self._parts.adapters = self._start_adapters(engine)
         answers = AnswerSettings(
+            max_waiting=waiting_limit(self._settings),
             max_new_tokens=chosen.max_new_tokens_limit,
             whole_chain=chosen.whole_chain,
             restate=chosen.restate,
@@ -307,6 +308,8 @@ class Daemon:
             max_new_tokens=chosen.max_new_tokens,
             max_new_tokens_limit=chosen.max_new_tokens_limit,
             deadline_s=chosen.deadline_s,
+            deadline_max_s=chosen.deadline_max_s,
+            max_waiting=waiting_limit(self._settings),
             on_answer=self._count_answer,
             on_feedback=self.metrics.judged,
         )
@@ -358,8 +361,14 @@ class Daemon:
         replica = AdapterReplica(
             self._memory, self._memory.adapters, self.swapper, engine.fingerprint, self._note_announced
         )
-        settings = AnnouncementSettings(kafka.bootstrap, kafka.adapters_topic, kafka.security)
-        announcements = Announcements(replica, settings, may_write=lambda: self._owns_topics())
+        control = "" if kafka.control_topic == OFF else kafka.control_topic
+        settings = AnnouncementSettings(kafka.bootstrap, kafka.adapters_topic, kafka.security, control)
+        announcements = Announcements(
+            replica,
+            settings,
+            may_write=lambda: self._owns_topics(),
+            on_bad=self.metrics.passed_over,
+        )
         self.swapper.on_moved = lambda _: announcements.wake()
         self._undo.callback(self._thread("adapters", announcements.run, announcements.stop))
 
@@ -419,8 +428,9 @@ class Daemon:
             control = made.control
             self._owns_topics = lambda: control.status().owns
             self._topics_epoch = control.epoch
+            ledger = self._memory.adapters
             desk.epoch = swap_epoch(
-                control.epoch, self._memory.adapters.epoch, away=lambda: self.lifecycle.stale
+                owned_epoch(control.epoch, ledger), ledger.epoch, away=lambda: self.lifecycle.stale
             )
         else:
             self._owns_topics = lambda: True
@@ -655,6 +665,11 @@ def rpc_settings(settings: Settings) -> RpcSettings:
         max_concurrent=chosen.max_concurrent,
         max_message_bytes=chosen.max_message_bytes,
     )
+
+
+def waiting_limit(settings: Settings) -> int:
+    """Calls that may wait for Kafka at once: a quarter of a listener's, so that the others are answered."""
+    return max(1, settings.rpc.max_concurrent // 4)
 
 
 def _not_owned_yet() -> int:

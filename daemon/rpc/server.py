@@ -10,7 +10,6 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ from daemon.rpc.gen.lte.v1 import (
 )
 from daemon.rpc.interceptors import Call, Guard
 from daemon.rpc.services import Services
+from daemon.rpc.workers import ListenerThreads
 from daemon.settings import SOCKET_PATH_MAX, is_loopback
 from lte_runtime.errors import Refused
 from lte_runtime.private_files import UMASK, make_state_directory
@@ -45,8 +45,9 @@ ANSWERS = answer_service_pb2.DESCRIPTOR.services_by_name["AnswerService"].full_n
 EDITS = edit_service_pb2.DESCRIPTOR.services_by_name["EditService"].full_name
 ADMIN = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 
-# Calls beyond the limit that still get a thread: health checks, and refusals with a reason.
-_SPARE = 16
+# Seconds. A caller that hangs, or whose machine is gone, closes nothing: a silent connection is asked for a
+# sign of life, and is closed with its calls when none comes within a third of that time.
+KEEPALIVE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class RpcSettings:
     token_file: Path | None = None
     max_concurrent: int = 128
     max_message_bytes: int = 1 << 20
+    keepalive_s: float = KEEPALIVE_S
 
 
 class RpcServer:
@@ -76,9 +78,11 @@ class RpcServer:
         self._services = services
         self._settings = settings
         self._on_call = on_call
-        self._health = health.HealthServicer()
-        self._streams = ThreadPoolExecutor(2 * settings.max_concurrent, thread_name_prefix="answer-stream")
+        # A watcher without a thread of its own is sent to under the lock that every check takes: one that
+        # reads nothing, or goes away at that moment, would stop the listener.
+        self._health = health.HealthServicer(experimental_non_blocking=False)
         self._servers: list[grpc.Server] = []
+        self._threads: list[ListenerThreads] = []
         self._sockets: list[Path] = []
         self.tcp_address: str | None = None
 
@@ -100,10 +104,11 @@ class RpcServer:
         self._health.enter_graceful_shutdown()
         for stopped in [server.stop(grace) for server in self._servers]:
             stopped.wait()
-        self._streams.shutdown(wait=False, cancel_futures=True)
+        for threads in self._threads:
+            threads.shutdown()
         for path in self._sockets:
             path.unlink(missing_ok=True)
-        self._servers, self._sockets = [], []
+        self._servers, self._threads, self._sockets = [], [], []
 
     def _bind(self) -> None:
         settings = self._settings
@@ -145,26 +150,29 @@ class RpcServer:
         return grpc.ssl_server_credentials([(pair[0], pair[1])])
 
     def _server(self, role: Role, tokens: Tokens | None) -> grpc.Server:
-        most = self._settings.max_concurrent
+        threads = ListenerThreads(role, self._settings.max_concurrent)
+        self._threads.append(threads)
         server = grpc.server(
-            ThreadPoolExecutor(most + _SPARE, thread_name_prefix=f"rpc-{role}"),
-            interceptors=[Guard(role, tokens, most, self._on_call)],
+            threads.calls,
+            interceptors=[Guard(role, tokens, threads, self._on_call)],
             options=[
                 # Without this a second daemon would share the port silently.
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", self._settings.max_message_bytes),
+                ("grpc.keepalive_time_ms", round(self._settings.keepalive_s * 1000)),
+                ("grpc.http2.ping_timeout_ms", round(self._settings.keepalive_s * 1000 / 3)),
             ],
-            maximum_concurrent_rpcs=most + _SPARE,
+            maximum_concurrent_rpcs=threads.most,
         )
-        self._register(server)
+        self._register(server, threads)
         self._servers.append(server)
         return server
 
-    def _register(self, server: grpc.Server) -> None:
+    def _register(self, server: grpc.Server, threads: ListenerThreads) -> None:
         """Every service on every listener: access rules decide, so that a refusal says why."""
         services = self._services
         answer_service_pb2_grpc.add_AnswerServiceServicer_to_server(
-            AnswerServicer(services, self._streams), server
+            AnswerServicer(services, threads.streams), server
         )
         edit_service_pb2_grpc.add_EditServiceServicer_to_server(EditServicer(services), server)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(services), server)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -14,6 +15,8 @@ from lte_runtime.answer.prompt import explained
 from lte_runtime.answer.retriever import Lookup, Retriever, RetrieverSettings
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, Refused
 from lte_runtime.memory.keys import normalise_key, statement_of, view_of
+from lte_runtime.memory.projection import reached
+from lte_runtime.places import Places
 from lte_runtime.types import (
     Answer,
     Candidates,
@@ -35,12 +38,15 @@ class Memory(Lookup, Protocol):
 
     def watermarks(self) -> Mapping[TopicPartition, int]: ...
 
-    def wait_for(self, at_least: Mapping[TopicPartition, int], timeout_s: float) -> bool: ...
+    def wait_for(
+        self, at_least: Mapping[TopicPartition, int], timeout_s: float, cancelled: Callable[[], bool]
+    ) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerSettings:
-    """`wait_s` bounds the wait for `at_least` of a question without a deadline.
+    """`wait_s` bounds the wait for `at_least` of a question without a deadline; `max_waiting` questions may
+    wait at once, since each one holds a thread of its server.
 
     `use_adapter` False answers edited questions with the base model too: the other arm of evaluations.
     `whole_chain` puts every hop of a chain into the prompt, under the question as it was asked; else the last
@@ -49,6 +55,7 @@ class AnswerSettings:
     """
 
     wait_s: float = 10.0
+    max_waiting: int = 32
     max_question_chars: int = 8192
     max_new_tokens: int = 512
     use_adapter: bool = True
@@ -81,13 +88,21 @@ class Answerer:
         self._settings = settings or AnswerSettings()
         self._retriever = Retriever(memory, encoder, calibration, self._settings.retriever)
         self._threshold = calibration.threshold
+        most = self._settings.max_waiting
+        self._waiting = Places(
+            most, f"{most} calls wait for events (at_least) already: ask again later, or without at_least"
+        )
 
-    def retrieve(self, q: Question) -> Retrieval:
-        """Facts and the gate's word, without generation. Raises `BadRequest`, `DeadlineExceeded`."""
+    def retrieve(self, q: Question, cancelled: Callable[[], bool] = lambda: False) -> Retrieval:
+        """Facts and the gate's word, without generation.
+
+        Raises `BadRequest`, `DeadlineExceeded`, `Cancelled`, and `Overloaded` when too many questions wait.
+        """
         self._check(q)
-        # Encoded while the memory may still be on its way to `at_least`.
-        asked = None if q.scope is ScopeMode.BASE else self._retriever.read(q.text)
-        self._wait(q)
+        with self._place_to_wait(q):
+            # Encoded while the memory may still be on its way to `at_least`.
+            asked = None if q.scope is ScopeMode.BASE else self._retriever.read(q.text)
+            self._wait(q, cancelled)
         if asked is None:
             decision = GateDecision(Scope.BASE, 0.0, self._threshold, "asked for the base model")
             return Retrieval((), decision, Candidates((), self._memory.watermarks(), "none"), {})
@@ -104,7 +119,7 @@ class Answerer:
         Raises `BadRequest`, `DeadlineExceeded` (before or while generating), `Cancelled` and `Overloaded`.
         """
         began = self._now()
-        found = self.retrieve(q)
+        found = self.retrieve(q, cancelled)
         if cancelled():
             raise Cancelled("the caller went away")
         scope = Scope.EDITED if found.citations else Scope.BASE
@@ -154,9 +169,14 @@ class Answerer:
         """Seconds that are left to wait."""
         return self._settings.wait_s if q.deadline is None else q.deadline - self._now()
 
-    def _wait(self, q: Question) -> None:
+    def _place_to_wait(self, q: Question) -> AbstractContextManager[None]:
+        """Needed only by a question whose `at_least` is still to come."""
+        visible = reached(self._memory.watermarks(), q.at_least)
+        return nullcontext() if visible else self._waiting.take()
+
+    def _wait(self, q: Question, cancelled: Callable[[], bool]) -> None:
         """Waits until the memory is at `at_least`; raises `DeadlineExceeded` naming what is missing."""
-        if not q.at_least or self._memory.wait_for(q.at_least, self._left(q)):
+        if not q.at_least or self._memory.wait_for(q.at_least, self._left(q), cancelled):
             return
         marks = self._memory.watermarks()
         missing = [

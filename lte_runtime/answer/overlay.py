@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -95,5 +95,7 @@ class Overlay:
     def watermarks(self) -> Mapping[TopicPartition, int]:
         return self._memory.watermarks()
 
-    def wait_for(self, at_least: Mapping[TopicPartition, int], timeout_s: float) -> bool:
-        return self._memory.wait_for(at_least, timeout_s)
+    def wait_for(
+        self, at_least: Mapping[TopicPartition, int], timeout_s: float, cancelled: Callable[[], bool]
+    ) -> bool:
+        return self._memory.wait_for(at_least, timeout_s, cancelled)

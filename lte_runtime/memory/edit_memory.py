@@ -236,9 +236,16 @@ class EditMemory:
         """The next offset of each partition that is not yet visible to questions."""
         return self._projection.watermarks
 
-    def wait_for(self, at_least: Mapping[TopicPartition, int], timeout_s: float) -> bool:
-        """Block until these next offsets are visible; False when the time is up."""
-        return reached(self.watermarks(), at_least) or self._projection.wait_for(at_least, timeout_s)
+    def wait_for(
+        self,
+        at_least: Mapping[TopicPartition, int],
+        timeout_s: float,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Block until these next offsets are visible; False when the time is up. Raises `Cancelled`."""
+        if reached(self.watermarks(), at_least):
+            return True
+        return self._projection.wait_for(at_least, timeout_s, cancelled)
 
     def _at(self, at_ms: int | None) -> retrieve.At:
         return retrieve.At(self.now() if at_ms is None else at_ms, at_ms is not None, self._store.topics)

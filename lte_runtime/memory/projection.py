@@ -8,11 +8,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 
+from lte_runtime.errors import Cancelled
 from lte_runtime.memory.batch_writer import KeyChange
 from lte_runtime.memory.index import VectorIndex
 from lte_runtime.memory.lexical import NameHit, NameIndex
@@ -21,6 +22,8 @@ from lte_runtime.memory.records import MemorySettings
 from lte_runtime.types import TopicPartition, Vectors
 
 Watermarks = Mapping[TopicPartition, int]
+# Seconds between two looks of a wait at whether its caller is still there.
+CALLER_CHECK_S = 0.05
 
 
 class Projection:
@@ -124,14 +127,22 @@ class Projection:
         if index:
             index.rebuild()
 
-    def wait_for(self, at_least: Watermarks, timeout_s: float) -> bool:
-        """Block until the watermarks have reached the given next offsets; False when time is up."""
+    def wait_for(
+        self, at_least: Watermarks, timeout_s: float, cancelled: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Block until the watermarks have reached the given next offsets; False when time is up.
+
+        Raises `Cancelled` soon after `cancelled` says that nobody waits for it any more.
+        """
         deadline = time.monotonic() + timeout_s
         with self._moved:
             while not reached(self._watermarks, at_least):
-                left = deadline - time.monotonic()
-                if left <= 0 or not self._moved.wait(left):
-                    return reached(self._watermarks, at_least)
+                time_left = deadline - time.monotonic()
+                if time_left <= 0:
+                    return False
+                if cancelled():
+                    raise Cancelled("the caller went away")
+                self._moved.wait(min(time_left, CALLER_CHECK_S))
         return True
 
 

@@ -12,7 +12,7 @@ import pytest
 from event_log import NOW, Log
 
 from lte_runtime.answer.embed import StubEncoder
-from lte_runtime.errors import BadRecord, NotFound, Refused
+from lte_runtime.errors import BadRecord, Cancelled, NotFound, Refused
 from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.memory.events import (
     ORIGINAL_POSITION,
@@ -92,6 +92,8 @@ def test_the_watermark_moves_with_the_batch(open_memory: Opener, log: Log) -> No
     place = TopicPartition("T", 0)
     assert memory.next_offsets() == {}
     assert memory.wait_for({place: 1}, 0.01) is False
+    with pytest.raises(Cancelled):
+        memory.wait_for({place: 1}, float("inf"), lambda: True)
     waited = threading.Thread(target=lambda: done.append(memory.wait_for({place: 1}, 30)))
     done: list[bool] = []
     waited.start()
