@@ -24,6 +24,7 @@ from lte_runtime.memory.keys import (
     statement_of,
     view_of,
 )
+from lte_runtime.memory.table_changes import refuse_table_changes
 from lte_runtime.memory.wire import Payload, parse_object, read_payload
 from lte_runtime.types import Cardinality, Edit, FactKey, Op, Position, RawRecord
 
@@ -50,6 +51,10 @@ ORIGINAL_POSITION = "lte-original-position"
 WITHDRAW_ALL = "withdraw_all"
 """Flag of the edit made from a null value: everything of the key goes, not only the current fact."""
 FUTURE_MS = 5 * 60_000
+_CLEAR_KEYS = (
+    "join namespace, subject and relation by U+001F, or send a JSON object "
+    'with "namespace", "subject" and "relation" (or "namespace" and "prompt") as the key'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,7 @@ def _decode_value(record: RawRecord, limits: EventLimits) -> Edit:
     from lte_runtime.memory.schema import parse_event
 
     payload = read_payload(record, limits.max_bytes, limits.max_depth)
+    refuse_table_changes(payload.data)
     event = parse_event(payload.data)
     for text in _texts(event, payload.attributes):
         code = forbidden_character(text)
@@ -247,10 +253,19 @@ def parse_record_key(raw: bytes | None) -> FactKey:
 
 
 def _split_key(text: str) -> tuple[str, str, str, str]:
-    """(namespace, subject, relation, prompt) of a plain key; a prompt key has an empty relation."""
-    parts = text.split("\x1f") if "\x1f" in text else text.split("/", 2)
+    """(namespace, subject, relation, prompt) of a plain key; a prompt key has an empty relation.
+
+    The number of slashes decides: two are namespace, subject and relation, one is namespace and prompt. With
+    more, a part holds slashes itself and the key has several readings.
+    """
+    joined = "\x1f" in text
+    parts = text.split("\x1f" if joined else "/")
+    if len(parts) > 3 and not joined:
+        raise BadRecord("ambiguous_key", f"the record key has {len(parts) - 1} slashes: {_CLEAR_KEYS}")
     if len(parts) < 2 or len(parts) > 3:
-        raise BadRecord("missing_key", "the record key is not namespace, subject and relation")
+        raise BadRecord(
+            "missing_key", f"the record key is not namespace, subject and relation: {_CLEAR_KEYS}"
+        )
     namespace, subject, relation = (*parts, "")[:3]
     return (namespace, subject, relation, "") if relation else (namespace, "", "", subject)
 

@@ -20,6 +20,7 @@ from daemon.cli.key import key_parts
 from daemon.cli.serve import split_setting
 from lte_runtime import errors
 from lte_runtime.errors import BadRequest
+from lte_runtime.memory.events import to_json
 
 
 class Ran(NamedTuple):
@@ -294,6 +295,14 @@ class TestEvents:
         assert list(event_input.from_lines(["\n", *lines], "f")) == events
         assert list(event_input.from_lines(json.dumps(events, indent=1).splitlines(), "f")) == events
 
+    def test_a_number_as_target_reaches_kafka_as_it_stands_in_the_file(self) -> None:
+        lines = ['{"target": 1.50, "revision": 7, "target_aliases": [1e3, true]}']
+        (event,) = event_input.from_lines(lines, "f")
+        value = b'{"target": "1.50", "revision": 7, "target_aliases": ["1e3", "true"]}'
+        assert to_json(event) == value
+        (same,) = event_input.from_lines([f"[{lines[0]}]"], "f")
+        assert to_json(same) == value
+
     @pytest.mark.parametrize(
         ("lines", "message"),
         [
@@ -301,6 +310,8 @@ class TestEvents:
             (["7"], "f, line 1 is not a JSON object"),
             (["[1]"], "f, item 1 is not a JSON object"),
             (['[{"a": 1}'], "f is not JSON"),
+            (['{"target": NaN}'], "f, line 1 is not JSON: NaN"),
+            (['{"id": "a", "id": "b"}'], "f, line 1 is not JSON: JSON name 'id' occurs twice"),
         ],
     )
     def test_faults_name_the_line(self, lines: list[str], message: str) -> None:

@@ -121,6 +121,18 @@ def test_an_id_with_another_content_is_quarantined(open_memory: Opener, log: Log
     assert memory.apply(log.batch(other_source)).conflicts == 0
 
 
+def test_a_number_and_its_text_are_one_target(open_memory: Opener, log: Log) -> None:
+    memory = open_memory()
+    number = log.fact(2040, id="a", cardinality="many")  # type: ignore[arg-type]
+    text = log.fact("2040", id="a", cardinality="many")
+    other = log.fact("2100", id="b", cardinality="many")
+    applied = memory.apply(log.batch(number, text, other))
+    assert (applied.applied, applied.duplicates, applied.conflicts) == (("a", "b"), 1, 0)
+    assert targets(memory) == {"2040", "2100"}
+    memory.apply(log.batch(log.retract(target="2040"), log.retract(target=2100)))
+    assert targets(memory) == set()
+
+
 def test_bad_records_wait_for_the_dead_letter_topic(open_memory: Opener, log: Log) -> None:
     memory = open_memory()
     record = log.record(b"\xff", key=b"k", headers=(("h", b"\xfe"), ("h", b"2")))
