@@ -293,3 +293,10 @@ class Encoder(Protocol):
     def encode(self, texts: Sequence[str], *, query: bool = False) -> Vectors:
         """Vectors [len(texts), dimension]; raises `ValueError` for a text that it cannot encode."""
         ...
+
+    def windows(self, text: str) -> Sequence[str]:
+        """The text in parts that are read whole, in order; the text itself, alone, when it is read whole.
+
+        `encode` reads of a longer text what is in the first part.
+        """
+        ...

@@ -32,6 +32,8 @@ if TYPE_CHECKING:  # pydantic costs 0.2 s at import: publishing does not need it
     from lte_runtime.memory.schema import Event
 
 __all__ = [
+    "LONG_KEY",
+    "LONG_STATEMENT",
     "ORIGINAL_POSITION",
     "WITHDRAW_ALL",
     "EventLimits",
@@ -50,6 +52,11 @@ ORIGINAL_POSITION = "lte-original-position"
 """Header of a replayed record: `topic id/partition/offset/timestamp`. `origins` decides whether it counts."""
 WITHDRAW_ALL = "withdraw_all"
 """Flag of the edit made from a null value: everything of the key goes, not only the current fact."""
+LONG_KEY = "long_key"
+"""Flag of an edit whose prompt, or subject and relation, is longer than the encoder reads: windows of it are
+searched."""
+LONG_STATEMENT = "long_statement"
+"""Flag of an edit with a statement that is longer than the encoder reads; no statement is searched."""
 FUTURE_MS = 5 * 60_000
 _CLEAR_KEYS = (
     "join namespace, subject and relation by U+001F, or send a JSON object "

@@ -96,22 +96,31 @@ def positions_of(connection: Connection, edit_row: int, topics: Mapping[int, str
 
 
 def vectors_of(connection: Connection, key_ids: Sequence[int], dimension: int) -> Vectors:
-    """Stored vectors [len(key_ids), dimension]; raises `NotFound`, and `Damaged` for a wrong checksum."""
+    """The first vector of each key's view [len(key_ids), dimension]; raises as `views_of`."""
+    views = views_of(connection, key_ids, dimension)
+    return np.stack([view[0] for view in views]) if views else np.empty((0, dimension), np.float32)
+
+
+def views_of(connection: Connection, key_ids: Sequence[int], dimension: int) -> list[Vectors]:
+    """Stored vectors [windows, dimension] of each key's view.
+
+    Raises `NotFound`, and `Damaged` for a wrong checksum.
+    """
     sql = "SELECT v.vector, v.crc FROM keys k JOIN vectors v ON v.hash=k.view_hash WHERE k.id=?"
-    made = np.empty((len(key_ids), dimension), np.float32)
-    for place, key_id in enumerate(key_ids):
+    views = []
+    for key_id in key_ids:
         row = connection.execute(sql, (key_id,)).fetchone()
         if row is None:
             raise NotFound(f"no vector for key {key_id}")
-        made[place] = vector_from(row[0], row[1], dimension)
-    return made
+        views.append(view_from(row[0], row[1], dimension))
+    return views
 
 
-def vector_from(data: bytes, crc: int, dimension: int) -> Vectors:
-    """A stored vector [dimension]; raises `Damaged` when it is not what was stored."""
-    if len(data) != 4 * dimension or zlib.crc32(data) != crc:
+def view_from(data: bytes, crc: int, dimension: int) -> Vectors:
+    """Stored vectors [windows, dimension]; raises `Damaged` when they are not what was stored."""
+    if not data or len(data) % (4 * dimension) or zlib.crc32(data) != crc:
         raise Damaged("a stored vector does not match its checksum")
-    return np.frombuffer(data, np.float32)
+    return np.frombuffer(data, np.float32).reshape(-1, dimension)
 
 
 @dataclass(frozen=True, slots=True)
