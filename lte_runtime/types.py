@@ -295,8 +295,8 @@ class Encoder(Protocol):
         ...
 
     def windows(self, text: str) -> Sequence[str]:
-        """The text in parts that are read whole, in order; the text itself, alone, when it is read whole.
+        """The text in parts, in order, of each of which `encode` reads all that the next one does not hold.
 
-        `encode` reads of a longer text what is in the first part.
+        A text that is read whole is its only part; of a longer one `encode` reads what is in the first.
         """
         ...

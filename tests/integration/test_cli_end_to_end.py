@@ -207,3 +207,24 @@ def test_logs_hold_no_fact_text(house: House) -> None:
     assert "READY" in log
     for text in ("Velmora", "Ina Torvald", "Secretname"):
         assert text not in log
+
+
+def test_a_file_as_a_database_writes_it(house: House) -> None:
+    """Numbers arrive as they stand in the file; a deleted row is refused with its remedy."""
+    rows = [
+        '{"subject": "Tarn pack", "relation": "weight", "target": 2040.50, "__deleted": "false"}',
+        '{"subject": "Tarn tent", "relation": "stock", "target": 3, "__deleted": "true"}',
+    ]
+    published = house.lte("publish", "-", "--wait", "--json", stdin="\n".join(rows))
+    assert (published.code, [row["subject"] for row in published.json["refused"]]) == (1, ["Tarn tent"])
+    assert house.lte("ask", "What is the weight of Tarn pack?").out.startswith("2040.50")
+    (letter,) = [row for row in house.lte("dlq", "list", "--json").json if row["code"] == "cdc_deleted"]
+    assert "delete.tombstone.handling.mode=tombstone" in letter["message"]
+
+
+def test_a_statement_that_is_too_long_to_search_is_named(house: House) -> None:
+    """By the words alone, or by the daemon's flag after a wait."""
+    fact = ("publish", "-s", "Rill lamp", "-r", "manual", "-t", "press twice", "--statement", "press " * 300)
+    assert house.lte(*fact, "--json").json["long_texts"] == {"long_statement": 1}
+    waited = house.lte(*fact, "--wait")
+    assert "1 of them: statement longer than the encoder reads" in waited.err

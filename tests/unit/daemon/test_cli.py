@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from daemon.cli import connect, dlq, event_input, exits, output
+from daemon.cli import connect, dlq, event_input, exits, output, sending
 from daemon.cli.app import TABLE, app
 from daemon.cli.ask import position
 from daemon.cli.connect import Where, find
@@ -21,6 +21,7 @@ from daemon.cli.serve import split_setting
 from lte_runtime import errors
 from lte_runtime.errors import BadRequest
 from lte_runtime.memory.events import to_json
+from lte_runtime.types import Position
 
 
 class Ran(NamedTuple):
@@ -272,6 +273,39 @@ class TestWhere:
         Path(".lte/up.json").write_text("{", "utf-8")
         with pytest.raises(BadRequest, match=r"up\.json is not JSON"):
             find(Where(), environ={})
+
+
+class TestReport:
+    """What `lte publish` says of long texts."""
+
+    SENT = sending.Sent(
+        [
+            {"prompt": "word " * 255, "target": "x"},
+            {"subject": "S", "relation": "r", "target": "x", "statement": "word " * 255},
+            {"subject": "S", "relation": "r", "target": "x", "statement": "word " * 254},
+        ],
+        [Position("T", 0, n) for n in range(3)],
+        0.1,
+    )
+
+    def test_texts_that_no_encoder_of_that_size_reads_are_named_at_once(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        sending.report(self.SENT, None, json_=False)
+        said = capsys.readouterr().err
+        assert "1 of them: prompt (or subject and relation) longer than the encoder reads at once" in said
+        assert (
+            "2 of them: statement longer than the encoder reads: shown to the model, but not search" in said
+        )
+
+    def test_after_waiting_the_daemons_own_flags_count(self, capsys: pytest.CaptureFixture[str]) -> None:
+        sending.report(self.SENT, sending.Waited(0.1, [], {"long_statement": 3}), json_=True)
+        assert json.loads(capsys.readouterr().out)["long_texts"] == {"long_statement": 3}
+
+    def test_short_texts_need_no_word(self, capsys: pytest.CaptureFixture[str]) -> None:
+        short = sending.Sent(self.SENT.events[2:], self.SENT.positions[2:], 0.1)
+        sending.report(short, None, json_=True)
+        assert json.loads(capsys.readouterr().out)["long_texts"] == {}
 
 
 class TestEvents:
