@@ -58,12 +58,12 @@ def encode_views(views: Mapping[bytes, str], encoder: Encoder, batch: int) -> En
 
 def _encode(texts: Sequence[str], encoder: Encoder) -> list[Vectors | str]:
     try:
-        made = encoder.encode(texts)
+        rows = encoder.encode(texts)
     except ValueError as error:
         if len(texts) == 1:
             return [f"the encoder refuses the text: {str(error)[:200]}"]
         return [row for text in texts for row in _encode([text], encoder)]
-    return [row if _usable(row) else "the encoder made no unit vector" for row in made]
+    return [row if _usable(row) else "the encoder made no unit vector" for row in rows]
 
 
 def _usable(row: Vectors) -> bool:

@@ -117,21 +117,23 @@ class SentenceEncoder:
 
     def windows(self, text: str) -> Sequence[str]:
         """Parts of at most the model's tokens, each sharing some with the next; see `Encoder`."""
-        prompt = self._files.document_prompt
-        read = prompt + text
+        prompt, read = self._lowered([self._files.document_prompt, self._files.document_prompt + text])
         if len(read.encode("utf-8", "surrogatepass")) + _MARKS <= self._files.max_tokens:
             return (text,)  # whatever the tokenizer makes of it
-        encoding = self._tokenizer.encode(read.lower() if self._files.lower_case else read)
+        encoding = self._tokenizer.encode(read)
         if not encoding.overflowing:
             return (text,)
         spans = [_span(part.offsets) for part in (encoding, *encoding.overflowing)]
         return [read[max(start, len(prompt)) : end] for start, end in spans]
 
     def _token_ids(self, texts: list[str]) -> list[list[int]]:
-        lowered = [text.lower() for text in texts] if self._files.lower_case else texts
+        lowered = self._lowered(texts)
         if len(lowered) <= _ONE_BY_ONE:
             return [self._tokenizer.encode(text).ids for text in lowered]
         return [encoding.ids for encoding in self._tokenizer.encode_batch(lowered)]
+
+    def _lowered(self, texts: list[str]) -> list[str]:
+        return [text.lower() for text in texts] if self._files.lower_case else texts
 
     def _padded(self, rows: Sequence[list[int]]) -> tuple[Ids, Mask]:
         length = max(map(len, rows))

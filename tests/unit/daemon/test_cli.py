@@ -292,10 +292,10 @@ class TestReport:
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:
         sending.report(self.SENT, None, json_=False)
-        said = capsys.readouterr().err
-        assert "1 of them: prompt (or subject and relation) longer than the encoder reads at once" in said
+        notes = capsys.readouterr().err
+        assert "1 of them: prompt (or subject and relation) longer than the encoder reads at once" in notes
         assert (
-            "2 of them: statement longer than the encoder reads: shown to the model, but not search" in said
+            "2 of them: statement longer than the encoder reads: shown to the model, but not search" in notes
         )
 
     def test_after_waiting_the_daemons_own_flags_count(self, capsys: pytest.CaptureFixture[str]) -> None:
