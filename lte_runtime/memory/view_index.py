@@ -79,11 +79,11 @@ class ViewIndex:
     def scores(self, key_ids: Sequence[int], vector: Vectors) -> dict[int, float]:
         """The best score of those keys that are live, for `vector` [dimension]."""
         labels, vectors = self.rows.vectors(self._labels_of(key_ids))
-        best: dict[int, float] = {}
-        for label, score in zip(labels, map(float, np.vecdot(vectors, vector)), strict=True):
-            key_id = label % _WINDOW
-            best[key_id] = max(score, best.get(key_id, score))
-        return best
+        cosines: list[float] = np.vecdot(vectors, vector).tolist()
+        pairs = list(zip(cosines, labels, strict=True))
+        if self._windows:
+            pairs.sort()  # of a key's several scores the last one stays: the best
+        return {label % _WINDOW: cosine for cosine, label in pairs}
 
     def recall(self, sample: Vectors, k: int) -> float:
         return self.rows.recall(sample, k)
