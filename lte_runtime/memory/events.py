@@ -24,7 +24,7 @@ from lte_runtime.memory.keys import (
     statement_of,
     view_of,
 )
-from lte_runtime.memory.table_changes import refuse_table_changes
+from lte_runtime.memory.table_changes import event_of_row
 from lte_runtime.memory.wire import Payload, parse_object, read_payload
 from lte_runtime.types import Cardinality, Edit, FactKey, Op, Position, RawRecord
 
@@ -88,8 +88,7 @@ def _decode_value(record: RawRecord, limits: EventLimits) -> Edit:
     from lte_runtime.memory.schema import parse_event
 
     payload = read_payload(record, limits.max_bytes, limits.max_depth)
-    refuse_table_changes(payload.data)
-    event = parse_event(payload.data)
+    event = parse_event(event_of_row(payload.data))
     for text in _texts(event, payload.attributes):
         code = forbidden_character(text)
         if code:

@@ -210,16 +210,16 @@ def test_logs_hold_no_fact_text(house: House) -> None:
 
 
 def test_a_file_as_a_database_writes_it(house: House) -> None:
-    """Numbers arrive as they stand in the file; a deleted row is refused with its remedy."""
+    """Numbers arrive as they stand in the file; a deleted row takes its fact."""
     rows = [
         '{"subject": "Tarn pack", "relation": "weight", "target": 2040.50, "__deleted": "false"}',
+        '{"subject": "Tarn tent", "relation": "stock", "target": 3}',
         '{"subject": "Tarn tent", "relation": "stock", "target": 3, "__deleted": "true"}',
     ]
     published = house.lte("publish", "-", "--wait", "--json", stdin="\n".join(rows))
-    assert (published.code, [row["subject"] for row in published.json["refused"]]) == (1, ["Tarn tent"])
+    assert (published.code, published.json["refused"]) == (0, [])
     assert house.lte("ask", "What is the weight of Tarn pack?").out.startswith("2040.50")
-    (letter,) = [row for row in house.lte("dlq", "list", "--json").json if row["code"] == "cdc_deleted"]
-    assert "delete.tombstone.handling.mode=tombstone" in letter["message"]
+    assert house.lte("ask", "What is the stock of Tarn tent?", "--json").json["scope"] == "base"
 
 
 def test_a_statement_that_is_too_long_to_search_is_named(house: House) -> None:

@@ -133,6 +133,14 @@ def test_a_number_and_its_text_are_one_target(open_memory: Opener, log: Log) -> 
     assert targets(memory) == set()
 
 
+def test_the_deletion_of_a_table_row_takes_its_fact(open_memory: Opener, log: Log) -> None:
+    memory = open_memory()
+    rows = [("a", "Ann", "false"), ("b", "Bo", "false"), ("c", "Ann", "true")]
+    for edit_id, target, deleted in rows:
+        memory.apply(log.batch(log.fact(target, id=edit_id, cardinality="many", __deleted=deleted)))
+    assert targets(memory) == {"Bo"}
+
+
 def test_bad_records_wait_for_the_dead_letter_topic(open_memory: Opener, log: Log) -> None:
     memory = open_memory()
     record = log.record(b"\xff", key=b"k", headers=(("h", b"\xfe"), ("h", b"2")))
