@@ -6,12 +6,14 @@ Importing this module is cheap; gRPC and the messages are imported with the firs
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lte_runtime import errors
+from lte_runtime.memory.wire import parse_json
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -461,7 +463,8 @@ def _event(event: Mapping[str, Any]) -> Json:
     for name in ("valid_from", "valid_until"):
         if name in known:
             known[name] = _time(known[name])
-    return known
+    values = {name: known[name] for name in ("target", "target_aliases") if name in known}
+    return known | cast(Json, parse_json(json.dumps(values)))  # numbers become text, as on the topic
 
 
 class _translated:

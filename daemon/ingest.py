@@ -224,9 +224,13 @@ class Ingest:
         rejected: list[Rejected] = []
         for record in polled.records:
             try:
-                edits.append(self._decode_one(record))
+                edit = self._decode_one(record)
             except BadRecord as error:
                 rejected.append(Rejected(record, error.code, str(error)))
+                continue
+            edits.append(edit)
+            if notice := events.notice(edit):
+                rejected.append(Rejected(record, *notice))
         return Batch(tuple(edits), tuple(rejected), dict(polled.next_offsets), polled.leader_epochs)
 
     def _decode_one(self, record: RawRecord) -> Edit:

@@ -43,6 +43,12 @@ UNPROVEN = Spec(
     "lte_ingest_unproven_positions_total",
     "Records whose header claims an original position that could not be checked; it was ignored.",
 )
+LONG_TEXTS = Spec(
+    "lte_ingest_long_texts_total",
+    "Edits with a text longer than the encoder reads at once: long_key (searched by windows of it), "
+    "long_statement (no statement is searched).",
+    ("flag",),
+)
 REJECTED = Spec("lte_ingest_rejected_total", "Records quarantined, by reason.", ("code",))
 INGEST_STAGE = Spec("lte_ingest_stage_seconds", "Time of a batch in each stage of ingest.", ("stage",))
 FRESHNESS = Spec("lte_freshness_seconds", "From an event's timestamp to the moment questions can find it.")
@@ -120,6 +126,7 @@ class Metrics:
         self._duplicates = self._counter(DUPLICATES)
         self._conflicts = self._counter(CONFLICTS)
         self._unproven = self._counter(UNPROVEN)
+        self._long_texts = self._counter(LONG_TEXTS)
         self._rejected = self._counter(REJECTED)
         self._ingest_stage = self._histogram(INGEST_STAGE, _FAST)
         self._freshness = self._histogram(FRESHNESS, _FRESH)
@@ -146,15 +153,18 @@ class Metrics:
         duplicates: int = 0,
         conflicts: int = 0,
         unproven: int = 0,
+        long_texts: Mapping[str, int] | None = None,
         rejected: Mapping[str, int] | None = None,
         stages_ms: Mapping[str, float] | None = None,
     ) -> None:
-        """One batch went through; `rejected` counts by reason."""
+        """One batch went through; `rejected` counts by reason, `long_texts` by flag."""
         self._events.inc(events)
         self._applied.inc(applied)
         self._duplicates.inc(duplicates)
         self._conflicts.inc(conflicts)
         self._unproven.inc(unproven)
+        for flag, count in (long_texts or {}).items():
+            self._long_texts.labels(flag).inc(count)
         for code, count in (rejected or {}).items():
             self._rejected.labels(code).inc(count)
         for stage, milliseconds in (stages_ms or {}).items():

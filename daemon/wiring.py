@@ -488,6 +488,7 @@ class Daemon:
             duplicates=applied.duplicates,
             conflicts=applied.conflicts,
             unproven=applied.unproven,
+            long_texts=applied.long_texts,
             rejected=report.rejected,
             stages_ms={
                 "encode": applied.encode_ms,

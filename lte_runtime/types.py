@@ -304,3 +304,10 @@ class Encoder(Protocol):
     def encode(self, texts: Sequence[str], *, query: bool = False) -> Vectors:
         """Vectors [len(texts), dimension]; raises `ValueError` for a text that it cannot encode."""
         ...
+
+    def windows(self, text: str) -> Sequence[str]:
+        """The text in parts, in order, of each of which `encode` reads all that the next one does not hold.
+
+        A text that is read whole is its only part; of a longer one `encode` reads what is in the first.
+        """
+        ...

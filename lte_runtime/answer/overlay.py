@@ -13,6 +13,7 @@ from lte_runtime.memory.keys import normalise_key, view_of
 from lte_runtime.memory.policy import current, fold
 from lte_runtime.memory.records import EditRecord
 from lte_runtime.memory.rows import fact_of
+from lte_runtime.memory.views import windows_of
 from lte_runtime.types import (
     Candidate,
     Candidates,
@@ -59,7 +60,7 @@ class Overlay:
         self._memory, self._encoder = memory, encoder
         self._key, self._facts = key, tuple(facts)
         views = [view_of(fact.subject, fact.relation, fact.prompt) for fact in facts]
-        self._vectors: list[Vectors] = list(encoder.encode(views)) if views else []
+        self._vectors: list[Vectors] = [encoder.encode(windows_of(view, encoder)) for view in views]
 
     def candidates(
         self, question: str, vector: Vectors | None, *, namespace: str, k: int = 8, at_ms: int | None = None
@@ -77,10 +78,10 @@ class Overlay:
     def _new(self, question: str, vector: Vectors) -> list[Candidate]:
         asked = f.words(question)
         made = []
-        for fact, row in zip(self._facts, self._vectors, strict=True):
+        for fact, rows in zip(self._facts, self._vectors, strict=True):
             spans = [(span.score, name) for name in f.names_of(fact) if (span := f.locate(asked, name))]
             score, name = max(spans, default=(0.0, ""))
-            made.append(Candidate(fact, float(row @ vector), score, name))
+            made.append(Candidate(fact, float(max(rows @ vector)), score, name))
         return made
 
     def facts_of_subject(self, name: str, *, namespace: str, at_ms: int | None = None) -> tuple[Fact, ...]:

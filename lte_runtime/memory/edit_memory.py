@@ -165,6 +165,7 @@ class EditMemory:
                 encode_ms=brought.encode_ms,
                 store_ms=brought.store_ms,
                 index_ms=(time.perf_counter() - stored) * 1000,
+                long_texts=brought.long_texts,
             )
 
     def leader_epochs(self) -> Mapping[TopicPartition, int]:
@@ -193,14 +194,14 @@ class EditMemory:
             return replace(lost, withdrawn=withdraw)
 
     def _new_vectors(self, changes: Sequence[KeyChange], made: Mapping[bytes, Vectors]) -> dict[int, Vectors]:
-        """Vectors of the keys that have a fact now: just made, or stored earlier."""
+        """Vectors [windows, dimension] of the keys that have a fact now: just made, or stored earlier."""
         come = [change for change in changes if change.present and not change.was_present]
         found = {
             each.key_id: made[each.view_hash] for each in come if each.view_hash and each.view_hash in made
         }
         stored = [each.key_id for each in come if each.key_id not in found]
         with faults():
-            rows = reads.vectors_of(self._store.connection, stored, self.encoder.dimension)
+            rows = reads.views_of(self._store.connection, stored, self.encoder.dimension)
         return found | dict(zip(stored, rows, strict=True))
 
     # -- questions ---------------------------------------------------------------------------------

@@ -11,14 +11,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-import numpy as np
-
 from lte_runtime.errors import Cancelled
 from lte_runtime.memory.batch_writer import KeyChange
 from lte_runtime.memory.index import VectorIndex
 from lte_runtime.memory.lexical import NameHit, NameIndex
 from lte_runtime.memory.locks import ReadWriteLock
 from lte_runtime.memory.records import MemorySettings
+from lte_runtime.memory.view_index import ViewIndex
 from lte_runtime.types import TopicPartition, Vectors
 
 Watermarks = Mapping[TopicPartition, int]
@@ -31,7 +30,7 @@ class Projection:
 
     def __init__(self, dimension: int, settings: MemorySettings, watermarks: Watermarks) -> None:
         self.dimension, self._settings = dimension, settings
-        self.indexes: dict[str, VectorIndex] = {}
+        self.indexes: dict[str, ViewIndex] = {}
         self.names = NameIndex()
         self._lock = ReadWriteLock()
         self._moved = threading.Condition()
@@ -47,17 +46,18 @@ class Projection:
     def watermarks(self) -> Watermarks:
         return self._watermarks
 
-    def index_for(self, namespace: str) -> VectorIndex:
+    def index_for(self, namespace: str) -> ViewIndex:
         """The index of a namespace, made when first needed (by the writer)."""
         index = self.indexes.get(namespace)
         if index is None:
             settings = self._settings
-            index = VectorIndex(
+            rows = VectorIndex(
                 self.dimension,
                 mode=settings.index_mode,
                 hnsw_from=settings.hnsw_from,
                 rebuild_dead_share=settings.rebuild_dead_share,
             )
+            index = ViewIndex(rows)
             self.indexes[namespace] = index
         return index
 
@@ -73,7 +73,7 @@ class Projection:
     def update(
         self, changes: Sequence[KeyChange], vectors: Mapping[int, Vectors], next_offsets: Watermarks
     ) -> None:
-        """Bring in what a commit changed, then move the watermark."""
+        """Bring in what a commit changed, then move the watermark. `vectors` [windows, dimension] by key."""
         with self._lock.write():
             self._move_vectors(changes, vectors)
             self._move_names(changes)
@@ -97,7 +97,7 @@ class Projection:
             if gone:
                 index.remove(gone)
             if come:
-                index.add(come, np.stack([vectors[key_id] for key_id in come]))
+                index.add({key_id: vectors[key_id] for key_id in come})
 
     def _move_names(self, changes: Sequence[KeyChange]) -> None:
         for change in changes:

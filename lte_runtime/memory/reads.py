@@ -120,22 +120,28 @@ def leader_epochs(connection: Connection, topics: Mapping[int, str]) -> dict[Top
 
 
 def vectors_of(connection: Connection, key_ids: Sequence[int], dimension: int) -> Vectors:
-    """Stored vectors [len(key_ids), dimension]; raises `NotFound`, and `Damaged` for a wrong checksum."""
-    vectors = np.empty((len(key_ids), dimension), np.float32)
-    count = 0
-    for place, data, crc in connection.execute(_VECTORS, (json.dumps(list(key_ids)),)):
-        vectors[place] = vector_from(data, crc, dimension)
-        count += 1
-    if count < len(key_ids):
-        raise NotFound(f"no vectors for {len(key_ids) - count} of {len(key_ids)} keys")
-    return vectors
+    """The first vector of each key's view [len(key_ids), dimension]; raises as `views_of`."""
+    views = views_of(connection, key_ids, dimension)
+    return np.stack([view[0] for view in views]) if views else np.empty((0, dimension), np.float32)
 
 
-def vector_from(data: bytes, crc: int, dimension: int) -> Vectors:
-    """A stored vector [dimension]; raises `Damaged` when it is not what was stored."""
-    if len(data) != 4 * dimension or zlib.crc32(data) != crc:
+def views_of(connection: Connection, key_ids: Sequence[int], dimension: int) -> list[Vectors]:
+    """Stored vectors [windows, dimension] of each key's view.
+
+    Raises `NotFound`, and `Damaged` for a wrong checksum.
+    """
+    rows = connection.execute(_VECTORS, (json.dumps(list(key_ids)),))
+    views = [view_from(data, crc, dimension) for _, data, crc in rows]
+    if len(views) < len(key_ids):
+        raise NotFound(f"no vectors for {len(key_ids) - len(views)} of {len(key_ids)} keys")
+    return views
+
+
+def view_from(data: bytes, crc: int, dimension: int) -> Vectors:
+    """Stored vectors [windows, dimension]; raises `Damaged` when they are not what was stored."""
+    if not data or len(data) % (4 * dimension) or zlib.crc32(data) != crc:
         raise Damaged("a stored vector does not match its checksum")
-    return np.frombuffer(data, np.float32)
+    return np.frombuffer(data, np.float32).reshape(-1, dimension)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lte_runtime.types import Edit, Position, RawRecord, TopicPartition
 
@@ -24,7 +24,8 @@ class MemorySettings:
 @dataclass(frozen=True, slots=True)
 class Applied:
     """What one batch did. `rejected` counts all new quarantine rows, `conflicts` those for a used id,
-    `unproven` the records whose claim to an earlier position could not be checked and was ignored."""
+    `unproven` the records whose claim to an earlier position could not be checked and was ignored,
+    `long_texts` the edits with texts longer than the encoder reads, by flag."""
 
     applied: tuple[str, ...]
     duplicates: int
@@ -35,6 +36,7 @@ class Applied:
     encode_ms: float = 0.0
     store_ms: float = 0.0
     index_ms: float = 0.0
+    long_texts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

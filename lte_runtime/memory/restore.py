@@ -16,10 +16,10 @@ from lte_runtime.memory import reads, snapshot
 from lte_runtime.memory.batch_writer import KeyChange
 from lte_runtime.memory.db import faults, transaction
 from lte_runtime.memory.hnsw_rows import HnswRows
-from lte_runtime.memory.index import VectorIndex
 from lte_runtime.memory.projection import Projection
 from lte_runtime.memory.records import MemorySettings, SnapshotInfo
 from lte_runtime.memory.store import Store
+from lte_runtime.memory.view_index import ViewIndex
 from lte_runtime.memory.views import encode_views
 from lte_runtime.private_files import DIRECTORY_MODE
 from lte_runtime.types import Encoder
@@ -31,6 +31,7 @@ Progress = Callable[[int, int], None]
 
 ENCODER = "encoder_fingerprint"
 TOKENS = "snapshot_tokens"
+WINDOWS = "view_windows"  # set once long views have a vector for each of their windows
 _BLOCK = 4096
 _TOKENS_KEPT = 8
 
@@ -44,8 +45,11 @@ def open_store(path: Path, encoder: Encoder, settings: MemorySettings, on_progre
             if made_by is None:
                 with transaction(store.connection):
                     store.meta_set(ENCODER, encoder.fingerprint)
+                    store.meta_set(WINDOWS, "1")
             elif made_by != encoder.fingerprint:
                 _encode_again(store, encoder, settings.encode_batch, on_progress or _silent)
+            elif store.meta_get(WINDOWS) is None:
+                _encode_windows(store, encoder, settings.encode_batch)
     except BaseException:
         store.close()
         raise
@@ -73,6 +77,18 @@ def _encode_again(store: Store, encoder: Encoder, batch: int, on_progress: Progr
             done += len(block)
             on_progress(done, len(rows))
         store.meta_set(ENCODER, encoder.fingerprint)
+        store.meta_set(WINDOWS, "1")
+
+
+def _encode_windows(store: Store, encoder: Encoder, batch: int) -> None:
+    """Give the long views of a store of before their further vectors, once."""
+    rows = store.connection.execute("SELECT DISTINCT view_hash, view FROM keys WHERE view_hash IS NOT NULL")
+    long = {name: view for name, view in rows if len(encoder.windows(view)) > 1}
+    with transaction(store.connection):
+        store.put_vectors(encode_views(long, encoder, batch).vectors)
+        if long:
+            store.meta_set(TOKENS, "{}")  # snapshots lack them
+        store.meta_set(WINDOWS, "1")
 
 
 def restore(projection: Projection, store: Store, snapshots: Path) -> SnapshotInfo | None:
@@ -102,8 +118,8 @@ def _add(projection: Projection, store: Store, rows: list[reads.KeyNames], *, ve
     """Names, and with `vectors` the stored vectors too."""
     changes = [KeyChange(row.key_id, row.namespace, True, not vectors, row.names, ()) for row in rows]
     ids = [row.key_id for row in rows] if vectors else []
-    found = reads.vectors_of(store.connection, ids, projection.dimension)
-    projection.update(changes, dict(zip(ids, found, strict=True)), {})
+    views = reads.views_of(store.connection, ids, projection.dimension)
+    projection.update(changes, dict(zip(ids, views, strict=True)), {})
 
 
 def _own_snapshot(store: Store, projection: Projection, snapshots: Path) -> snapshot.Snapshot | None:
@@ -169,7 +185,7 @@ def _about(projection: Projection, store: Store, now_ms: int) -> dict[str, Any]:
     }
 
 
-def _is_saved(index: VectorIndex) -> bool:
+def _is_saved(index: ViewIndex) -> bool:
     """Graphs take long to build. Other indexes are copies of stored vectors, which a start reads from the
     store about as fast as from files; a file for each would make snapshots of many namespaces slow."""
     return index.path == HnswRows.path

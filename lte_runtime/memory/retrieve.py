@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from lte_runtime.memory import reads
 from lte_runtime.memory.db import Connection
 from lte_runtime.memory.lexical import NameHit
@@ -78,8 +76,7 @@ def _named(
     hits = {hit.key_id: hit for hit in projection.find_names(question, namespace, MOST_NAMED)}
     unknown = [key_id for key_id in hits if key_id not in dense]
     if unknown:
-        ids, rows = projection.indexes[namespace].vectors(unknown)
-        dense.update(zip(ids, map(float, np.vecdot(rows, vector[0])), strict=True))
+        dense |= projection.indexes[namespace].scores(unknown, vector[0])
     best = sorted(
         (key_id for key_id in hits if key_id in dense),
         key=lambda key_id: (-(dense[key_id] + LEXICAL_WEIGHT * hits[key_id].score), key_id),

@@ -139,7 +139,7 @@ class Store:
         )
 
     def put_vectors(self, vectors: Mapping[bytes, Vectors]) -> None:
-        """Keep vectors by the hash of their view, in the caller's transaction."""
+        """Keep vectors [windows, dimension] by the hash of their view, in the caller's transaction."""
         rows = ((name, np.asarray(vector, np.float32).tobytes()) for name, vector in vectors.items())
         self.connection.executemany(
             "INSERT OR REPLACE INTO vectors VALUES(?,?,?)",

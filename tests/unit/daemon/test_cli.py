@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from daemon.cli import connect, dlq, event_input, exits, output, status
+from daemon.cli import connect, dlq, event_input, exits, output, sending, status
 from daemon.cli.app import TABLE, app
 from daemon.cli.ask import position
 from daemon.cli.connect import Where, find
@@ -20,6 +20,8 @@ from daemon.cli.key import key_parts
 from daemon.cli.serve import split_setting
 from lte_runtime import errors
 from lte_runtime.errors import BadRequest
+from lte_runtime.memory.events import to_json
+from lte_runtime.types import Position
 
 
 class Ran(NamedTuple):
@@ -337,6 +339,39 @@ class TestWhere:
             find(Where(), environ={})
 
 
+class TestReport:
+    """What `lte publish` says of long texts."""
+
+    SENT = sending.Sent(
+        [
+            {"prompt": "word " * 255, "target": "x"},
+            {"subject": "S", "relation": "r", "target": "x", "statement": "word " * 255},
+            {"subject": "S", "relation": "r", "target": "x", "statement": "word " * 254},
+        ],
+        [Position("T", 0, n) for n in range(3)],
+        0.1,
+    )
+
+    def test_texts_that_no_encoder_of_that_size_reads_are_named_at_once(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        sending.report(self.SENT, None, json_=False)
+        notes = capsys.readouterr().err
+        assert "1 of them: prompt (or subject and relation) longer than the encoder reads at once" in notes
+        assert (
+            "2 of them: statement longer than the encoder reads: shown to the model, but not search" in notes
+        )
+
+    def test_after_waiting_the_daemons_own_flags_count(self, capsys: pytest.CaptureFixture[str]) -> None:
+        sending.report(self.SENT, sending.Waited(0.1, [], {"long_statement": 3}), json_=True)
+        assert json.loads(capsys.readouterr().out)["long_texts"] == {"long_statement": 3}
+
+    def test_short_texts_need_no_word(self, capsys: pytest.CaptureFixture[str]) -> None:
+        short = sending.Sent(self.SENT.events[2:], self.SENT.positions[2:], 0.1)
+        sending.report(short, None, json_=True)
+        assert json.loads(capsys.readouterr().out)["long_texts"] == {}
+
+
 class TestEvents:
     """Events from flags, lines and arrays."""
 
@@ -358,6 +393,14 @@ class TestEvents:
         assert list(event_input.from_lines(["\n", *lines], "f")) == events
         assert list(event_input.from_lines(json.dumps(events, indent=1).splitlines(), "f")) == events
 
+    def test_a_number_as_target_reaches_kafka_as_it_stands_in_the_file(self) -> None:
+        lines = ['{"target": 1.50, "revision": 7, "target_aliases": [1e3, true]}']
+        (event,) = event_input.from_lines(lines, "f")
+        value = b'{"target": "1.50", "revision": 7, "target_aliases": ["1e3", "true"]}'
+        assert to_json(event) == value
+        (same,) = event_input.from_lines([f"[{lines[0]}]"], "f")
+        assert to_json(same) == value
+
     @pytest.mark.parametrize(
         ("lines", "message"),
         [
@@ -365,6 +408,8 @@ class TestEvents:
             (["7"], "f, line 1 is not a JSON object"),
             (["[1]"], "f, item 1 is not a JSON object"),
             (['[{"a": 1}'], "f is not JSON"),
+            (['{"target": NaN}'], "f, line 1 is not JSON: NaN"),
+            (['{"id": "a", "id": "b"}'], "f, line 1 is not JSON: JSON name 'id' occurs twice"),
         ],
     )
     def test_faults_name_the_line(self, lines: list[str], message: str) -> None:

@@ -124,6 +124,30 @@ def test_an_id_with_another_content_is_quarantined(open_memory: Opener, log: Log
     assert memory.apply(log.batch(other_source)).conflicts == 0
 
 
+def test_a_number_and_its_text_are_one_target(open_memory: Opener, log: Log) -> None:
+    memory = open_memory()
+    number = log.fact(2040, id="a", cardinality="many")  # type: ignore[arg-type]
+    text = log.fact("2040", id="a", cardinality="many")
+    other = log.fact("2100", id="b", cardinality="many")
+    applied = memory.apply(log.batch(number, text, other))
+    assert (applied.applied, applied.duplicates, applied.conflicts) == (("a", "b"), 1, 0)
+    assert targets(memory) == {"2040", "2100"}
+    memory.apply(log.batch(log.retract(target="2040"), log.retract(target=2100)))
+    assert targets(memory) == set()
+
+
+def test_the_deletion_of_a_table_row_takes_its_fact(open_memory: Opener, log: Log) -> None:
+    memory = open_memory()
+    rows = [("a", "Ann", "false"), ("b", "Bo", "false"), ("c", "Ann", "true")]
+    for edit_id, target, deleted in rows:
+        memory.apply(log.batch(log.fact(target, id=edit_id, cardinality="many", __deleted=deleted)))
+    assert targets(memory) == {"Bo"}
+    for edit_id, target, deleted in [("d", "20 EUR", "0"), ("e", "25 EUR", "0"), ("f", "25 EUR", "1")]:
+        memory.apply(log.batch(log.fact(target, id=edit_id, relation="price", __deleted=deleted)))
+    assert memory.facts_of_subject("Acme", namespace="default") == memory.facts_of_keys([1])
+    assert memory.verify().ok
+
+
 def test_bad_records_wait_for_the_dead_letter_topic(open_memory: Opener, log: Log) -> None:
     memory = open_memory()
     record = log.record(b"\xff", key=b"k", headers=(("h", b"\xfe"), ("h", b"2")))

@@ -16,6 +16,7 @@ from lte_runtime.answer.embed import StubEncoder
 from lte_runtime.errors import Refused
 from lte_runtime.memory import db
 from lte_runtime.memory.edit_memory import STORE_FILE, EditMemory
+from lte_runtime.memory.store import Store
 
 KILLED = """
 import os, sys
@@ -77,7 +78,7 @@ def test_after_a_kill_a_full_disk_does_not_hinder_the_start(disk: Path) -> None:
     memory.close()
 
 
-@pytest.mark.parametrize("open_it", [opened, lambda disk: db.open_writer(disk / "state" / STORE_FILE, 10)])
+@pytest.mark.parametrize("open_it", [opened, lambda disk: Store(disk / "state" / STORE_FILE, 10)])
 def test_a_disk_that_is_read_only_is_told(disk: Path, open_it: Callable[[Path], object]) -> None:
     opened(disk).close()
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)

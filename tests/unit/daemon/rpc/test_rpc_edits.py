@@ -114,6 +114,13 @@ def test_publish_hands_the_topics_json_over(rig: Rig) -> None:
     assert second == {"op": "retract", "retracts": "p1", **PRICE}
 
 
+def test_numbers_as_targets_are_text_on_this_way_too(rig: Rig) -> None:
+    with rig.client() as client:
+        client.publish([{**PRICE, "target": 49, "target_aliases": [1.5, True, "x"]}])
+    (event,) = rig.publisher.events
+    assert (event["target"], event["target_aliases"]) == ("49", ["1.5", "true", "x"])
+
+
 def test_publish_without_a_publisher_is_refused(build: Build) -> None:
     rig = build(services={"publisher": None})
     with rig.client() as client, pytest.raises(Refused):
