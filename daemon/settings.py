@@ -244,6 +244,10 @@ class AnswerSettings(_Section):
         default=True,
         description="Tell the model each fact in plain words before the publisher's own sentence.",
     )
+    history: bool = Field(
+        default=True,
+        description="Answer what a value was before (the previous ...) from superseded edits, cited as such.",
+    )
     deadline_s: float = Field(default=30.0, gt=0, le=3600, description="Deadline of a call that brings none.")
     deadline_max_s: float = Field(
         default=300.0, gt=0, le=3600, description="Longest deadline; a later one of a caller is cut to it."

@@ -281,7 +281,7 @@ class Daemon:
             max_new_tokens=chosen.max_new_tokens_limit,
             whole_chain=chosen.whole_chain,
             restate=chosen.restate,
-            retriever=RetrieverSettings(k=chosen.k, max_hops=chosen.hops),
+            retriever=RetrieverSettings(k=chosen.k, max_hops=chosen.hops, history=chosen.history),
         )
         kafka = self._settings.kafka
         publisher = Publisher(PublisherSettings(kafka.bootstrap, kafka.topic, kafka.security))

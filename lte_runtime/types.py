@@ -178,6 +178,15 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
+class Former:
+    """A value that a key had before, with the time in which it held: milliseconds, None where not known."""
+
+    fact: Fact
+    held_from: int | None
+    held_until: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """A fact that retrieval found, before the gate. Scores lie in [-1, 1] (dense) and [0, 1] (lexical)."""
 
@@ -210,11 +219,20 @@ class GateDecision:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A fact that an answer used. `hop` counts from 1; facts of one hop that compete share it."""
+    """A fact that an answer used. `hop` counts from 1; facts of one hop that compete share it.
+
+    `members` counts the values of the set that the fact belongs to, 1 where it stands alone: where fewer are
+    cited, the list was cut. `superseded` facts are not current; they held from `held_from` until `held_until`
+    (milliseconds, None where not known).
+    """
 
     fact: Fact
     score: float
     hop: int
+    members: int = 1
+    superseded: bool = False
+    held_from: int | None = None
+    held_until: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +286,9 @@ class Answer:
 class GenerateRequest:
     """One prompt for the engine. `adapter` False means the base model alone.
 
-    `adapter_id` asks for one of the loaded adapters by its name instead of the current one.
+    `adapter_id` asks for one of the loaded adapters by its name instead of the current one. `values` are the
+    ids of the values that the prompt tells: an answer that has begun as one of them goes on as it does where
+    the model finds that likely enough.
     """
 
     token_ids: tuple[int, ...]
@@ -278,6 +298,7 @@ class GenerateRequest:
     cancelled: Callable[[], bool] = lambda: False
     on_text: Callable[[str], None] | None = None
     adapter_id: str | None = None
+    values: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

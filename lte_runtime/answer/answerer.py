@@ -11,11 +11,12 @@ from typing import Protocol
 from lte_runtime.answer import features as f
 from lte_runtime.answer import gate
 from lte_runtime.answer.engine.seam import Engine
-from lte_runtime.answer.prompt import explained
+from lte_runtime.answer.prompt import Prompt, explained, list_note, superseded
 from lte_runtime.answer.retriever import Lookup, Retriever, RetrieverSettings
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, Refused
 from lte_runtime.memory.keys import normalise_key, statement_of, view_of
 from lte_runtime.memory.projection import reached
+from lte_runtime.memory.schema import from_ms
 from lte_runtime.places import Places
 from lte_runtime.types import (
     Answer,
@@ -123,11 +124,7 @@ class Answerer:
         if cancelled():
             raise Cancelled("the caller went away")
         scope = Scope.EDITED if found.citations else Scope.BASE
-        facts = told(q.text, found.citations, restate=self._settings.restate)
-        resolved = 0 if self._settings.whole_chain else before_last_hop(found.citations)
-        asked = remaining(found.citations[resolved].fact) if resolved else q.text
-        prompt = self._engine.prompt(asked, facts[resolved:])
-        cited = found.citations[: resolved + prompt.used_facts]
+        prompt, cited = self._prompt(q, found.citations)
         request = GenerateRequest(
             token_ids=prompt.token_ids,
             adapter=scope is Scope.EDITED and self._settings.use_adapter,
@@ -135,6 +132,7 @@ class Answerer:
             deadline=q.deadline,
             cancelled=cancelled,
             on_text=on_text,
+            values=prompt.values if self._settings.use_adapter else (),
         )
         made = self._engine.generate(request)
         if made.finish == "deadline":
@@ -154,6 +152,19 @@ class Answerer:
             index_path=found.candidates.index_path,
             token_ids=made.token_ids,
         )
+
+    def _prompt(self, q: Question, citations: Sequence[Citation]) -> tuple[Prompt, tuple[Citation, ...]]:
+        """The prompt, and the citations of what it tells; a list that does not fit is halved."""
+        groups = grouped(citations)
+        resolved = 0 if self._settings.whole_chain else before_last_hop(groups)
+        asked = remaining(groups[resolved][0].fact) if resolved else q.text
+        while True:
+            facts = told(q.text, groups, restate=self._settings.restate)
+            prompt = self._engine.prompt(asked, facts[resolved:])
+            used = resolved + prompt.used_facts
+            if used == len(groups) or len(groups[used]) == 1:
+                return prompt, tuple(cited for group in groups[:used] for cited in group)
+            groups[used] = groups[used][: len(groups[used]) // 2]
 
     def _check(self, q: Question) -> None:
         if not q.text.strip():
@@ -187,10 +198,19 @@ class Answerer:
         raise DeadlineExceeded("not yet applied: " + ("; ".join(missing) or "came too late"))
 
 
-def before_last_hop(citations: Sequence[Citation]) -> int:
-    """How many citations, in hop order, the chain has resolved already: they lead to the last hop's facts."""
-    last = max((cited.hop for cited in citations), default=1)
-    return sum(cited.hop < last for cited in citations)
+def grouped(citations: Sequence[Citation]) -> list[Sequence[Citation]]:
+    """Citations as the prompt tells them: the current members of one set together, others alone."""
+    groups: dict[object, list[Citation]] = {}
+    for cited in citations:
+        alone = cited.superseded or cited.members == 1
+        groups.setdefault(object() if alone else (cited.hop, cited.fact.key), []).append(cited)
+    return list(groups.values())
+
+
+def before_last_hop(groups: Sequence[Sequence[Citation]]) -> int:
+    """How many groups, in hop order, the chain has resolved already: they lead to the last hop's facts."""
+    last = max((group[0].hop for group in groups), default=1)
+    return sum(group[0].hop < last for group in groups)
 
 
 def remaining(last: Fact) -> str:
@@ -202,15 +222,35 @@ def remaining(last: Fact) -> str:
     return f"{view} is" if last.relation else view
 
 
-def told(question: str, citations: Sequence[Citation], *, restate: bool = True) -> tuple[Fact, ...]:
-    """Facts as the prompt tells them: plain words first with `restate`, an alias that led there explained."""
+def told(question: str, groups: Sequence[Sequence[Citation]], *, restate: bool = True) -> tuple[Fact, ...]:
+    """Facts as the prompt tells them, one for each group: plain words first with `restate`, a set as one
+    list, an alias that led there explained, what is superseded called so."""
     asked = f.words(question)
     targets: dict[int, list[str]] = {}
-    for cited in citations:
+    for cited in (cited for group in groups for cited in group):
         targets.setdefault(cited.hop, []).append(cited.fact.target)
-    names = [_used_name(c, asked, targets.get(c.hop - 1, [])) for c in citations]
-    facts = [restated(c.fact) if restate else c.fact for c in citations]
+    names = [_used_name(group[0], asked, targets.get(group[0].hop - 1, [])) for group in groups]
+    facts = [_told(group, restate=restate) for group in groups]
     return tuple(map(_explained, facts, names))
+
+
+def _told(group: Sequence[Citation], *, restate: bool) -> Fact:
+    cited = group[0]
+    if cited.members > 1:
+        return _as_list(group)
+    fact = restated(cited.fact) if restate else cited.fact
+    if not cited.superseded:
+        return fact
+    held = (None if at is None else from_ms(at - at % 1000) for at in (cited.held_from, cited.held_until))
+    return replace(fact, statement=superseded(fact.statement, *held))
+
+
+def _as_list(group: Sequence[Citation]) -> Fact:
+    """The members as one fact, without their publishers' sentences: behind those, models name one member."""
+    fact, note = group[0].fact, list_note(len(group), group[0].members)
+    relation, prompt = (f"{text} {note}" if text else "" for text in (fact.relation, fact.prompt))
+    target = ", ".join(cited.fact.target for cited in group)
+    return replace(fact, target=target, statement=statement_of(fact.subject, relation, prompt, target))
 
 
 def restated(fact: Fact) -> Fact:

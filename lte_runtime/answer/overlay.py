@@ -21,6 +21,7 @@ from lte_runtime.types import (
     Encoder,
     Fact,
     FactKey,
+    Former,
     TopicPartition,
     Vectors,
 )
@@ -92,6 +93,13 @@ class Overlay:
         wanted = normalise_key(name)
         new = (fact for fact in self._facts if wanted in map(normalise_key, f.names_of(fact)))
         return (*kept, *new)
+
+    def facts_beside(self, fact: Fact, at_ms: int | None = None) -> tuple[Fact, ...]:
+        return self._facts if fact.key == self._key else self._memory.facts_beside(fact, at_ms)
+
+    def former_values(self, fact: Fact, limit: int, at_ms: int | None = None) -> tuple[Former, ...]:
+        """None for the key itself: a dry run compares current answers."""
+        return () if fact.key == self._key else self._memory.former_values(fact, limit, at_ms)
 
     def watermarks(self) -> Mapping[TopicPartition, int]:
         return self._memory.watermarks()

@@ -23,6 +23,7 @@ from lte_runtime.memory.batch_writer import KeyChange
 from lte_runtime.memory.bring_in import BringIn
 from lte_runtime.memory.db import Connection, faults, open_reader, read_transaction, transaction
 from lte_runtime.memory.erase import erase_key, finish_erasure
+from lte_runtime.memory.former import former_values
 from lte_runtime.memory.keys import normalise_key
 from lte_runtime.memory.locks import DirectoryLock
 from lte_runtime.memory.origins import at_origins
@@ -48,6 +49,7 @@ from lte_runtime.types import (
     Encoder,
     Fact,
     FactKey,
+    Former,
     RawRecord,
     TopicPartition,
     Vectors,
@@ -227,6 +229,17 @@ class EditMemory:
         at = self._at(at_ms)
         with faults():
             return retrieve.facts_of_subject(self._projection, self._reader(), at, name, namespace)
+
+    def facts_beside(self, fact: Fact, at_ms: int | None = None) -> tuple[Fact, ...]:
+        """The facts of the same key at that time, newest first: one, or the members of a set."""
+        with faults():
+            return self._at(at_ms).facts(self._reader(), [fact.key_id])[fact.key_id]
+
+    def former_values(self, fact: Fact, limit: int, at_ms: int | None = None) -> tuple[Former, ...]:
+        """Earlier values of the fact's key, newest first, nothing that was retracted; see `former`."""
+        at, current = self._at(at_ms), self.facts_beside(fact, at_ms)
+        with faults():
+            return former_values(self._reader(), at.topics, current, at.ms, limit, as_of=at.as_of)
 
     def vectors_of(self, key_ids: Sequence[int]) -> Vectors:
         """Stored primary views [len(key_ids), dimension]."""
