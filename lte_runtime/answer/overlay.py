@@ -10,7 +10,7 @@ from lte_runtime.answer import features as f
 from lte_runtime.answer.answerer import Memory as Asked
 from lte_runtime.errors import NotFound
 from lte_runtime.memory.keys import normalise_key, view_of
-from lte_runtime.memory.policy import current, fold
+from lte_runtime.memory.policy import current, effective_times, fold, moment_of
 from lte_runtime.memory.records import EditRecord
 from lte_runtime.memory.rows import fact_of
 from lte_runtime.memory.views import windows_of
@@ -42,16 +42,18 @@ def facts_with(memory: Memory, key: FactKey, edit: Edit, now_ms: int) -> tuple[F
         known = [record.edit for record in memory.history(key)]
     except NotFound:
         known = []
-    # A position behind all others: what arrives next is the newest where no revision says otherwise.
-    last = max((each.position.offset for each in known), default=0)
-    latest = max((each.timestamp_ms for each in known), default=0)
-    placed = replace(
-        edit,
-        key=key,
-        position=replace(edit.position, offset=last + 1),
-        timestamp_ms=max(now_ms, latest + 1),
+    return tuple(
+        fact_of(fact, UNKNOWN_KEY)
+        for fact in current(fold([*known, _last(edit, key, known, now_ms)]), now_ms)
     )
-    return tuple(fact_of(each, UNKNOWN_KEY) for each in current(fold([*known, placed]), now_ms))
+
+
+def _last(edit: Edit, key: FactKey, known: Sequence[Edit], now_ms: int) -> Edit:
+    """The edit right behind the newest one of the key in its partition: what arrives next is the newest
+    where no revision says otherwise."""
+    newest = max(effective_times(known), key=moment_of, default=edit)
+    position = replace(newest.position, offset=newest.position.offset + 1)
+    return replace(edit, key=key, position=position, timestamp_ms=now_ms)
 
 
 class Overlay:
