@@ -50,7 +50,7 @@ class AnswerServicer(answer_service_pb2_grpc.AnswerServiceServicer):
 
     def Retrieve(self, request: pb.RetrieveRequest, context: grpc.ServicerContext) -> pb.RetrieveResponse:
         self._services.require_serving()
-        found = self._services.answerer.retrieve(self._question(request, context))
+        found = self._services.answerer.retrieve(self._question(request, context), gone(context))
         return convert.retrieval(found, **self._services.flags())
 
     def ReportFeedback(

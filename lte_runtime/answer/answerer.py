@@ -9,9 +9,10 @@ from typing import Protocol
 
 from lte_runtime.answer import features as f
 from lte_runtime.answer import gate
+from lte_runtime.answer.budget import Budget
 from lte_runtime.answer.engine.seam import Engine
 from lte_runtime.answer.prompt import explained
-from lte_runtime.answer.retriever import Lookup, Retriever, RetrieverSettings
+from lte_runtime.answer.retriever import Lookup, Reading, Retriever, RetrieverSettings
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, Refused
 from lte_runtime.memory.keys import normalise_key, statement_of, view_of
 from lte_runtime.types import (
@@ -28,6 +29,9 @@ from lte_runtime.types import (
     ScopeMode,
     TopicPartition,
 )
+
+MOST_TARGETS = 8
+"""Values of the hop before in which an alias is looked for, the first ones; a set may have thousands."""
 
 
 class Memory(Lookup, Protocol):
@@ -82,16 +86,20 @@ class Answerer:
         self._retriever = Retriever(memory, encoder, calibration, self._settings.retriever)
         self._threshold = calibration.threshold
 
-    def retrieve(self, q: Question) -> Retrieval:
-        """Facts and the gate's word, without generation. Raises `BadRequest`, `DeadlineExceeded`."""
+    def retrieve(self, q: Question, cancelled: Callable[[], bool] = lambda: False) -> Retrieval:
+        """Facts and the gate's word, without generation.
+
+        Raises `BadRequest`, `DeadlineExceeded` and `Cancelled`, the latter two between any two steps.
+        """
         self._check(q)
+        budget = Budget(q.deadline, cancelled, self._now)
         # Encoded while the memory may still be on its way to `at_least`.
-        asked = None if q.scope is ScopeMode.BASE else self._retriever.read(q.text)
+        asked = None if q.scope is ScopeMode.BASE else self._retriever.read(q.text, budget)
         self._wait(q)
         if asked is None:
             decision = GateDecision(Scope.BASE, 0.0, self._threshold, "asked for the base model")
             return Retrieval((), decision, Candidates((), self._memory.watermarks(), "none"), {})
-        return self._retriever.retrieve(q, q.as_of, asked)
+        return self._retriever.retrieve(q, q.as_of, asked, budget)
 
     def answer(
         self,
@@ -104,7 +112,7 @@ class Answerer:
         Raises `BadRequest`, `DeadlineExceeded` (before or while generating), `Cancelled` and `Overloaded`.
         """
         began = self._now()
-        found = self.retrieve(q)
+        found = self.retrieve(q, cancelled)
         if cancelled():
             raise Cancelled("the caller went away")
         scope = Scope.EDITED if found.citations else Scope.BASE
@@ -184,11 +192,12 @@ def remaining(last: Fact) -> str:
 
 def told(question: str, citations: Sequence[Citation], *, restate: bool = True) -> tuple[Fact, ...]:
     """Facts as the prompt tells them: plain words first with `restate`, an alias that led there explained."""
-    asked = f.words(question)
-    targets: dict[int, list[str]] = {}
+    readings = {0: [Reading(f.cut(question))]}
     for cited in citations:
-        targets.setdefault(cited.hop, []).append(cited.fact.target)
-    names = [_used_name(c, asked, targets.get(c.hop - 1, [])) for c in citations]
+        texts = readings.setdefault(cited.hop, [])
+        if len(texts) < MOST_TARGETS:
+            texts.append(Reading(f.cut(cited.fact.target)))
+    names = [_used_name(c, readings.get(c.hop - 1, [])) for c in citations]
     facts = [restated(c.fact) if restate else c.fact for c in citations]
     return tuple(map(_explained, facts, names))
 
@@ -201,17 +210,16 @@ def restated(fact: Fact) -> Fact:
     return replace(fact, statement=f"{plain} {fact.statement}")
 
 
-def _used_name(cited: Citation, asked: Sequence[f.Word], before: Sequence[str]) -> str:
+def _used_name(cited: Citation, texts: Sequence[Reading]) -> str:
     """The alias that the question, or the hop before, uses for the subject; empty for its own name."""
     fact = cited.fact
     if not fact.subject_aliases:
         return ""
-    known = [asked] if cited.hop == 1 else [f.words(target) for target in before]
     found = (
-        (text_span.score, len(name), name)
+        (span.score, len(name), name)
         for name in (fact.subject, *fact.subject_aliases)
-        for text in known
-        if (text_span := f.locate(text, name))
+        for text in texts
+        if (span := text.locate(name))
     )
     best = max(found, default=(0.0, 0, ""))[2]
     return "" if f.fold(best) == f.fold(fact.subject) else best

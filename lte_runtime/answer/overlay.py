@@ -75,7 +75,7 @@ class Overlay:
         return Candidates(tuple(kept[: max(k, len(found.items))]), found.watermarks, found.index_path)
 
     def _new(self, question: str, vector: Vectors) -> list[Candidate]:
-        asked = f.words(question)
+        asked = f.words(f.cut(question))
         made = []
         for fact, row in zip(self._facts, self._vectors, strict=True):
             spans = [(span.score, name) for name in f.names_of(fact) if (span := f.locate(asked, name))]
@@ -83,8 +83,18 @@ class Overlay:
             made.append(Candidate(fact, float(row @ vector), score, name))
         return made
 
-    def facts_of_subject(self, name: str, *, namespace: str, at_ms: int | None = None) -> tuple[Fact, ...]:
-        found = self._memory.facts_of_subject(name, namespace=namespace, at_ms=at_ms)
+    def facts_of_subject(
+        self,
+        name: str,
+        *,
+        namespace: str,
+        at_ms: int | None = None,
+        limit: int | None = None,
+        vector: Vectors | None = None,
+    ) -> tuple[Fact, ...]:
+        found = self._memory.facts_of_subject(
+            name, namespace=namespace, at_ms=at_ms, limit=limit, vector=vector
+        )
         kept = tuple(fact for fact in found if fact.key != self._key)
         if namespace != self._key.namespace:
             return kept

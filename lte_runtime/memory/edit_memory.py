@@ -191,11 +191,24 @@ class EditMemory:
         with faults():
             return retrieve.candidates(self._projection, self._reader(), at, question, vector, namespace, k)
 
-    def facts_of_subject(self, name: str, *, namespace: str, at_ms: int | None = None) -> tuple[Fact, ...]:
-        """Facts of the keys whose subject or alias is exactly this name, once normalised."""
+    def facts_of_subject(
+        self,
+        name: str,
+        *,
+        namespace: str,
+        at_ms: int | None = None,
+        limit: int | None = None,
+        vector: Vectors | None = None,
+    ) -> tuple[Fact, ...]:
+        """Facts of the keys whose subject or alias is exactly this name, once normalised.
+
+        At most `limit` keys are read: those nearest to `vector` [dimension], else the first ones.
+        """
         at = self._at(at_ms)
         with faults():
-            return retrieve.facts_of_subject(self._projection, self._reader(), at, name, namespace)
+            return retrieve.facts_of_subject(
+                self._projection, self._reader(), at, name, namespace, limit, vector
+            )
 
     def vectors_of(self, key_ids: Sequence[int]) -> Vectors:
         """Stored primary views [len(key_ids), dimension]."""

@@ -21,17 +21,20 @@ _NOW, _AS_OF = "({0}.valid_from IS NULL OR {0}.valid_from<=?2)", "{0}.since<=?2"
 
 
 def _facts_sql(start: str) -> str:
-    """The valid facts of each key down to its newest that is no member of a set."""
+    """The valid facts of each key, ?3 at most, down to its newest that is no member of a set."""
     outer, inner = (_VALID.format(name, start=start.format(name)) for name in "fg")
     return (
-        f"SELECT {EDIT_COLUMNS}, f.many, f.target, k.namespace, k.subject, k.relation, "
-        "f.key, f.rank, f.since, f.valid_from, f.valid_until, f.crc "
-        "FROM json_each(?1) j CROSS JOIN facts f ON f.key=j.value CROSS JOIN edits e ON e.id=f.edit "
-        f"CROSS JOIN keys k ON k.id=f.key WHERE {outer} AND f.rank>=coalesce((SELECT max(g.rank) "
-        f"FROM facts g WHERE g.key=f.key AND NOT g.many AND {inner}), 0) ORDER BY j.key, f.rank DESC"
+        "WITH wanted AS MATERIALIZED (SELECT j.key AS place, j.value AS key, coalesce((SELECT g.rank FROM "
+        f"facts g WHERE g.key=j.value AND NOT g.many AND {inner} ORDER BY g.rank DESC LIMIT 1), 0) AS floor "
+        "FROM json_each(?1) j), listed AS (SELECT f.*, w.place, row_number() OVER (PARTITION BY w.place "
+        "ORDER BY f.rank DESC) AS nth FROM wanted w CROSS JOIN facts f ON f.key=w.key AND f.rank>=w.floor "
+        f"WHERE {outer}) SELECT {EDIT_COLUMNS}, f.many, f.target, k.namespace, k.subject, k.relation, "
+        "f.key, f.rank, f.since, f.valid_from, f.valid_until, f.crc FROM listed f CROSS JOIN edits e "
+        "ON e.id=f.edit CROSS JOIN keys k ON k.id=f.key WHERE f.nth<=?3 ORDER BY f.place, f.rank DESC"
     )
 
 
+ALL_MEMBERS = 2**62
 _FACTS_NOW, _FACTS_AS_OF = _facts_sql(_NOW), _facts_sql(_AS_OF)
 
 _HISTORY = (
@@ -42,14 +45,23 @@ _HISTORY = (
 
 
 def facts_at(
-    connection: Connection, key_ids: Sequence[int], at_ms: int, topics: Mapping[int, str], *, as_of: bool
+    connection: Connection,
+    key_ids: Sequence[int],
+    at_ms: int,
+    topics: Mapping[int, str],
+    *,
+    as_of: bool,
+    most: int = ALL_MEMBERS,
 ) -> dict[int, tuple[Fact, ...]]:
-    """The facts of keys that hold at a time, newest first: for each key one, or the members of a set."""
+    """The facts of keys that hold at a time, newest first: for each key one, or members of a set.
+
+    At most `most` rows of each key are read.
+    """
     if not key_ids:
         return {}
     found: dict[int, dict[str, Fact]] = {key_id: {} for key_id in key_ids}
     sql = _FACTS_AS_OF if as_of else _FACTS_NOW
-    for row in connection.execute(sql, (json.dumps(list(key_ids)), at_ms)):
+    for row in connection.execute(sql, (json.dumps(list(key_ids)), at_ms, most)):
         many, target = row[15:17]
         key_id, rank, since, start, end, crc = row[20:]
         edit = edit_from(row, FactKey(*row[17:20]), topics)
