@@ -28,7 +28,7 @@ RUN --mount=type=cache,target=/root/.cache/uv uv build --wheel -q && uv pip inst
 
 FROM python:${PYTHON}-slim-bookworm
 RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/* \
-    && useradd --uid 10001 --create-home --home-dir /var/lib/lte lte
+    && useradd --uid 10001 --create-home --home-dir /var/lib/lte lte && chmod 0710 /var/lib/lte
 COPY --from=build /opt/lte /opt/lte
 ENV PATH=/opt/lte/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -6,12 +6,14 @@ Importing this module is cheap; gRPC and the messages are imported with the firs
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lte_runtime import errors
+from lte_runtime.memory.wire import parse_json
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -23,6 +25,7 @@ Position = Mapping[str, Any]
 """{"topic_id", "partition", "offset"}"""
 
 _DEFAULT_TIMEOUT_S = 30.0
+_LARGEST_PAGE = 1000  # what the daemon gives at most in one page
 # gRPC's own waits after a refused connection grow from 1 s to 2 minutes, and calls fail at once meanwhile: a
 # client that outlives a restart of the daemon would go on saying "unavailable" long after it is back.
 _CHANNEL_OPTIONS = (
@@ -142,9 +145,30 @@ class Client:
         return self._call("edit", "ListEdits", namespace=namespace, subject=subject, **page)
 
     def history(self, subject: str, relation: str = "", *, namespace: str = "default") -> list[Json]:
-        """All edits of a key; without a relation the subject is a prompt."""
-        found: list[Json] = self._call("edit", "GetHistory", key=_key(subject, relation, namespace))["edits"]
-        return found
+        """All edits of a key, however many; without a relation the subject is a prompt."""
+        edits: list[Json] = []
+        page_token = ""
+        while True:
+            page = self.history_page(
+                subject, relation, namespace=namespace, page_size=_LARGEST_PAGE, page_token=page_token
+            )
+            edits += page["edits"]
+            page_token = page["next_page_token"]
+            if not page_token:
+                return edits
+
+    def history_page(
+        self,
+        subject: str,
+        relation: str = "",
+        *,
+        namespace: str = "default",
+        page_size: int = 0,
+        page_token: str = "",
+    ) -> Json:
+        """{"edits", "next_page_token"} of a key, the edit that ranks highest first."""
+        page: Json = {"page_size": page_size, "page_token": page_token}
+        return self._call("edit", "GetHistory", key=_key(subject, relation, namespace), **page)
 
     def why_not(self, edit_id: str, *, as_of: str | int | None = None) -> Json:
         return self._call("edit", "WhyNot", edit_id=edit_id, as_of=_time(as_of))
@@ -177,11 +201,17 @@ class Client:
     def take_snapshot(self, *, timeout_s: float = 600.0) -> Json:
         return _part(self._call("admin", "TakeSnapshot", timeout_s=timeout_s), "snapshot")
 
-    def accept_gap(self) -> Json:
-        return self._call("admin", "AcceptGap")
+    def accept_gap(self, *, withdraw_lost: bool = False, dry_run: bool = False) -> Json:
+        """Goes on behind missing history; `lost` are the edits that only a lost part of the log held."""
+        return self._call("admin", "AcceptGap", withdraw_lost=withdraw_lost, dry_run=dry_run)
 
     def resume_ingest(self) -> Json:
         return self._call("admin", "ResumeIngest")
+
+    def skip_record(self, partition: int, offset: int, *, resume_at: int | None = None) -> Json:
+        """Leaves out the record that ingest is suspended at; returns {"resumed_at"}."""
+        fields = {"partition": partition, "offset": offset, "resume_at": resume_at}
+        return self._call("admin", "SkipRecord", **fields)
 
     def dead_letters(self, *, page_size: int = 0, page_token: str = "") -> Json:
         """{"dead_letters", "next_page_token"}, oldest first, without the records' bytes."""
@@ -433,7 +463,8 @@ def _event(event: Mapping[str, Any]) -> Json:
     for name in ("valid_from", "valid_until"):
         if name in known:
             known[name] = _time(known[name])
-    return known
+    values = {name: known[name] for name in ("target", "target_aliases") if name in known}
+    return known | cast(Json, parse_json(json.dumps(values)))  # numbers become text, as on the topic
 
 
 class _translated:

@@ -17,7 +17,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
-from daemon.settings import PREFIX, Settings
+from daemon.settings import PREFIX, SECURITY_SHOWN, Settings
+from lte_runtime import redact
 from lte_runtime.errors import BadRequest
 
 __all__ = ["Loaded", "Settings", "load"]
@@ -87,10 +88,19 @@ def environment_name(dotted: str) -> str:
 
 
 def flat_values(settings: Settings) -> dict[str, Any]:
-    """Dotted name -> value, plain JSON types, for display."""
+    """Dotted name -> value, plain JSON types, for display: secrets are hidden."""
     dumped = settings.model_dump(mode="json")
     names = known_names()
-    return {name: _look_up(dumped, name) for name in names}
+    return {name: _shown(name, _look_up(dumped, name)) for name in names}
+
+
+def _shown(name: str, value: Any) -> Any:
+    """Of kafka.security only what is known to be no secret; URLs without credentials."""
+    if name == "kafka.security":
+        return {
+            key: _shown("", part) if key in SECURITY_SHOWN else redact.HIDDEN for key, part in value.items()
+        }
+    return redact.url(value) if isinstance(value, str) else value
 
 
 def _read_file(path: Path) -> dict[str, Any]:

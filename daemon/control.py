@@ -10,10 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any, Literal
 
-MOST_BYTES = 64 << 10
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from daemon.topic_records import Name, Number, Reason, parse
+
 MOST_KEPT = 10_000
+# Characters of a command's reason that are kept: it goes into logs and run records.
+MAX_REASON = 1000
 NO_EPOCH = -1
 
 
@@ -24,6 +29,35 @@ class Command:
     id: str
     reason: str
     expires_ms: int
+
+
+class _Record(BaseModel):
+    """A record without `group` is for every deployment. Unknown fields are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    group: Name | None = None
+
+
+class Claim(_Record):
+    kind: Literal["claim"]
+    instance: Name
+
+
+class Realign(_Record):
+    kind: Literal["realign"]
+    id: Name
+    reason: Reason = ""
+    expires_ms: Number
+
+
+class Taken(_Record):
+    kind: Literal["taken"]
+    id: Name
+    epoch: Number
+
+
+ControlRecord = Claim | Realign | Taken
+_RECORD: TypeAdapter[ControlRecord] = TypeAdapter(Annotated[ControlRecord, Field(discriminator="kind")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,47 +75,33 @@ class Control:
         return [each for each in self.waiting.values() if each.expires_ms > now_ms]
 
 
-def folded(state: Control, offset: int, value: bytes | None, group: str) -> Control:
-    """The state behind one more record; what is no record of this group changes nothing."""
+def parsed(value: bytes | None) -> ControlRecord | None:
+    """None for a tombstone; raises `BadRecord` for what is no control record."""
+    return parse(_RECORD, value) if value else None
+
+
+def folded(state: Control, offset: int, record: ControlRecord | None, group: str) -> Control:
+    """The state behind one more record; None, or a record of another group, changes nothing."""
     state = replace(state, next=offset + 1)
-    record = _parsed(value)
-    if record is None or record.get("group", group) != group:
+    if record is None or record.group not in (None, group):
         return state
-    kind = record.get("kind")
-    if kind == "claim":
-        return replace(state, epoch=offset, owner=str(record.get("instance", "")))
-    if kind == "realign":
-        return _commanded(state, record)
-    if kind == "taken":
-        return _taken(state, record)
-    return state
+    if isinstance(record, Claim):
+        return replace(state, epoch=offset, owner=record.instance)
+    return _commanded(state, record) if isinstance(record, Realign) else _taken(state, record)
 
 
-def _parsed(value: bytes | None) -> Mapping[str, Any] | None:
-    if not value or len(value) > MOST_BYTES:
-        return None
-    try:
-        found = json.loads(value)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _commanded(state: Control, record: Mapping[str, Any]) -> Control:
-    name, expires = record.get("id"), record.get("expires_ms")
-    sound = isinstance(name, str) and 0 < len(name) <= 200 and type(expires) is int
-    if not sound or name in state.taken or name in state.waiting:
+def _commanded(state: Control, record: Realign) -> Control:
+    if record.id in state.taken or record.id in state.waiting:
         return state
-    command = Command(str(name), str(record.get("reason", ""))[:1000], int(str(expires)))
+    command = Command(record.id, record.reason[:MAX_REASON], record.expires_ms)
     return replace(state, waiting=_newest({**state.waiting, command.id: command}))
 
 
-def _taken(state: Control, record: Mapping[str, Any]) -> Control:
-    name, epoch = record.get("id"), record.get("epoch")
-    if not isinstance(name, str) or epoch != state.epoch or name in state.taken:
+def _taken(state: Control, record: Taken) -> Control:
+    if record.epoch != state.epoch or record.id in state.taken:
         return state
-    waiting = {each: command for each, command in state.waiting.items() if each != name}
-    return replace(state, waiting=waiting, taken=_newest({**state.taken, name: state.epoch}))
+    waiting = {name: command for name, command in state.waiting.items() if name != record.id}
+    return replace(state, waiting=waiting, taken=_newest({**state.taken, record.id: state.epoch}))
 
 
 def _newest(kept: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -99,7 +119,11 @@ def taking(command: Command, epoch: int, group: str, now_ms: int) -> bytes:
 
 def commanding(command: Command, group: str) -> bytes:
     return _record(
-        kind="realign", id=command.id, reason=command.reason, expires_ms=command.expires_ms, group=group
+        kind="realign",
+        id=command.id,
+        reason=command.reason[:MAX_REASON],
+        expires_ms=command.expires_ms,
+        group=group,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from daemon.control import MAX_REASON
 from daemon.kafka.announcements import Announcement, Move
 from daemon.swap import Swapper
 from lte_runtime.errors import LteError, Refused
@@ -36,7 +37,10 @@ class AdapterReplica:
         now = self._ledger.active()
         if now.no == 0 or now.followed:
             return None
-        word = Announcement(now.adapter, now.sha256, self.base_fingerprint, now.reason, now.epoch, now.at_ms)
+        # An epoch that became void since is not told: the move itself still stands.
+        epoch = min(now.epoch, self._ledger.epoch())
+        reason = now.reason[:MAX_REASON]
+        word = Announcement(now.adapter, now.sha256, self.base_fingerprint, reason, epoch, now.at_ms)
         return Move(now.no, word)
 
     def follow(self, word: Announcement) -> None:
@@ -69,8 +73,32 @@ class AdapterReplica:
         if known != word.sha256:
             raise Refused(f"{word.adapter} is {known[:12]} here and was announced as {word.sha256[:12]}")
 
+    def epoch(self) -> int:
+        return self._ledger.epoch()
+
+    def last_move(self) -> int:
+        return self._ledger.active().no
+
+    def void_epochs(self, through: int) -> None:
+        self._ledger.void_epochs(through)
+
     def meta_get(self, name: str) -> str | None:
         return self._meta.meta_get(name)
 
     def meta_set(self, name: str, value: str) -> None:
         self._meta.meta_set(name, value)
+
+
+def owned_epoch(confirmed: Callable[[], int], ledger: AdapterLedger) -> Callable[[], int]:
+    """The epoch of the owner of the control topic, who holds its last claim: a higher one in the ledger is of
+    no claim there (the topic was made anew, or a bad announcement was followed) and becomes void."""
+
+    def epoch() -> int:
+        # Read first: a move that another owner makes after this one was confirmed keeps its epoch.
+        moves = ledger.active().no
+        seen, own = ledger.epoch(), confirmed()
+        if seen > own:
+            ledger.void_epochs(moves)
+        return own
+
+    return epoch

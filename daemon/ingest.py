@@ -17,21 +17,31 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 from daemon.ingest_guard import UNKNOWN, PublisherGuard, publisher_of
 from daemon.ingest_reader import Reader
-from daemon.ingest_values import BatchReport, IngestSettings, IngestStatus, Memory, ReplayReport
-from daemon.kafka.history import Gap, Offsets, Polled
+from daemon.ingest_values import (
+    UNKNOWN_LAG,
+    AcceptedGap,
+    BatchReport,
+    IngestSettings,
+    IngestStatus,
+    Memory,
+    ReplayReport,
+)
+from daemon.kafka.history import Offsets, Polled, Unreadable
 from daemon.kafka.source import Source
+from daemon.kafka.unreadable import BAD_NAME_HEADER
 from daemon.lifecycle import Lifecycle
-from lte_runtime.errors import BadRecord, Refused, Retry
+from lte_runtime.errors import BadRecord, DeadlineExceeded, Refused, Retry
 from lte_runtime.memory import events
 from lte_runtime.memory.events import EventLimits
 from lte_runtime.memory.records import Applied
-from lte_runtime.types import Batch, Edit, RawRecord, Rejected
+from lte_runtime.types import Batch, Edit, Position, RawRecord, Rejected, TopicPartition
 
 __all__ = ["BatchReport", "Ingest", "IngestSettings", "IngestStatus", "ReplayReport"]
 
@@ -90,6 +100,8 @@ class Ingest:
         self._reader = Reader(memory, source, lifecycle, self._settings, self._stop, monotonic)
         self._guard = PublisherGuard(self._settings.guard)
         self._suspects: tuple[str, ...] = ()
+        self._unreadable: Position | None = None
+        self._current_step: tuple[str, float] | None = None
         self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._pending: tuple[Batch, Polled] | None = None
         self._pending_pause = 0.0
@@ -97,6 +109,7 @@ class Ingest:
         self._started = monotonic()
         self._counts = IngestStatus()
         lifecycle.watch(source.last_answer)
+        lifecycle.watch_steps(self.stuck)
         self._check_quarantine()
 
     # -- for other threads ---------------------------------------------------------------------------------
@@ -105,20 +118,47 @@ class Ingest:
         """Have `run` end after its step; returns at once."""
         self._stop.set()
 
-    def accept_gap(self, timeout_s: float = 30.0) -> Gap:
+    def accept_gap(self, timeout_s: float = 30.0, *, withdraw_lost: bool = False) -> AcceptedGap:
         """Go on after the missing history, durably. Raises `Refused` when there is no gap."""
-        return self._ask(lambda: self._reader.accept_gap(self._now_ms()), timeout_s)
+        return self._ask(
+            lambda: self._reader.accept_gap(self._now_ms(), withdraw_lost=withdraw_lost), timeout_s
+        )
+
+    def lost_in_gap(self, timeout_s: float = 30.0) -> AcceptedGap:
+        """What accepting the gap would mean. Raises `Refused` when there is none."""
+        return self._ask(self._reader.lost_in_gap, timeout_s)
 
     def resume(self, timeout_s: float = 30.0) -> None:
         """End a suspension; raises `Refused` without one. A full quarantine is given one more quota."""
         self._ask(self._resume, timeout_s)
+
+    def skip(self, partition: int, offset: int, resume_at: int | None = None, timeout_s: float = 30.0) -> int:
+        """Leave out the record that ingest is suspended at, and go on at `resume_at` (default: the next one).
+
+        A row in the quarantine says what was left out. Returns the offset at which reading goes on. Raises
+        `Refused` unless ingest is suspended at exactly this record.
+        """
+        after = offset + 1 if resume_at is None else resume_at
+        return self._ask(lambda: self._skip(partition, offset, after), timeout_s)
 
     def replay(self, ids: Sequence[int], timeout_s: float = 60.0) -> ReplayReport:
         """Decode and apply quarantined records again, at their original positions."""
         return self._ask(lambda: self._replay(ids), timeout_s)
 
     def status(self) -> IngestStatus:
-        return replace(self._counts, partitions=self._reader.partitions(), gap=self._reader.gap)
+        partitions = self._reader.partitions()
+        if self.stuck():
+            partitions = {each: replace(now, lag=UNKNOWN_LAG) for each, now in partitions.items()}
+        return replace(self._counts, partitions=partitions, gap=self._reader.gap)
+
+    def stuck(self) -> str:
+        """Why ingest does not go on: one step has taken longer than `stuck_after_s`; empty while it does."""
+        step, limit = self._current_step, self._settings.stuck_after_s
+        if step is None or self._monotonic() - step[1] <= limit:
+            return ""
+        return (
+            f"ingest has been {step[0]} for more than {limit:.0f} s: if it does not end, restart the daemon"
+        )
 
     # -- the thread ----------------------------------------------------------------------------------------
 
@@ -129,18 +169,26 @@ class Ingest:
                 self.step()
         finally:
             self._stop.set()
+            self._current_step = None
             self._dismiss()
             self._source.close()
 
     def step(self) -> None:
         """One turn of the loop; waits about `poll_s` at most, unless a broker hangs."""
+        self._begin("running an operator's command")
         self._obey()
+        self._begin("reading from Kafka")
         try:
             careful = self._memory.attempts.careful > 0
             self._take(self._reader.read(self._held, 1 if careful else self._settings.max_records))
         except Refused as error:
+            self._unreadable = error.position if isinstance(error, Unreadable) else None
             self._suspend(str(error))
+        self._begin("checking its state")
         self._look_around()
+
+    def _begin(self, step: str) -> None:
+        self._current_step = step, self._monotonic()
 
     @property
     def _suspended(self) -> bool:
@@ -167,22 +215,29 @@ class Ingest:
 
     def _bring_in(self, batch: Batch | None, polled: Polled) -> None:
         """Decode and apply, with a note of what is in work in case the process dies over it."""
+        self._begin("applying a batch")
         with self._memory.attempts.trying([record.position for record in polled.records]):
-            self._apply(batch or self._decoded(polled.records, polled.next_offsets), polled)
+            self._apply(batch or self._decoded(polled), polled)
 
-    def _decoded(self, records: Sequence[RawRecord], offsets: Offsets) -> Batch:
+    def _decoded(self, polled: Polled) -> Batch:
         edits: list[Edit] = []
         rejected: list[Rejected] = []
-        for record in records:
+        for record in polled.records:
             try:
-                edits.append(self._decode_one(record))
+                edit = self._decode_one(record)
             except BadRecord as error:
                 rejected.append(Rejected(record, error.code, str(error)))
-        return Batch(tuple(edits), tuple(rejected), dict(offsets))
+                continue
+            edits.append(edit)
+            if notice := events.notice(edit):
+                rejected.append(Rejected(record, *notice))
+        return Batch(tuple(edits), tuple(rejected), dict(polled.next_offsets), polled.leader_epochs)
 
     def _decode_one(self, record: RawRecord) -> Edit:
         if self._memory.attempts.is_deadly(record.position):
             raise BadRecord("crashed", "the process died twice over this record")
+        if any(name == BAD_NAME_HEADER for name, _ in record.headers):
+            raise BadRecord("bad_header_name", "a header name is not UTF-8")
         return self._decode(record, self._settings.limits)
 
     def _apply(self, batch: Batch, polled: Polled) -> None:
@@ -264,7 +319,37 @@ class Ingest:
         if used >= self._quarantine_limit():
             more = used + self._settings.quarantine_max_bytes
             self._memory.meta_set(QUARANTINE_LIMIT, str(more))
+        self._end_suspension()
+
+    def _end_suspension(self) -> None:
+        self._unreadable = None
         self._lifecycle.clear_suspended()
+
+    def _skip(self, partition: int, offset: int, after: int) -> int:
+        place = self._unreadable
+        if place is None or self._reader.gap:
+            raise Refused("ingest is not suspended at a record: there is nothing to skip")
+        if (place.partition, place.offset) != (partition, offset):
+            raise Refused(f"ingest is suspended at partition {place.partition}, offset {place.offset}")
+        where = TopicPartition(place.topic_id, partition)
+        end = max(self._reader.partitions()[where].end, offset + 1)
+        if not offset < after <= end:
+            raise Refused(f"reading goes on behind offset {offset} and at most at {end}, not at {after}")
+        self._put_skipped(place, after)
+        self._reader.applied({where: after})
+        self._reader.drop()
+        self._end_suspension()
+        self._tell_rejected()
+        self._check_quarantine()
+        return after
+
+    def _put_skipped(self, place: Position, after: int) -> None:
+        offsets = f"partition {place.partition}, offsets {place.offset} to {after - 1}"
+        reason = f"an operator skipped what could not be read: {offsets}"
+        log.warning("%s", reason)
+        record = RawRecord(self._source.topic, place, None, b"", (), self._now_ms())
+        next_offsets = {TopicPartition(place.topic_id, place.partition): after}
+        self._memory.apply(Batch((), (Rejected(record, "skipped", reason),), next_offsets))
 
     # -- looking around ------------------------------------------------------------------------------------
 
@@ -274,7 +359,17 @@ class Ingest:
             self._lifecycle.set_caught_up()
         self._serve_what_there_is()
         self._watch_publishers()
+        self._watch_reading()
         self._lifecycle.tick()
+
+    def _watch_reading(self) -> None:
+        if self._reader.stalls(self._held):
+            waited = f"{self._settings.stuck_after_s:.0f} s"
+            self._lifecycle.set_degraded(
+                "reading", f"nothing has been read for more than {waited} although the log goes on"
+            )
+        else:
+            self._lifecycle.clear_degraded("reading")
 
     def _serve_what_there_is(self) -> None:
         """An earlier state is better than none while nothing can be read."""
@@ -304,13 +399,23 @@ class Ingest:
         """Have the ingest thread do it between two steps, so that nothing else moves meanwhile."""
         if self._stop.is_set():
             raise Refused("ingest has ended")
+        if stuck := self.stuck():
+            raise Refused(stuck)
         done: Future[T] = Future()
         self._commands.put((command, done))
-        return done.result(timeout_s)
+        try:
+            return done.result(timeout_s)
+        except FutureTimeout:
+            step = self._current_step
+            busy = f"ingest is busy {step[0]}" if step else "ingest does not run"
+            outcome = "nothing was done" if done.cancel() else "the command is still running"
+            raise DeadlineExceeded(f"{busy}: no answer in {timeout_s:.0f} s, {outcome}") from None
 
     def _obey(self) -> None:
         while not self._commands.empty():
             command, done = self._commands.get()
+            if not done.set_running_or_notify_cancel():
+                continue
             try:
                 done.set_result(command())
             except Exception as error:  # noqa: BLE001 - it is the caller's, and the caller gets it
@@ -318,12 +423,14 @@ class Ingest:
 
     def _dismiss(self) -> None:
         while not self._commands.empty():
-            self._commands.get()[1].set_exception(Refused("ingest has ended"))
+            _, done = self._commands.get()
+            if done.set_running_or_notify_cancel():
+                done.set_exception(Refused("ingest has ended"))
 
     def _replay(self, ids: Sequence[int]) -> ReplayReport:
         records = self._memory.requeue(ids)
         with self._memory.attempts.trying([record.position for record in records]):
-            batch = self._decoded(records, {})
+            batch = self._decoded(Polled(tuple(records), {}))
             applied = self._memory.apply(batch)
         if batch.rejected or applied.rejected:
             self._tell_rejected()

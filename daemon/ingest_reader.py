@@ -7,8 +7,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from daemon.ingest_values import IngestSettings, Memory, PartitionStatus
+from daemon.ingest_values import AcceptedGap, IngestSettings, Memory, PartitionStatus
 from daemon.kafka.history import (
     Gap,
     GapKind,
@@ -23,6 +24,7 @@ from daemon.kafka.history import (
 from daemon.kafka.source import Source
 from daemon.lifecycle import Lifecycle
 from lte_runtime.errors import Refused, Retry
+from lte_runtime.memory.records import Truncated
 from lte_runtime.types import Batch, RawRecord, TopicPartition
 
 log = logging.getLogger(__name__)
@@ -59,6 +61,8 @@ class Reader:
         self._truncated: Offsets = {}
         self._paused = False
         self._interrupted = False
+        self._client_failed = False
+        self._advanced_at = monotonic()
         self._silence = ""
         self._connect_at = 0.0
         self._connect_pause = settings.reconnect_s
@@ -71,6 +75,9 @@ class Reader:
         None: reading was interrupted, and whatever was not `applied` will come again. Raises `Refused` when
         the topic must not or cannot be read.
         """
+        if self._client_failed:
+            self.drop()
+            return None
         try:
             if not self.connected:
                 self._connect()
@@ -100,12 +107,13 @@ class Reader:
 
     def applied(self, offsets: Offsets) -> None:
         """Records up to `offsets` are durable."""
+        self._advanced_at = self._monotonic()
         self.next.update(offsets)
         self._source.commit(offsets)
 
     def drop(self) -> None:
         """Connect anew at the next `read`."""
-        self.connected, self._connect_at = False, 0.0
+        self.connected, self._connect_at, self._client_failed = False, 0.0, False
         self._lifecycle.set_connected(False)
 
     def caught_up(self) -> bool:
@@ -114,20 +122,47 @@ class Reader:
             return False
         return all(self.next.get(each, 0) >= end for each, end in self._targets.items())
 
-    def accept_gap(self, at_ms: int) -> Gap:
-        """Store where reading goes on, and go on. Raises `Refused` without a gap, `Retry` without brokers."""
-        if self.gap is None:
-            raise Refused("there is no gap to accept")
-        self._locate()
-        gap = self.gap
+    def stalls(self, idle: bool) -> bool:
+        """Whether nothing has come for `stuck_after_s` although the log goes on. To be asked after each read;
+        `idle`: nothing may be read now."""
+        now = self._monotonic()
+        behind = any(status.lag for status in self.partitions().values())
+        if idle or not behind or self.gap is not None or self._lifecycle.stale:
+            self._advanced_at = now
+        return now - self._advanced_at > self._settings.stuck_after_s
+
+    def accept_gap(self, at_ms: int, *, withdraw_lost: bool = False) -> AcceptedGap:
+        """Store where reading goes on, and go on. Edits that only the cut part of a log held stay, or are
+        taken out with `withdraw_lost`. Raises `Refused` without a gap, `Retry` without brokers."""
+        gap = self._gap_now()
+        lost = Truncated((), 0)
+        if gap.cut:
+            lost = self._memory.accept_truncation(gap.cut, withdraw=withdraw_lost)
         self._memory.apply(Batch((), (), dict(gap.resume_at)))
         self._memory.meta_set(ACCEPTED_GAP, json.dumps({**_as_json(gap), "accepted_ms": at_ms}))
         self._memory.meta_set(OPEN_GAP, "")
-        log.warning("gap accepted: %s", gap.message)
+        log.warning(
+            "gap accepted: %s; %d edits were only in the lost part: %s",
+            gap.message,
+            lost.lost_count,
+            "withdrawn" if withdraw_lost else "kept",
+        )
         self.gap, self._truncated, self.next = None, {}, {}
         self._lifecycle.clear_gap()
         self._locate()
-        return gap
+        return AcceptedGap(gap, lost)
+
+    def lost_in_gap(self) -> AcceptedGap:
+        """What accepting the gap would mean, without doing it. Raises as `accept_gap`."""
+        gap = self._gap_now()
+        return AcceptedGap(gap, self._memory.lost_by(gap.cut) if gap.cut else Truncated((), 0))
+
+    def _gap_now(self) -> Gap:
+        if self.gap is not None:
+            self._locate()
+        if self.gap is None:
+            raise Refused("there is no gap to accept")
+        return self.gap
 
     def partitions(self) -> dict[TopicPartition, PartitionStatus]:
         ends = self._ends
@@ -167,17 +202,9 @@ class Reader:
     def _known(self, topic_id: str) -> Offsets:
         """Durable offsets, moved on to where this process has read over records that no reader sees."""
         known = dict(self._memory.next_offsets())
-        known.update(self._accepted_back(known))
         if any(each.topic_id == topic_id for each in known):
             known.update({each: max(at, known.get(each, 0)) for each, at in self.next.items()})
         return known
-
-    def _accepted_back(self, known: Offsets) -> Offsets:
-        """Positions that an operator let go back to a truncated log's end; durable offsets never decrease."""
-        gap = _from_json(self._memory.meta_get(ACCEPTED_GAP))
-        if gap is None or gap.kind is not GapKind.BEYOND_END:
-            return {}
-        return {each: at for each, at in gap.resume_at.items() if known.get(each) == gap.known.get(each)}
 
     def _open_gap(self, topology: Topology) -> Gap | None:
         """A gap that was found earlier stays one, even when the log has grown over it since."""
@@ -203,11 +230,17 @@ class Reader:
             self._lifecycle.set_catching_up()
 
     def _assign(self, positions: Offsets) -> None:
-        self._source.assign(positions)
+        self._source.assign(positions, self._leader_epochs(positions))
         self._source.pause()
         self.connected, self._paused, self._silence = True, True, ""
         self._lifecycle.set_connected(True)
         self._lifecycle.clear_degraded("brokers")
+
+    def _leader_epochs(self, positions: Offsets) -> dict[TopicPartition, int]:
+        """Those of records right before the positions: an earlier record tells nothing of what follows it."""
+        durable = self._memory.next_offsets()
+        epochs = self._memory.leader_epochs()
+        return {each: epoch for each, epoch in epochs.items() if positions.get(each) == durable.get(each)}
 
     # -- staying there -------------------------------------------------------------------------------------
 
@@ -258,15 +291,19 @@ class Reader:
             more = self._poll_more(most - len(polled.records))
             if more is None or not more.records:
                 break
-            polled = Polled(polled.records + more.records, more.next_offsets, more.confirm)
+            polled = replace(more, records=polled.records + more.records)
             if self._monotonic() >= deadline:
                 break
-        return polled
+        return replace(polled, records=self._memory.placed(polled.records))
 
     def _poll_more(self, count: int) -> Polled | None:
         """Records that are here already. A fault must not lose what was gathered: the next poll meets it."""
         try:
             return self._source.poll(0.0, count)
+        except Unreadable as error:
+            log.debug("%s", error)
+            self._client_failed = True  # the next one reads again from what was applied
+            return None
         except (Retry, Refused) as error:
             log.debug("%s", error)
             return None

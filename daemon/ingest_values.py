@@ -10,7 +10,7 @@ from typing import Protocol
 from daemon.ingest_guard import GuardSettings
 from daemon.kafka.history import Gap
 from lte_runtime.memory.events import EventLimits
-from lte_runtime.memory.records import Applied
+from lte_runtime.memory.records import Applied, Truncated
 from lte_runtime.types import Batch, Position, RawRecord, TopicPartition
 
 
@@ -31,6 +31,10 @@ class Memory(Protocol):
     @property
     def attempts(self) -> Attempts: ...
     def next_offsets(self) -> Mapping[TopicPartition, int]: ...
+    def leader_epochs(self) -> Mapping[TopicPartition, int]: ...
+    def placed(self, records: Sequence[RawRecord]) -> tuple[RawRecord, ...]: ...
+    def lost_by(self, resume_at: Mapping[TopicPartition, int]) -> Truncated: ...
+    def accept_truncation(self, resume_at: Mapping[TopicPartition, int], *, withdraw: bool) -> Truncated: ...
     def apply(self, batch: Batch, confirm: Callable[[], None] = ...) -> Applied: ...
     def requeue(self, ids: Sequence[int]) -> Sequence[RawRecord]: ...
     def quarantine_bytes(self) -> int: ...
@@ -51,6 +55,8 @@ class IngestSettings:
     reconnect_max_s: float = 2.0
     serve_stale_after_s: float = 10.0
     renew_after_s: float = 30.0
+    stuck_after_s: float = 60.0
+    """No step takes so long while all is well: connecting takes up to 20 s, a full batch on a slow CPU 30."""
     quarantine_max_bytes: int = 1 << 30
     limits: EventLimits = field(default_factory=EventLimits)
     guard: GuardSettings = field(default_factory=GuardSettings)
@@ -67,9 +73,13 @@ class BatchReport:
     freshness_ms: tuple[float, ...]
 
 
+UNKNOWN_LAG = -1
+
+
 @dataclass(frozen=True)
 class PartitionStatus:
-    """`next`: first offset not applied; `end`: last stable offset when it was last asked for."""
+    """`next`: first offset not applied; `end`: last stable offset when it was last asked for. `lag` is
+    `UNKNOWN_LAG` while ingest is stuck, and nobody asks for the end."""
 
     next: int
     end: int
@@ -87,6 +97,14 @@ class IngestStatus:
     alerts: int = 0
     bad_publishers: Mapping[str, int] = field(default_factory=dict)
     gap: Gap | None = None
+
+
+@dataclass(frozen=True)
+class AcceptedGap:
+    """A gap, and what only the part of the log held that is lost."""
+
+    gap: Gap
+    lost: Truncated
 
 
 @dataclass(frozen=True)

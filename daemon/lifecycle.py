@@ -61,8 +61,8 @@ def derive(conditions: Conditions) -> State:
 class Lifecycle:
     """Thread-safe holder of the conditions.
 
-    `stale` is computed when asked: no answer of a broker for `stale_after_s`. Callbacks run in the thread
-    that made the change, outside the lock, and must not block.
+    `stale` is computed when asked: no answer of a broker for `stale_after_s`, or ingest is stuck. Callbacks
+    run in the thread that made the change, outside the lock, and must not block.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Lifecycle:
         self._lock = threading.Lock()
         self._conditions = Conditions()
         self._last_heard: Callable[[], float | None] = lambda: None
+        self._stuck_step: Callable[[], str] = lambda: ""
         self._callbacks: list[Callable[[LifecycleStatus], None]] = []
         self._told = self.status()
 
@@ -86,9 +87,9 @@ class Lifecycle:
 
     @property
     def stale(self) -> bool:
-        """True when no broker has answered for `stale_after_s`, or ever."""
+        """True when no broker has answered for `stale_after_s`, or ever, or ingest does not go on."""
         heard = self._last_heard()
-        return heard is None or self._monotonic() - heard > self._stale_after_s
+        return heard is None or self._monotonic() - heard > self._stale_after_s or bool(self._stuck_step())
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -117,6 +118,10 @@ class Lifecycle:
     def watch(self, last_heard: Callable[[], float | None]) -> None:
         """Where to ask when a broker last answered (monotonic seconds; None: never)."""
         self._last_heard = last_heard
+
+    def watch_steps(self, stuck_step: Callable[[], str]) -> None:
+        """Where `tick` asks why ingest does not go on; empty while it does."""
+        self._stuck_step = stuck_step
 
     def set_connected(self, connected: bool) -> None:
         self._change(lambda now: replace(now, connected=connected))
@@ -159,8 +164,11 @@ class Lifecycle:
         self._change(lambda now: replace(now, stopping=True))
 
     def tick(self) -> None:
-        """Tell the callbacks when staleness has turned since they last heard."""
-        self._change(lambda now: now)
+        """Note whether ingest goes on; tell the callbacks when staleness has turned since they last heard."""
+        stuck = self._stuck_step()
+        self._change(
+            lambda now: replace(now, degraded=_with(now, _STUCK, stuck) if stuck else _without(now, _STUCK))
+        )
 
     def _change(self, change: Callable[[Conditions], Conditions]) -> None:
         with self._lock:
@@ -172,7 +180,7 @@ class Lifecycle:
                 callback(status)
 
 
-_BEHIND = "behind"
+_BEHIND, _STUCK = "behind", "stuck"
 
 
 def _with(now: Conditions, name: str, reason: str) -> tuple[tuple[str, str], ...]:

@@ -43,6 +43,12 @@ UNPROVEN = Spec(
     "lte_ingest_unproven_positions_total",
     "Records whose header claims an original position that could not be checked; it was ignored.",
 )
+LONG_TEXTS = Spec(
+    "lte_ingest_long_texts_total",
+    "Edits with a text longer than the encoder reads at once: long_key (searched by windows of it), "
+    "long_statement (no statement is searched).",
+    ("flag",),
+)
 REJECTED = Spec("lte_ingest_rejected_total", "Records quarantined, by reason.", ("code",))
 INGEST_STAGE = Spec("lte_ingest_stage_seconds", "Time of a batch in each stage of ingest.", ("stage",))
 FRESHNESS = Spec("lte_freshness_seconds", "From an event's timestamp to the moment questions can find it.")
@@ -61,6 +67,11 @@ REALIGNED = Spec(
     "lte_realign_runs_total", "Re-alignments by how they ended, and who started them.", ("state", "trigger")
 )
 
+PASSED_OVER = Spec(
+    "lte_topic_records_passed_over_total",
+    "Bad records on the control, adapters and dead-letter topics, by topic and reason.",
+    ("topic", "code"),
+)
 SWAPS = Spec("lte_adapter_swaps_total", "Swaps of the adapter: done or refused.", ("outcome",))
 SWAP_TIME = Spec("lte_adapter_swap_seconds", "From the wish to the pointer: verify, load, try, switch.")
 
@@ -68,7 +79,11 @@ SWAP_TIME = Spec("lte_adapter_swap_seconds", "From the wish to the pointer: veri
 GAUGES = (
     Spec("lte_state", "1 for the state that the daemon is in, 0 for the others.", ("state",)),
     Spec("lte_stale", "1 when no broker has answered for a while: answers go on, flagged."),
-    Spec("lte_ingest_lag_records", "Records between position and end of a partition.", ("partition",)),
+    Spec(
+        "lte_ingest_lag_records",
+        "Records between position and end of a partition; NaN while unknown.",
+        ("partition",),
+    ),
     Spec("lte_ingest_next_offset", "Next offset that questions cannot see yet.", ("partition",)),
     Spec("lte_memory_edits", "Edits kept, with their history."),
     Spec("lte_memory_facts", "Facts that are current."),
@@ -111,6 +126,7 @@ class Metrics:
         self._duplicates = self._counter(DUPLICATES)
         self._conflicts = self._counter(CONFLICTS)
         self._unproven = self._counter(UNPROVEN)
+        self._long_texts = self._counter(LONG_TEXTS)
         self._rejected = self._counter(REJECTED)
         self._ingest_stage = self._histogram(INGEST_STAGE, _FAST)
         self._freshness = self._histogram(FRESHNESS, _FRESH)
@@ -122,6 +138,7 @@ class Metrics:
         self._probes = self._counter(PROBES)
         self._feedback = self._counter(FEEDBACK)
         self._realigned = self._counter(REALIGNED)
+        self._passed_over = self._counter(PASSED_OVER)
         self._swaps = self._counter(SWAPS)
         self._swap_time = self._histogram(SWAP_TIME, _FAST)
         self._jobs = self._counter(JOBS)
@@ -136,15 +153,18 @@ class Metrics:
         duplicates: int = 0,
         conflicts: int = 0,
         unproven: int = 0,
+        long_texts: Mapping[str, int] | None = None,
         rejected: Mapping[str, int] | None = None,
         stages_ms: Mapping[str, float] | None = None,
     ) -> None:
-        """One batch went through; `rejected` counts by reason."""
+        """One batch went through; `rejected` counts by reason, `long_texts` by flag."""
         self._events.inc(events)
         self._applied.inc(applied)
         self._duplicates.inc(duplicates)
         self._conflicts.inc(conflicts)
         self._unproven.inc(unproven)
+        for flag, count in (long_texts or {}).items():
+            self._long_texts.labels(flag).inc(count)
         for code, count in (rejected or {}).items():
             self._rejected.labels(code).inc(count)
         for stage, milliseconds in (stages_ms or {}).items():
@@ -178,6 +198,10 @@ class Metrics:
     def realigned(self, state: str, trigger: str) -> None:
         """A re-alignment ended."""
         self._realigned.labels(state, trigger).inc()
+
+    def passed_over(self, topic: str, code: str) -> None:
+        """A bad record of a shared topic was passed over."""
+        self._passed_over.labels(topic, code).inc()
 
     def swapped(self, outcome: str, seconds: float) -> None:
         """A swap of the adapter was tried: `outcome` is done or refused."""

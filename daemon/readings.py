@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from daemon.adapter_desk import AdapterDesk
 from daemon.drift import DriftReport, DriftWatch
 from daemon.ingest import Ingest
+from daemon.ingest_values import UNKNOWN_LAG
 from daemon.lifecycle import Lifecycle, State
 from daemon.metrics import Reading, Readings
 from daemon.realign import Realigner
@@ -75,7 +77,10 @@ def _of_ingest(ingest: Ingest | None) -> dict[str, Reading]:
         return {}
     partitions = ingest.status().partitions
     return {
-        "lte_ingest_lag_records": {(str(at.partition),): one.lag for at, one in partitions.items()},
+        "lte_ingest_lag_records": {
+            (str(at.partition),): math.nan if one.lag == UNKNOWN_LAG else one.lag
+            for at, one in partitions.items()
+        },
         "lte_ingest_next_offset": {(str(at.partition),): one.next for at, one in partitions.items()},
     }
 

@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -31,6 +32,7 @@ from lte_runtime.drift.runs import Progress, Run, State, Trigger
 from lte_runtime.errors import BadRequest, Fatal, LteError, NotFound, Refused, Retry
 from lte_runtime.memory.records import EditRecord
 from lte_runtime.memory.sampling import Arrival
+from lte_runtime.private_files import make_private
 from lte_runtime.types import AdapterRef, Fact, FactKey
 
 log = structlog.get_logger(__name__)
@@ -39,6 +41,8 @@ PREFIX = "realign.run-"
 POLL_S = 0.2
 NO_ADAPTER = "none"
 OWNER_WAIT_S, OWNER_CHECK_S = 300.0, 1.0
+# Below the state directory: one directory for each job.
+JOBS = "realign"
 # Of a run that promoted nothing these go at once: they are large, and nobody may use them by accident.
 SWEPT = ("adapter", ".adapter.new", "checkpoints", "data")
 LEAST_FACTS = 60
@@ -142,6 +146,8 @@ class Realigner:
         self._stopping = False
         self._stop_by: float | None = None
         self._cancelled: set[str] = set()
+        self._working: str | None = None
+        self._halts = 0
         self._runs = self._restored()
         self._told: frozenset[tuple[str, str]] = frozenset()
         self._wanted: list[tuple[Trigger, tuple[str, ...], str]] = []
@@ -213,6 +219,28 @@ class Realigner:
             self._changed.notify_all()
         return run
 
+    @contextmanager
+    def halted(self, timeout_s: float) -> Iterator[None]:
+        """No run works inside: the one at work is cancelled and waited for, queued ones begin afterwards.
+        Raises `Retry` when it does not end in time."""
+        with self._changed:
+            self._halts += 1
+        try:
+            self._end_work(time.monotonic() + timeout_s)
+            yield
+        finally:
+            with self._changed:
+                self._halts -= 1
+                self._changed.notify_all()
+
+    def _end_work(self, deadline: float) -> None:
+        with self._changed:
+            while self._working is not None:
+                self._cancelled.add(self._working)
+                self._changed.notify_all()
+                if not self._changed.wait(deadline - time.monotonic()):
+                    raise Retry(f"{self._working} has not ended yet: try again")
+
     def get(self, run_id: str) -> Run:
         """Raises `NotFound`."""
         found = self._runs.get(run_id)
@@ -264,6 +292,9 @@ class Realigner:
             run = self._next()
             if run is not None:
                 self._whole(run)
+                with self._changed:
+                    self._working = None
+                    self._changed.notify_all()
 
     def stop(self) -> None:
         """End the loop; the run under way is cancelled, its job gone within `STOP_GRACE_S`."""
@@ -274,10 +305,11 @@ class Realigner:
     def _next(self) -> Run | None:
         """A queued run; None to look again, once what was wanted is queued."""
         with self._changed:
-            queued = next((each for each in self._runs.values() if each.state is State.QUEUED), None)
-            if queued is not None:
+            queued = next((run for run in self._runs.values() if run.state is State.QUEUED), None)
+            if queued is not None and not self._halts:
+                self._working = queued.id
                 return queued
-            if not self._wanted and not self._stopping:
+            if (self._halts or not self._wanted) and not self._stopping:
                 self._changed.wait()
             wanted, self._wanted = self._wanted, []
         for trigger, reasons, control_id in wanted:
@@ -353,20 +385,21 @@ class Realigner:
         drawn = memory.sample_facts(most + self._settings.anchor, Random(f"{seed}:older"))
         older = [fact for fact in drawn if fact.key not in keys]
         missing = max(0, most // 4 - len(facts))
-        return (
-            [self._of(fact) for fact in (*facts, *older[:missing])],
-            [self._of(fact) for fact in older[missing:]],
-        )
+        return self._with_times((*facts, *older[:missing])), self._with_times(older[missing:])
 
-    def _of(self, fact: Fact) -> Known:
-        """Disputed is what another edit of the key contradicts at the same revision or start."""
+    def _with_times(self, facts: Sequence[Fact]) -> list[Known]:
+        """Each fact with its time and whether it is disputed. The members of a set share one history."""
+        histories = {key: self._history(key) for key in dict.fromkeys(fact.key for fact in facts)}
+        return [_known_of(fact, *histories[fact.key]) for fact in facts]
+
+    def _history(self, key: FactKey) -> tuple[dict[str, int], bool]:
+        """Edit id -> timestamp, and whether an edit lost to another at the same revision or start."""
         try:
-            history = self._parts.memory.history(fact.key)
+            history = self._parts.memory.history(key)
         except NotFound:  # erased meanwhile
-            return Known(fact, 0, disputed=True)
-        own = next((each for each in history if each.edit.id == fact.edit_id), None)
-        disputed = own is None or any(each.state == "conflict_lost" for each in history)
-        return Known(fact, own.edit.timestamp_ms if own else 0, disputed)
+            return {}, True
+        times = {record.edit.id: record.edit.timestamp_ms for record in reversed(history)}
+        return times, any(record.state == "conflict_lost" for record in history)
 
     def _write(
         self,
@@ -377,7 +410,7 @@ class Realigner:
         probes: Sequence[JobProbe],
     ) -> None:
         shutil.rmtree(jobdir, ignore_errors=True)
-        jobdir.mkdir(parents=True)
+        make_private(jobdir)
         _write_lines(jobdir / "facts.jsonl", map(material.fact_row, learnt))
         _write_lines(jobdir / "probes.jsonl", map(material.probe_row, probes))
         has_anchor = bool(anchor) or self._settings.anchor_file is not None
@@ -610,6 +643,10 @@ def _own_anchor(path: Path) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         if line.strip():
             yield {"edit_id": f"anchor-{number}", **json.loads(line)}
+
+
+def _known_of(fact: Fact, times: Mapping[str, int], disputed: bool) -> Known:
+    return Known(fact, times.get(fact.edit_id, 0), disputed or fact.edit_id not in times)
 
 
 def _write_lines(path: Path, rows: Any, mode: str = "w") -> None:

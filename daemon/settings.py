@@ -15,6 +15,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 PREFIX = "LTE_"
 OFF = "off"
+# What of kafka.security is no secret; `lte config show` hides the value of any other name.
+SECURITY_SHOWN = frozenset(
+    {
+        "security_protocol", "ssl_check_hostname", "ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_crlfile",
+        "ssl_ciphers", "sasl_mechanism", "sasl_plain_username", "sasl_kerberos_name",
+        "sasl_kerberos_service_name", "sasl_kerberos_domain_name", "proxy_url",
+    }
+)  # fmt: skip
 # Linux keeps a unix socket's path in 108 bytes with its closing zero.
 SOCKET_PATH_MAX = 107
 
@@ -70,6 +78,7 @@ class KafkaSettings(_Section):
     )
     security: dict[str, str | int | bool] = Field(
         default_factory=dict,
+        repr=False,  # passwords
         description="Passed to the Kafka client as it is: security_protocol, ssl_cafile, sasl_mechanism ...",
     )
     poll_max_records: int = Field(default=512, ge=1, le=100_000, description="Most records in one batch.")
@@ -98,7 +107,7 @@ class KafkaSettings(_Section):
     )
     publishers: dict[str, list[str]] = Field(
         default_factory=dict,
-        description="Publisher -> namespaces it may write. Empty: everybody writes everywhere.",
+        description="Publisher, as its events name it -> namespaces it may write. Empty: no check.",
     )
     bad_window_s: float = Field(
         default=60.0, ge=1, le=86_400, description="Time over which bad records of a publisher are counted."
@@ -235,12 +244,21 @@ class AnswerSettings(_Section):
         default=True,
         description="Tell the model each fact in plain words before the publisher's own sentence.",
     )
+    history: bool = Field(
+        default=True,
+        description="Answer what a value was before (the previous ...) from superseded edits, cited as such.",
+    )
     deadline_s: float = Field(default=30.0, gt=0, le=3600, description="Deadline of a call that brings none.")
+    deadline_max_s: float = Field(
+        default=300.0, gt=0, le=3600, description="Longest deadline; a later one of a caller is cut to it."
+    )
 
     @model_validator(mode="after")
     def _limit_holds_default(self) -> AnswerSettings:
         if self.max_new_tokens > self.max_new_tokens_limit:
             raise ValueError("max_new_tokens is above max_new_tokens_limit")
+        if self.deadline_s > self.deadline_max_s:
+            raise ValueError("deadline_s is above deadline_max_s")
         return self
 
 
@@ -386,6 +404,7 @@ class RegistrySettings(_Section):
     )
     url: str | None = Field(
         default=None,
+        repr=False,  # it may hold credentials
         description="fsspec URL that keeps the adapters of all replicas (s3://...); path holds copies then.",
     )
     keep: int = Field(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import atexit
 import gc
+import logging
+import os
 import signal
 import threading
 import time
@@ -23,7 +25,7 @@ import structlog
 from daemon.adapter_desk import AdapterDesk
 from daemon.drift import RIGHT, SKIPPED, DriftWatch, WatchSettings
 from daemon.dry_run import DryRunner
-from daemon.following import AdapterReplica
+from daemon.following import AdapterReplica, owned_epoch
 from daemon.ingest import BatchReport, Ingest, IngestSettings
 from daemon.ingest_guard import GuardSettings
 from daemon.kafka.announcements import Announcements, AnnouncementSettings
@@ -35,7 +37,7 @@ from daemon.lifecycle import Lifecycle, LifecycleStatus
 from daemon.metrics import Metrics, MetricsServer
 from daemon.promotion_watch import PromotionWatch
 from daemon.readings import Parts, readings
-from daemon.realign import Realigner
+from daemon.realign import JOBS, Realigner
 from daemon.rpc.interceptors import Call
 from daemon.rpc.server import RpcServer, RpcSettings
 from daemon.rpc.services import About, Services
@@ -54,12 +56,13 @@ from lte_runtime.answer.engine.files import MANIFEST, read_json, verify_adapter
 from lte_runtime.answer.engine.seam import AdapterEngine, Engine
 from lte_runtime.answer.retriever import RetrieverSettings
 from lte_runtime.drift.decide import DriftSettings
-from lte_runtime.errors import Fatal, LteError, NotFound, Refused, Retry
+from lte_runtime.errors import Fatal, LteError, NotFound, Refused, Retry, on_fatal
 from lte_runtime.memory.adapters import CONFIGURED
 from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.memory.events import EventLimits
 from lte_runtime.memory.locks import DirectoryLock
 from lte_runtime.memory.records import MemorySettings
+from lte_runtime.private_files import UMASK, tighten
 from lte_runtime.types import Answer, Encoder, Scope
 
 log = structlog.get_logger(__name__)
@@ -68,7 +71,10 @@ TICK_S = 1.0
 OWNER_S = 8.0
 # Reasons to be DEGRADED: another adapter serves than the pointer says, or than was announced.
 ADAPTER, ANNOUNCED = "adapter", "announced"
-JOIN_S = 20.0
+# Time that a thread gets to end: a step of ingest may wait for a broker, but one that is stuck will not end.
+JOIN_S, STUCK_JOIN_S = 20.0, 1.0
+INGEST = "ingest"
+FAILED = 1
 
 
 def serve(settings: Settings) -> None:
@@ -82,18 +88,50 @@ def serve(settings: Settings) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
-    # Fail before the models are loaded: the loser of two daemons is told at once who the owner is.
-    DirectoryLock(settings.state_dir).release()
-    with Daemon(settings) as daemon:
+    os.umask(UMASK)
+    check_state_directory(settings.state_dir)
+    with Daemon(settings, end_process) as daemon:
         started.set()
         daemon.run(stop)
 
 
-class Daemon:
-    """All parts of one process. Entering starts them; leaving stops what was started, in reverse."""
+def end_process(error: Fatal) -> None:
+    """End at once, as a kill does, which the state survives: nothing may be written after a fatal fault."""
+    thread = threading.current_thread().name
+    log.critical(
+        "fatal",
+        error=str(error),
+        thread=thread,
+        advice="the process ends now: mend the cause and start it again",
+    )
+    logging.shutdown()
+    os._exit(FAILED)
 
-    def __init__(self, settings: Settings) -> None:
+
+def check_state_directory(directory: Path) -> None:
+    """Fail before the models are loaded: another daemon owns the directory, or others can change its files.
+
+    Files that others may read are made private, and how many is logged.
+    """
+    lock = DirectoryLock(directory)
+    try:
+        # A training command may run as another user; what it leaves is checked before it is used.
+        tightened = tighten(directory, scratch=JOBS)
+    finally:
+        lock.release()
+    if tightened:
+        log.info("permissions_tightened", directory=str(directory), files=tightened)
+
+
+class Daemon:
+    """All parts of one process. Entering starts them; leaving stops what was started, in reverse.
+
+    `end_process` is called once the memory is open and any part meets a `Fatal`; it need not return.
+    """
+
+    def __init__(self, settings: Settings, end_process: Callable[[Fatal], None] = lambda _: None) -> None:
         self._settings = settings
+        self._end_process = end_process
         self._undo = ExitStack()
         self._failures: list[BaseException] = []
         self._failed = threading.Event()
@@ -129,6 +167,7 @@ class Daemon:
         )
         calibration = self._calibration(self._encoder)
         self._memory = self._open_memory(self._encoder)
+        self._undo.enter_context(on_fatal(self._end_process))
         self._start_metrics()
         self._start_dead_letters()
         self._start_ingest()
@@ -182,7 +221,7 @@ class Daemon:
             retry_max_s=kafka.dlq_retry_max_s,
             send_timeout_s=kafka.dlq_timeout_s,
         )
-        told = ToldOnTopic(kafka.bootstrap, kafka.dlq_topic, kafka.security)
+        told = ToldOnTopic(kafka.bootstrap, kafka.dlq_topic, kafka.security, self.metrics.passed_over)
         shared = None if kafka.control_topic == OFF else Shared(lambda: self._topics_epoch(), told)
         self._dead_letters = DeadLetters(self._memory, settings, shared=shared)
         self._undo.callback(self._thread("dead-letters", self._dead_letters.run, self._dead_letters.stop))
@@ -213,7 +252,7 @@ class Daemon:
         self._parts.ingest = self._ingest
         # A last snapshot once nothing is applied any more: the next start reads it instead of rebuilding.
         self._undo.callback(self._last_snapshot)
-        self._undo.callback(self._thread("ingest", self._ingest.run, self._ingest.stop))
+        self._undo.callback(self._thread(INGEST, self._ingest.run, self._ingest.stop))
 
     def _start_schedule(self) -> None:
         chosen = self._settings.memory
@@ -238,10 +277,11 @@ class Daemon:
         self._note_base_model(engine.fingerprint)
         desk = self._parts.adapters = self._start_adapters(engine)
         answers = AnswerSettings(
+            max_waiting=waiting_limit(self._settings),
             max_new_tokens=chosen.max_new_tokens_limit,
             whole_chain=chosen.whole_chain,
             restate=chosen.restate,
-            retriever=RetrieverSettings(k=chosen.k, max_hops=chosen.hops),
+            retriever=RetrieverSettings(k=chosen.k, max_hops=chosen.hops, history=chosen.history),
         )
         kafka = self._settings.kafka
         publisher = Publisher(PublisherSettings(kafka.bootstrap, kafka.topic, kafka.security))
@@ -268,6 +308,8 @@ class Daemon:
             max_new_tokens=chosen.max_new_tokens,
             max_new_tokens_limit=chosen.max_new_tokens_limit,
             deadline_s=chosen.deadline_s,
+            deadline_max_s=chosen.deadline_max_s,
+            max_waiting=waiting_limit(self._settings),
             on_answer=self._count_answer,
             on_feedback=self.metrics.judged,
         )
@@ -319,8 +361,14 @@ class Daemon:
         replica = AdapterReplica(
             self._memory, self._memory.adapters, self.swapper, engine.fingerprint, self._note_announced
         )
-        settings = AnnouncementSettings(kafka.bootstrap, kafka.adapters_topic, kafka.security)
-        announcements = Announcements(replica, settings, may_write=lambda: self._owns_topics())
+        control = "" if kafka.control_topic == OFF else kafka.control_topic
+        settings = AnnouncementSettings(kafka.bootstrap, kafka.adapters_topic, kafka.security, control)
+        announcements = Announcements(
+            replica,
+            settings,
+            may_write=lambda: self._owns_topics(),
+            on_bad=self.metrics.passed_over,
+        )
         self.swapper.on_moved = lambda _: announcements.wake()
         self._undo.callback(self._thread("adapters", announcements.run, announcements.stop))
 
@@ -380,8 +428,9 @@ class Daemon:
             control = made.control
             self._owns_topics = lambda: control.status().owns
             self._topics_epoch = control.epoch
+            ledger = self._memory.adapters
             desk.epoch = swap_epoch(
-                control.epoch, self._memory.adapters.epoch, away=lambda: self.lifecycle.stale
+                owned_epoch(control.epoch, ledger), ledger.epoch, away=lambda: self.lifecycle.stale
             )
         else:
             self._owns_topics = lambda: True
@@ -424,9 +473,10 @@ class Daemon:
 
         def end() -> None:
             stop()
-            thread.join(JOIN_S)
+            limit_s = STUCK_JOIN_S if name == INGEST and self._ingest.stuck() else JOIN_S
+            thread.join(limit_s)
             if thread.is_alive():
-                raise Fatal(f"the {name} thread did not stop in {JOIN_S:.0f} s")
+                raise Fatal(f"the {name} thread did not stop in {limit_s:.0f} s")
 
         return end
 
@@ -438,6 +488,7 @@ class Daemon:
             duplicates=applied.duplicates,
             conflicts=applied.conflicts,
             unproven=applied.unproven,
+            long_texts=applied.long_texts,
             rejected=report.rejected,
             stages_ms={
                 "encode": applied.encode_ms,
@@ -606,6 +657,7 @@ def rpc_settings(settings: Settings) -> RpcSettings:
     chosen = settings.rpc
     return RpcSettings(
         socket=settings.socket,
+        group_of=settings.state_dir,
         listen=None if chosen.listen == OFF else chosen.listen,
         admin_socket=settings.admin_socket,
         tls_cert=chosen.tls_cert,
@@ -614,6 +666,11 @@ def rpc_settings(settings: Settings) -> RpcSettings:
         max_concurrent=chosen.max_concurrent,
         max_message_bytes=chosen.max_message_bytes,
     )
+
+
+def waiting_limit(settings: Settings) -> int:
+    """Calls that may wait for Kafka at once: a quarter of a listener's, so that the others are answered."""
+    return max(1, settings.rpc.max_concurrent // 4)
 
 
 def _not_owned_yet() -> int:

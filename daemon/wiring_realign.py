@@ -11,10 +11,11 @@ from pathlib import Path
 from daemon.adapter_desk import AdapterDesk
 from daemon.control import Command
 from daemon.drift import DriftWatch
+from daemon.following import owned_epoch
 from daemon.kafka.audit import Audit
 from daemon.kafka.control import ControlTopic
 from daemon.metrics import Metrics
-from daemon.realign import Base, Parts, Realigner, RealignSettings
+from daemon.realign import JOBS, Base, Parts, Realigner, RealignSettings
 from daemon.runner import Runner, RunnerSettings
 from daemon.schedule import Window
 from daemon.settings import Settings
@@ -53,7 +54,7 @@ class Realignment:
 
 def realignment(settings: Settings, serving: Serving, *, stub: bool) -> Realignment:
     """`stub`: the model has no weights, and neither has its trainer."""
-    control = control_topic(settings)
+    control = control_topic(settings, serving.metrics.passed_over)
     audit = audit_topic(settings, control.instance if control else "")
     watch, desk, memory = serving.drift, serving.desk, serving.memory
 
@@ -71,7 +72,7 @@ def realignment(settings: Settings, serving: Serving, *, stub: bool) -> Realignm
         base=base_of(settings, serving.engine.fingerprint),
         incumbent=desk.serving_directory,
         tainted=lambda: len(desk.tainted()),
-        epoch=control.epoch if control else memory.adapters.epoch,
+        epoch=owned_epoch(control.epoch, memory.adapters) if control else memory.adapters.epoch,
         since_row=(lambda: watch.since_row) if watch else (lambda: 0),
         building=watch.building if watch else (lambda: None),
         owned=(lambda: control.status().owns) if control else (lambda: True),
@@ -79,7 +80,7 @@ def realignment(settings: Settings, serving: Serving, *, stub: bool) -> Realignm
         audit=audit.write if audit else (lambda _kind, _what: None),
         window_open=_window(settings.realign.window),
     )
-    made = Realigner(settings.state_dir / "realign", parts, realign_settings(settings, stub=stub))
+    made = Realigner(settings.state_dir / JOBS, parts, realign_settings(settings, stub=stub))
     if watch is not None:
         watch.situation = made.situation
         watch.relations = made.relations

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from daemon.kafka.audit import Audit, AuditSettings
 from daemon.kafka.control import ControlSettings, ControlTopic
 from daemon.settings import OFF, Settings
 
 
-def control_topic(settings: Settings) -> ControlTopic | None:
+def control_topic(
+    settings: Settings, on_bad: Callable[[str, str], None] = lambda _topic, _code: None
+) -> ControlTopic | None:
     kafka = settings.kafka
     if kafka.control_topic == OFF:
         return None
-    return ControlTopic(control_settings(settings))
+    return ControlTopic(control_settings(settings), on_bad=on_bad)
 
 
 def control_settings(settings: Settings) -> ControlSettings:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from lte_runtime.errors import Fatal, Retry
 
 
 def sha256_file(path: Path) -> str:
@@ -20,3 +25,13 @@ def sync(path: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
+
+
+@contextmanager
+def faults(what: str) -> Iterator[None]:
+    """Turn faults of the file system into the project's: `Retry` when it is full, else `Fatal`."""
+    try:
+        yield
+    except OSError as error:
+        kind = Retry if error.errno in (errno.ENOSPC, errno.EDQUOT) else Fatal
+        raise kind(f"{what}: {error}") from error

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 
 class LteError(Exception):
     """Root of the errors that this project raises on purpose."""
@@ -51,4 +54,30 @@ class Damaged(LteError):
 
 
 class Fatal(LteError):
-    """Going on could lose or double data (failed fsync, lock lost): stop the process."""
+    """Going on could lose or double data (failed fsync, lock lost): stop the process.
+
+    Whoever owns the process says how, by `on_fatal`. It hears of every `Fatal` when it is made, in the thread
+    that makes it: before anything can catch it and go on writing.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        _end_process(self)
+
+
+def _nobody_owns_the_process(_: Fatal) -> None:
+    """The caller of the library gets the error, and decides."""
+
+
+_end_process: Callable[[Fatal], None] = _nobody_owns_the_process
+
+
+@contextmanager
+def on_fatal(end_process: Callable[[Fatal], None]) -> Iterator[None]:
+    """Meanwhile have `end_process` called for every `Fatal` of this process."""
+    global _end_process
+    before, _end_process = _end_process, end_process
+    try:
+        yield
+    finally:
+        _end_process = before

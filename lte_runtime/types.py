@@ -52,11 +52,16 @@ class TopicPartition:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
-    """Where a record stands in Kafka."""
+    """Where a record stands in Kafka.
+
+    `log` counts the accepted truncations of the partition at or below the offset: after one, brokers give the
+    offsets above it to other records.
+    """
 
     topic_id: str
     partition: int
     offset: int
+    log: int = 0
 
     @property
     def topic_partition(self) -> TopicPartition:
@@ -123,6 +128,8 @@ class Edit:
     retracts: str | None = None
     flags: tuple[str, ...] = ()
     raw: RawRecord | None = field(default=None, compare=False, repr=False)
+    effective_ms: int | None = field(default=None, compare=False)
+    """Set where the order within a key sees another time than the record's; see `policy.effective_times`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +143,15 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one poll brought, decoded, with the next offset of each partition that it moves."""
+    """What one poll brought, decoded, with the next offset of each partition that it moves.
+
+    `leader_epochs`: the leader epoch of the last record before some of these offsets.
+    """
 
     edits: tuple[Edit, ...]
     rejected: tuple[Rejected, ...]
     next_offsets: Mapping[TopicPartition, int]
+    leader_epochs: Mapping[TopicPartition, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +175,15 @@ class Fact:
     source_uri: str
     publisher: str
     flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Former:
+    """A value that a key had before, with the time in which it held: milliseconds, None where not known."""
+
+    fact: Fact
+    held_from: int | None
+    held_until: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +219,20 @@ class GateDecision:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A fact that an answer used. `hop` counts from 1; facts of one hop that compete share it."""
+    """A fact that an answer used. `hop` counts from 1; facts of one hop that compete share it.
+
+    `members` counts the values of the set that the fact belongs to, 1 where it stands alone: where fewer are
+    cited, the list was cut. `superseded` facts are not current; they held from `held_from` until `held_until`
+    (milliseconds, None where not known).
+    """
 
     fact: Fact
     score: float
     hop: int
+    members: int = 1
+    superseded: bool = False
+    held_from: int | None = None
+    held_until: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +286,9 @@ class Answer:
 class GenerateRequest:
     """One prompt for the engine. `adapter` False means the base model alone.
 
-    `adapter_id` asks for one of the loaded adapters by its name instead of the current one.
+    `adapter_id` asks for one of the loaded adapters by its name instead of the current one. `values` are the
+    ids of the values that the prompt tells: an answer that has begun as one of them goes on as it does where
+    the model finds that likely enough.
     """
 
     token_ids: tuple[int, ...]
@@ -267,6 +298,7 @@ class GenerateRequest:
     cancelled: Callable[[], bool] = lambda: False
     on_text: Callable[[str], None] | None = None
     adapter_id: str | None = None
+    values: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,4 +324,11 @@ class Encoder(Protocol):
 
     def encode(self, texts: Sequence[str], *, query: bool = False) -> Vectors:
         """Vectors [len(texts), dimension]; raises `ValueError` for a text that it cannot encode."""
+        ...
+
+    def windows(self, text: str) -> Sequence[str]:
+        """The text in parts, in order, of each of which `encode` reads all that the next one does not hold.
+
+        A text that is read whole is its only part; of a longer one `encode` reads what is in the first.
+        """
         ...

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -18,10 +19,15 @@ from types import TracebackType
 from kafka import KafkaAdminClient
 
 from daemon.kafka.topics import ensure_topics, plans
+from lte_runtime.private_files import create, make_state_directory
+from ops import leftovers
 from ops.kafka.broker import Broker
+from ops.ports import Ports
 
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 30.0
+CHILDREN = "children.json"
+_NO_FILE_LIMIT = 1 << 62
 
 
 class StackError(RuntimeError):
@@ -59,14 +65,18 @@ class Stack:
         settings: Mapping[str, str] | None = None,
         broker: Broker | None = None,
         topic: str = "lte.edits",
+        ports: Ports | None = None,
     ) -> None:
         self.directory = directory
-        directory.mkdir(parents=True, exist_ok=True)
-        self.broker = broker or Broker(directory / "kafka")
+        make_state_directory(directory)
+        ports = ports or Ports.choose()
+        self.broker = broker or Broker(
+            directory / "kafka", port=ports.kafka, controller_port=ports.controller
+        )
         self._own_broker, self._topic = broker is None, topic
         self._settings = dict(settings or {})
         self._daemon: subprocess.Popen[bytes] | None = None
-        self._grpc, self._metrics = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+        self._grpc, self._metrics = f"127.0.0.1:{ports.grpc}", f"127.0.0.1:{ports.metrics}"
         self._bootstrap = ""
 
     @property
@@ -94,6 +104,7 @@ class Stack:
     def start_broker(self) -> str:
         """Start Kafka and make the project's topics; returns the bootstrap address."""
         self._bootstrap = self.broker.start() if self._own_broker else self.broker.bootstrap
+        self._note_children()
         admin = KafkaAdminClient(bootstrap_servers=self._bootstrap)
         try:
             ensure_topics(admin, plans(edits=self._topic, dlq=f"{self._topic}.dlq"))
@@ -102,7 +113,7 @@ class Stack:
         return self._bootstrap
 
     def start_daemon(self, tick: Callable[[], None] = lambda: None) -> float:
-        """Start the daemon and wait until it is READY; returns the seconds that it took."""
+        """Start the daemon and wait until this very process serves; returns the seconds that it took."""
         begin = time.monotonic()
         process = self.launch_daemon()
         while not self._ready():
@@ -115,12 +126,26 @@ class Stack:
         return time.monotonic() - begin
 
     def launch_daemon(self) -> subprocess.Popen[bytes]:
-        """Start the daemon without waiting."""
+        """Start the daemon without waiting. It dies with the thread that calls this."""
+        python = (sys.executable, "-m")
+        bound = (*python, "daemon.launch", str(os.getpid()), "0", str(_NO_FILE_LIMIT))
+        create(self.daemon_log)
         with self.daemon_log.open("ab") as log:
             self._daemon = subprocess.Popen(
-                [sys.executable, "-m", "daemon", "serve"], env=self._environment(), stdout=log, stderr=log
+                [*bound, *python, "daemon", "serve"],
+                env=self._environment(),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the parent, which stops the daemon before the broker
             )
+        self._note_children()
         return self._daemon
+
+    def _note_children(self) -> None:
+        pids = {"daemon": self._daemon.pid} if self._daemon else {}
+        if self._own_broker:
+            pids["broker"] = self.broker.pid
+        leftovers.note(self.directory / CHILDREN, pids)
 
     def daemon_exit(self) -> int | None:
         """The daemon's exit status, None while it runs."""
@@ -152,6 +177,7 @@ class Stack:
         finally:
             if self._own_broker:
                 self.broker.stop()
+            (self.directory / CHILDREN).unlink(missing_ok=True)
 
     def __enter__(self) -> Stack:
         return self
@@ -179,7 +205,8 @@ class Stack:
     def _ready(self) -> bool:
         from daemon.client import Client
 
-        if not Path(self.addresses.socket).exists():
+        # Another daemon may answer there, on the same state: ours would have to fail.
+        if self._daemon is None or listener(Path(self.addresses.socket)) != self._daemon.pid:
             return False
         with contextlib.closing(Client(self.addresses.socket)) as client:
             return client.is_serving(timeout_s=2.0)
@@ -188,9 +215,13 @@ class Stack:
         return "\n".join(self.daemon_log.read_text(errors="replace").splitlines()[-15:])
 
 
-def free_port() -> int:
-    """A TCP port on loopback that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def listener(path: Path) -> int | None:
+    """The process that listens on a unix socket; None when none does."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return None
+        pid, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return int(pid)

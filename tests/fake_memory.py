@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from lte_runtime.memory.records import Applied, QuarantineRow
+from lte_runtime.memory.records import Applied, QuarantineRow, Truncated
 from lte_runtime.types import Batch, Edit, Position, RawRecord, TopicPartition
 
 
@@ -34,11 +34,34 @@ class FakeMemory:
         self.meta: dict[str, str] = {}
         self.attempts = Untroubled()
         self.fail: Callable[[], Exception] | None = None
+        self.epochs: dict[TopicPartition, int] = {}
         self._offsets: dict[TopicPartition, int] = {}
         self._lock = threading.RLock()
 
     def next_offsets(self) -> Mapping[TopicPartition, int]:
         return dict(self._offsets)
+
+    def leader_epochs(self) -> Mapping[TopicPartition, int]:
+        return dict(self.epochs)
+
+    def placed(self, records: Sequence[RawRecord]) -> tuple[RawRecord, ...]:
+        return tuple(records)
+
+    def lost_by(self, resume_at: Mapping[TopicPartition, int]) -> Truncated:
+        lost = [edit for edit in self.edits.values() if self._is_cut(edit.position, resume_at)]
+        return Truncated(tuple(lost), len(lost))
+
+    def accept_truncation(self, resume_at: Mapping[TopicPartition, int], *, withdraw: bool) -> Truncated:
+        lost = self.lost_by(resume_at)
+        with self._lock:
+            self._offsets |= resume_at
+            for edit in lost.lost:
+                del self.edits[edit.position]
+        return Truncated(lost.lost, lost.lost_count, withdraw)
+
+    @staticmethod
+    def _is_cut(position: Position, resume_at: Mapping[TopicPartition, int]) -> bool:
+        return position.offset >= resume_at.get(position.topic_partition, position.offset + 1)
 
     def apply(self, batch: Batch, confirm: Callable[[], None] = lambda: None) -> Applied:
         with self._lock:
@@ -49,6 +72,7 @@ class FakeMemory:
             self.edits.update({edit.position: edit for edit in new})
             for rejected in batch.rejected:
                 self._keep(rejected.record, rejected.code, rejected.message)
+            self.epochs |= batch.leader_epochs
             for each, at in batch.next_offsets.items():
                 self._offsets[each] = max(at, self._offsets.get(each, 0))
             self.batches.append(batch)

@@ -47,11 +47,11 @@ class KafkaTopic:
 
     def delete(self) -> None:
         self.admin.delete_topics([self.topic])
-        self._close_producer()
+        self.forget_sequence()
 
     def add_partitions(self, total: int) -> None:
         self.admin.create_partitions({self.topic: total})
-        self._close_producer()
+        self.forget_sequence()
 
     def append(
         self,
@@ -82,13 +82,13 @@ class KafkaTopic:
         self.admin.delete_records({TopicPartition(self.topic, partition): before})
 
     def close(self) -> None:
-        self._close_producer()
+        self.forget_sequence()
         self.admin.close()
 
     def _known(self) -> bool:
         return self.topic in self.admin.list_topics()
 
-    def _close_producer(self) -> None:
+    def forget_sequence(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.close()

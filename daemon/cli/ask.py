@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -86,9 +86,7 @@ def _evidence(reply: Mapping[str, Any], explain: bool) -> None:
         if reply[flag]:
             output.note(f"warning: {flag}: {_FLAGS[flag]}")
     if reply["citations"]:
-        output.table(
-            ("hop", "statement", "edit", "score", "position"), map(_citation, reply["citations"]), "Citations"
-        )
+        _citations(reply["citations"])
     if explain:
         output.pairs(_explanation(reply), "Why")
 
@@ -97,6 +95,33 @@ _FLAGS = {
     "stale": "no broker has answered for a while, facts may be older than Kafka's",
     "gap": "history is missing, see `lte status` and `lte accept-gap`",
 }
+
+
+def _citations(citations: Sequence[Mapping[str, Any]]) -> None:
+    """The table of citations; with the time in which they held where they are earlier values."""
+    columns, rows = ["hop", "statement", "edit", "score", "position"], list(map(_citation, citations))
+    if any(cited["superseded"] for cited in citations):
+        columns.append("held")
+        rows = [(*row, _held(cited)) for row, cited in zip(rows, citations, strict=True)]
+    output.table(columns, rows, "Citations")
+    for name, (shown, members) in _cut_lists(citations).items():
+        output.note(f"warning: only {shown} of the {members} values of {name} were told to the model")
+
+
+def _held(cited: Mapping[str, Any]) -> str:
+    if not cited["superseded"]:
+        return "now"
+    return f"{cited['held_from'] or '?'} to {cited['held_until'] or '?'}"
+
+
+def _cut_lists(citations: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
+    """Sets of which fewer values are cited than they have: the cited number and the full one, by name."""
+    cited_of: dict[str, list[int]] = {}
+    for cited in citations:
+        key = cited["key"] or {}
+        name = " ".join(filter(None, (key.get("relation"), "of", key.get("subject"))))
+        cited_of.setdefault(f"the {name}", []).append(cited["members"])
+    return {name: (len(counts), counts[0]) for name, counts in cited_of.items() if len(counts) < counts[0]}
 
 
 def _citation(cited: Mapping[str, Any]) -> tuple[object, ...]:

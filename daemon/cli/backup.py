@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -24,17 +25,19 @@ def backup(
 ) -> None:
     """Copy the store of facts, offsets and quarantine into one file; a daemon may run on it meanwhile.
 
-    Every page that is read is held against its checksum. To restore, stop the daemon and put the file in
-    the place of edits.db, without edits.db-wal and edits.db-shm beside it.
+    Every page that is read is held against its checksum; only you can read the copy. To restore, stop the
+    daemon and put the file in the place of edits.db, without edits.db-wal and edits.db-shm beside it.
 
     Example: lte backup /backups/edits-monday.db
     """
     from daemon.config import load
     from lte_runtime.memory.db import copy_store
     from lte_runtime.memory.edit_memory import STORE_FILE
+    from lte_runtime.private_files import UMASK
 
     settings = load(config).settings
     store = (state_dir or settings.state_dir) / STORE_FILE
+    os.umask(UMASK)
     copy_store(store, to)
     found = {"store": str(store), "copy": str(to), "bytes": to.stat().st_size}
     if json_:

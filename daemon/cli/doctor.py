@@ -17,8 +17,8 @@ import typer
 from daemon.cli import output
 from daemon.cli.exits import FAILED
 from daemon.cli.options import ConfigFile, Json
-from lte_runtime import embedded
-from lte_runtime.errors import BadRequest
+from lte_runtime import embedded, redact
+from lte_runtime.errors import BadRequest, LteError, NotFound
 
 if TYPE_CHECKING:
     from daemon.settings import Settings
@@ -66,9 +66,13 @@ def examine(config: Path | None) -> Iterator[Finding]:
         yield Finding("configuration", False, str(error), "lte config show lists the settings")
         return
     yield Finding("configuration", True, "valid")
-    checks: tuple[Callable[[Settings], Finding], ...] = (_libraries, _state, _space, _model, _device, _kafka)
+    checks: tuple[Callable[[Settings], Finding], ...] = (_libraries, _state, _space, _model, _device)
     for check in checks:
         yield check(settings)
+    broker = _kafka(settings)
+    yield broker
+    if broker.ok:
+        yield _topic(settings)
 
 
 def _python() -> Finding:
@@ -128,10 +132,29 @@ def _kafka(settings: Settings) -> Finding:
     faults = []
     for server in settings.kafka.bootstrap.split(","):
         host, _, port = server.strip().rpartition(":")
+        shown = redact.url(server.strip())
         try:
             with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S):
-                return Finding("kafka", True, f"{server.strip()} accepts connections")
+                return Finding("kafka", True, f"{shown} accepts connections")
         except (OSError, ValueError) as error:
-            faults.append(f"{server.strip()}: {error}")
+            faults.append(f"{shown}: {error}")
     cure = "start the broker, or set kafka.bootstrap; `make up` brings one to try things on"
     return Finding("kafka", False, "; ".join(faults), cure)
+
+
+def _topic(settings: Settings) -> Finding:
+    """Whether the topic of edits keeps what it must, with the broker's clock."""
+    from daemon.kafka.topics import CREATE_TIME, CREATE_TIME_WARNING, TIMESTAMP_TYPE, look_up
+
+    kafka = settings.kafka
+    try:
+        configs = look_up(kafka.bootstrap, kafka.security, kafka.topic, timeout_s=_CONNECT_S)
+    except NotFound as error:
+        cure = "create it: cleanup.policy=delete, retention.ms=-1, message.timestamp.type=LogAppendTime"
+        return Finding("topic", False, str(error), cure)
+    except LteError as error:
+        return Finding("topic", False, str(error), "check kafka.security and this user's rights on the topic")
+    seen = f"{kafka.topic}: " + ", ".join(f"{name}={value}" for name, value in sorted(configs.items()))
+    if "compact" in configs.get("cleanup.policy", "") and not kafka.allow_compacted:
+        return Finding("topic", False, seen, "set cleanup.policy=delete: compaction loses history")
+    return Finding("topic", configs.get(TIMESTAMP_TYPE) != CREATE_TIME, seen, CREATE_TIME_WARNING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
@@ -32,8 +33,7 @@ def list_(
     """
     with connect.client(connect.find(connect.flags(address, socket), config)) as daemon:
         filters = {"namespace": namespace, "subject": subject}
-        found = list(connect.paged(daemon.list_edits, "edits", limit, **filters))
-    _show(found, json_)
+        _show(connect.paged(daemon.list_edits, "edits", limit, **filters), json_)
 
 
 @app.command()
@@ -100,6 +100,7 @@ def history(
     relation: Relation = None,
     prompt: Prompt = None,
     namespace: Namespace = "default",
+    limit: Annotated[int | None, typer.Option(min=1, help="Most edits shown; all without it.")] = None,
     json_: Json = False,
     address: Address = None,
     socket: Socket = None,
@@ -109,10 +110,10 @@ def history(
 
     Example: lte edits history -s "Acme Corp" -r CEO
     """
-    spoken, named, asked = key_parts(namespace, subject, relation, prompt, key)
+    parts = key_parts(namespace, subject, relation, prompt, key)
+    filters = dict(zip(("namespace", "subject", "relation"), parts, strict=True))
     with connect.client(connect.find(connect.flags(address, socket), config)) as daemon:
-        found = daemon.history(named, asked, namespace=spoken)
-    _show(found, json_)
+        _show(connect.paged(daemon.history_page, "edits", limit or sys.maxsize, **filters), json_)
 
 
 @app.command("why-not")
@@ -136,9 +137,10 @@ def why_not(
         output.pairs({"reason": reply["reason"], "winner": reply["winner_id"]})
 
 
-def _show(edits: list[dict[str, Any]], json_: bool) -> None:
+def _show(edits: Iterable[dict[str, Any]], json_: bool) -> None:
+    """Printed page by page while the daemon is asked for more."""
     if json_:
-        output.as_json(edits)
+        output.as_json_list(edits)
     else:
         output.table(("edit", "state", "fact", "target", "at", "position"), _rows(edits))
 

@@ -25,9 +25,10 @@ def erase(
     admin_socket: AdminSocket = None,
     config: ConfigFile = None,
 ) -> None:
-    """Remove a fact's text and vectors from store, log, snapshots and quarantine, and print the receipt.
+    """Remove a fact's text and vectors from every file of the state directory, and print the receipt.
 
-    The records in Kafka are not touched: they are the topic owner's to delete.
+    A re-alignment at work is cancelled. Retractions of the fact stay, without text. The records in Kafka are
+    not touched: they are the topic owner's to delete.
 
     Examples:
 

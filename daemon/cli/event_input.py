@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from lte_runtime.errors import BadRequest
+from lte_runtime.errors import BadRecord, BadRequest
+from lte_runtime.memory.wire import parse_json
 
 Event = dict[str, Any]
 
@@ -44,9 +44,10 @@ def _from_array(text: str, name: str) -> Iterator[Event]:
 
 
 def _parse(text: str, place: str) -> Any:
+    """As the daemon reads it, so that numbers as targets reach Kafka as they stand in the file."""
     try:
-        return json.loads(text)
-    except ValueError as error:
+        return parse_json(text)
+    except (ValueError, RecursionError, BadRecord) as error:
         raise BadRequest(f"{place} is not JSON: {error} (one event on each line, or one array)") from None
 
 

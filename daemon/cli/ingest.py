@@ -1,18 +1,15 @@
-"""`lte ingest`: resume an ingest that was suspended."""
+"""`lte ingest`: resume an ingest that was suspended, or skip the record that suspended it."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 
 from daemon.cli import connect, output
 from daemon.cli.options import AdminSocket, ConfigFile, Json
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="The ingest: resume.")
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps `resume` a command of its own."""
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="The ingest: resume, skip.")
 
 
 @app.command()
@@ -30,3 +27,28 @@ def resume(json_: Json = False, admin_socket: AdminSocket = None, config: Config
         output.as_json({"state": status["state"], "reasons": status["reasons"]})
     else:
         output.note(f"resumed; the state is {status['state']}")
+
+
+@app.command()
+def skip(
+    partition: Annotated[int, typer.Option("--partition", "-p", help="Partition, as `lte status` names it.")],
+    offset: Annotated[int, typer.Option("--offset", "-o", help="Offset, as `lte status` names it.")],
+    resume_at: Annotated[
+        int | None, typer.Option(help="Leave out everything before this offset; default: this one record.")
+    ] = None,
+    json_: Json = False,
+    admin_socket: AdminSocket = None,
+    config: ConfigFile = None,
+) -> None:
+    """Leave out the unreadable record that ingest is suspended at, and go on behind it.
+
+    Refused unless ingest is suspended at exactly this record. `lte dlq list` shows what was skipped.
+
+    Example: lte status; lte ingest skip --partition 2 --offset 1417
+    """
+    with connect.client(connect.find(connect.flags(admin_socket=admin_socket), config)) as daemon:
+        reply = daemon.skip_record(partition, offset, resume_at=resume_at)
+    if json_:
+        output.as_json(reply)
+    else:
+        output.note(f"skipped; partition {partition} goes on at offset {reply['resumed_at']}")

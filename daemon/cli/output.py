@@ -6,12 +6,26 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain, islice
 from typing import Any
 
 
 def as_json(value: object) -> None:
     """One JSON document on stdout, indented on a terminal."""
     print(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None, default=str))
+
+
+def as_json_list(items: Iterable[object]) -> None:
+    """A list as one JSON document; in a pipe each item is printed as it comes. Nothing is printed when there
+    is an error before the first."""
+    if sys.stdout.isatty():
+        as_json(list(items))
+        return
+    opening = "["
+    for item in items:
+        print(opening, json.dumps(item, ensure_ascii=False, default=str), sep="", end="")
+        opening = ", "
+    print("[]" if opening == "[" else "]")
 
 
 def table(
@@ -25,8 +39,10 @@ def table(
     if sys.stdout.isatty():
         _rich_table(columns, rows, title, colours or {})
         return
+    lines = iter(rows)
+    first = list(islice(lines, 1))  # an error before the first row prints no header
     print("\t".join(columns))
-    for row in rows:
+    for row in chain(first, lines):
         print("\t".join(_cell(value).replace("\t", " ").replace("\n", " ") for value in row))
 
 

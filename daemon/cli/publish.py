@@ -105,7 +105,7 @@ def finish(where: connect.Where, sent: sending.Sent, wait: bool, timeout: float,
     """Wait when asked, report, and exit 1 when the daemon refused an event."""
     waited = sending.wait(where, sent, timeout) if wait and sent.positions else None
     sending.report(sent, waited, json_)
-    if waited and waited[1]:
+    if waited and waited.refused:
         raise typer.Exit(FAILED)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ from daemon.cli import connect, output
 from daemon.cli.connect import Where
 from daemon.cli.event_input import Event
 from lte_runtime.errors import LteError, NotFound, Retry
+from lte_runtime.memory.events import LONG_KEY, LONG_STATEMENT
 
 if TYPE_CHECKING:
     from daemon.client import Client
@@ -19,6 +22,23 @@ if TYPE_CHECKING:
 
 _CHUNK = 500
 _CHECKED = 1000
+# The default encoder reads 256 word pieces, two of them its own marks, and a word is one piece or more.
+_READ_WORDS = 254
+_LONG = {
+    LONG_KEY: "prompt (or subject and relation) longer than the encoder reads at once: searched in parts",
+    LONG_STATEMENT: "statement longer than the encoder reads: shown to the model, but not searched; "
+    "questions find the fact by subject, relation, prompt and names",
+}
+
+
+@dataclass(frozen=True)
+class Waited:
+    """How long it took until questions could see the events, those that the daemon refused as no edits, and
+    how many it flagged for texts longer than its encoder reads."""
+
+    seconds: float
+    refused: Sequence[Event]
+    long_texts: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -51,20 +71,23 @@ def send(where: Where, events: Iterable[Event], *, progress: bool = False) -> Se
     return Sent(sent, positions, time.monotonic() - started)
 
 
-def wait(where: Where, sent: Sent, timeout_s: float) -> tuple[float, list[Event]]:
-    """Seconds until questions can see all of it, and the events that the daemon refused as no edits."""
+def wait(where: Where, sent: Sent, timeout_s: float) -> Waited:
+    """Wait until questions can see all of it, and look up what became of it."""
     started = time.monotonic()
     with connect.client(where) as daemon:
         at_least = _last_of_each_partition(sent.positions)
         daemon.retrieve("?", at_least=at_least, timeout_s=timeout_s)
         seconds = time.monotonic() - started
-        refused = _refused(daemon, sent)
-    return seconds, refused
+        edits = _edits(daemon, sent)
+    refused = [event for event, edit in edits if edit is None]
+    flags = Counter(flag for _, edit in edits if edit for flag in edit.get("flags", ()))
+    return Waited(seconds, refused, {flag: flags[flag] for flag in _LONG if flags[flag]})
 
 
-def report(sent: Sent, waited: tuple[float, list[Event]] | None, json_: bool) -> None:
+def report(sent: Sent, waited: Waited | None, json_: bool) -> None:
     """What happened, for people or programs."""
-    seconds, refused = waited or (None, [])
+    seconds, refused = (waited.seconds, waited.refused) if waited else (None, [])
+    long_texts = waited.long_texts if waited else _surely_long(sent.events)
     if json_:
         output.as_json(
             {
@@ -73,6 +96,7 @@ def report(sent: Sent, waited: tuple[float, list[Event]] | None, json_: bool) ->
                 "published_ms": round(sent.seconds * 1000, 3),
                 "answerable_ms": None if seconds is None else round(seconds * 1000, 3),
                 "refused": refused,
+                "long_texts": long_texts,
             }
         )
         return
@@ -80,6 +104,8 @@ def report(sent: Sent, waited: tuple[float, list[Event]] | None, json_: bool) ->
     output.note(f"published {len(sent.positions)} {word} in {sent.seconds * 1000:.0f} ms{_ends(sent)}")
     if seconds is not None:
         output.note(f"answerable after {seconds * 1000:.0f} ms more{_unchecked(sent)}")
+    for flag, count in long_texts.items():
+        output.note(f"{count} of them: {_LONG[flag]}")
     for event in refused:
         output.note(f"refused, see `lte dlq list`: {event}")
 
@@ -109,27 +135,48 @@ def _last_of_each_partition(positions: Sequence[Position]) -> list[dict[str, Any
     return [{"topic_id": at.topic_id, "partition": at.partition, "offset": at.offset} for at in last.values()]
 
 
-def _refused(daemon: Client, sent: Sent) -> list[Event]:
-    """Events that became no edit of their key: what `--wait` must not call answerable.
+def _edits(daemon: Client, sent: Sent) -> list[tuple[Event, Event | None]]:
+    """Events with the edit that each became; None is what `--wait` must not call answerable.
 
     Looked up through the key's history, which everybody may read, for the first `_CHECKED` events.
     """
     pairs = zip(sent.events[:_CHECKED], sent.positions, strict=False)
-    return [event for event, at in pairs if _has_key(event) and not _known(daemon, event, at)]
+    return [(event, _edit(daemon, event, at)) for event, at in pairs if _has_key(event)]
+
+
+def _surely_long(events: Sequence[Event]) -> dict[str, int]:
+    """Events by flag whose texts have more words than the default encoder reads; the daemon knows of more."""
+    counts = Counter(flag for event in events for flag in _surely_long_texts(event))
+    return {flag: counts[flag] for flag in _LONG if counts[flag]}
+
+
+def _surely_long_texts(event: Event) -> Iterator[str]:
+    key = " ".join(str(event.get(name) or "") for name in ("prompt", "relation", "subject"))
+    if len(key.split()) > _READ_WORDS:
+        yield LONG_KEY
+    statement = str(event.get("statement") or f"{key} {event.get('target') or ''}")
+    if len(statement.split()) > _READ_WORDS:
+        yield LONG_STATEMENT
 
 
 def _has_key(event: Event) -> bool:
     return bool(event.get("prompt") or (event.get("subject") and event.get("relation")))
 
 
-def _known(daemon: Client, event: Event, at: Position) -> bool:
-    subject, relation = event.get("prompt") or event["subject"], event.get("relation") or ""
-    try:
-        history = daemon.history(subject, relation, namespace=event.get("namespace") or "default")
-    except NotFound:
-        return False
+def _edit(daemon: Client, event: Event, at: Position) -> Event | None:
+    key = {
+        "subject": event.get("prompt") or event["subject"],
+        "relation": event.get("relation") or "",
+        "namespace": event.get("namespace") or "default",
+    }
     place = {"topic_id": at.topic_id, "partition": at.partition, "offset": at.offset}
-    return any(place in edit["positions"] or edit["id"] == event.get("id") for edit in history)
+    history = connect.paged(daemon.history_page, "edits", sys.maxsize, **key)
+    try:
+        return next(
+            (edit for edit in history if place in edit["positions"] or edit["id"] == event.get("id")), None
+        )
+    except NotFound:
+        return None
 
 
 def _chunks(events: Iterable[Event]) -> Iterator[list[Event]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,5 +57,7 @@ def split_setting(text: str) -> tuple[str, str]:
     """`section.field=value` in two; raises `BadRequest` for anything else."""
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise BadRequest(f"--set {text!r} is not section.field=value")
+        # The text may hold a secret: only the setting's name is shown.
+        shown = re.split(r"[^\w.]", text)[0]
+        raise BadRequest(f"--set {shown}...: write section.field=value")
     return name, value

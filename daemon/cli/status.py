@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -15,6 +16,9 @@ app = typer.Typer(add_completion=False)
 
 # States in which questions are answered.
 _ANSWERING = ("READY", "DEGRADED", "GAP", "SUSPENDED")
+
+# With more, only how many are searched which way.
+_NAMESPACES_SHOWN = 5
 
 
 @app.command()
@@ -49,7 +53,7 @@ def summary(reply: Mapping[str, Any]) -> dict[str, object]:
         "reasons": "; ".join(reply["reasons"]),
         "version": f"{reply['version']}, pid {reply['pid']}, since {reply['started']}",
         "ingest": f"{ingest.get('records')} records, {ingest.get('rejected')} rejected",
-        "lag": " ".join(f"{p['partition']}:{p['lag']}" for p in partitions),
+        "lag": " ".join(f"{p['partition']}:{_lag(p['lag'])}" for p in partitions),
         "last event": ingest.get("last_event"),
         "facts": f"{memory.get('current_facts')} current, {memory.get('edits')} edits",
         "index": _index(memory),
@@ -61,7 +65,16 @@ def summary(reply: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
+def _lag(records: int) -> str:
+    """A negative lag is one that nobody knows."""
+    return str(records) if records >= 0 else "unknown"
+
+
 def _index(memory: Mapping[str, Any]) -> str:
-    paths = ", ".join(f"{name}: {path}" for name, path in memory.get("index_path", {}).items())
+    path_of: Mapping[str, str] = memory.get("index_path", {})
+    paths = ", ".join(f"{name}: {path}" for name, path in path_of.items())
+    if len(path_of) > _NAMESPACES_SHOWN:
+        counts = Counter(path_of.values()).items()
+        paths = f"{len(path_of)} namespaces: " + ", ".join(f"{count} {path}" for path, count in counts)
     live, dead = memory.get("vectors_live"), memory.get("vectors_dead")
     return f"{live} live, {dead} dead" + (f" ({paths})" if paths else "")

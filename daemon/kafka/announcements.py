@@ -11,31 +11,37 @@ import json
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from kafka import KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
 from kafka.errors import KafkaError
+from pydantic import TypeAdapter
 
 from daemon.kafka.connection import Fault, Security, client_options, close_clients, open_client
 from daemon.kafka.producing import open_producer
-from lte_runtime.errors import LteError, Refused, Retry
+from daemon.topic_records import AdapterId, Name, Number, PassedOver, Reason, Sha256, parse
+from lte_runtime.errors import BadRecord, LteError, Refused, Retry
 
 log = logging.getLogger(__name__)
 POSITION = "adapters.position"
+ANSWER_MS = 5000
 
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
     """One word on the topic: the pointer of a base model. `adapter` is an id, `configured` or `none`."""
 
-    adapter: str
-    sha256: str
-    base_fingerprint: str
-    reason: str
-    epoch: int
-    time_ms: int
+    adapter: AdapterId
+    sha256: Sha256
+    base_fingerprint: Name
+    reason: Reason
+    epoch: Number
+    time_ms: Number
+
+
+_RECORD = TypeAdapter(Announcement)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +54,15 @@ class Move:
 
 @dataclass(frozen=True)
 class AnnouncementSettings:
-    """Times in seconds. `retry_s` is the pause after a fault, and while the topic does not exist."""
+    """Times in seconds. `retry_s` is the pause after a fault, and while the topic does not exist.
+
+    Epochs are offsets of claims on `control_topic`; empty for a daemon without one.
+    """
 
     bootstrap: str
     topic: str = "lte.adapters"
     security: Security = field(default_factory=dict)
+    control_topic: str = ""
     poll_s: float = 0.5
     retry_s: float = 15.0
     send_timeout_s: float = 10.0
@@ -69,6 +79,18 @@ class Replica(Protocol):
 
     def follow(self, word: Announcement) -> None:
         """Serve what was announced; raises `Refused` for good and any other error for another try."""
+        ...
+
+    def epoch(self) -> int:
+        """The highest epoch that was seen."""
+        ...
+
+    def last_move(self) -> int:
+        """The number of the last move of the pointer, own or followed."""
+        ...
+
+    def void_epochs(self, through: int) -> None:
+        """Forget the epochs of the moves up to this number: they are no claims of this control topic."""
         ...
 
     def meta_get(self, name: str) -> str | None: ...
@@ -96,14 +118,17 @@ class Announcements:
         may_write: Callable[[], bool] = lambda: True,
         open_consumer: Callable[[AnnouncementSettings], Any] | None = None,
         open_sender: Callable[[AnnouncementSettings], Any] | None = None,
+        on_bad: Callable[[str, str], None] = lambda _topic, _code: None,
     ) -> None:
+        self._bad = PassedOver(on_bad)
         self._replica, self._settings, self._may_write = replica, settings, may_write
         self._open_consumer = open_consumer or _consumer
         self._open_sender = open_sender or _sender
         self._consumer: Any = None
         self._sender: Any = None
         self._stop, self._wake = threading.Event(), threading.Event()
-        self._unfollowed: tuple[int, Announcement] | None = None
+        self._unfollowed: tuple[Any, Announcement] | None = None
+        self._behind = 0
         self._fault = Fault(f"adapters on {settings.topic}")
         kept = replica.meta_get(POSITION)
         self._position = _Position(**json.loads(kept)) if kept else _Position()
@@ -138,19 +163,44 @@ class Announcements:
         """Say an own move that the topic does not have, then follow what it says."""
         consumer = self._connected()
         self._say(consumer)
-        for offset, word in self._read(consumer):
-            self._unfollowed = (offset, word)
+        self._read(consumer)
         if self._unfollowed and self._unsaid() is None:
-            offset, word = self._unfollowed
-            self._follow(word)
+            record, word = self._unfollowed
+            self._follow(consumer, record, word)
             self._unfollowed = None
-            self._keep(_Position(self._position.topic_id, offset + 1, self._position.announced))
+        if self._unfollowed is None and self._behind > self._position.next:
+            self._keep(replace(self._position, next=self._behind))
 
-    def _follow(self, word: Announcement) -> None:
+    def _follow(self, consumer: Any, record: Any, word: Announcement) -> None:
         try:
+            self._check_epoch(consumer, word)
             self._replica.follow(word)
+        except BadRecord as error:
+            self._bad.note(record, error)
         except Refused as error:
             log.warning("announced adapter %s is refused: %s", word.adapter, error)
+
+    def _check_epoch(self, consumer: Any, word: Announcement) -> None:
+        """Raises `BadRecord` for an epoch that no claim can have. One that was followed before it could be
+        checked, or under a control topic that was made anew, no longer stands in the way of real ones."""
+        if word.epoch == self._replica.epoch() == 0:
+            return
+        moves = self._replica.last_move()
+        limit = self._epoch_limit(consumer)
+        if word.epoch > limit:
+            raise BadRecord("bad_epoch", f"epoch {word.epoch} is beyond {limit}, the highest that can be")
+        if self._replica.epoch() > limit:
+            self._replica.void_epochs(moves)
+
+    def _epoch_limit(self, consumer: Any) -> int:
+        """The end of the control topic; without one, the highest epoch that was seen."""
+        topic = self._settings.control_topic
+        if not topic:
+            return self._replica.epoch()
+        if not consumer.partitions_for_topic(topic):
+            raise Retry(f"topic {topic} does not exist: the epoch of an announcement cannot be checked")
+        control = KafkaPartition(topic, 0)
+        return int(consumer.end_offsets([control], timeout_ms=ANSWER_MS)[control])
 
     def _unsaid(self) -> Move | None:
         move = self._replica.own_move()
@@ -158,6 +208,9 @@ class Announcements:
 
     def _say(self, consumer: Any) -> None:
         move = self._unsaid()
+        if move is not None and move.word.epoch and move.word.epoch > self._epoch_limit(consumer):
+            self._replica.void_epochs(move.number)
+            move = self._unsaid()
         if move is None:
             return
         self._sender = self._sender or self._open_sender(self._settings)
@@ -170,14 +223,21 @@ class Announcements:
         self._keep(_Position(self._position.topic_id, offset + 1, move.number))
         consumer.seek(self._partition, offset + 1)
 
-    def _read(self, consumer: Any) -> list[tuple[int, Announcement]]:
-        found = []
+    def _read(self, consumer: Any) -> None:
         for records in consumer.poll(timeout_ms=int(self._settings.poll_s * 1000)).values():
             for record in records:
-                word = from_bytes(record.value)
-                if word and word.base_fingerprint == self._replica.base_fingerprint:
-                    found.append((record.offset, word))
-        return found
+                self._take(record)
+                self._behind = record.offset + 1
+
+    def _take(self, record: Any) -> None:
+        """Remember the newest word for our base model, and pass over a bad record."""
+        try:
+            word = from_bytes(record.value)
+        except BadRecord as error:
+            self._bad.note(record, error)
+            return
+        if word and word.base_fingerprint == self._replica.base_fingerprint:
+            self._unfollowed = (record, word)
 
     @property
     def _partition(self) -> Any:
@@ -197,7 +257,8 @@ class Announcements:
             # Another incarnation of the topic knows nothing of what was said before.
             self._keep(_Position(topic_id))
         consumer.assign([self._partition])
-        consumer.seek(self._partition, self._position.next)
+        self._behind = self._position.next
+        consumer.seek(self._partition, self._behind)
 
     def _keep(self, position: _Position) -> None:
         self._position = position
@@ -213,15 +274,8 @@ def to_bytes(word: Announcement) -> bytes:
 
 
 def from_bytes(value: bytes | None) -> Announcement | None:
-    """None for what is no announcement: a tombstone, or bytes that somebody else wrote."""
-    try:
-        found = json.loads(value or b"null")
-        kinds = {name: int if name in ("epoch", "time_ms") else str for name in Announcement.__slots__}
-        sound = isinstance(found, dict) and all(type(found[name]) is kind for name, kind in kinds.items())
-        return Announcement(**{name: found[name] for name in kinds}) if sound else None
-    except (ValueError, KeyError, RecursionError):
-        log.warning("a record that is no announcement was passed over")
-        return None
+    """None for a tombstone; raises `BadRecord` for what is no announcement."""
+    return parse(_RECORD, value) if value else None
 
 
 def _consumer(settings: AnnouncementSettings) -> Any:

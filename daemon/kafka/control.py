@@ -22,10 +22,21 @@ from kafka import TopicPartition as KafkaPartition
 from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from kafka.errors import KafkaError
 
-from daemon.control import NO_EPOCH, Command, Control, claim, commanding, folded, taking
+from daemon.control import (
+    NO_EPOCH,
+    Command,
+    Control,
+    ControlRecord,
+    claim,
+    commanding,
+    folded,
+    parsed,
+    taking,
+)
 from daemon.kafka.connection import Fault, Security, client_options, close_clients, open_client
 from daemon.kafka.producing import open_producer
-from lte_runtime.errors import LteError, Refused, Retry
+from daemon.topic_records import PassedOver
+from lte_runtime.errors import BadRecord, LteError, Refused, Retry
 
 log = logging.getLogger(__name__)
 ANSWER_MS = 5000
@@ -65,7 +76,9 @@ class ControlTopic:
         ready: Callable[[], bool] = lambda: True,
         on_command: Callable[[Command], None] = lambda _: None,
         now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        on_bad: Callable[[str, str], None] = lambda _topic, _code: None,
     ) -> None:
+        self._bad = PassedOver(on_bad)
         self.instance = uuid.uuid4().hex
         self.ready, self.on_command = ready, on_command
         self._settings, self._now = settings, now
@@ -145,13 +158,20 @@ class ControlTopic:
 
     def _fold(self, record: Any) -> None:
         before = self._state
-        self._state = folded(before, record.offset, record.value, self._settings.group)
+        self._state = folded(before, record.offset, self._parsed(record), self._settings.group)
         for name in self._state.taken.keys() - before.taken.keys():
             mine = self._state.taken[name] == self._own_claim and name in self._taking
             command = before.waiting.get(name)
             self._taking.discard(name)
             if mine and command is not None and self._owns():
                 self.on_command(command)
+
+    def _parsed(self, record: Any) -> ControlRecord | None:
+        try:
+            return parsed(record.value)
+        except BadRecord as error:
+            self._bad.note(record, error)
+            return None
 
     def _take(self) -> None:
         """One at a time; what was taken is run when its record comes back as the first that counts."""
@@ -168,13 +188,15 @@ class ControlTopic:
 
     def _at_end(self, consumer: Any) -> bool:
         end = self._end(consumer)
-        if end < self._state.next:
-            raise Retry("the control topic was made anew")
         return self._held and self._position(consumer) >= end
 
     def _end(self, consumer: Any) -> int:
-        """A stop must not wait for a broker that is gone: every request has its time."""
-        return int(consumer.end_offsets([self._partition], timeout_ms=ANSWER_MS)[self._partition])
+        """A stop must not wait for a broker that is gone: every request has its time. Raises `Retry` for a
+        topic that was made anew: claims of the old one, our own among them, are no epochs of this one."""
+        end = int(consumer.end_offsets([self._partition], timeout_ms=ANSWER_MS)[self._partition])
+        if end < self._state.next:
+            raise Retry("the control topic was made anew")
+        return end
 
     def _position(self, consumer: Any) -> int:
         """-1 while the broker has not said where to begin."""
@@ -191,7 +213,7 @@ class ControlTopic:
             end = self._end(consumer) if self._held else 0
             while self._held and self._position(consumer) < end and not self._stop.is_set():
                 self._read(consumer)
-        except (KafkaError, OSError) as error:
+        except (KafkaError, Retry, OSError) as error:
             for each in asked:
                 each.set_exception(Retry(f"the control topic cannot be read: {error}"))
             raise

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from kafka import KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
 
 from daemon.kafka.connection import Security, client_options, open_client
-from lte_runtime.errors import Retry
+from daemon.topic_records import PassedOver
+from lte_runtime.errors import BadRecord, Retry
 from lte_runtime.memory.events import ORIGINAL_POSITION
 from lte_runtime.types import Position
 
 # So many of the newest dead letters of a partition are read, and remembered: an older twin is sent again.
 MOST = 100_000
 ANSWER_MS = 5000
+# Topic id, partition, offset, and a timestamp that is -1 where the record had none.
+_POSITION = re.compile(rb"([!-~]{1,200}/[0-9]{1,18}/[0-9]{1,18})/(?:-1|[0-9]{1,18})")
 
 
 class Told(Protocol):
@@ -32,7 +36,14 @@ class Told(Protocol):
 class ToldOnTopic:
     """One thread. The consumer is opened by the first `read` and gone after `close`."""
 
-    def __init__(self, bootstrap: str, topic: str, security: Security) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str,
+        security: Security,
+        on_bad: Callable[[str, str], None] = lambda _topic, _code: None,
+    ) -> None:
+        self._bad = PassedOver(on_bad)
         self._open: Callable[[], Any] = lambda: _consumer(bootstrap, security)
         self._topic = topic
         self._consumer: Any = None
@@ -43,7 +54,8 @@ class ToldOnTopic:
         ends = consumer.end_offsets(list(consumer.assignment()), timeout_ms=ANSWER_MS)
         while any(consumer.position(each, timeout_ms=ANSWER_MS) < end for each, end in ends.items()):
             for records in consumer.poll(timeout_ms=ANSWER_MS).values():
-                self._note(record.headers for record in records)
+                for record in records:
+                    self._note(record)
 
     def has(self, where: Position) -> bool:
         return _identity(where) in self._known
@@ -53,14 +65,18 @@ class ToldOnTopic:
         if consumer is not None:
             consumer.close(timeout_ms=2000)
 
-    def _note(self, letters: Iterable[Any]) -> None:
-        for headers in letters:
-            # The last one is ours: a replayed record brought one along.
-            found = [value for name, value in headers if name == ORIGINAL_POSITION and value]
-            if found:
-                self._known[found[-1].decode("utf-8", "replace").rpartition("/")[0]] = None
-        for name in list(self._known)[: max(0, len(self._known) - MOST)]:
-            del self._known[name]
+    def _note(self, letter: Any) -> None:
+        """The last header of the name is ours: a replayed record brought one along."""
+        positions = [value for name, value in letter.headers if name == ORIGINAL_POSITION and value]
+        if not positions:
+            return
+        position = _POSITION.fullmatch(positions[-1])
+        if position is None:
+            self._bad.note(letter, BadRecord("bad_position", f"header {ORIGINAL_POSITION} is no position"))
+            return
+        self._known[position[1].decode()] = None
+        if len(self._known) > MOST:
+            del self._known[next(iter(self._known))]
 
     def _connected(self) -> Any:
         if self._consumer is None:

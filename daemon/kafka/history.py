@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lte_runtime.errors import Refused, Retry
-from lte_runtime.types import RawRecord, TopicPartition
+from lte_runtime.types import Position, RawRecord, TopicPartition
 
 Offsets = Mapping[TopicPartition, int]
 
@@ -39,6 +39,11 @@ class Gap:
     resume_at: Offsets
     message: str
 
+    @property
+    def cut(self) -> Offsets:
+        """Where partitions go on whose log ends before the position that was read."""
+        return {each: at for each, at in self.resume_at.items() if at < self.known.get(each, 0)}
+
 
 @dataclass(frozen=True)
 class Polled:
@@ -52,6 +57,8 @@ class Polled:
     records: tuple[RawRecord, ...]
     next_offsets: Offsets
     confirm: Callable[[], None] = lambda: None
+    leader_epochs: Mapping[TopicPartition, int] = field(default_factory=dict)
+    """The leader epoch of the last record before each of these positions, where it is known."""
 
 
 class PositionLost(Retry):
@@ -70,11 +77,19 @@ class TopicMissing(Retry):
 
 
 class Unreadable(Refused):
-    """Records that this process cannot read (codec, checksum); `code` names why."""
+    """A record that this process cannot read (codec, checksum): `code` names why, `position` where.
 
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code = code
+    What came before it in its partition has been delivered.
+    """
+
+    def __init__(self, code: str, topic: str, position: Position, reason: str) -> None:
+        partition, offset = position.partition, position.offset
+        super().__init__(
+            f"{code}: topic {topic}, partition {partition}, offset {offset} cannot be read: {reason}. "
+            "Remove the cause and run `lte ingest resume`, or leave the record out: "
+            f"`lte ingest skip --partition {partition} --offset {offset}`"
+        )
+        self.code, self.position = code, position
 
 
 def locate(known: Offsets, topology: Topology, beginning: Offsets, end: Offsets) -> Offsets | Gap:

@@ -16,6 +16,7 @@ from kafka.record.default_records import DefaultRecord, DefaultRecordBatch
 from kafka.record.util import decode_varint
 
 from daemon.kafka.codecs import BROKEN, BatchTooLarge, gzip_stream, lz4_stream, zstd_stream
+from daemon.kafka.unreadable import timestamp_of
 
 KEY_MAX_BYTES = 32 << 10
 """A longer key of a record that is cut short is not kept."""
@@ -105,9 +106,6 @@ def _beginning(batch: Any, kept: bytes, length: int) -> Any:
         key, pos = kept[pos : pos + key_length], pos + key_length
     if key_length <= KEY_MAX_BYTES:
         _, pos = decode_varint(kept, pos)
-    logged = batch.timestamp_type == batch.LOG_APPEND_TIME
-    timestamp = batch.max_timestamp if logged else batch.first_timestamp + delta
     headers = [(CUT_HEADER, str(length).encode())]
-    return DefaultRecord(
-        length, batch.base_offset + offset, timestamp, batch.timestamp_type, key, kept[pos:], headers
-    )
+    timestamp, kind = timestamp_of(batch, delta), batch.timestamp_type
+    return DefaultRecord(length, batch.base_offset + offset, timestamp, kind, key, kept[pos:], headers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from daemon.kafka.history import Offsets, Polled, PositionLost, TopicMissing, Topology
@@ -18,11 +18,21 @@ _ids = itertools.count(1)
 
 @dataclass
 class _Partition:
-    """`start`: first offset that is still there; `records[i]` has offset `base + i`."""
+    """`start`: first offset that is still there; `records[i]` has offset `base + i`. `cuts`: where the log
+    ended each time that it lost its newest records; their number is the leader epoch."""
 
     base: int = 0
     start: int = 0
     records: list[RawRecord] = field(default_factory=list)
+    cuts: list[int] = field(default_factory=list)
+
+    @property
+    def epoch(self) -> int:
+        return len(self.cuts)
+
+    def end_of_epoch(self, epoch: int) -> int | None:
+        """Where a log of this epoch was cut since; None when it was not."""
+        return min(self.cuts[epoch:], default=None)
 
     @property
     def end(self) -> int:
@@ -86,10 +96,11 @@ class MemoryLog:
             self.changed.notify_all()
 
     def truncate(self, partition: int, end: int) -> None:
-        """Lose the newest records, as an unclean election does."""
+        """Lose the newest records, as an unclean election does, which begins another leader epoch."""
         with self.changed:
             log = self.partitions[partition]
             del log.records[end - log.base :]
+            log.cuts.append(end)
             self.changed.notify_all()
 
 
@@ -102,6 +113,7 @@ class MemorySource:
         self._monotonic = monotonic
         self._topic_id = ""
         self._positions: dict[int, int] = {}
+        self._epochs: dict[int, int] = {}
         self._paused = False
         self._last_answer: float | None = None
 
@@ -130,9 +142,10 @@ class MemorySource:
             self._answer()
             return {self._ours(i): log.end for i, log in enumerate(self._log.partitions)}
 
-    def assign(self, positions: Offsets) -> None:
+    def assign(self, positions: Offsets, leader_epochs: Mapping[TopicPartition, int] | None = None) -> None:
         self._topic_id = next(iter(positions)).topic_id
         self._positions = {each.partition: offset for each, offset in positions.items()}
+        self._epochs = {each.partition: epoch for each, epoch in (leader_epochs or {}).items()}
 
     def poll(self, timeout_s: float, max_records: int) -> Polled:
         deadline = time.monotonic() + timeout_s
@@ -142,7 +155,7 @@ class MemorySource:
                 records = [] if self._paused else self._take(max_records)
                 left = deadline - time.monotonic()
                 if records or left <= 0:
-                    return Polled(tuple(records), self._current())
+                    return Polled(tuple(records), self._current(), leader_epochs=self._leader_epochs())
                 self._log.changed.wait(left)
 
     def pause(self) -> None:
@@ -173,6 +186,8 @@ class MemorySource:
                 log = self._log.partitions[partition]
                 found = log.records[position - log.base : position - log.base + max_records - len(taken)]
                 self._positions[partition] = position + len(found)
+                if found:
+                    self._epochs[partition] = log.epoch
                 taken += found
         return taken
 
@@ -183,8 +198,14 @@ class MemorySource:
             raise PositionLost(f"topic {self.topic} is not {self._topic_id} any more")
         for partition, position in self._positions.items():
             log = self._log.partitions[partition]
+            cut = log.end_of_epoch(self._epochs.get(partition, log.epoch))
+            if cut is not None and cut < position:
+                raise PositionLost(f"{self.topic}-{partition}: cut at {cut}", {self._ours(partition): cut})
             if not log.start <= position <= log.end:
                 raise PositionLost(f"{self.topic}-{partition}: {position} is out of range")
+
+    def _leader_epochs(self) -> Mapping[TopicPartition, int]:
+        return {self._ours(partition): epoch for partition, epoch in self._epochs.items()}
 
     def _current(self) -> Offsets:
         return {TopicPartition(self._topic_id, each): at for each, at in self._positions.items()}

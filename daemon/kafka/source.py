@@ -5,28 +5,27 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
-from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import (
-    CorruptRecordError,
     KafkaError,
     LogTruncationError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
-    UnsupportedCodecError,
 )
+from kafka.structs import OffsetAndMetadata
 
-from daemon.kafka.codecs import BATCH_MAX_BYTES, BatchTooLarge, bound_batches
+from daemon.kafka.codecs import BATCH_MAX_BYTES, bound_batches
 from daemon.kafka.connection import Security, client_options, open_client
 from daemon.kafka.history import Offsets, Polled, PositionLost, TopicMissing, Topology, Unreadable
 from daemon.kafka.large_batches import SPARE_BYTES, stream_large_batches
 from daemon.kafka.offset_reporter import OffsetReporter
+from daemon.kafka.topics import CREATE_TIME, CREATE_TIME_WARNING, TIMESTAMP_TYPE, topic_configs
+from daemon.kafka.unreadable import RecordFault, read_leniently
 from lte_runtime.errors import Refused, Retry
 from lte_runtime.types import Position, RawRecord, TopicPartition
 
@@ -58,8 +57,12 @@ class Source(Protocol):
         """Last stable offsets: what a `read_committed` reader can reach now."""
         ...
 
-    def assign(self, positions: Offsets) -> None:
-        """Read these partitions from these offsets; positions of partitions assigned before are replaced."""
+    def assign(self, positions: Offsets, leader_epochs: Mapping[TopicPartition, int] | None = None) -> None:
+        """Read these partitions from these offsets; positions of partitions assigned before are replaced.
+
+        `leader_epochs` of the last records before these offsets let brokers tell that their log was cut below
+        them and has grown again: then `poll` raises `PositionLost`.
+        """
         ...
 
     def poll(self, timeout_s: float, max_records: int) -> Polled:
@@ -67,7 +70,7 @@ class Source(Protocol):
 
         `Polled.confirm` tells whether the records are of the assigned topic id; that of the last of several
         polls speaks for all of them. Raises `PositionLost`, `Unreadable` or `Retry`, and then nothing has
-        been passed over.
+        been passed over. After `Unreadable` connect again before the next poll.
         """
         ...
 
@@ -140,7 +143,7 @@ class KafkaSource:
             raise Refused("these brokers give no topic ids: Kafka 2.8 or newer is needed")
         if topology is None:
             raise TopicMissing(f"topic {self.topic} does not exist on {self._settings.bootstrap}")
-        self._refuse_compacted()
+        self._check_topic()
         self._topic_id = topology.topic_id
         return topology
 
@@ -160,13 +163,16 @@ class KafkaSource:
     def end_offsets(self) -> Offsets:
         return self._offsets(self._connected().end_offsets)
 
-    def assign(self, positions: Offsets) -> None:
+    def assign(self, positions: Offsets, leader_epochs: Mapping[TopicPartition, int] | None = None) -> None:
         consumer = self._connected()
         self._topic_id = next(iter(positions)).topic_id
         self._unconfirmed = {}
         consumer.assign([self._native(each) for each in positions])
         for each, offset in positions.items():
-            consumer.seek(self._native(each), offset)
+            epoch = (leader_epochs or {}).get(each, -1)
+            # `consumer.seek` takes no leader epoch, the state below it does.
+            position = OffsetAndMetadata(offset, "", epoch)
+            consumer._subscription.assignment[self._native(each)].seek(position)
 
     def poll(self, timeout_s: float, max_records: int) -> Polled:
         consumer = self._connected()
@@ -177,12 +183,9 @@ class KafkaSource:
             raise PositionLost(f"{self.topic}: {error}") from error
         except LogTruncationError as error:
             raise PositionLost(f"{self.topic}: {error}", self._divergent(error)) from error
-        except UnsupportedCodecError as error:
-            raise Unreadable("unsupported_codec", f"{self.topic}: {error}") from error
-        except BatchTooLarge as error:
-            raise Unreadable("batch_too_large", f"{self.topic}: {error}") from error
-        except (CorruptRecordError, UnicodeDecodeError, EOFError, zlib.error) as error:
-            raise Unreadable("corrupt_record", f"{self.topic}: {error}") from error
+        except RecordFault as fault:
+            position = Position(self._topic_id, fault.partition, fault.offset)
+            raise Unreadable(fault.code, self.topic, position, str(fault)) from fault
         except KafkaError as error:
             raise Retry(f"{self.topic}: {error}") from error
 
@@ -209,6 +212,7 @@ class KafkaSource:
     def _open_consumer(self) -> Any:
         bound_batches(self._settings.batch_max_bytes)
         stream_large_batches(self._settings.event_max_bytes + SPARE_BYTES)
+        read_leniently()
         options = {
             **self._options,
             "client_id": "lte-daemon",
@@ -230,19 +234,20 @@ class KafkaSource:
     def _heard(self, _cluster: object = None) -> None:
         self._last_answer = time.monotonic()
 
-    def _refuse_compacted(self) -> None:
-        if self._settings.allow_compacted:
-            return
+    def _check_topic(self) -> None:
+        """Refuses a compacted topic, and warns of one whose timestamps come from publishers' clocks."""
         admin = open_client(KafkaAdminClient, self._options)
         try:
-            policy = cleanup_policy(admin, self.topic)
+            configs = topic_configs(admin, self.topic)
         except KafkaError as error:
             raise Retry(f"{self.topic}: {error}") from error
         finally:
             admin.close()
-        if not policy:
-            log.warning("brokers do not tell whether topic %s is compacted", self.topic)
-        if "compact" in policy:
+        if not configs:
+            log.warning("brokers do not tell how topic %s is configured", self.topic)
+        if configs.get(TIMESTAMP_TYPE) == CREATE_TIME:
+            log.warning("topic %s: %s", self.topic, CREATE_TIME_WARNING)
+        if "compact" in configs.get("cleanup.policy", "") and not self._settings.allow_compacted:
             raise Refused(
                 f"topic {self.topic} is compacted, which deletes what restore, history and set members need; "
                 "make it cleanup.policy=delete or set kafka.allow_compacted"
@@ -275,14 +280,19 @@ class KafkaSource:
     def _delivered(self, fetched: Mapping[Any, Sequence[Any]]) -> Polled:
         """What was fetched, while its topic id is asked for and the next records are."""
         if not fetched:
-            return Polled((), self._positions())
+            return Polled((), self._positions(), leader_epochs=self._leader_epochs())
         for partition, records in fetched.items():
             self._unconfirmed.setdefault(partition, records[0].offset)
         try:
             node = self._consumer._cluster.leader_for_partition(next(iter(fetched)))
             answer = self._ask(self._checker, node)
             self._consumer._fetcher.send_fetches()
-            return Polled(self._records(fetched), self._positions(), lambda: self._confirm(node, answer))
+            return Polled(
+                self._records(fetched),
+                self._positions(),
+                lambda: self._confirm(node, answer),
+                self._leader_epochs(),
+            )
         except (Retry, KafkaError):
             self._give_back()
             raise
@@ -324,6 +334,11 @@ class KafkaSource:
         positions = {each: consumer.position(each, timeout_ms=0) for each in consumer.assignment()}
         return {self._ours(each): offset for each, offset in positions.items() if offset is not None}
 
+    def _leader_epochs(self) -> Mapping[TopicPartition, int]:
+        states = self._consumer._subscription.assignment.items()
+        epochs = {each: state.position.leader_epoch for each, state in states if state.position is not None}
+        return {self._ours(each): epoch for each, epoch in epochs.items() if epoch >= 0}
+
     def _offsets(self, ask: Any) -> Offsets:
         topology = self.topology()
         if topology is None:
@@ -355,14 +370,3 @@ class KafkaSource:
         for client in clients:
             if client is not None:
                 client.close(autocommit=False, timeout_ms=1000)
-
-
-def cleanup_policy(admin: Any, topic: str) -> str:
-    """`cleanup.policy` of a topic; empty when brokers do not tell (no right to describe, no such topic)."""
-    resource = ConfigResource(ConfigResourceType.TOPIC, topic, {"cleanup.policy": None})
-    answer = admin.describe_configs([resource], config_filter="all")
-    for topics in answer.values():
-        for configs in topics.values():
-            if "cleanup.policy" in configs:
-                return str(configs["cleanup.policy"]["value"])
-    return ""

@@ -6,8 +6,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kafka.admin import NewTopic
-from kafka.errors import TopicAlreadyExistsError
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
+from kafka.errors import KafkaError, TopicAlreadyExistsError
+
+from daemon.kafka.connection import Security, client_options, open_client
+from lte_runtime.errors import NotFound, Retry
+
+TIMESTAMP_TYPE, CREATE_TIME = "message.timestamp.type", "CreateTime"
+CREATE_TIME_WARNING = (
+    "message.timestamp.type is CreateTime, so publishers' clocks decide between records of different "
+    "partitions; set it to LogAppendTime (kafka-configs --alter --entity-type topics)"
+)
 
 # History is the product: nothing may expire. The broker's clock decides order between publishers.
 _KEEP: Mapping[str, str] = {
@@ -65,3 +75,30 @@ def _create(admin: Any, plan: TopicPlan, replication: int) -> bool:
     except TopicAlreadyExistsError:
         return False
     return True
+
+
+def topic_configs(admin: Any, topic: str) -> dict[str, str]:
+    """Cleanup policy and timestamp type of a topic; empty when brokers do not tell (no right to describe it,
+    no such topic)."""
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic, {"cleanup.policy": None, TIMESTAMP_TYPE: None})
+    answer = admin.describe_configs([resource], config_filter="all")
+    return {
+        name: str(config["value"])
+        for topics in answer.values()
+        for configs in topics.values()
+        for name, config in configs.items()
+        if name in ("cleanup.policy", TIMESTAMP_TYPE)
+    }
+
+
+def look_up(bootstrap: str, security: Security, topic: str, *, timeout_s: float) -> dict[str, str]:
+    """`topic_configs` by a client of its own; raises `NotFound` without the topic, `Retry`, `Refused`."""
+    admin = open_client(KafkaAdminClient, client_options(bootstrap, security, bootstrap_timeout_s=timeout_s))
+    try:
+        if topic not in admin.list_topics():
+            raise NotFound(f"topic {topic} does not exist")
+        return topic_configs(admin, topic)
+    except KafkaError as error:
+        raise Retry(f"{topic}: {error}") from error
+    finally:
+        admin.close()

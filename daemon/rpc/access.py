@@ -43,6 +43,7 @@ RULES: dict[str, frozenset[Role]] = {
     "/lte.v1.AdminService/TakeSnapshot": _ADMIN,
     "/lte.v1.AdminService/AcceptGap": _ADMIN,
     "/lte.v1.AdminService/ResumeIngest": _ADMIN,
+    "/lte.v1.AdminService/SkipRecord": _ADMIN,
     "/lte.v1.AdminService/ListDeadLetters": _ADMIN,
     "/lte.v1.AdminService/GetDeadLetter": _ADMIN,
     "/lte.v1.AdminService/ReplayDeadLetters": _ADMIN,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,17 +17,21 @@ from daemon.rpc import adapter_convert, convert, drift_convert
 from daemon.rpc.edit_servicer import key_of, needed, page_size
 from daemon.rpc.gen.lte.v1 import admin_service_pb2 as pb
 from daemon.rpc.gen.lte.v1 import admin_service_pb2_grpc
+from daemon.rpc.gen.lte.v1 import common_pb2 as common
 from daemon.rpc.services import Services
 from lte_runtime.answer.engine.seam import Engine
 from lte_runtime.drift.runs import Trigger
 from lte_runtime.errors import BadRequest
 from lte_runtime.memory.records import MemoryStatus, QuarantineRow, SnapshotInfo
+from lte_runtime.types import Edit, Op
 
 if TYPE_CHECKING:
     from daemon.ingest_values import IngestStatus
 
 MOST_REPLAYED = 1000
 SAMPLE, K = 64, 3
+# Time in which an answer still reaches its caller before the deadline.
+REPLY_S = 0.2
 
 
 class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
@@ -75,8 +80,18 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         return pb.TakeSnapshotResponse(snapshot=snapshot(self._services.memory.snapshot()))
 
     def AcceptGap(self, request: pb.AcceptGapRequest, context: grpc.ServicerContext) -> pb.AcceptGapResponse:
-        gap = self._services.require_ingest().accept_gap(timeout_s=left_s(context))
-        return pb.AcceptGapResponse(message=gap.message, resumed_at=convert.watermarks(gap.resume_at))
+        ingest, timeout_s = self._services.require_ingest(), left_s(context)
+        if request.dry_run:
+            accepted = ingest.lost_in_gap(timeout_s)
+        else:
+            accepted = ingest.accept_gap(timeout_s, withdraw_lost=request.withdraw_lost)
+        return pb.AcceptGapResponse(
+            message=accepted.gap.message,
+            resumed_at=convert.watermarks(accepted.gap.resume_at),
+            lost=map(lost_edit, accepted.lost.lost),
+            lost_count=accepted.lost.lost_count,
+            lost_withdrawn=accepted.lost.withdrawn,
+        )
 
     def ResumeIngest(
         self, request: pb.ResumeIngestRequest, context: grpc.ServicerContext
@@ -84,13 +99,21 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         self._services.require_ingest().resume(timeout_s=left_s(context))
         return pb.ResumeIngestResponse()
 
+    def SkipRecord(
+        self, request: pb.SkipRecordRequest, context: grpc.ServicerContext
+    ) -> pb.SkipRecordResponse:
+        resume_at = request.resume_at if request.HasField("resume_at") else None
+        ingest = self._services.require_ingest()
+        after = ingest.skip(request.partition, request.offset, resume_at, timeout_s=left_s(context))
+        return pb.SkipRecordResponse(resumed_at=after)
+
     def ListDeadLetters(
         self, request: pb.ListDeadLettersRequest, context: grpc.ServicerContext
     ) -> pb.ListDeadLettersResponse:
         size = page_size(request.page_size)
         if request.page_token and not request.page_token.isdecimal():
             raise BadRequest("page_token is not one that this daemon gave")
-        rows = self._services.memory.quarantined(size, int(request.page_token or 0))
+        rows = self._services.memory.quarantine_page(size, int(request.page_token or 0))
         token = str(rows[-1].id) if len(rows) == size else ""
         return pb.ListDeadLettersResponse(dead_letters=map(dead_letter, rows), next_page_token=token)
 
@@ -118,7 +141,10 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         )
 
     def EraseFact(self, request: pb.EraseFactRequest, context: grpc.ServicerContext) -> pb.EraseFactResponse:
-        receipt = self._services.memory.erase(key_of(request.key))
+        key, realigner = key_of(request.key), self._services.realigner
+        # A job at work could write the text again into its training rows.
+        with realigner.halted(left_s(context)) if realigner else nullcontext():
+            receipt = self._services.memory.erase(key)
         return pb.EraseFactResponse(
             receipt_id=receipt.id,
             key_sha256=receipt.key_sha256,
@@ -128,6 +154,7 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
             vectors=receipt.vectors,
             erased=convert.timestamp(receipt.erased_ms),
             not_covered=receipt.not_covered,
+            files=receipt.files,
         )
 
     # -- adapters --------------------------------------------------------------------------------------
@@ -204,8 +231,8 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
 
 
 def left_s(context: grpc.ServicerContext, most_s: float = 60.0) -> float:
-    """Seconds that the caller still waits, at most `most_s`."""
-    return min(context.time_remaining() or most_s, most_s)
+    """Seconds until the caller must have an answer, at most `most_s`."""
+    return min(max((context.time_remaining() or most_s) - REPLY_S, 0.0), most_s)
 
 
 def snapshot(info: SnapshotInfo) -> pb.Snapshot:
@@ -286,6 +313,16 @@ def dead_letter(row: QuarantineRow) -> pb.DeadLetter:
         sha256=row.sha256,
         received=convert.timestamp(row.received_ms),
         state=row.state,
-        size_bytes=len(row.record.value or b""),
+        size_bytes=row.value_bytes,
         timestamp=convert.timestamp(row.record.timestamp_ms),
+    )
+
+
+def lost_edit(edit: Edit) -> pb.LostEdit:
+    return pb.LostEdit(
+        id=edit.id,
+        op=common.OP_ASSERT if edit.op is Op.ASSERT else common.OP_RETRACT,
+        key=None if edit.key is None else convert.key(edit.key),
+        target=edit.target or "",
+        position=convert.position(edit.position),
     )

@@ -50,8 +50,9 @@ class AnswerServicer(answer_service_pb2_grpc.AnswerServiceServicer):
 
     def Retrieve(self, request: pb.RetrieveRequest, context: grpc.ServicerContext) -> pb.RetrieveResponse:
         self._services.require_serving()
-        found = self._services.answerer.retrieve(self._question(request, context), gone(context))
-        return convert.retrieval(found, **self._services.flags())
+        question = self._question(request, context)
+        retrieval = self._services.answerer.retrieve(question, gone(context))
+        return convert.retrieval(retrieval, **self._services.flags())
 
     def ReportFeedback(
         self,
@@ -84,7 +85,7 @@ class AnswerServicer(answer_service_pb2_grpc.AnswerServiceServicer):
             at_least=convert.at_least(request.at_least),
             as_of=convert.milliseconds(request.as_of) if request.HasField("as_of") else None,
             scope=convert.mode(request.scope),
-            deadline=deadline(context, self._services.deadline_s),
+            deadline=deadline(context, self._services),
         )
 
     def _new_tokens(self, request: pb.AnswerRequest | pb.AnswerStreamRequest | pb.RetrieveRequest) -> int:
@@ -95,14 +96,15 @@ class AnswerServicer(answer_service_pb2_grpc.AnswerServiceServicer):
         return min(request.max_new_tokens, self._services.max_new_tokens_limit)
 
 
-def deadline(context: grpc.ServicerContext, default_s: float) -> float:
-    """The caller's deadline on the monotonic clock, or the daemon's own for a caller without one."""
-    left = context.time_remaining()
-    if left is None or left > _NO_DEADLINE_S:
-        left = default_s
-    return time.monotonic() + left
+def deadline(context: grpc.ServicerContext, services: Services) -> float:
+    """The caller's deadline on the monotonic clock, but not beyond the longest that the daemon allows; the
+    daemon's own for a caller without one."""
+    time_left = context.time_remaining()
+    if time_left is None or time_left > _NO_DEADLINE_S:
+        time_left = services.deadline_s
+    return time.monotonic() + min(time_left, services.deadline_max_s)
 
 
 def gone(context: grpc.ServicerContext) -> Callable[[], bool]:
-    """Whether the caller has gone away; asked between two tokens."""
+    """Whether the caller has gone away; asked between two tokens, and while the call waits for events."""
     return lambda: not context.is_active()

@@ -118,6 +118,10 @@ def citation(value: types.Citation) -> common.Citation:
         valid_from=optional_time(fact.valid_from),
         valid_until=optional_time(fact.valid_until),
         flags=fact.flags,
+        members=value.members,
+        superseded=value.superseded,
+        held_from=optional_time(value.held_from),
+        held_until=optional_time(value.held_until),
     )
 
 

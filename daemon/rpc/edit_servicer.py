@@ -19,6 +19,7 @@ from lte_runtime.errors import BadRequest, Refused
 from lte_runtime.memory import events
 from lte_runtime.memory.events import EventLimits
 from lte_runtime.memory.keys import fact_key
+from lte_runtime.places import Places
 from lte_runtime.types import Edit, FactKey, Position, RawRecord
 
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
@@ -29,27 +30,32 @@ DEFAULT_PROBES, MOST_PROBES = 16, 32
 class EditServicer(edit_service_pb2_grpc.EditServiceServicer):
     def __init__(self, services: Services) -> None:
         self._services = services
+        most = services.max_waiting
+        self._publishing = Places(
+            most, f"{most} calls wait for Kafka's acknowledgement already: publish later"
+        )
 
     def GetEdit(self, request: pb.GetEditRequest, context: grpc.ServicerContext) -> pb.GetEditResponse:
         found = self._services.memory.get_edit(needed(request.edit_id, "edit_id"))
         return pb.GetEditResponse(edit=convert.edit_record(found))
 
     def ListEdits(self, request: pb.ListEditsRequest, context: grpc.ServicerContext) -> pb.ListEditsResponse:
-        size = page_size(request.page_size)
-        found = self._services.memory.list_edits(
+        page = self._services.memory.edits_page(
             namespace=request.namespace if request.HasField("namespace") else None,
             subject=request.subject if request.HasField("subject") else None,
-            limit=size,
+            limit=page_size(request.page_size),
             after=request.page_token or None,
         )
-        token = found[-1].edit.id if len(found) == size else ""
-        return pb.ListEditsResponse(edits=map(convert.edit_record, found), next_page_token=token)
+        records = map(convert.edit_record, page.records)
+        return pb.ListEditsResponse(edits=records, next_page_token=page.next_token or "")
 
     def GetHistory(
         self, request: pb.GetHistoryRequest, context: grpc.ServicerContext
     ) -> pb.GetHistoryResponse:
-        found = self._services.memory.history(key_of(request.key))
-        return pb.GetHistoryResponse(edits=map(convert.edit_record, found))
+        key, size = key_of(request.key), page_size(request.page_size)
+        page = self._services.memory.history_page(key, size, request.page_token or None)
+        records = map(convert.edit_record, page.records)
+        return pb.GetHistoryResponse(edits=records, next_page_token=page.next_token or "")
 
     def WhyNot(self, request: pb.WhyNotRequest, context: grpc.ServicerContext) -> pb.WhyNotResponse:
         at_ms = convert.milliseconds(request.as_of) if request.HasField("as_of") else None
@@ -64,7 +70,8 @@ class EditServicer(edit_service_pb2_grpc.EditServiceServicer):
         published = [convert.event(event) for event in request.events]
         for event in published:
             check(event)
-        positions = self._services.publisher.publish(published)
+        with self._publishing.take():
+            positions = self._services.publisher.publish(published)
         return pb.PublishResponse(positions=map(convert.position, positions))
 
     def DryRun(self, request: pb.DryRunRequest, context: grpc.ServicerContext) -> pb.DryRunResponse:
@@ -77,7 +84,7 @@ class EditServicer(edit_service_pb2_grpc.EditServiceServicer):
         found = services.dry_runner.run(
             check(convert.event(request.event)),
             max_probes=request.max_probes or DEFAULT_PROBES,
-            deadline=deadline(context, services.deadline_s),
+            deadline=deadline(context, services),
             cancelled=gone(context),
         )
         return convert.dry_run(found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from grpc_status import rpc_status
 
 from daemon.rpc import faults
 from daemon.rpc.access import HEALTH, RULES, Role, Tokens, allowed
+from daemon.rpc.workers import ListenerThreads, in_pool
 from lte_runtime.errors import LteError, Overloaded
 
 log = logging.getLogger(__name__)
@@ -37,23 +37,26 @@ class Guard(grpc.ServerInterceptor):
         self,
         role: Role,
         tokens: Tokens | None,
-        max_concurrent: int,
+        threads: ListenerThreads,
         on_call: Callable[[Call], None],
     ) -> None:
         self._role = role
         self._tokens = tokens
-        self._free = threading.BoundedSemaphore(max_concurrent)
+        self._threads = threads
         self._on_call = on_call
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         method: str = handler_call_details.method
         if not allowed(method, self._role):
             shown = method if method in RULES else "this method"
-            return _refusal(faults.denied(shown, self._role))
+            return self._refusal(faults.denied(shown, self._role))
         if not self._known(method, handler_call_details.invocation_metadata):
-            return _refusal(faults.unauthenticated())
+            return self._refusal(faults.unauthenticated())
+        workers = self._threads.of(method)
+        if workers.full:
+            return self._overload(method)
         handler = continuation(handler_call_details)
-        return self._guarded(method, handler) if method.startswith("/lte.") else handler
+        return in_pool(self._guarded(method, handler) if method.startswith("/lte.") else handler, workers)
 
     def _known(self, method: str, metadata: Sequence[tuple[str, str | bytes]]) -> bool:
         """Probes of load balancers bring no token: health is open."""
@@ -84,12 +87,11 @@ class Guard(grpc.ServerInterceptor):
 
     @contextmanager
     def _watched(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:
-        """Takes a place for the call, tells of its end, and aborts it with the status of what it raised."""
+        """Reports the end of the call, and aborts it with the status of what it raised."""
         began = time.perf_counter()
         code, status = "CANCELLED", None
         try:
-            with self._place():
-                yield
+            yield
             code = "OK"
         except LteError as error:
             status = faults.status_of(error)
@@ -102,20 +104,15 @@ class Guard(grpc.ServerInterceptor):
         if status:
             context.abort_with_status(rpc_status.to_status(status))
 
-    @contextmanager
-    def _place(self) -> Iterator[None]:
-        if not self._free.acquire(blocking=False):
-            raise Overloaded("too many calls at once")
-        try:
-            yield
-        finally:
-            self._free.release()
+    def _overload(self, method: str) -> Any:
+        status = faults.status_of(Overloaded("too many calls at once: ask again later"))
+        self._on_call(Call(method, code_pb2.Code.Name(status.code), 0.0))
+        return self._refusal(status)
 
+    def _refusal(self, status: status_pb2.Status) -> Any:
+        """A handler that answers with the status. It takes a stream, so that it waits for no message."""
 
-def _refusal(status: status_pb2.Status) -> Any:
-    """A handler that answers with the status, whatever was asked."""
+        def refuse(_requests: Any, context: grpc.ServicerContext) -> Any:
+            context.abort_with_status(rpc_status.to_status(status))
 
-    def refuse(_request: Any, context: grpc.ServicerContext) -> Any:
-        context.abort_with_status(rpc_status.to_status(status))
-
-    return grpc.unary_unary_rpc_method_handler(refuse)
+        return in_pool(grpc.stream_unary_rpc_method_handler(refuse), self._threads.refusals)

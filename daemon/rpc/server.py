@@ -10,12 +10,12 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
@@ -34,22 +34,31 @@ from daemon.rpc.gen.lte.v1 import (
 )
 from daemon.rpc.interceptors import Call, Guard
 from daemon.rpc.services import Services
+from daemon.rpc.workers import ListenerThreads
 from daemon.settings import SOCKET_PATH_MAX, is_loopback
 from lte_runtime.errors import Refused
+from lte_runtime.private_files import UMASK, make_state_directory
+
+log = structlog.get_logger(__name__)
 
 ANSWERS = answer_service_pb2.DESCRIPTOR.services_by_name["AnswerService"].full_name
 EDITS = edit_service_pb2.DESCRIPTOR.services_by_name["EditService"].full_name
 ADMIN = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 
-# Calls beyond the limit that still get a thread: health checks, and refusals with a reason.
-_SPARE = 16
+# Seconds. A caller that hangs, or whose machine is gone, closes nothing: a silent connection is asked for a
+# sign of life, and is closed with its calls when none comes within a third of that time.
+KEEPALIVE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class RpcSettings:
-    """Where to listen; None for nowhere. `listen` is host:port, port 0 takes a free one. Sizes in bytes."""
+    """Where to listen; None for nowhere. `listen` is host:port, port 0 takes a free one. Sizes in bytes.
+
+    `socket` is given to the group of the directory `group_of`, whose members may then call.
+    """
 
     socket: Path | None = None
+    group_of: Path | None = None
     listen: str | None = None
     admin_socket: Path | None = None
     tls_cert: Path | None = None
@@ -57,6 +66,7 @@ class RpcSettings:
     token_file: Path | None = None
     max_concurrent: int = 128
     max_message_bytes: int = 1 << 20
+    keepalive_s: float = KEEPALIVE_S
 
 
 class RpcServer:
@@ -68,9 +78,11 @@ class RpcServer:
         self._services = services
         self._settings = settings
         self._on_call = on_call
-        self._health = health.HealthServicer()
-        self._streams = ThreadPoolExecutor(2 * settings.max_concurrent, thread_name_prefix="answer-stream")
+        # A watcher without a thread of its own is sent to under the lock that every check takes: one that
+        # reads nothing, or goes away at that moment, would stop the listener.
+        self._health = health.HealthServicer(experimental_non_blocking=False)
         self._servers: list[grpc.Server] = []
+        self._threads: list[ListenerThreads] = []
         self._sockets: list[Path] = []
         self.tcp_address: str | None = None
 
@@ -92,10 +104,11 @@ class RpcServer:
         self._health.enter_graceful_shutdown()
         for stopped in [server.stop(grace) for server in self._servers]:
             stopped.wait()
-        self._streams.shutdown(wait=False, cancel_futures=True)
+        for threads in self._threads:
+            threads.shutdown()
         for path in self._sockets:
             path.unlink(missing_ok=True)
-        self._servers, self._sockets = [], []
+        self._servers, self._threads, self._sockets = [], [], []
 
     def _bind(self) -> None:
         settings = self._settings
@@ -109,9 +122,11 @@ class RpcServer:
     def _bind_unix(self, path: Path, role: Role, mode: int) -> None:
         make_way(path)
         server = self._server(role, tokens=None)
-        with _umask(0o777 & ~mode):
+        with _umask(UMASK):
             _bound(server.add_insecure_port, f"unix:{path}")
         self._sockets.append(path)
+        if role is Role.USER and self._settings.group_of is not None:
+            _give_to_group(path, self._settings.group_of)
         path.chmod(mode)
 
     def _bind_tcp(self, listen: str) -> None:
@@ -135,26 +150,29 @@ class RpcServer:
         return grpc.ssl_server_credentials([(pair[0], pair[1])])
 
     def _server(self, role: Role, tokens: Tokens | None) -> grpc.Server:
-        most = self._settings.max_concurrent
+        threads = ListenerThreads(role, self._settings.max_concurrent)
+        self._threads.append(threads)
         server = grpc.server(
-            ThreadPoolExecutor(most + _SPARE, thread_name_prefix=f"rpc-{role}"),
-            interceptors=[Guard(role, tokens, most, self._on_call)],
+            threads.calls,
+            interceptors=[Guard(role, tokens, threads, self._on_call)],
             options=[
                 # Without this a second daemon would share the port silently.
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", self._settings.max_message_bytes),
+                ("grpc.keepalive_time_ms", round(self._settings.keepalive_s * 1000)),
+                ("grpc.http2.ping_timeout_ms", round(self._settings.keepalive_s * 1000 / 3)),
             ],
-            maximum_concurrent_rpcs=most + _SPARE,
+            maximum_concurrent_rpcs=threads.most,
         )
-        self._register(server)
+        self._register(server, threads)
         self._servers.append(server)
         return server
 
-    def _register(self, server: grpc.Server) -> None:
+    def _register(self, server: grpc.Server, threads: ListenerThreads) -> None:
         """Every service on every listener: access rules decide, so that a refusal says why."""
         services = self._services
         answer_service_pb2_grpc.add_AnswerServiceServicer_to_server(
-            AnswerServicer(services, self._streams), server
+            AnswerServicer(services, threads.streams), server
         )
         edit_service_pb2_grpc.add_EditServiceServicer_to_server(EditServicer(services), server)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(services), server)
@@ -192,7 +210,7 @@ def make_way(path: Path) -> None:
     """Removes a socket that a killed daemon left; raises `Refused` when it is in use, or no socket."""
     if len(str(path)) > SOCKET_PATH_MAX:
         raise Refused(f"the socket path {path} is longer than {SOCKET_PATH_MAX} characters")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_state_directory(path.parent)
     if not os.path.lexists(path):
         return
     if not stat.S_ISSOCK(path.lstat().st_mode):
@@ -200,6 +218,15 @@ def make_way(path: Path) -> None:
     if _answers(path):
         raise Refused(f"another process listens on {path}")
     path.unlink()
+
+
+def _give_to_group(path: Path, directory: Path) -> None:
+    """A user may give files to its own groups only; otherwise the socket stays with the group it has."""
+    group = directory.stat().st_gid
+    try:
+        os.chown(path, -1, group)
+    except PermissionError:
+        log.warning("socket_group", socket=str(path), group=group, error="this user is not in the group")
 
 
 def _answers(path: Path) -> bool:

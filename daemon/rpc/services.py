@@ -39,7 +39,10 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What may be None is absent in some daemons: the calls that need it are refused then."""
+    """What may be None is absent in some daemons: the calls that need it are refused then.
+
+    `max_waiting` calls may wait for Kafka at once, each holding a thread of its listener.
+    """
 
     answerer: Answerer
     memory: EditMemory
@@ -55,6 +58,8 @@ class Services:
     max_new_tokens: int = 32
     max_new_tokens_limit: int = 256
     deadline_s: float = 30.0
+    deadline_max_s: float = 300.0
+    max_waiting: int = 32
     on_answer: Callable[[Answer], None] = lambda _: None
     on_feedback: Callable[[str], None] = lambda _verdict: None
 

@@ -26,6 +26,7 @@ from lte_runtime.align.store import RECORD, Store
 from lte_runtime.answer.engine.files import CONFIG, MANIFEST, WEIGHTS, read_json
 from lte_runtime.disk import sha256_file, sync
 from lte_runtime.errors import Damaged, LteError, NotFound, Refused
+from lte_runtime.private_files import follow, make_private
 from lte_runtime.types import AdapterRef
 
 REMOVED = "removed"
@@ -110,7 +111,7 @@ class Registry:
     @contextmanager
     def _beside(self) -> Iterator[Path]:
         """A place for a copy that is not checked yet; gone afterwards unless it was renamed."""
-        self._root.mkdir(parents=True, exist_ok=True)
+        make_private(self._root)
         beside = self._root / f"tmp-{uuid.uuid4().hex}"
         try:
             yield beside
@@ -142,6 +143,7 @@ class Registry:
         return self._renamed(beside, ref)
 
     def _renamed(self, beside: Path, ref: AdapterRef) -> AdapterRef:
+        follow(self._root, beside)  # who may read the registry may read all of it
         sync(beside)
         try:
             beside.rename(self._root / ref.sha256)
@@ -229,9 +231,12 @@ class Registry:
             return [entry.ref.id for entry in gone]
 
     def _remove(self, entry: Entry) -> None:
-        (self._root / REMOVED).mkdir(exist_ok=True)
-        shutil.copyfile(entry.directory / RECORD, self._root / REMOVED / f"{entry.ref.id}.json")
-        sync(self._root / REMOVED)
+        removed = self._root / REMOVED
+        if not removed.exists():
+            make_private(removed)
+            follow(self._root, removed)
+        shutil.copy(entry.directory / RECORD, removed / f"{entry.ref.id}.json")
+        sync(removed)
         aside = self._root / f"tmp-{uuid.uuid4().hex}"
         entry.directory.rename(aside)
         shutil.rmtree(aside)

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
+from lte_runtime import redact
 from lte_runtime.answer.engine.files import CONFIG, MANIFEST, WEIGHTS
 from lte_runtime.errors import BadRequest, LteError, NotFound, Refused, Retry
+from lte_runtime.private_files import follow
 from lte_runtime.types import AdapterRef
 
 RECORD = "record.json"
@@ -27,15 +30,18 @@ _CHUNK = 1 << 20
 class Store:
     """Thread-safe as far as the URL's file system is. Every fault of it is `Retry`, with what it said.
 
-    `options` go to the file system; credentials come from its own environment or files.
+    `url` is without its credentials, for messages. `options` go to the file system; credentials come from its
+    own environment or files.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         try:
             self._fs, self._root = fsspec.core.url_to_fs(url, **(options or {}))
         except (ImportError, ValueError) as error:
-            raise BadRequest(f"registry.url {url!r}: {error}") from error
-        self.url = url
+            shown = redact.url(url)
+            raise BadRequest(f"registry.url {shown}: {redact.url_in(str(error), url)}") from None
+        self.url = redact.url(url)
+        self._secret_url = url
 
     def refs(self) -> list[AdapterRef]:
         """The adapters that are there whole, by name; one listing for each."""
@@ -72,6 +78,8 @@ class Store:
             self._fs.makedirs(self._at(_name(ref)), exist_ok=True)
             for file in FILES:
                 self._fs.put_file(str(directory / file), self._at(_name(ref), file))
+            if isinstance(self._fs, LocalFileSystem):  # a shared path: replicas may run as other users
+                follow(Path(self._root), Path(self._at(_name(ref))))
 
     def fetch(self, ref: AdapterRef, target: Path, limits: Mapping[str, int]) -> None:
         """Copy the files of an adapter into the new directory `target`; at most `limits` bytes of each."""
@@ -91,8 +99,9 @@ class Store:
             yield
         except LteError:
             raise
-        except Exception as error:
-            raise Retry(f"adapters at {self.url}: {type(error).__name__}: {error}") from error
+        except Exception as error:  # noqa: BLE001 - raised again, without the credentials
+            message = redact.url_in(str(error), self._secret_url)
+            raise Retry(f"adapters at {self.url}: {type(error).__name__}: {message}") from None
 
 
 def _name(ref: AdapterRef) -> str:

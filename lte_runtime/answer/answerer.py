@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -11,10 +12,13 @@ from lte_runtime.answer import features as f
 from lte_runtime.answer import gate
 from lte_runtime.answer.budget import Budget
 from lte_runtime.answer.engine.seam import Engine
-from lte_runtime.answer.prompt import explained
+from lte_runtime.answer.prompt import Prompt, explained, list_note, superseded
 from lte_runtime.answer.retriever import Lookup, Reading, Retriever, RetrieverSettings
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, Refused
 from lte_runtime.memory.keys import normalise_key, statement_of, view_of
+from lte_runtime.memory.projection import reached
+from lte_runtime.memory.schema import from_ms
+from lte_runtime.places import Places
 from lte_runtime.types import (
     Answer,
     Candidates,
@@ -39,12 +43,15 @@ class Memory(Lookup, Protocol):
 
     def watermarks(self) -> Mapping[TopicPartition, int]: ...
 
-    def wait_for(self, at_least: Mapping[TopicPartition, int], timeout_s: float) -> bool: ...
+    def wait_for(
+        self, at_least: Mapping[TopicPartition, int], timeout_s: float, cancelled: Callable[[], bool]
+    ) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerSettings:
-    """`wait_s` bounds the wait for `at_least` of a question without a deadline.
+    """`wait_s` bounds the wait for `at_least` of a question without a deadline; `max_waiting` questions may
+    wait at once, since each one holds a thread of its server.
 
     `use_adapter` False answers edited questions with the base model too: the other arm of evaluations.
     `whole_chain` puts every hop of a chain into the prompt, under the question as it was asked; else the last
@@ -53,6 +60,7 @@ class AnswerSettings:
     """
 
     wait_s: float = 10.0
+    max_waiting: int = 32
     max_question_chars: int = 8192
     max_new_tokens: int = 512
     use_adapter: bool = True
@@ -85,17 +93,23 @@ class Answerer:
         self._settings = settings or AnswerSettings()
         self._retriever = Retriever(memory, encoder, calibration, self._settings.retriever)
         self._threshold = calibration.threshold
+        most = self._settings.max_waiting
+        self._waiting = Places(
+            most, f"{most} calls wait for events (at_least) already: ask again later, or without at_least"
+        )
 
     def retrieve(self, q: Question, cancelled: Callable[[], bool] = lambda: False) -> Retrieval:
         """Facts and the gate's word, without generation.
 
-        Raises `BadRequest`, `DeadlineExceeded` and `Cancelled`, the latter two between any two steps.
+        Raises `BadRequest`, `Overloaded` when too many questions wait, and between any two steps
+        `DeadlineExceeded` and `Cancelled`.
         """
         self._check(q)
         budget = Budget(q.deadline, cancelled, self._now)
-        # Encoded while the memory may still be on its way to `at_least`.
-        asked = None if q.scope is ScopeMode.BASE else self._retriever.read(q.text, budget)
-        self._wait(q)
+        with self._place_to_wait(q):
+            # Encoded while the memory may still be on its way to `at_least`.
+            asked = None if q.scope is ScopeMode.BASE else self._retriever.read(q.text, budget)
+            self._wait(q, cancelled)
         if asked is None:
             decision = GateDecision(Scope.BASE, 0.0, self._threshold, "asked for the base model")
             return Retrieval((), decision, Candidates((), self._memory.watermarks(), "none"), {})
@@ -116,11 +130,7 @@ class Answerer:
         if cancelled():
             raise Cancelled("the caller went away")
         scope = Scope.EDITED if found.citations else Scope.BASE
-        facts = told(q.text, found.citations, restate=self._settings.restate)
-        resolved = 0 if self._settings.whole_chain else before_last_hop(found.citations)
-        asked = remaining(found.citations[resolved].fact) if resolved else q.text
-        prompt = self._engine.prompt(asked, facts[resolved:])
-        cited = found.citations[: resolved + prompt.used_facts]
+        prompt, cited = self._prompt(q, found.citations)
         request = GenerateRequest(
             token_ids=prompt.token_ids,
             adapter=scope is Scope.EDITED and self._settings.use_adapter,
@@ -128,6 +138,7 @@ class Answerer:
             deadline=q.deadline,
             cancelled=cancelled,
             on_text=on_text,
+            values=prompt.values if self._settings.use_adapter else (),
         )
         made = self._engine.generate(request)
         if made.finish == "deadline":
@@ -148,6 +159,19 @@ class Answerer:
             token_ids=made.token_ids,
         )
 
+    def _prompt(self, q: Question, citations: Sequence[Citation]) -> tuple[Prompt, tuple[Citation, ...]]:
+        """The prompt, and the citations of what it tells; a list that does not fit is halved."""
+        groups = grouped(citations)
+        resolved = 0 if self._settings.whole_chain else before_last_hop(groups)
+        asked = remaining(groups[resolved][0].fact) if resolved else q.text
+        while True:
+            facts = told(q.text, groups, restate=self._settings.restate)
+            prompt = self._engine.prompt(asked, facts[resolved:])
+            used = resolved + prompt.used_facts
+            if used == len(groups) or len(groups[used]) == 1:
+                return prompt, tuple(cited for group in groups[:used] for cited in group)
+            groups[used] = groups[used][: len(groups[used]) // 2]
+
     def _check(self, q: Question) -> None:
         if not q.text.strip():
             raise BadRequest("the question is empty")
@@ -162,9 +186,14 @@ class Answerer:
         """Seconds that are left to wait."""
         return self._settings.wait_s if q.deadline is None else q.deadline - self._now()
 
-    def _wait(self, q: Question) -> None:
+    def _place_to_wait(self, q: Question) -> AbstractContextManager[None]:
+        """Needed only by a question whose `at_least` is still to come."""
+        visible = reached(self._memory.watermarks(), q.at_least)
+        return nullcontext() if visible else self._waiting.take()
+
+    def _wait(self, q: Question, cancelled: Callable[[], bool]) -> None:
         """Waits until the memory is at `at_least`; raises `DeadlineExceeded` naming what is missing."""
-        if not q.at_least or self._memory.wait_for(q.at_least, self._left(q)):
+        if not q.at_least or self._memory.wait_for(q.at_least, self._left(q), cancelled):
             return
         marks = self._memory.watermarks()
         missing = [
@@ -175,10 +204,19 @@ class Answerer:
         raise DeadlineExceeded("not yet applied: " + ("; ".join(missing) or "came too late"))
 
 
-def before_last_hop(citations: Sequence[Citation]) -> int:
-    """How many citations, in hop order, the chain has resolved already: they lead to the last hop's facts."""
-    last = max((cited.hop for cited in citations), default=1)
-    return sum(cited.hop < last for cited in citations)
+def grouped(citations: Sequence[Citation]) -> list[Sequence[Citation]]:
+    """Citations as the prompt tells them: the current members of one set together, others alone."""
+    groups: dict[object, list[Citation]] = {}
+    for cited in citations:
+        alone = cited.superseded or cited.members == 1
+        groups.setdefault(object() if alone else (cited.hop, cited.fact.key), []).append(cited)
+    return list(groups.values())
+
+
+def before_last_hop(groups: Sequence[Sequence[Citation]]) -> int:
+    """How many groups, in hop order, the chain has resolved already: they lead to the last hop's facts."""
+    last = max((group[0].hop for group in groups), default=1)
+    return sum(group[0].hop < last for group in groups)
 
 
 def remaining(last: Fact) -> str:
@@ -190,16 +228,36 @@ def remaining(last: Fact) -> str:
     return f"{view} is" if last.relation else view
 
 
-def told(question: str, citations: Sequence[Citation], *, restate: bool = True) -> tuple[Fact, ...]:
-    """Facts as the prompt tells them: plain words first with `restate`, an alias that led there explained."""
+def told(question: str, groups: Sequence[Sequence[Citation]], *, restate: bool = True) -> tuple[Fact, ...]:
+    """Facts as the prompt tells them, one for each group: plain words first with `restate`, a set as one
+    list, an alias that led there explained, what is superseded called so."""
     readings = {0: [Reading(f.cut(question))]}
-    for cited in citations:
+    for cited in (cited for group in groups for cited in group):
         texts = readings.setdefault(cited.hop, [])
         if len(texts) < MOST_TARGETS:
             texts.append(Reading(f.cut(cited.fact.target)))
-    names = [_used_name(c, readings.get(c.hop - 1, [])) for c in citations]
-    facts = [restated(c.fact) if restate else c.fact for c in citations]
+    names = [_used_name(group[0], readings.get(group[0].hop - 1, [])) for group in groups]
+    facts = [_told(group, restate=restate) for group in groups]
     return tuple(map(_explained, facts, names))
+
+
+def _told(group: Sequence[Citation], *, restate: bool) -> Fact:
+    cited = group[0]
+    if cited.members > 1:
+        return _as_list(group)
+    fact = restated(cited.fact) if restate else cited.fact
+    if not cited.superseded:
+        return fact
+    held = (None if at is None else from_ms(at - at % 1000) for at in (cited.held_from, cited.held_until))
+    return replace(fact, statement=superseded(fact.statement, *held))
+
+
+def _as_list(group: Sequence[Citation]) -> Fact:
+    """The members as one fact, without their publishers' sentences: behind those, models name one member."""
+    fact, note = group[0].fact, list_note(len(group), group[0].members)
+    relation, prompt = (f"{text} {note}" if text else "" for text in (fact.relation, fact.prompt))
+    target = ", ".join(cited.fact.target for cited in group)
+    return replace(fact, target=target, statement=statement_of(fact.subject, relation, prompt, target))
 
 
 def restated(fact: Fact) -> Fact:

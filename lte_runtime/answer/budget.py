@@ -39,6 +39,10 @@ class Budget:
         if self.deadline is not None and self.now() >= self.deadline:
             raise DeadlineExceeded("the deadline passed while facts were looked up")
 
+    def again(self) -> Budget:
+        """For a second reading of the question: the same time, its own texts and keys."""
+        return Budget(self.deadline, self.cancelled, self.now)
+
     def afford(self, *texts: str) -> bool:
         """Whether all of these texts may be encoded; what is afforded once costs nothing a second time."""
         new = {text: f.pieces(text) for text in texts if text not in self._afforded}

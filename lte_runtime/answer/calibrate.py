@@ -81,6 +81,9 @@ class Memo:
             self._known.update({(t, query): row for t, row in zip(missing, rows, strict=True)})
         return _stacked([self._known[t, query] for t in texts], self.dimension)
 
+    def windows(self, text: str) -> Sequence[str]:
+        return self._encoder.windows(text)
+
 
 def _stacked(rows: Sequence[Vectors], dimension: int) -> Vectors:
     return np.stack(rows) if rows else np.empty((0, dimension), np.float32)

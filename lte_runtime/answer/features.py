@@ -32,10 +32,10 @@ _NEGATIONS = frozenset(
 _CONTRACTED = re.compile(r"(?<=\w)n['’]t\b|\bother than\b|\brather than\b|\bno longer\b", re.IGNORECASE)
 _OTHER_PART = {"agent": "patient", "patient": "agent"}
 _BE = frozenset("is are was were be been being am".split())
-_SHIFTS = frozenset(
-    "former formerly previous previously before prior earlier old original originally past ex used once"
-    " next future later upcoming first last second third".split()
+_BACKWARD = frozenset(
+    "former formerly previous previously before prior earlier old original originally past".split()
 )
+_SHIFTS = _BACKWARD | frozenset("ex used once next future later upcoming first last second third".split())
 _QUESTION_WORDS = frozenset(
     "who whom whose what which where when why how is are was were do does did can could has have had will"
     " would shall should may might must the a an in on at of by for from to with under and or please tell"
@@ -361,6 +361,17 @@ def shifted(text: str) -> frozenset[str]:
     return _vocabulary(text) & _SHIFTS
 
 
+def backward(question: Sequence[Word]) -> tuple[Word, ...]:
+    """Words of a question that ask for what was before."""
+    return tuple(word for word in question if word.folded in _BACKWARD)
+
+
+def asks_whether(question: Sequence[Word]) -> bool:
+    """Whether the question asks for yes or no: it begins with a verb instead of who, what, how ..."""
+    first = question[0].folded if question else ""
+    return first in _QUESTION_WORDS and not first.startswith(("wh", "how"))
+
+
 def mentioned(question: Sequence[Word], target: str) -> float:
     """1 when the question already tells the answer: it asks for another one, or the other way round."""
     if len(target) > READ_CHARS:
@@ -408,6 +419,12 @@ def shared_words(masked_question: str, view: str) -> float:
     """Share of the view's content words (by five letters of their stems) that the question repeats."""
     told = {_stem(word)[:5] for word in content_words(view)}
     return len(_stems(masked_question) & told) / len(told) if told else 0.0
+
+
+def other_words(masked_question: str, view: str) -> tuple[str, ...]:
+    """Content words of the question that the view does not have, by five letters of their stems."""
+    known = _stems(view)
+    return tuple(word for word in content_words(masked_question) if _stem(word)[:5] not in known)
 
 
 @_kept

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -10,9 +10,10 @@ from lte_runtime.answer import features as f
 from lte_runtime.answer.answerer import Memory as Asked
 from lte_runtime.errors import NotFound
 from lte_runtime.memory.keys import normalise_key, view_of
-from lte_runtime.memory.policy import current, fold
+from lte_runtime.memory.policy import current, effective_times, fold, moment_of
 from lte_runtime.memory.records import EditRecord
 from lte_runtime.memory.rows import fact_of
+from lte_runtime.memory.views import windows_of
 from lte_runtime.types import (
     Candidate,
     Candidates,
@@ -20,6 +21,7 @@ from lte_runtime.types import (
     Encoder,
     Fact,
     FactKey,
+    Former,
     TopicPartition,
     Vectors,
 )
@@ -40,16 +42,18 @@ def facts_with(memory: Memory, key: FactKey, edit: Edit, now_ms: int) -> tuple[F
         known = [record.edit for record in memory.history(key)]
     except NotFound:
         known = []
-    # A position behind all others: what arrives next is the newest where no revision says otherwise.
-    last = max((each.position.offset for each in known), default=0)
-    latest = max((each.timestamp_ms for each in known), default=0)
-    placed = replace(
-        edit,
-        key=key,
-        position=replace(edit.position, offset=last + 1),
-        timestamp_ms=max(now_ms, latest + 1),
+    return tuple(
+        fact_of(fact, UNKNOWN_KEY)
+        for fact in current(fold([*known, _last(edit, key, known, now_ms)]), now_ms)
     )
-    return tuple(fact_of(each, UNKNOWN_KEY) for each in current(fold([*known, placed]), now_ms))
+
+
+def _last(edit: Edit, key: FactKey, known: Sequence[Edit], now_ms: int) -> Edit:
+    """The edit right behind the newest one of the key in its partition: what arrives next is the newest
+    where no revision says otherwise."""
+    newest = max(effective_times(known), key=moment_of, default=edit)
+    position = replace(newest.position, offset=newest.position.offset + 1)
+    return replace(edit, key=key, position=position, timestamp_ms=now_ms)
 
 
 class Overlay:
@@ -59,7 +63,7 @@ class Overlay:
         self._memory, self._encoder = memory, encoder
         self._key, self._facts = key, tuple(facts)
         views = [view_of(fact.subject, fact.relation, fact.prompt) for fact in facts]
-        self._vectors: list[Vectors] = list(encoder.encode(views)) if views else []
+        self._vectors: list[Vectors] = [encoder.encode(windows_of(view, encoder)) for view in views]
 
     def candidates(
         self, question: str, vector: Vectors | None, *, namespace: str, k: int = 8, at_ms: int | None = None
@@ -77,10 +81,10 @@ class Overlay:
     def _new(self, question: str, vector: Vectors) -> list[Candidate]:
         asked = f.words(f.cut(question))
         made = []
-        for fact, row in zip(self._facts, self._vectors, strict=True):
+        for fact, rows in zip(self._facts, self._vectors, strict=True):
             spans = [(span.score, name) for name in f.names_of(fact) if (span := f.locate(asked, name))]
             score, name = max(spans, default=(0.0, ""))
-            made.append(Candidate(fact, float(row @ vector), score, name))
+            made.append(Candidate(fact, float(max(rows @ vector)), score, name))
         return made
 
     def facts_of_subject(
@@ -102,8 +106,21 @@ class Overlay:
         new = (fact for fact in self._facts if wanted in map(normalise_key, f.names_of(fact)))
         return (*kept, *new)
 
+    def members_beside(
+        self, fact: Fact, limit: int, at_ms: int | None = None
+    ) -> tuple[tuple[Fact, ...], int]:
+        if fact.key == self._key:
+            return self._facts[:limit], len(self._facts)
+        return self._memory.members_beside(fact, limit, at_ms)
+
+    def former_values(self, fact: Fact, limit: int, at_ms: int | None = None) -> tuple[Former, ...]:
+        """None for the key itself: a dry run compares current answers."""
+        return () if fact.key == self._key else self._memory.former_values(fact, limit, at_ms)
+
     def watermarks(self) -> Mapping[TopicPartition, int]:
         return self._memory.watermarks()
 
-    def wait_for(self, at_least: Mapping[TopicPartition, int], timeout_s: float) -> bool:
-        return self._memory.wait_for(at_least, timeout_s)
+    def wait_for(
+        self, at_least: Mapping[TopicPartition, int], timeout_s: float, cancelled: Callable[[], bool]
+    ) -> bool:
+        return self._memory.wait_for(at_least, timeout_s, cancelled)

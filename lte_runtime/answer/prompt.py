@@ -23,14 +23,16 @@ UPDATED, QUESTION, ANSWER = "[Updated Information]:", "[Question]:", "[Answer]:"
 _OPEN, _CLOSE = "\ue0f0", "\ue0f1"
 _MARK = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
 _CONTENT = f"{_OPEN}0{_CLOSE}"
+_BLANKS = re.compile("[^\\S\u00a0\u202f\u2007]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt's ids and how many of the given facts it holds (the first ones)."""
+    """A prompt's ids, how many of the given facts it holds (the first ones), and the ids of their values."""
 
     token_ids: tuple[int, ...]
     used_facts: int
+    values: tuple[tuple[int, ...], ...] = ()
 
 
 def build(tokenizer: Any, question: str, facts: Sequence[str] = (), *, max_tokens: int) -> Prompt:
@@ -85,9 +87,24 @@ def explained(statement: str, subject: str, alias: str) -> str:
     return f"{statement} ({subject} is also known as {alias}.)"
 
 
+def list_note(shown: int, members: int) -> str:
+    """What stands behind the name of a set-valued relation: its value is a list, and whether it is cut."""
+    return f"(list of {members})" if shown == members else f"(list, {shown} of {members})"
+
+
+def superseded(statement: str, held_from: str | None, held_until: str | None) -> str:
+    """A statement with the note that it holds no longer, and when it held as far as that is known."""
+    ends = (("from", held_from), ("until", held_until))
+    held = " ".join(f"{word} {end}" for word, end in ends if end)
+    return f"{statement} (This is a former value{', ' + held if held else ''}.)"
+
+
 def one_line(text: str) -> str:
-    """Without line breaks and runs of blanks, so that no text can imitate the frame's lines."""
-    return " ".join(text.split())
+    """Without line breaks and runs of blanks, so that no text can imitate the frame's lines.
+
+    No-break blanks belong to values ("1 299,50 kr") and stay.
+    """
+    return _BLANKS.sub(" ", text).strip()
 
 
 def first_line(text: str) -> str:
@@ -142,15 +159,20 @@ def _content(facts: int) -> str:
     return "\n".join([f"{INTRODUCTION}\n\n{UPDATED}", *listed, f"\n{QUESTION}", _CONTENT])
 
 
-def _encode(tokenizer: Any, text: str) -> list[int]:
-    """Ids of `text` without special tokens; by a fast tokenizer's own engine, whose wrapper costs more."""
+def _encode(tokenizer: Any, text: str, *, plain: bool = False) -> list[int]:
+    """Ids of `text` without special tokens; by a fast tokenizer's own engine, whose wrapper costs more.
+
+    `plain` reads what spells a special token as text, where the tokenizer can.
+    """
     if not text:
         return []
     engine = getattr(tokenizer, "backend_tokenizer", None)
-    if engine is not None and engine.truncation is None and engine.padding is None:
+    if engine is not None and engine.truncation is None and engine.padding is None and not plain:
         found: list[int] = engine.encode(text, add_special_tokens=False).ids
         return found
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=plain)["input_ids"]
+    if plain and engine is not None:
+        engine.encode_special_tokens = False
     return ids
 
 
@@ -161,15 +183,27 @@ def _leading(tokenizer: Any) -> list[int]:
 
 
 def untrusted(tokenizer: Any, text: str) -> list[int]:
-    """Ids of `text` as plain text: what spells an added token is cut apart before it is encoded."""
+    """Ids of `text` as plain text, whatever added tokens it spells.
+
+    A fast tokenizer can read special tokens as text. Else what spells an added token is cut apart before it
+    is encoded, which may add blanks at the cuts.
+    """
     added = tokenizer.get_added_vocab()
     barred = (set(added.values()) | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id}
-    ways: list[Callable[[str], Sequence[str]]] = [lambda whole: _apart(whole, sorted(added)), list]
-    for cut in ways:
-        ids = [number for piece in cut(text) for number in _encode(tokenizer, piece)]
+    ways: list[Callable[[], list[int]]] = [
+        lambda: _encode(tokenizer, text, plain=any(token in text for token in added)),
+        lambda: _joined(tokenizer, _apart(text, sorted(added))),
+        lambda: _joined(tokenizer, list(text)),
+    ]
+    for encode in ways:
+        ids = encode()
         if barred.isdisjoint(ids):
             return ids
     return [number for number in ids if number not in barred]
+
+
+def _joined(tokenizer: Any, pieces: Sequence[str]) -> list[int]:
+    return [number for piece in pieces for number in _encode(tokenizer, piece)]
 
 
 def _apart(text: str, added: Sequence[str]) -> list[str]:

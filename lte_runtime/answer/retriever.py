@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from lte_runtime.answer import chain, gate
+from lte_runtime.answer import chain, former, gate
 from lte_runtime.answer import features as f
 from lte_runtime.answer.budget import ENCODED_AT_ONCE, Budget
 from lte_runtime.answer.chain import Path
@@ -23,10 +23,12 @@ from lte_runtime.types import (
     Citation,
     Encoder,
     Fact,
+    Former,
     GateDecision,
     Question,
     Retrieval,
     Scope,
+    ScopeMode,
     Vectors,
 )
 
@@ -48,6 +50,12 @@ class Lookup(Protocol):
         vector: Vectors | None = None,
     ) -> tuple[Fact, ...]: ...
 
+    def members_beside(
+        self, fact: Fact, limit: int, at_ms: int | None = None
+    ) -> tuple[tuple[Fact, ...], int]: ...
+
+    def former_values(self, fact: Fact, limit: int, at_ms: int | None = None) -> tuple[Former, ...]: ...
+
 
 HOPS_FROM = 0.48
 """From here on a hop counts as asked for (mean of the cosine and the learnt one)."""
@@ -63,6 +71,8 @@ class RetrieverSettings:
 
     `max_siblings` bounds the keys that are read of one subject, and the facts that all subjects of a question
     together add to the candidates.
+    `max_members` values of a set are told and cited. With `history`, questions for an earlier value get
+    `max_former` of them (small models confuse two), of the `seen_former` among which a question may name one.
     """
 
     k: int = 8
@@ -70,6 +80,10 @@ class RetrieverSettings:
     max_paths: int = 32
     max_siblings: int = 64
     cached_views: int = 8192
+    max_members: int = 16
+    history: bool = True
+    max_former: int = 1
+    seen_former: int = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,15 +241,18 @@ class Retriever:
         decision = gate.decide(
             best.features if best else None, self._gate, q.scope, best.score if best else 0.0
         )
-        cited = self._cited(best, scored, decision, q, at_ms)
+        earlier = self._earlier(q, asked.reading, scored, decision, at_ms, budget)
+        decision, cited = earlier or (decision, self._cited(best, scored, decision, at_ms))
         marks.append(time.perf_counter())
         stages = zip(("search", "chain", "gate"), marks, marks[1:], strict=False)
         spent = {"encode": asked.encode_ms, **{name: (b - a) * 1e3 for name, a, b in stages}}
         return Retrieval(cited, decision, found, spent)
 
-    def scored_paths(self, q: Question, at_ms: int | None = None) -> list[Scored]:
+    def scored_paths(
+        self, q: Question, at_ms: int | None = None, budget: Budget | None = None
+    ) -> list[Scored]:
         """All paths that the gate compares for `q`: what calibration learns from."""
-        budget = Budget()
+        budget = budget or Budget()
         q, asked = _keyed(q), self.read(q.text, budget)
         found = self._candidates(q, asked, at_ms, budget)
         return self._scored(self._paths(found.items, asked, q.namespace, at_ms, budget), asked, budget)
@@ -325,25 +342,74 @@ class Retriever:
         best: Scored | None,
         scored: Sequence[Scored],
         decision: GateDecision,
-        q: Question,
         at_ms: int | None,
     ) -> tuple[Citation, ...]:
         if best is None or decision.scope is Scope.BASE:
             return ()
         tied = _tied(best, scored, self._gate)
-        if len(tied) > 1:
-            return tuple(Citation(_ambiguous(s.path.end), s.score, 1) for s in tied)
         cited: list[Citation] = []
+        if len(tied) > 1:
+            for s in tied:
+                members, total = self._members(s.path.end, at_ms)
+                cited += [Citation(_ambiguous(m), s.score, 1, total) for m in members]
+            return tuple(cited)
         for hop, fact in enumerate(best.path.facts, start=1):
-            cited += [Citation(m, best.score, hop) for m in self._members(fact, q.namespace, at_ms)]
+            members, total = self._members(fact, at_ms)
+            cited += [Citation(m, best.score, hop, total) for m in members]
         return tuple(cited)
 
-    def _members(self, fact: Fact, namespace: str, at_ms: int | None) -> Sequence[Fact]:
-        """All current facts of the same key: more than one only where the relation is set-valued."""
-        if fact.cardinality is Cardinality.ONE or not fact.subject:
-            return [fact]
-        facts = self._memory.facts_of_subject(fact.subject, namespace=namespace, at_ms=at_ms)
-        return [m for m in facts if m.key == fact.key] or [fact]
+    def _members(self, fact: Fact, at_ms: int | None) -> tuple[Sequence[Fact], int]:
+        """The current facts of the same key, at most `max_members`, and how many there are."""
+        if fact.cardinality is Cardinality.ONE:
+            return [fact], 1
+        members, total = self._memory.members_beside(fact, self._settings.max_members, at_ms)
+        return (members, total) if members else ((fact,), 1)
+
+    def _earlier(
+        self,
+        q: Question,
+        reading: Reading,
+        scored: Sequence[Scored],
+        decision: GateDecision,
+        at_ms: int | None,
+        budget: Budget,
+    ) -> tuple[GateDecision, tuple[Citation, ...]] | None:
+        """The gate's word and the evidence where a key's earlier value is asked for; None where it is not.
+
+        It is where words that point back are all that keeps the question from one about the current value.
+        """
+        if not (self._settings.history and f.backward(reading.words)) or _is_current(decision):
+            return None
+        named = [s for s in scored if s.span is not None and len(s.path.facts) == 1]
+        nearest = max(named, key=lambda s: s.features["likeness"], default=None)
+        if nearest is None or nearest.span is None:
+            return None
+        fact = nearest.path.end
+        values = self._memory.former_values(fact, self._settings.seen_former, at_ms)
+        earlier = former.earlier(reading.text, nearest.span, [fact], values)
+        closed = decision.scope is Scope.BASE or q.scope is ScopeMode.EDITED
+        if earlier is None or (closed and not earlier.values):
+            return None
+        best = self._about_current(replace(q, text=earlier.text), nearest, reading, at_ms, budget)
+        if best is None:
+            return None
+        scope, reason = (Scope.EDITED, former.REASON) if earlier.values else (Scope.BASE, former.UNKNOWN)
+        cited = former.cited(earlier.values[: self._settings.max_former], best.score)
+        bar = min(former.LIKELY, self._gate.threshold)
+        return GateDecision(scope, best.score, bar, reason, best.features), cited
+
+    def _about_current(
+        self, q: Question, nearest: Scored, reading: Reading, at_ms: int | None, budget: Budget
+    ) -> Scored | None:
+        """The best path of `q`, where it is the fact of `nearest` and `q` asks for no more than that."""
+        scored, fact = self.scored_paths(q, at_ms, budget.again()), nearest.path.end
+        best = best_of(scored, self._gate)
+        if best is None or len(best.path.facts) > 1 or best.path.end.key != fact.key:
+            return None
+        plain = Reading(f.cut(q.text)).masked(best.span)
+        bar = former.bar(reading.masked(nearest.span), plain, fact, nearest.path.view, self._gate.threshold)
+        alone = len(_tied(best, scored, self._gate)) == 1
+        return best if bar is not None and best.score >= bar and alone else None
 
 
 def _keyed(q: Question) -> Question:
@@ -509,6 +575,11 @@ def _tied(best: Scored, scored: Sequence[Scored], calibration: gate.GateCalibrat
         and s.score >= calibration.threshold
         and best.features["likeness"] - s.features["likeness"] <= calibration.tie_margin
     ]
+
+
+def _is_current(decision: GateDecision) -> bool:
+    """Whether the gate is open and no word of time or rank stands in the question alone."""
+    return decision.scope is Scope.EDITED and not decision.features.get("shift")
 
 
 def _ambiguous(fact: Fact) -> Fact:

@@ -10,9 +10,12 @@ from typing import Any
 
 from lte_runtime.memory.edit_memory import EditMemory, MemorySettings
 from lte_runtime.memory.events import EventLimits, decode, to_json
+from lte_runtime.memory.policy import EARLIEST_MS
 from lte_runtime.types import Batch, Edit, Encoder, Position, RawRecord, TopicPartition
 
 TOPIC = TopicPartition("scratch", 0)
+START_MS = EARLIEST_MS
+"""When the first event was published; each is a millisecond later than the one before."""
 
 
 @contextmanager
@@ -38,5 +41,5 @@ def apply_events(memory: EditMemory, events: Sequence[Mapping[str, Any]], *, bat
 
 def _edit(event: Mapping[str, Any], offset: int) -> Edit:
     position = Position(TOPIC.topic_id, TOPIC.partition, offset)
-    record = RawRecord("scratch", position, None, to_json(event), timestamp_ms=offset + 1)
+    record = RawRecord("scratch", position, None, to_json(event), timestamp_ms=START_MS + offset)
     return decode(record, EventLimits())

@@ -30,10 +30,11 @@ class StubEncoder:
     """Signed feature hashing (Weinberger et al., 2009) of words and letter trigrams into 64 dimensions.
 
     Texts that share words are near each other, equal texts are equal on every machine. Each `variant` hashes
-    in its own way.
+    in its own way. It reads `max_words` words, as a model reads so many tokens.
     """
 
     dimension = 64
+    max_words = 256
 
     def __init__(self, variant: int = 1) -> None:
         self.fingerprint = f"stub-64-{variant}"
@@ -45,9 +46,17 @@ class StubEncoder:
         rows = [self._row(checked_text(text)) for text in texts]
         return np.stack(rows) if rows else np.empty((0, self.dimension), np.float32)
 
+    def windows(self, text: str) -> Sequence[str]:
+        """Parts of `max_words` words; see `Encoder`."""
+        words = list(_WORD.finditer(text))
+        if len(words) <= self.max_words:
+            return (text,)
+        starts = [0, *(word.start() for word in words[self.max_words :: self.max_words])]
+        return [text[start:end].strip() for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
+
     def _row(self, text: str) -> Vectors:
         row = np.zeros(self.dimension, np.float32)
-        folded = unicodedata.normalize("NFC", text).casefold()
+        folded = unicodedata.normalize("NFC", self.windows(text)[0]).casefold()
         for feature, weight in _features(folded):
             code = zlib.crc32(feature.encode(), self._seed)
             row[code % self.dimension] += weight if code & 0x8000 else -weight

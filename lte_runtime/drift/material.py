@@ -14,7 +14,11 @@ from typing import Any
 
 from lte_runtime.drift.general import GENERAL
 from lte_runtime.drift.probes import Kind, Probe, make
+from lte_runtime.memory.events import LONG_KEY, LONG_STATEMENT
 from lte_runtime.types import Fact
+
+_LENGTHS = {LONG_KEY, LONG_STATEMENT}
+"""Flags that tell what is searched, and nothing against a fact."""
 
 HELD_OUT_SHARE, HELD_OUT_LEAST = 0.3, 40
 COUNTS: Mapping[str, int] = {
@@ -95,7 +99,7 @@ def _unfit(one: Known, rules: Rules, now_ms: int) -> str:
         return "too young"
     if one.disputed:
         return "in conflict"
-    return "flagged" if one.fact.flags else ""
+    return "flagged" if set(one.fact.flags) - _LENGTHS else ""
 
 
 def _drawn(facts: Sequence[Fact], most: int, rng: Random) -> list[Fact]:

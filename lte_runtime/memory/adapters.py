@@ -6,6 +6,7 @@ says where a rollback from it leads: after B was rolled back to A, the next one 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ from lte_runtime.errors import Refused
 from lte_runtime.memory.db import Connection, faults, transaction
 from lte_runtime.memory.rows import check_row, row_crc
 
+log = logging.getLogger(__name__)
 CONFIGURED = "configured"
 NONE = "none"
 """Pointers that are no adapter of the registry: what the configuration names, and no adapter at all."""
 
+_VOID_EPOCHS = "adapters.void_epochs"
 _COLUMNS = "no, adapter, sha256, reason, epoch, at, back, followed, crc"
 
 
@@ -95,10 +98,20 @@ class AdapterLedger:
             return self._append(target.adapter, target.sha256, reason, epoch, target.back, False)
 
     def epoch(self) -> int:
-        """The highest epoch of any move."""
+        """The highest epoch of any move, but for those whose epochs are void."""
+        sql = """
+            SELECT max(epoch) FROM activations WHERE no >
+              coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE name=?), 0)"""
         with self._writing, faults():
-            row = self._connection.execute("SELECT max(epoch) FROM activations").fetchone()
+            row = self._connection.execute(sql, (_VOID_EPOCHS,)).fetchone()
             return int(row[0] or 0)
+
+    def void_epochs(self, through: int) -> None:
+        """The epochs of the moves up to this number count no more: they are of no claim that still stands."""
+        log.warning("epochs up to %d are void: the control topic has no such claim", self.epoch())
+        sql = "INSERT INTO meta VALUES(?,?) ON CONFLICT DO UPDATE SET value=excluded.value"
+        with self._writing, transaction(self._connection):
+            self._connection.execute(sql, (_VOID_EPOCHS, str(through)))
 
     def _append(
         self, adapter: str, sha256: str, reason: str, epoch: int, back: int, followed: bool

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lte_runtime.private_files import FILE_MODE, create
 from lte_runtime.types import Position
 
 CRASHES_ALLOWED = 2
@@ -71,6 +72,7 @@ class Attempts:
     @contextmanager
     def watch(self) -> Iterator[None]:
         """Have fatal signals of this process leave their traceback for the next run."""
+        create(self._fault_path)
         with self._fault_path.open("ab") as file:
             faulthandler.enable(file)
             try:
@@ -100,7 +102,7 @@ class Attempts:
         text = json.dumps(note).encode()
         self._length = max(self._length, len(text))
         # In place, filled up with blanks: ext4 writes a file that was cut to nothing to the disk at once.
-        file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
+        file = os.open(self._path, os.O_WRONLY | os.O_CREAT, FILE_MODE)
         try:
             os.write(file, text.ljust(self._length))
         finally:

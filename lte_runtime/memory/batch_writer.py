@@ -7,16 +7,26 @@ revision or an earlier retraction is in play is the key's whole history folded a
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from lte_runtime.memory import quarantine, reads
 from lte_runtime.memory.db import Connection
-from lte_runtime.memory.keywork import Heads, KeyWork, view_hash, view_text
-from lte_runtime.memory.policy import Member, fold, moment_of, taken_by, target_form
+from lte_runtime.memory.keywork import Heads, KeyWork, revive, view_hash, view_text
+from lte_runtime.memory.policy import (
+    Member,
+    at_time,
+    effective_times,
+    fold,
+    name_of,
+    taken_by,
+    target_form,
+    time_of,
+)
 from lte_runtime.memory.rows import (
     EDIT_COLUMNS,
+    EDIT_WIDTH,
     INSERT_EDIT,
     check_row,
     edit_from,
@@ -26,6 +36,9 @@ from lte_runtime.memory.rows import (
 )
 from lte_runtime.types import Cardinality, Edit, FactKey, Op, Position, Rejected
 
+_STANDING = (
+    f"SELECT {EDIT_COLUMNS}, f.since FROM facts f JOIN edits e ON e.id=f.edit WHERE f.key=? ORDER BY f.rank"
+)
 _NAMES = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -86,6 +99,14 @@ class BatchWriter:
             self._finish(work)
         return self._result
 
+    def refold(self, keys: Iterable[FactKey]) -> StoreResult:
+        """Fold these keys from their edits anew."""
+        for key in keys:
+            self._key_work(key).refold = True
+        for work in self._work.values():
+            self._finish(work)
+        return self._result
+
     def _write_edit(self, edit: Edit) -> None:
         if self._take_edit(edit) and self._replays:
             topic = self._store.topic_number(edit.position.topic_id)
@@ -109,13 +130,14 @@ class BatchWriter:
         return True
 
     def _is_known(self, topic: int, where: Position) -> bool:
-        sql = "SELECT 1 FROM positions WHERE topic=? AND partition=? AND offset=?"
-        return self._db.execute(sql, (topic, where.partition, where.offset)).fetchone() is not None
+        sql = "SELECT 1 FROM positions WHERE topic=? AND partition=? AND offset=? AND log=?"
+        values = (topic, where.partition, where.offset, where.log)
+        return self._db.execute(sql, values).fetchone() is not None
 
-    def _same_id(self, edit: Edit, work: KeyWork | None) -> tuple[int, str, int, int, int, int] | None:
+    def _same_id(self, edit: Edit, work: KeyWork | None) -> tuple[int, str, int, int] | None:
         if work and work.untouched:
             return None
-        columns = "SELECT id, content_hash, ts, partition, offset, topic FROM edits WHERE "
+        columns = "SELECT id, content_hash, topic, partition FROM edits WHERE "
         where, value = ("key=?", work.id) if work else ("key IS NULL AND namespace=?", edit.namespace)
         return self._db.execute(  # type: ignore[no-any-return]
             f"{columns}{where} AND source=? AND op=? AND edit_id=?",
@@ -145,33 +167,39 @@ class BatchWriter:
             work.view_hash = view_hash(work.view)
         name = (edit.namespace, edit.id)
         named = name in self.retracted or name in self._store.retracted
-        simple = work.heads.is_newest(edit) and not named
-        work.heads.saw(edit)
-        if work.refold or not simple:
+        timed = work.heads.timed(edit)
+        if work.refold or named or timed is None or not work.heads.is_newest(timed):
             work.refold = True
             return
-        self._put_fact(work.id, work.facts, edit, row)
-        work.put_on_top(edit)
+        work.heads.saw(timed)
+        self._put_fact(work.id, work.facts, timed, row)
+        work.put_on_top(timed)
 
     def _retract(self, edit: Edit, work: KeyWork) -> None:
-        simple = work.heads.is_last_word(edit) and not work.refold
-        work.heads.saw(edit)
-        if not (simple and self._take_from_standing(edit, work)):
+        timed = work.heads.timed(edit)
+        if work.refold or timed is None or not work.heads.is_last_word(timed):
+            work.refold = True
+            return
+        work.heads.saw(timed)
+        if not self._take_from_standing(timed, work):
             work.refold = True
 
     def _take_from_standing(self, edit: Edit, work: KeyWork) -> bool:
         """Take what the newest retraction of a key takes; False when the facts that stand do not tell."""
-        sql = f"SELECT {EDIT_COLUMNS} FROM facts f JOIN edits e ON e.id=f.edit WHERE f.key=? ORDER BY f.rank"
-        rows = self._db.execute(sql, (work.id,)).fetchall()
-        members = [Member(known := edit_from(row, work.key, self._store.topics), (known.id,)) for row in rows]
+        rows = self._db.execute(_STANDING, (work.id,)).fetchall()
+        members = [self._member(row, work.key) for row in rows]
         named = {edit.retracts} & {member.edit.id for member in members}
         if edit.retracts is not None and not named and self._has_edit(work, edit.retracts):
             return False  # withdrawn already, or collapsed into another: the history knows
-        taken = taken_by(edit, members, {name for name in named if name})
+        taken = taken_by(edit, members, {name for name in named if name}, newest=True)
         gone = {id(member) for member in taken}
         kept = [place for place, member in enumerate(members) if id(member) not in gone]
         self._stand(work, [(members[place], rows[place][0]) for place in kept])
         return True
+
+    def _member(self, row: Sequence[Any], key: FactKey) -> Member:
+        edit = edit_from(row, key, self._store.topics)
+        return Member(edit if edit.valid_from is not None else at_time(edit, row[EDIT_WIDTH]), (edit.id,))
 
     def _has_edit(self, work: KeyWork, edit_id: str) -> bool:
         sql = "SELECT 1 FROM edits WHERE key=? AND op='assert' AND edit_id=?"
@@ -185,7 +213,7 @@ class BatchWriter:
         work.take([member.edit for member, _ in members])
 
     def _put_fact(self, key_id: int, rank: int, edit: Edit, row: int) -> None:
-        since = edit.timestamp_ms if edit.valid_from is None else edit.valid_from
+        since = time_of(edit) if edit.valid_from is None else edit.valid_from
         many = edit.cardinality is Cardinality.MANY
         values = (key_id, rank, row, since, edit.valid_from, edit.valid_until, int(many), target_form(edit))
         crc = row_crc(*values, *evidence_of(edit))
@@ -194,29 +222,27 @@ class BatchWriter:
     def _put_position(self, edit: Edit, topic: int, row: int) -> None:
         where = edit.position
         self._db.execute(
-            "INSERT INTO positions(topic, partition, offset, ts, edit) VALUES(?,?,?,?,?)",
-            (topic, where.partition, where.offset, edit.timestamp_ms, row),
+            "INSERT INTO positions(topic, partition, offset, log, ts, edit) VALUES(?,?,?,?,?,?)",
+            (topic, where.partition, where.offset, where.log, edit.timestamp_ms, row),
         )
 
     def _add_delivery(
-        self,
-        edit: Edit,
-        work: KeyWork | None,
-        topic: int,
-        known: tuple[int, str, int, int, int, int],
+        self, edit: Edit, work: KeyWork | None, topic: int, known: tuple[int, str, int, int]
     ) -> None:
-        """The same event again: one more position, and the earliest of them is the one that counts."""
-        row, _, ts, partition, offset, known_topic = known
+        """The same event again: one more position, and the earliest of them is the one that counts.
+
+        A later record of the same partition is not the earliest; it may move the time of what follows.
+        """
+        row, _, known_topic, known_partition = known
         self._put_position(edit, topic, row)
         self._result.duplicates += 1
-        if moment_of(edit) >= (ts, partition, offset, self._store.topics[known_topic]):
-            return
-        self._db.execute(
-            "UPDATE edits SET ts=?, topic=?, partition=?, offset=? WHERE id=?",
-            (edit.timestamp_ms, topic, edit.position.partition, edit.position.offset, row),
-        )
-        if work:
-            work.refold = True
+        later_there = (known_topic, known_partition) == (topic, edit.position.partition)
+        for reached in [work] if work else self._named_keys(edit):
+            timed = reached.heads.timed(edit)
+            if reached.refold or timed is None or not later_there:
+                reached.refold = True
+            else:
+                reached.heads.saw_delivery(timed)
 
     def _conflict(self, edit: Edit) -> None:
         if edit.raw is None:
@@ -245,7 +271,10 @@ class BatchWriter:
         known = self._ids.get(text)
         if known is not None:
             return self._work[known]
-        work = self._read_key(key, text) or self._new_key(key, text)
+        work = self._read_key(key, text)
+        if work is None and revive(self._db, key):
+            work = self._read_key(key, text)
+        work = work or self._new_key(key, text)
         self._ids[text], self._work[work.id] = work.id, work
         return work
 
@@ -294,10 +323,21 @@ class BatchWriter:
         self._result.changes.append(change)
 
     def _fold_again(self, work: KeyWork) -> None:
-        rows = reads.history_rows(self._db, work.id, work.key.namespace)
-        edits = [edit_from(row, None if row[15] is None else work.key, self._store.topics) for row in rows]
-        row_of = {id(edit): row[0] for edit, row in zip(edits, rows, strict=True)}
-        self._stand(work, [(member, row_of[id(member.edit)]) for member in fold(edits).members])
+        history, rows = reads.history(self._db, work.id, work.key, self._store.topics)
+        state = fold(history)
+        stored = {name_of(edit): edit.position for edit in history[: len(rows)]}
+        for edit in (*(member.edit for member in state.members), *state.tombstones):
+            if edit.key is not None and edit.position != stored[name_of(edit)]:
+                self._put_earliest(edit, rows[name_of(edit)])
+        self._stand(work, [(member, rows[name_of(member.edit)]) for member in state.members])
         work.heads = Heads()
-        for edit in edits:
+        for edit in effective_times(history):
             work.heads.saw(edit)
+
+    def _put_earliest(self, edit: Edit, row: int) -> None:
+        """The row of an edit tells its earliest delivery."""
+        where, topic = edit.position, self._store.topic_number(edit.position.topic_id)
+        self._db.execute(
+            "UPDATE edits SET ts=?, topic=?, partition=?, offset=?, log=? WHERE id=?",
+            (edit.timestamp_ms, topic, where.partition, where.offset, where.log, row),
+        )

@@ -7,14 +7,16 @@ new views is written while they are encoded: its transaction waits for the vecto
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from lte_runtime.memory.batch_writer import StoreResult
+from lte_runtime.memory.events import LONG_KEY, LONG_STATEMENT
 from lte_runtime.memory.intake import take_in
 from lte_runtime.memory.store import Store
-from lte_runtime.memory.views import encode_views
+from lte_runtime.memory.views import encode_views, flag_long_texts
 from lte_runtime.types import Batch, Encoder, Vectors
 
 # New views from which on the thread is worth its hand-over; a few are encoded before it would have begun.
@@ -29,13 +31,15 @@ class Unencodable(ValueError):
 class Brought:
     """A committed batch: what the store did, the new vectors by view, and the time it took.
 
-    `encode_ms` is what was waited for the encoder, `store_ms` all the rest.
+    `encode_ms` is what was waited for the encoder, `store_ms` all the rest. `long_texts` counts edits by
+    flag.
     """
 
     result: StoreResult
     vectors: Mapping[bytes, Vectors]
     encode_ms: float
     store_ms: float
+    long_texts: Mapping[str, int] = field(default_factory=dict)
 
 
 class BringIn:
@@ -50,6 +54,10 @@ class BringIn:
 
     def apply(self, batch: Batch, now_ms: int, confirm: Callable[[], None] = lambda: None) -> Brought:
         """Encode, `confirm` and commit; after an exception nothing of the batch is in the store."""
+        batch = replace(batch, edits=tuple(flag_long_texts(edit, self._encoder) for edit in batch.edits))
+        return replace(self._apply(batch, now_ms, confirm), long_texts=_long_texts(batch))
+
+    def _apply(self, batch: Batch, now_ms: int, confirm: Callable[[], None]) -> Brought:
         views = self._store.missing_views(batch.edits)
         if len(views) >= BESIDE_FROM:
             try:
@@ -70,7 +78,9 @@ class BringIn:
             confirm()
             return taken.vectors
 
-        result = self._store.apply(taken.edits, taken.rejected, vectors, batch.next_offsets, now_ms)
+        result = self._store.apply(
+            taken.edits, taken.rejected, vectors, batch.next_offsets, now_ms, batch.leader_epochs
+        )
         return Brought(result, taken.vectors, (encoded - begun) * 1e3, (time.perf_counter() - encoded) * 1e3)
 
     def _beside(
@@ -90,6 +100,13 @@ class BringIn:
             confirm()
             return encoded.vectors
 
-        result = self._store.apply(batch.edits, batch.rejected, vectors, batch.next_offsets, now_ms)
+        result = self._store.apply(
+            batch.edits, batch.rejected, vectors, batch.next_offsets, now_ms, batch.leader_epochs
+        )
         whole = (time.perf_counter() - begun) * 1e3
         return Brought(result, encoding.result().vectors, waited, whole - waited)
+
+
+def _long_texts(batch: Batch) -> dict[str, int]:
+    flags = Counter(flag for edit in batch.edits for flag in edit.flags)
+    return {flag: flags[flag] for flag in (LONG_KEY, LONG_STATEMENT) if flags[flag]}

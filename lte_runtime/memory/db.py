@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -13,6 +17,9 @@ import apsw.sqlite_extra
 
 from lte_runtime import disk
 from lte_runtime.errors import BadRequest, Damaged, Fatal, NotFound, Refused, Retry
+from lte_runtime.private_files import create, unwritable
+
+log = logging.getLogger(__name__)
 
 _FIRST = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -64,8 +71,38 @@ CREATE TABLE trained_edits(
   adapter TEXT NOT NULL, edit_id TEXT NOT NULL, why TEXT NOT NULL, at INTEGER NOT NULL,
   PRIMARY KEY(adapter, edit_id)) WITHOUT ROWID;
 """,
+    # 3: offsets that a truncated log gives out again; the facts of every key are folded again behind it.
+    """
+CREATE TABLE truncations(
+  topic INTEGER NOT NULL, partition INTEGER NOT NULL, log INTEGER NOT NULL, resume_at INTEGER NOT NULL,
+  at INTEGER NOT NULL, PRIMARY KEY(topic, partition, log)) WITHOUT ROWID;
+ALTER TABLE offsets ADD COLUMN leader_epoch INTEGER NOT NULL DEFAULT -1;
+ALTER TABLE edits ADD COLUMN log INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE lost_edits(lost_at INTEGER NOT NULL, key INTEGER, edit_id TEXT NOT NULL, op TEXT NOT NULL,
+  topic INTEGER NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL, log INTEGER NOT NULL,
+  body TEXT NOT NULL);
+ALTER TABLE positions RENAME TO positions_2;
+CREATE TABLE positions(
+  topic INTEGER NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL, log INTEGER NOT NULL,
+  ts INTEGER NOT NULL, edit INTEGER, erased TEXT, PRIMARY KEY(topic, partition, offset, log)) WITHOUT ROWID;
+INSERT INTO positions SELECT topic, partition, offset, 0, ts, edit, erased FROM positions_2;
+DROP TABLE positions_2;
+CREATE INDEX positions_edit ON positions(edit);
+ALTER TABLE quarantine RENAME TO quarantine_2;
+CREATE TABLE quarantine(
+  id INTEGER PRIMARY KEY, topic INTEGER NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL,
+  log INTEGER NOT NULL DEFAULT 0, ts INTEGER NOT NULL, size INTEGER NOT NULL, code TEXT NOT NULL,
+  message TEXT NOT NULL, sha256 TEXT NOT NULL, received INTEGER NOT NULL, state TEXT NOT NULL,
+  topic_name TEXT NOT NULL, headers BLOB NOT NULL, key BLOB, value BLOB,
+  UNIQUE(topic, partition, offset, log));
+INSERT INTO quarantine(id, topic, partition, offset, ts, size, code, message, sha256, received, state,
+  topic_name, headers, key, value) SELECT id, topic, partition, offset, ts, size, code, message, sha256,
+  received, state, topic_name, headers, key, value FROM quarantine_2;
+DROP TABLE quarantine_2;
+CREATE INDEX quarantine_state ON quarantine(state, id);
+""",
 )
-"""Statements that lift a store by one version each, in one transaction with its number; only appended to."""
+"""Statements that lift a store by one version each; only appended to. The whole way up is one transaction."""
 
 SCHEMA_VERSION = len(MIGRATIONS)
 
@@ -73,6 +110,9 @@ SCHEMA_VERSION = len(MIGRATIONS)
 # milliseconds. At SQLite's own 1,000 that was one small commit in eighty; and pages that change with each
 # commit are now copied a quarter as often.
 _CHECKPOINT_PAGES = 4000
+
+# SQLite's -shm file takes 32 KiB and a new log a page or two: with less it cannot open a store.
+_LEAST_FREE_BYTES = 128 << 10
 
 # SQLite's own check sees structure alone. Its cksumvfs keeps a checksum in each page's last eight bytes.
 _CHECKSUM_BYTES = 8
@@ -113,12 +153,36 @@ def faults() -> Iterator[None]:
         raise Fatal(f"the store's disk failed, nothing more is written: {error}") from error
 
 
-def open_writer(path: Path, busy_timeout_ms: int) -> Connection:
+Refold = Callable[["Connection"], None]
+"""Brings what is derived from the edits to this version, inside the transaction of a migration."""
+
+
+@contextmanager
+def _opening(path: Path) -> Iterator[None]:
+    """Tell a full or read-only disk from a failing one: SQLite needs its -wal and -shm files even to read."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from error
+    except (apsw.CantOpenError, apsw.ReadOnlyError) as error:
+        number = errno.EROFS if os.statvfs(path.parent).f_flag & os.ST_RDONLY else errno.EACCES
+        raise unwritable(path, OSError(number, os.strerror(number))) from error
+    except (apsw.FullError, apsw.IOError) as error:
+        is_full = getattr(error, "extendedresult", None) in (apsw.SQLITE_FULL, apsw.SQLITE_IOERR_SHMSIZE)
+        if not is_full or shutil.disk_usage(path.parent).free >= _LEAST_FREE_BYTES:
+            raise
+        raise unwritable(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
+
+
+def open_writer(path: Path, busy_timeout_ms: int, refold: Refold) -> Connection:
     """The connection that writes and checkpoints, checked and at the schema of this version.
 
-    Raises `Damaged` for a file that fails SQLite's own check, `Refused` for a newer schema.
+    A store of an earlier version is lifted in one transaction, with `refold` at its end; a copy of it stays
+    beside it as `edits.db.before-N`. Raises `Damaged` for a file that fails SQLite's own check, `Refused` for
+    a newer schema and for a disk that is full or read-only.
     """
-    with faults():
+    with faults(), _opening(path):
+        create(path)
         connection = _connect_writer(path, busy_timeout_ms)
         found = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
         if found != ["ok"]:
@@ -133,13 +197,13 @@ def open_writer(path: Path, busy_timeout_ms: int) -> Connection:
             connection = _add_checksums(connection, path, busy_timeout_ms)
         if not marked:  # last, so that a kill before it means once more, not damage
             connection.pragma("application_id", _CHECKED)
-        _migrate(cast(Connection, connection))
+        _migrate(cast(Connection, connection), path, refold)
     return cast(Connection, connection)
 
 
 def open_reader(path: Path, busy_timeout_ms: int) -> Connection:
     """A connection of one thread that only reads."""
-    with faults():
+    with faults(), _opening(path):
         connection = _connect(path, busy_timeout_ms, apsw.SQLITE_OPEN_READONLY)
         connection.execute("PRAGMA cache_size=-16384").fetchall()
     return cast(Connection, connection)
@@ -160,6 +224,7 @@ def copy_store(path: Path, to: Path, busy_timeout_ms: int = 5000) -> None:
     scratch.unlink(missing_ok=True)
     connection = open_reader(path, busy_timeout_ms)
     try:
+        _create_copy(scratch)
         with faults():
             connection.execute("VACUUM INTO ?", (str(scratch),))
         disk.sync(scratch)
@@ -168,6 +233,14 @@ def copy_store(path: Path, to: Path, busy_timeout_ms: int = 5000) -> None:
     finally:
         connection.close()
         scratch.unlink(missing_ok=True)
+
+
+def _create_copy(path: Path) -> None:
+    """SQLite fills an empty file as it fills a new one, and leaves its mode alone."""
+    try:
+        create(path)
+    except OSError as error:
+        raise Refused(f"cannot write to {path.parent}: {error.strerror}") from error
 
 
 @cache
@@ -206,22 +279,34 @@ def _add_checksums(connection: apsw.Connection, path: Path, busy_timeout_ms: int
     return _connect_writer(path, busy_timeout_ms)
 
 
-def _migrate(connection: Connection) -> None:
+def _migrate(connection: Connection, path: Path, refold: Refold) -> None:
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > SCHEMA_VERSION:
-        raise Refused(f"the store has schema {version}, this version knows {SCHEMA_VERSION}: upgrade first")
-    for step in range(version, SCHEMA_VERSION):
-        _in_one(connection, MIGRATIONS[step], step + 1)
-
-
-def _in_one(connection: Connection, statements: str, version: int) -> None:
+        raise Refused(
+            f"the store has schema {version}, this program knows {SCHEMA_VERSION}: upgrade the program, or "
+            f"put back the copy {path.name}.before-N that the newer one kept"
+        )
+    if version == SCHEMA_VERSION:
+        return
+    if version > 0:
+        _keep_copy(path, path.with_name(f"{path.name}.before-{SCHEMA_VERSION}"))
     with transaction(connection):
-        connection.execute(statements)
-        connection.execute(f"PRAGMA user_version={version}")
+        for statements in MIGRATIONS[version:]:
+            connection.execute(statements)
+        if version > 0:
+            refold(connection)
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+
+def _keep_copy(path: Path, to: Path) -> None:
+    """The store as the earlier version left it; a copy of an earlier attempt is as good."""
+    if not to.exists():
+        log.info("store of an earlier version: a copy is kept as %s", to.name)
+        copy_store(path, to)
 
 
 @contextmanager
-def transaction(connection: Connection, wrote: Callable[[], None] | None = None) -> Iterator[None]:
+def transaction(connection: Connection) -> Iterator[None]:
     """One immediate transaction: all or nothing, also when the commit itself fails."""
     with faults():
         connection.execute("BEGIN IMMEDIATE")
@@ -232,5 +317,15 @@ def transaction(connection: Connection, wrote: Callable[[], None] | None = None)
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-    if wrote:
-        wrote()
+
+
+@contextmanager
+def read_transaction(connection: Connection) -> Iterator[Connection]:
+    """What is read inside belongs to one state of the store. For a connection that only reads."""
+    with faults():
+        connection.execute("BEGIN")
+        try:
+            connection.execute("SELECT 1 FROM meta").fetchone()  # the state is the one of the first read
+            yield connection
+        finally:
+            connection.execute("COMMIT")

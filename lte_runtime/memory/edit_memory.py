@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
+from lte_runtime import disk
 from lte_runtime.errors import Refused
-from lte_runtime.memory import inspect, quarantine, reads, retrieve, sampling, upkeep
+from lte_runtime.memory import inspect, quarantine, reads, retrieve, sampling, truncation, upkeep
 from lte_runtime.memory.adapters import AdapterLedger
 from lte_runtime.memory.attempts import Attempts
 from lte_runtime.memory.batch_writer import KeyChange
 from lte_runtime.memory.bring_in import BringIn
-from lte_runtime.memory.db import Connection, faults, open_reader, transaction
+from lte_runtime.memory.db import Connection, faults, open_reader, read_transaction, transaction
 from lte_runtime.memory.erase import erase_key, finish_erasure
+from lte_runtime.memory.former import former_values
 from lte_runtime.memory.keys import normalise_key
 from lte_runtime.memory.locks import DirectoryLock
 from lte_runtime.memory.origins import at_origins
@@ -27,12 +31,14 @@ from lte_runtime.memory.policy import WhyNot
 from lte_runtime.memory.projection import Projection, reached
 from lte_runtime.memory.records import (
     Applied,
+    EditPage,
     EditRecord,
     EraseReceipt,
     MemorySettings,
     MemoryStatus,
     QuarantineRow,
     SnapshotInfo,
+    Truncated,
     VerifyReport,
 )
 from lte_runtime.memory.restore import fill, open_store, restore, save
@@ -43,6 +49,7 @@ from lte_runtime.types import (
     Encoder,
     Fact,
     FactKey,
+    Former,
     RawRecord,
     TopicPartition,
     Vectors,
@@ -160,17 +167,43 @@ class EditMemory:
                 encode_ms=brought.encode_ms,
                 store_ms=brought.store_ms,
                 index_ms=(time.perf_counter() - stored) * 1000,
+                long_texts=brought.long_texts,
             )
 
+    def leader_epochs(self) -> Mapping[TopicPartition, int]:
+        """The leader epoch of the last record before each durable offset, where it is known."""
+        with self._writing, faults():
+            return reads.leader_epochs(self._store.connection, self._store.topics)
+
+    def placed(self, records: Sequence[RawRecord]) -> tuple[RawRecord, ...]:
+        """Records as they were just read, each with the log that its offset belongs to now."""
+        return self._store.truncations.placed(records)
+
+    def lost_by(self, resume_at: Mapping[TopicPartition, int], limit: int = 1000) -> Truncated:
+        """What would be lost if logs end at these offsets: edits that stand nowhere else."""
+        with faults():
+            edits, count = truncation.lost_edits(self._reader(), self._store.topics, resume_at, limit)
+        return Truncated(tuple(edits), count)
+
+    def accept_truncation(self, resume_at: Mapping[TopicPartition, int], *, withdraw: bool) -> Truncated:
+        """Go on at these offsets, where logs were cut; `withdraw` takes out what only the cut part held."""
+        with self._writing:
+            lost = self.lost_by(resume_at)
+            with faults():
+                changes = self._store.accept_truncation(resume_at, self.now(), withdraw=withdraw)
+            self._projection.update(changes, self._new_vectors(changes, {}), {})
+            self._projection.rewind(resume_at)
+            return replace(lost, withdrawn=withdraw)
+
     def _new_vectors(self, changes: Sequence[KeyChange], made: Mapping[bytes, Vectors]) -> dict[int, Vectors]:
-        """Vectors of the keys that have a fact now: just made, or stored earlier."""
+        """Vectors [windows, dimension] of the keys that have a fact now: just made, or stored earlier."""
         come = [change for change in changes if change.present and not change.was_present]
         found = {
             each.key_id: made[each.view_hash] for each in come if each.view_hash and each.view_hash in made
         }
         stored = [each.key_id for each in come if each.key_id not in found]
         with faults():
-            rows = reads.vectors_of(self._store.connection, stored, self.encoder.dimension)
+            rows = reads.views_of(self._store.connection, stored, self.encoder.dimension)
         return found | dict(zip(stored, rows, strict=True))
 
     # -- questions ---------------------------------------------------------------------------------
@@ -210,6 +243,24 @@ class EditMemory:
                 self._projection, self._reader(), at, name, namespace, limit, vector
             )
 
+    def facts_beside(self, fact: Fact, at_ms: int | None = None) -> tuple[Fact, ...]:
+        """All facts of the same key at that time, newest first: one, or the members of a set."""
+        with faults():
+            return self._at(at_ms).facts(self._reader(), [fact.key_id])[fact.key_id]
+
+    def members_beside(
+        self, fact: Fact, limit: int, at_ms: int | None = None
+    ) -> tuple[tuple[Fact, ...], int]:
+        """The newest facts of the same key at that time, at most `limit`, and how many there are."""
+        with faults():
+            return retrieve.members_beside(self._reader(), self._at(at_ms), fact.key_id, limit)
+
+    def former_values(self, fact: Fact, limit: int, at_ms: int | None = None) -> tuple[Former, ...]:
+        """Earlier values of the fact's key, newest first, nothing that was retracted; see `former`."""
+        at, current = self._at(at_ms), self.facts_beside(fact, at_ms)
+        with faults():
+            return former_values(self._reader(), at.topics, current, at.ms, limit, as_of=at.as_of)
+
     def vectors_of(self, key_ids: Sequence[int]) -> Vectors:
         """Stored primary views [len(key_ids), dimension]."""
         with faults():
@@ -219,9 +270,16 @@ class EditMemory:
         """The next offset of each partition that is not yet visible to questions."""
         return self._projection.watermarks
 
-    def wait_for(self, at_least: Mapping[TopicPartition, int], timeout_s: float) -> bool:
-        """Block until these next offsets are visible; False when the time is up."""
-        return reached(self.watermarks(), at_least) or self._projection.wait_for(at_least, timeout_s)
+    def wait_for(
+        self,
+        at_least: Mapping[TopicPartition, int],
+        timeout_s: float,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Block until these next offsets are visible; False when the time is up. Raises `Cancelled`."""
+        if reached(self.watermarks(), at_least):
+            return True
+        return self._projection.wait_for(at_least, timeout_s, cancelled)
 
     def _at(self, at_ms: int | None) -> retrieve.At:
         return retrieve.At(self.now() if at_ms is None else at_ms, at_ms is not None, self._store.topics)
@@ -286,9 +344,12 @@ class EditMemory:
     # -- edits, one by one -------------------------------------------------------------------------
 
     def get_edit(self, edit_id: str) -> EditRecord:
-        """An edit with its state and positions; raises `NotFound`."""
-        with faults():
-            return inspect.record(self._reader(), self._store.topics, edit_id, self.now())
+        """An edit with its state and positions; raises `NotFound`.
+
+        Folds the history of its key where it was withdrawn or collapsed into another, as `why_not` does.
+        """
+        with self._inspecting() as inspector:
+            return inspector.record(edit_id)
 
     def list_edits(
         self,
@@ -298,29 +359,68 @@ class EditMemory:
         limit: int = 100,
         after: str | None = None,
     ) -> list[EditRecord]:
-        """Edits, the last applied first, from behind the edit `after` on."""
+        """At most `limit` edits, the last applied first, from behind the one that `after` names."""
+        records: list[EditRecord] = []
+        token = after
+        while len(records) < limit:
+            size = limit - len(records)
+            page = self.edits_page(namespace=namespace, subject=subject, limit=size, after=token)
+            records += page.records
+            token = page.next_token
+            if token is None:
+                break
+        return records
+
+    def edits_page(
+        self,
+        *,
+        namespace: str | None = None,
+        subject: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> EditPage:
+        """Edits, the last applied first, from behind the one that the token `after` names (or, up to the next
+        version, the edit of that id). A page may be short, even empty, and yet name a next one."""
         filters = inspect.Filters(
             normalise_key(namespace) if namespace else None, normalise_key(subject) if subject else None
         )
-        with faults():
-            return inspect.listed(self._reader(), self._store.topics, filters, limit, after, self.now())
+        with self._inspecting() as inspector:
+            return inspector.listed(filters, limit, after)
 
     def history(self, key: FactKey) -> list[EditRecord]:
-        """All edits of a key, the highest order first; raises `NotFound`."""
-        with faults():
-            return inspect.history(self._reader(), self._store.topics, key, self.now())
+        """All edits of a key, the highest order first; raises `NotFound`. Folds all of them."""
+        with self._inspecting() as inspector:
+            return inspector.history(key)
+
+    def history_page(self, key: FactKey, limit: int = 100, after: str | None = None) -> EditPage:
+        """The part of `history` behind the record that the token `after` names; raises `NotFound`, and
+        `BadRequest` for a token that is not of this history.
+
+        Reads no more than the page where all edits of the key stand, else it folds them all.
+        """
+        with self._inspecting() as inspector:
+            return inspector.history_page(key, limit, after)
 
     def why_not(self, edit_id: str, at_ms: int | None = None) -> WhyNot:
         """Why questions do not see an edit, and which edit they see instead; raises `NotFound`."""
-        at = self.now() if at_ms is None else at_ms
-        with faults():
-            return inspect.reason(self._reader(), self._store.topics, edit_id, at)
+        with self._inspecting(at_ms) as inspector:
+            return inspector.reason(edit_id)
+
+    @contextmanager
+    def _inspecting(self, at_ms: int | None = None) -> Iterator[inspect.Inspector]:
+        with read_transaction(self._reader()) as connection:
+            yield inspect.Inspector(connection, self._store.topics, self.now() if at_ms is None else at_ms)
 
     # -- records that are no edits -----------------------------------------------------------------
 
     def quarantined(self, limit: int = 100, after: int = 0) -> list[QuarantineRow]:
         """Quarantined records in order of arrival, from behind the row `after` on."""
         return self._quarantine_rows("id>? ORDER BY id LIMIT ?", (after, limit))
+
+    def quarantine_page(self, limit: int = 100, after: int = 0) -> list[QuarantineRow]:
+        """As `quarantined`, but the records come without headers, key and value."""
+        with faults():
+            return quarantine.page(self._reader(), self._store.topics, limit, after)
 
     def quarantine_get(self, row_id: int) -> QuarantineRow:
         """One quarantined record; raises `NotFound`."""
@@ -374,9 +474,8 @@ class EditMemory:
             self._snapshot = save(self._projection, self._store, folder, keep, self.now(), self._writing)
             return self._snapshot
 
-    def maintain(self, now: int | None = None) -> None:
+    def maintain(self) -> None:
         """Rebuild what has too many dead entries, beside the running index. Call it from its own thread."""
-        del now  # nothing here depends on the time yet
         for index in list(self._projection.indexes.values()):
             if index.needs_rebuild():
                 index.rebuild()
@@ -387,14 +486,15 @@ class EditMemory:
             return upkeep.recall(self._reader(), self._projection, sample, k)
 
     def erase(self, key: FactKey) -> EraseReceipt:
-        """Take a fact's text and vectors out of store, log, snapshots and quarantine; see the receipt."""
+        """Take a fact's text and vectors out of every file of the directory; see the receipt. No job of a
+        re-alignment may run meanwhile: it could write its training rows again."""
         with self._writing:
-            receipt, key_id = erase_key(self._store, key, self.now())
+            receipt, key_id = erase_key(self._store, key, self.directory, self.now())
             if key_id is not None:
                 self._projection.forget(key_id, key.namespace)
             with faults():
                 self._quarantine_bytes = quarantine.totals(self._store.connection)[1]
-        with self._snapshotting, self._writing:
+        with self._snapshotting, self._writing, faults(), disk.faults("erased snapshots cannot be removed"):
             had = finish_erasure(self._store, self.directory / SNAPSHOTS)
             self._snapshot = None
         if had:

@@ -1,6 +1,7 @@
-"""Erasure of one fact key: its text and vectors leave the store, its log and the quarantine.
+"""Erasure of one fact key: its text and vectors leave every file of the state directory.
 
-What stays: the positions of its records with a salted hash, so that nothing is applied again, and a receipt.
+What stays has no text of the fact: the positions of its records with a salted hash, so that nothing is
+applied again; its retractions, so that a late event does not bring back what they withdrew; and a receipt.
 """
 
 from __future__ import annotations
@@ -10,21 +11,29 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from lte_runtime import disk
 from lte_runtime.errors import BadRecord, NotFound, Retry
 from lte_runtime.memory import reads
 from lte_runtime.memory.db import Connection, faults, transaction
 from lte_runtime.memory.events import EventLimits, decode
 from lte_runtime.memory.keys import normalise_key
+from lte_runtime.memory.keywork import blank_key
+from lte_runtime.memory.policy import HASHED, hashed_target, target_form
 from lte_runtime.memory.quarantine import ERASED
 from lte_runtime.memory.records import EraseReceipt
+from lte_runtime.memory.rows import EDIT_COLUMNS, TEXT_ERASED, body_of, edit_from
 from lte_runtime.memory.snapshot import remove_all
 from lte_runtime.memory.store import Store
-from lte_runtime.types import FactKey, Position, RawRecord
+from lte_runtime.types import FactKey, Op, Position, RawRecord
 
+JOBS = "realign"
+"""Where job directories of re-alignments lie: their training rows hold the text of facts."""
+_SHORTEST = 3
+"""Shorter texts are not looked for in files: they stand everywhere."""
 NOT_COVERED = (
     "the Kafka log and the dead-letter topic: their owner deletes records there",
     "copies and backups of the state directory made before",
@@ -35,18 +44,22 @@ _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _LIMITS = EventLimits(max_bytes=1 << 30)
 
 
-def erase_key(store: Store, key: FactKey, now_ms: int) -> tuple[EraseReceipt, int | None]:
-    """Take a key out, in one transaction; returns the receipt and the key's number (None: only quarantined).
+def erase_key(store: Store, key: FactKey, directory: Path, now_ms: int) -> tuple[EraseReceipt, int | None]:
+    """Take a key out; returns the receipt and the key's number (None: only quarantined).
 
-    Raises `NotFound` when neither an edit nor a quarantined record names the key.
+    Files that hold its text go first, then the store changes in one transaction: after a crash in between the
+    fact is still there and can be erased again. Raises `NotFound` when neither an edit nor a quarantined
+    record names the key.
     """
     receipt_id = uuid.uuid4().hex
     db = store.connection
     with faults():
         key_id = reads.key_row(db, key)
         quarantined = _quarantined(store, key)
+        texts = _texts(store, key, key_id)
     if key_id is None and not quarantined:
         raise NotFound(f"nothing is known of {key.text.replace(chr(31), '/')!r}")
+    files = remove_files(directory, texts)
     with transaction(db):
         edits, positions, vectors = (
             _take_edits(store, key, key_id, receipt_id, now_ms) if key_id else (0, 0, 0)
@@ -61,31 +74,79 @@ def erase_key(store: Store, key: FactKey, now_ms: int) -> tuple[EraseReceipt, in
             vectors,
             now_ms,
             NOT_COVERED,
+            tuple(files),
         )
         db.execute("INSERT INTO receipts VALUES(?,?)", (receipt_id, json.dumps(asdict(receipt))))
         store.meta_set(UNFINISHED, receipt_id)
     return receipt, key_id
 
 
+def _texts(store: Store, key: FactKey, key_id: int | None) -> set[str]:
+    """What the fact's edits say: subjects, prompts, targets, statements, aliases, as they were written."""
+    texts = {key.subject}
+    edits = reads.history(store.connection, key_id, key, store.topics)[0] if key_id else []
+    for edit in edits:
+        texts |= {edit.subject, edit.prompt, edit.target or "", edit.statement}
+        texts |= {*edit.subject_aliases, *edit.target_aliases}
+    return {text for text in texts if len(text) >= _SHORTEST}
+
+
+def remove_files(directory: Path, texts: Collection[str]) -> list[str]:
+    """Remove copies of the store by earlier versions, and files of job directories that hold such a text."""
+    copies = directory.glob("edits.db.before-*")
+    jobs = (path for path in (directory / JOBS).rglob("*") if path.is_file() and not path.is_symlink())
+    forms = [normalise_key(text) for text in texts]
+    removed = [*copies, *(path for path in jobs if _holds(path, forms))]
+    for path in removed:
+        path.unlink(missing_ok=True)
+    for parent in {path.parent for path in removed}:
+        disk.sync(parent)
+    return sorted(str(path.relative_to(directory)) for path in removed)
+
+
+def _holds(path: Path, forms: Sequence[str]) -> bool:
+    """Whether one of the texts, in normal form, stands in a file, in whatever way JSON writes it."""
+    text = normalise_key(_readable(path.read_bytes()).replace('\\"', '"').replace("\\\\", "\\"))
+    return any(form in text for form in forms)
+
+
 def _take_edits(store: Store, key: FactKey, key_id: int, salt: str, now_ms: int) -> tuple[int, int, int]:
     """(edits, positions, vectors) that went."""
     db = store.connection
-    rows = reads.history_rows(db, key_id, key.namespace)
-    positions = 0
-    for row in rows:
-        mark = hashlib.sha256(f"{salt}{row[13]}".encode()).hexdigest()
-        db.execute("UPDATE positions SET edit=NULL, erased=? WHERE edit=?", (mark, row[0]))
-        positions += db.changes()
-        db.execute("DELETE FROM edits WHERE id=?", (row[0],))
-        taint = "UPDATE trained_edits SET why=?, at=? WHERE edit_id=? AND why=''"
-        db.execute(taint, (ERASED, now_ms, row[1]))
     view = db.execute("SELECT view_hash FROM keys WHERE id=?", (key_id,)).fetchone()[0]
+    rows = db.execute("SELECT id, edit_id, content_hash, op FROM edits WHERE key=?", (key_id,)).fetchall()
+    asserts = [row for row in rows if row[3] == Op.ASSERT.value]
+    positions = 0
+    for row_id, edit_id, content_hash, _ in asserts:
+        mark = hashlib.sha256(f"{salt}{content_hash}".encode()).hexdigest()
+        db.execute("UPDATE positions SET edit=NULL, erased=? WHERE edit=?", (mark, row_id))
+        positions += db.changes()
+        db.execute("DELETE FROM edits WHERE id=?", (row_id,))
+        taint = "UPDATE trained_edits SET why=?, at=? WHERE edit_id=? AND why=''"
+        db.execute(taint, (ERASED, now_ms, edit_id))
     db.execute("DELETE FROM facts WHERE key=?", (key_id,))
-    db.execute("DELETE FROM keys WHERE id=?", (key_id,))
+    db.execute("DELETE FROM lost_edits WHERE key=?", (key_id,))
+    if len(rows) > len(asserts):
+        _blank_retractions(store, key, key_id)
+        blank_key(db, key, key_id)
+    else:
+        db.execute("DELETE FROM keys WHERE id=?", (key_id,))
     db.execute(
         "DELETE FROM vectors WHERE hash=?1 AND NOT EXISTS(SELECT 1 FROM keys WHERE view_hash=?1)", (view,)
     )
-    return len(rows), positions, int(db.changes())
+    return len(asserts), positions, int(db.changes())
+
+
+def _blank_retractions(store: Store, key: FactKey, key_id: int) -> None:
+    """Leave of the key's retractions what decides which events they reach: no text."""
+    sql = f"SELECT {EDIT_COLUMNS} FROM edits e WHERE e.key=?"
+    for row in store.connection.execute(sql, (key_id,)).fetchall():
+        edit = edit_from(row, key, store.topics)
+        flags = {*edit.flags, TEXT_ERASED} | ({HASHED} if edit.target else set())
+        target = hashed_target(target_form(edit)) if edit.target and HASHED not in edit.flags else edit.target
+        blank = replace(edit, subject="", relation="", prompt="", target=target, statement="")
+        blank = replace(blank, subject_aliases=(), target_aliases=(), flags=tuple(sorted(flags)))
+        store.connection.execute("UPDATE edits SET body=? WHERE id=?", (body_of(blank), row[0]))
 
 
 def _quarantined(store: Store, key: FactKey) -> list[int]:
@@ -148,5 +209,8 @@ def _scrub(connection: Connection, patience_s: float = 10.0) -> None:
 def receipts(connection: Connection) -> list[EraseReceipt]:
     """All receipts, the newest last."""
     bodies = [json.loads(row[0]) for row in connection.execute("SELECT body FROM receipts")]
-    made = [EraseReceipt(**{**body, "not_covered": tuple(body["not_covered"])}) for body in bodies]
-    return sorted(made, key=lambda receipt: receipt.erased_ms)
+    tuples = ("not_covered", "files")
+    receipts_ = [
+        EraseReceipt(**body | {name: tuple(body.get(name, ())) for name in tuples}) for body in bodies
+    ]
+    return sorted(receipts_, key=lambda receipt: receipt.erased_ms)

@@ -24,6 +24,7 @@ from lte_runtime.memory.keys import (
     statement_of,
     view_of,
 )
+from lte_runtime.memory.table_changes import DELETED, ROW_DELETED, WITHDRAWN, event_of_row
 from lte_runtime.memory.wire import Payload, parse_object, read_payload
 from lte_runtime.types import Cardinality, Edit, FactKey, Op, Position, RawRecord
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:  # pydantic costs 0.2 s at import: publishing does not need it
     from lte_runtime.memory.schema import Event
 
 __all__ = [
+    "LONG_KEY",
+    "LONG_STATEMENT",
     "ORIGINAL_POSITION",
     "WITHDRAW_ALL",
     "EventLimits",
@@ -38,6 +41,7 @@ __all__ = [
     "fact_key",
     "json_schema",
     "normalise_key",
+    "notice",
     "original_position_header",
     "record_key",
     "statement_of",
@@ -49,7 +53,16 @@ ORIGINAL_POSITION = "lte-original-position"
 """Header of a replayed record: `topic id/partition/offset/timestamp`. `origins` decides whether it counts."""
 WITHDRAW_ALL = "withdraw_all"
 """Flag of the edit made from a null value: everything of the key goes, not only the current fact."""
+LONG_KEY = "long_key"
+"""Flag of an edit whose prompt, or subject and relation, is longer than the encoder reads: windows of it are
+searched."""
+LONG_STATEMENT = "long_statement"
+"""Flag of an edit with a statement that is longer than the encoder reads; no statement is searched."""
 FUTURE_MS = 5 * 60_000
+_CLEAR_KEYS = (
+    "join namespace, subject and relation by U+001F, or send a JSON object "
+    'with "namespace", "subject" and "relation" (or "namespace" and "prompt") as the key'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +89,28 @@ def _decode_value(record: RawRecord, limits: EventLimits) -> Edit:
     from lte_runtime.memory.schema import parse_event
 
     payload = read_payload(record, limits.max_bytes, limits.max_depth)
-    event = parse_event(payload.data)
+    data = event_of_row(payload.data)
+    event = parse_event(data)
     for text in _texts(event, payload.attributes):
         code = forbidden_character(text)
         if code:
             raise BadRecord(code, "the event carries a character that no fact may hold")
-    return _edit_of(event, payload, record)
+    edit = _edit_of(event, payload, record)
+    return edit if data is payload.data else _deletion_of_row(edit)
+
+
+def _deletion_of_row(edit: Edit) -> Edit:
+    """A deleted row takes its member of a set, or all of its key: an earlier value is not restored."""
+    edit = replace(edit, flags=(*edit.flags, ROW_DELETED))
+    if edit.key is None or edit.cardinality is Cardinality.MANY:
+        return edit
+    edit = replace(edit, target=None, statement="", retracts=None, flags=(*edit.flags, WITHDRAW_ALL))
+    return replace(edit, content_hash=content_hash(edit, WITHDRAW_ALL))
+
+
+def notice(edit: Edit) -> tuple[str, str] | None:
+    """Code and message of what the publisher of an edit that was taken should mend; None for nothing."""
+    return (DELETED, WITHDRAWN) if ROW_DELETED in edit.flags else None
 
 
 def _texts(event: Event, attributes: Mapping[str, str]) -> Iterator[str]:
@@ -171,7 +200,8 @@ def _ids(event: Event, edit: Edit, attributes: Mapping[str, str]) -> tuple[str, 
 
 def derived_id(position: Position) -> str:
     """The id of an event that brings none: the same for every delivery of the record."""
-    return f"{position.topic_id}:{position.partition}:{position.offset}"
+    place = f"{position.topic_id}:{position.partition}:{position.offset}"
+    return f"{place}~{position.log}" if position.log else place
 
 
 def _clean_names(names: list[str]) -> tuple[str, ...]:
@@ -247,10 +277,19 @@ def parse_record_key(raw: bytes | None) -> FactKey:
 
 
 def _split_key(text: str) -> tuple[str, str, str, str]:
-    """(namespace, subject, relation, prompt) of a plain key; a prompt key has an empty relation."""
-    parts = text.split("\x1f") if "\x1f" in text else text.split("/", 2)
+    """(namespace, subject, relation, prompt) of a plain key; a prompt key has an empty relation.
+
+    The number of slashes decides: two are namespace, subject and relation, one is namespace and prompt. With
+    more, a part holds slashes itself and the key has several readings.
+    """
+    joined = "\x1f" in text
+    parts = text.split("\x1f" if joined else "/")
+    if len(parts) > 3 and not joined:
+        raise BadRecord("ambiguous_key", f"the record key has {len(parts) - 1} slashes: {_CLEAR_KEYS}")
     if len(parts) < 2 or len(parts) > 3:
-        raise BadRecord("missing_key", "the record key is not namespace, subject and relation")
+        raise BadRecord(
+            "missing_key", f"the record key is not namespace, subject and relation: {_CLEAR_KEYS}"
+        )
     namespace, subject, relation = (*parts, "")[:3]
     return (namespace, subject, relation, "") if relation else (namespace, "", "", subject)
 

@@ -8,23 +8,39 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lte_runtime.memory.db import Connection
 from lte_runtime.memory.keys import names_in_prompt, normalise_key, view_of
-from lte_runtime.memory.policy import Order, moment_of, order_of
-from lte_runtime.types import Edit, FactKey, Op
+from lte_runtime.memory.policy import Order, at_time, moment_of, order_of, time_of, usable_ms
+from lte_runtime.memory.rows import row_crc
+from lte_runtime.types import Edit, FactKey, Op, Position
 
 
 @dataclass(slots=True)
 class Heads:
-    """The highest order, revision and retraction seen in a key: enough to see that an edit is the newest."""
+    """The highest order, revision and retraction seen in a key: enough to see that an edit is the newest.
+
+    `partitions` by "topic id/partition": log and offset of the last record there, and the largest timestamp.
+    """
 
     order: Sequence[Any] = ()
     revision: int = -1
     retract_revision: int = -1
     retract_moment: Sequence[Any] = ()
     moment: Sequence[Any] = ()
+    partitions: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+
+    def timed(self, edit: Edit) -> Edit | None:
+        """The edit with its effective time; None when a later record of its partition was seen before it."""
+        position = edit.position
+        log, offset, latest = self.partitions.get(_partition(position), (0, -1, 0))
+        if (position.log, position.offset) <= (log, offset):
+            return None
+        return at_time(edit, max(latest, usable_ms(edit.timestamp_ms)))
 
     def saw(self, edit: Edit) -> None:
+        """Account for an edit with its effective time."""
         revision = -1 if edit.revision is None else edit.revision
+        self.saw_delivery(edit)
         self.moment = max(tuple(self.moment), moment_of(edit))
         if edit.op is Op.ASSERT:
             self.order = max(tuple(self.order), order_of(edit))
@@ -32,6 +48,13 @@ class Heads:
         else:
             self.retract_revision = max(self.retract_revision, revision)
             self.retract_moment = max(tuple(self.retract_moment), moment_of(edit))
+
+    def saw_delivery(self, edit: Edit) -> None:
+        """Account for one more delivery of an edit, with its effective time."""
+        position, partition = edit.position, _partition(edit.position)
+        log, offset, latest = self.partitions.get(partition, (0, -1, 0))
+        log, offset = max((log, offset), (position.log, position.offset))
+        self.partitions[partition] = (log, offset, max(latest, time_of(edit)))
 
     def is_newest(self, edit: Edit) -> bool:
         """Whether an assertion stands above all others, joins none and is reached by no retraction."""
@@ -41,19 +64,30 @@ class Heads:
         return edit.revision is None or edit.revision > max(self.revision, self.retract_revision)
 
     def is_last_word(self, retraction: Edit) -> bool:
-        """Whether a retraction was said after everything else and is no repetition of one."""
+        """Whether a retraction was published after everything else and repeats none."""
         if moment_of(retraction) <= tuple(self.moment):
             return False
         return retraction.revision is None or retraction.revision > self.retract_revision
 
     def dump(self) -> str:
         return json.dumps(
-            [self.order, self.revision, self.retract_revision, self.retract_moment, self.moment]
+            [
+                self.order,
+                self.revision,
+                self.retract_revision,
+                self.retract_moment,
+                self.moment,
+                self.partitions,
+            ]
         )
 
     @classmethod
     def load(cls, text: str) -> Heads:
         return cls(*json.loads(text)) if text != "{}" else cls()
+
+
+def _partition(position: Position) -> str:
+    return f"{position.topic_id}/{position.partition}"
 
 
 @dataclass(slots=True)
@@ -114,3 +148,30 @@ def view_text(edit: Edit, key: FactKey) -> str:
 def view_hash(text: str) -> bytes:
     """16 bytes that name a view's vector."""
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def blank_key(connection: Connection, key: FactKey, key_id: int) -> None:
+    """Leave a key without its text; its retractions go on to belong to it, `revive` finds it by a hash."""
+    values = (key_id, erased_name(key), "[]", 0, b"")
+    connection.execute(
+        "UPDATE keys SET key=?, subject='', relation='', view=NULL, view_hash=NULL, names=?, facts=?, "
+        "chain=?, crc=? WHERE id=?",
+        (*values[1:], row_crc(*values), key_id),
+    )
+
+
+def revive(connection: Connection, key: FactKey) -> bool:
+    """Give a key that was erased its text again, because an event names it; False when none was."""
+    row = connection.execute("SELECT id FROM keys WHERE key=?", (erased_name(key),)).fetchone()
+    if row is None:
+        return False
+    connection.execute(
+        "UPDATE keys SET key=?, subject=?, relation=?, crc=? WHERE id=?",
+        (key.text, key.subject, key.relation, row_crc(row[0], key.text, "[]", 0, b""), row[0]),
+    )
+    return True
+
+
+def erased_name(key: FactKey) -> str:
+    """The name of a key that was erased: no key's text begins like it."""
+    return f"\x1ferased:{hashlib.sha256(key.text.encode()).hexdigest()}"

@@ -13,25 +13,34 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lte_runtime.errors import Refused
+from lte_runtime.private_files import FILE_MODE, make_state_directory, unwritable
 
 
 class DirectoryLock:
     """flock on `directory/lock`: held until `release` or the death of the process, whatever its kind.
 
-    The loser raises `Refused`, which names the owner by what it wrote into the file.
+    The loser raises `Refused`, which names the owner by what it wrote into the file. `Refused` too where the
+    file cannot be written: read-only, full, or without the right.
     """
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self._fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        make_state_directory(directory)
+        try:
+            self._fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        except OSError as error:
+            raise unwritable(directory, error) from error
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             owner = _owner(os.pread(self._fd, 4096, 0))
             os.close(self._fd)
             raise Refused(f"state directory {directory} is in use by {owner}") from error
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, _self_description(), 0)
+        try:
+            # In place: on a full disk the block of the last owner is there still.
+            os.ftruncate(self._fd, os.pwrite(self._fd, _self_description(), 0))
+        except OSError as error:
+            self.release()
+            raise unwritable(directory, error) from error
 
     def release(self) -> None:
         """Give the directory free; harmless a second time."""

@@ -16,11 +16,12 @@ from lte_runtime.memory.quarantine import ERASED, digest
 from lte_runtime.types import Batch, Edit, Position, RawRecord, Rejected
 
 _QUARANTINED = (
-    "SELECT q.ts, q.sha256 FROM quarantine q JOIN topics t ON t.no=q.topic "
+    "SELECT q.log, q.ts, q.sha256 FROM quarantine q JOIN topics t ON t.no=q.topic "
     "WHERE t.topic_id=? AND q.partition=? AND q.offset=? AND q.state<>?"
 )
 _APPLIED = (
-    "SELECT p.ts, e.content_hash FROM positions p JOIN topics t ON t.no=p.topic JOIN edits e ON e.id=p.edit "
+    "SELECT p.log, p.ts, e.content_hash "
+    "FROM positions p JOIN topics t ON t.no=p.topic JOIN edits e ON e.id=p.edit "
     "WHERE t.topic_id=? AND p.partition=? AND p.offset=?"
 )
 
@@ -51,22 +52,24 @@ class Origins:
         place = claimed(record)
         if place is None or not _earlier(place, record):
             return record
-        moment = self._moment(place, record, content)
-        return record if moment is None else replace(record, position=place, timestamp_ms=moment)
+        origin = self._origin(place, record, content)
+        return record if origin is None else replace(record, position=origin[0], timestamp_ms=origin[1])
 
-    def _moment(self, place: Position, record: RawRecord, content: str | None) -> int | None:
-        """The timestamp of the same record at this place."""
+    def _origin(self, place: Position, record: RawRecord, content: str | None) -> tuple[Position, int] | None:
+        """Position and timestamp of the same record at this place; of a truncated log, in whichever log."""
         refused, edit = self.rejected.get(place), self.edits.get(place)
         if refused is not None and digest(refused) == digest(record):
-            return refused.timestamp_ms
+            return place, refused.timestamp_ms
         if edit is not None and edit.content_hash == content:
-            return edit.timestamp_ms
+            return place, edit.timestamp_ms
         where = (place.topic_id, place.partition, place.offset)
-        row = self.connection.execute(_QUARANTINED, (*where, ERASED)).fetchone()
-        if row is not None and row[1] == digest(record):
-            return int(row[0])
-        row = self.connection.execute(_APPLIED, where).fetchone()
-        return int(row[0]) if row is not None and row[1] == content else None
+        for log, timestamp_ms, sha256 in self.connection.execute(_QUARANTINED, (*where, ERASED)):
+            if sha256 == digest(record):
+                return replace(place, log=log), timestamp_ms
+        for log, timestamp_ms, content_hash in self.connection.execute(_APPLIED, where):
+            if content_hash == content:
+                return replace(place, log=log), timestamp_ms
+        return None
 
 
 def _earlier(place: Position, record: RawRecord) -> bool:

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-import numpy as np
-
+from lte_runtime.errors import Cancelled
 from lte_runtime.memory.batch_writer import KeyChange
 from lte_runtime.memory.index import VectorIndex
 from lte_runtime.memory.lexical import NameHit, NameIndex, Nearest
 from lte_runtime.memory.locks import ReadWriteLock
 from lte_runtime.memory.records import MemorySettings
+from lte_runtime.memory.view_index import ViewIndex
 from lte_runtime.types import TopicPartition, Vectors
 
 Watermarks = Mapping[TopicPartition, int]
+# Seconds between two looks of a wait at whether its caller is still there.
+CALLER_CHECK_S = 0.05
 
 
 class Projection:
@@ -27,7 +30,7 @@ class Projection:
 
     def __init__(self, dimension: int, settings: MemorySettings, watermarks: Watermarks) -> None:
         self.dimension, self._settings = dimension, settings
-        self.indexes: dict[str, VectorIndex] = {}
+        self.indexes: dict[str, ViewIndex] = {}
         self.names = NameIndex()
         self._lock = ReadWriteLock()
         self._moved = threading.Condition()
@@ -43,17 +46,18 @@ class Projection:
     def watermarks(self) -> Watermarks:
         return self._watermarks
 
-    def index_for(self, namespace: str) -> VectorIndex:
+    def index_for(self, namespace: str) -> ViewIndex:
         """The index of a namespace, made when first needed (by the writer)."""
         index = self.indexes.get(namespace)
         if index is None:
             settings = self._settings
-            index = VectorIndex(
+            rows = VectorIndex(
                 self.dimension,
                 mode=settings.index_mode,
                 hnsw_from=settings.hnsw_from,
                 rebuild_dead_share=settings.rebuild_dead_share,
             )
+            index = ViewIndex(rows)
             self.indexes[namespace] = index
         return index
 
@@ -71,7 +75,7 @@ class Projection:
     def update(
         self, changes: Sequence[KeyChange], vectors: Mapping[int, Vectors], next_offsets: Watermarks
     ) -> None:
-        """Bring in what a commit changed, then move the watermark."""
+        """Bring in what a commit changed, then move the watermark. `vectors` [windows, dimension] by key."""
         with self._lock.write():
             self._move_vectors(changes, vectors)
             self._move_names(changes)
@@ -79,16 +83,23 @@ class Projection:
         with self._moved:
             self._moved.notify_all()
 
+    def rewind(self, next_offsets: Watermarks) -> None:
+        """Set watermarks back: what stood above them is not in the log any more."""
+        with self._lock.write():
+            self._watermarks = {**self._watermarks, **next_offsets}
+
     def _move_vectors(self, changes: Sequence[KeyChange], vectors: Mapping[int, Vectors]) -> None:
-        for namespace in {change.namespace for change in changes}:
-            own = [change for change in changes if change.namespace == namespace]
+        changes_of: dict[str, list[KeyChange]] = defaultdict(list)
+        for change in changes:
+            changes_of[change.namespace].append(change)
+        for namespace, own in changes_of.items():
             index = self.index_for(namespace)
             gone = [change.key_id for change in own if change.was_present and not change.present]
             come = [change.key_id for change in own if change.present and not change.was_present]
             if gone:
                 index.remove(gone)
             if come:
-                index.add(come, np.stack([vectors[key_id] for key_id in come]))
+                index.add({key_id: vectors[key_id] for key_id in come})
 
     def _move_names(self, changes: Sequence[KeyChange]) -> None:
         for change in changes:
@@ -118,14 +129,22 @@ class Projection:
         if index:
             index.rebuild()
 
-    def wait_for(self, at_least: Watermarks, timeout_s: float) -> bool:
-        """Block until the watermarks have reached the given next offsets; False when time is up."""
+    def wait_for(
+        self, at_least: Watermarks, timeout_s: float, cancelled: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Block until the watermarks have reached the given next offsets; False when time is up.
+
+        Raises `Cancelled` soon after `cancelled` says that nobody waits for it any more.
+        """
         deadline = time.monotonic() + timeout_s
         with self._moved:
             while not reached(self._watermarks, at_least):
-                left = deadline - time.monotonic()
-                if left <= 0 or not self._moved.wait(left):
-                    return reached(self._watermarks, at_least)
+                time_left = deadline - time.monotonic()
+                if time_left <= 0:
+                    return False
+                if cancelled():
+                    raise Cancelled("the caller went away")
+                self._moved.wait(min(time_left, CALLER_CHECK_S))
         return True
 
 

@@ -16,13 +16,14 @@ from lte_runtime.types import Position, RawRecord, Rejected
 PENDING, DEAD_LETTERED, REPLAYED, ERASED = "pending", "dead_lettered", "replayed", "erased"
 
 _INSERT = (
-    "INSERT INTO quarantine(topic, partition, offset, ts, size, code, message, sha256, received, state, "
-    "topic_name, headers, key, value) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING"
+    "INSERT INTO quarantine(topic, partition, offset, log, ts, size, code, message, sha256, received, state, "
+    "topic_name, headers, key, value) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING"
 )
 _COLUMNS = (
     "id, topic, partition, offset, ts, code, message, sha256, received, state, topic_name, "
-    "headers, key, value"
+    "headers, key, value, log, coalesce(length(value), 0)"
 )
+_WITHOUT_BYTES = _COLUMNS.replace("headers, key, value,", "x'5b5d', NULL, NULL,")
 
 
 def insert(connection: Connection, rejected: Rejected, topic: int, received_ms: int) -> int:
@@ -38,6 +39,7 @@ def insert(connection: Connection, rejected: Rejected, topic: int, received_ms: 
             topic,
             where.partition,
             where.offset,
+            where.log,
             record.timestamp_ms,
             size,
             rejected.code,
@@ -54,8 +56,8 @@ def insert(connection: Connection, rejected: Rejected, topic: int, received_ms: 
     if connection.changes():
         return size
     connection.execute(
-        "UPDATE quarantine SET code=?, message=? WHERE topic=? AND partition=? AND offset=?",
-        (rejected.code, rejected.message[:1000], topic, where.partition, where.offset),
+        "UPDATE quarantine SET code=?, message=? WHERE topic=? AND partition=? AND offset=? AND log=?",
+        (rejected.code, rejected.message[:1000], topic, where.partition, where.offset, where.log),
     )
     return 0
 
@@ -68,8 +70,8 @@ def has_rows(connection: Connection) -> bool:
 def mark_replayed(connection: Connection, topic: int, where: Position) -> None:
     """The record at a position, if it was refused, has become an edit after all."""
     connection.execute(
-        "UPDATE quarantine SET state=? WHERE topic=? AND partition=? AND offset=? AND state<>?",
-        (REPLAYED, topic, where.partition, where.offset, ERASED),
+        "UPDATE quarantine SET state=? WHERE topic=? AND partition=? AND offset=? AND log=? AND state<>?",
+        (REPLAYED, topic, where.partition, where.offset, where.log, ERASED),
     )
 
 
@@ -85,6 +87,12 @@ def rows(
     """Rows that a condition selects, as values."""
     found = connection.execute(f"SELECT {_COLUMNS} FROM quarantine WHERE {where}", tuple(values))
     return [_row(row, topics) for row in found]
+
+
+def page(connection: Connection, topics: Mapping[int, str], limit: int, after: int) -> list[QuarantineRow]:
+    """Rows behind the row `after`, whose records come without headers, key and value: these may be large."""
+    sql = f"SELECT {_WITHOUT_BYTES} FROM quarantine WHERE id>? ORDER BY id LIMIT ?"
+    return [_row(row, topics) for row in connection.execute(sql, (after, limit))]
 
 
 def one(connection: Connection, topics: Mapping[int, str], row_id: int) -> QuarantineRow:
@@ -109,7 +117,7 @@ def totals(connection: Connection) -> tuple[int, int, int]:
 
 def _row(row: Sequence[Any], topics: Mapping[int, str]) -> QuarantineRow:
     headers = tuple((name, base64.b64decode(text)) for name, text in json.loads(bytes(row[11])))
-    position = Position(topics[row[1]], row[2], row[3])
+    position = Position(topics[row[1]], row[2], row[3], row[14])
     return QuarantineRow(
         id=row[0],
         record=RawRecord(row[10], position, row[12], row[13], headers, row[4]),
@@ -118,4 +126,5 @@ def _row(row: Sequence[Any], topics: Mapping[int, str]) -> QuarantineRow:
         sha256=row[7],
         received_ms=row[8],
         state=row[9],
+        value_bytes=row[15],
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lte_runtime.types import Edit, Position, RawRecord, TopicPartition
 
@@ -24,7 +24,8 @@ class MemorySettings:
 @dataclass(frozen=True, slots=True)
 class Applied:
     """What one batch did. `rejected` counts all new quarantine rows, `conflicts` those for a used id,
-    `unproven` the records whose claim to an earlier position could not be checked and was ignored."""
+    `unproven` the records whose claim to an earlier position could not be checked and was ignored,
+    `long_texts` the edits with texts longer than the encoder reads, by flag."""
 
     applied: tuple[str, ...]
     duplicates: int
@@ -35,13 +36,14 @@ class Applied:
     encode_ms: float = 0.0
     store_ms: float = 0.0
     index_ms: float = 0.0
+    long_texts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class EditRecord:
     """An edit with what became of it: current, superseded, conflict_lost, retracted, expired, scheduled, and
-    retraction for an edit that withdraws. `positions` are all deliveries of it, `collapsed` the other ids
-    that said the same at the same revision."""
+    retraction for an edit that withdraws. `positions` are the first 100 deliveries of it, `collapsed` the
+    other ids that said the same at the same revision."""
 
     edit: Edit
     state: str
@@ -51,8 +53,27 @@ class EditRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class EditPage:
+    """A part of a list of edits. `next_token` names the next part; None at the end."""
+
+    records: tuple[EditRecord, ...]
+    next_token: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Truncated:
+    """What a truncation concerns: the first of the edits that only the lost part held, how many there are,
+    and whether they were taken out."""
+
+    lost: tuple[Edit, ...]
+    lost_count: int
+    withdrawn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class QuarantineRow:
-    """A record that is no edit, with its reason. `state`: pending, dead_lettered or replayed."""
+    """A record that is no edit, with its reason. `state`: pending, dead_lettered or replayed.
+    `value_bytes` is the size of its value, also where the record comes without its bytes."""
 
     id: int
     record: RawRecord
@@ -61,6 +82,7 @@ class QuarantineRow:
     sha256: str
     received_ms: int
     state: str
+    value_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +121,8 @@ class EraseReceipt:
     vectors: int
     erased_ms: int
     not_covered: tuple[str, ...]
+    files: tuple[str, ...] = ()
+    """Files of the state directory that held its text and are gone, by their path below it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lte_runtime.errors import Damaged, Fatal, Refused, Retry
+from lte_runtime import disk
+from lte_runtime.errors import Damaged, Refused
 from lte_runtime.memory import reads, snapshot
 from lte_runtime.memory.batch_writer import KeyChange
 from lte_runtime.memory.db import faults, transaction
+from lte_runtime.memory.hnsw_rows import HnswRows
 from lte_runtime.memory.projection import Projection
 from lte_runtime.memory.records import MemorySettings, SnapshotInfo
 from lte_runtime.memory.store import Store
+from lte_runtime.memory.view_index import ViewIndex
 from lte_runtime.memory.views import encode_views
+from lte_runtime.private_files import DIRECTORY_MODE
 from lte_runtime.types import Encoder
 
 log = logging.getLogger(__name__)
@@ -27,6 +31,7 @@ Progress = Callable[[int, int], None]
 
 ENCODER = "encoder_fingerprint"
 TOKENS = "snapshot_tokens"
+WINDOWS = "view_windows"  # set once long views have a vector for each of their windows
 _BLOCK = 4096
 _TOKENS_KEPT = 8
 
@@ -40,8 +45,11 @@ def open_store(path: Path, encoder: Encoder, settings: MemorySettings, on_progre
             if made_by is None:
                 with transaction(store.connection):
                     store.meta_set(ENCODER, encoder.fingerprint)
+                    store.meta_set(WINDOWS, "1")
             elif made_by != encoder.fingerprint:
                 _encode_again(store, encoder, settings.encode_batch, on_progress or _silent)
+            elif store.meta_get(WINDOWS) is None:
+                _encode_windows(store, encoder, settings.encode_batch)
     except BaseException:
         store.close()
         raise
@@ -69,6 +77,18 @@ def _encode_again(store: Store, encoder: Encoder, batch: int, on_progress: Progr
             done += len(block)
             on_progress(done, len(rows))
         store.meta_set(ENCODER, encoder.fingerprint)
+        store.meta_set(WINDOWS, "1")
+
+
+def _encode_windows(store: Store, encoder: Encoder, batch: int) -> None:
+    """Give the long views of a store of before their further vectors, once."""
+    rows = store.connection.execute("SELECT DISTINCT view_hash, view FROM keys WHERE view_hash IS NOT NULL")
+    long = {name: view for name, view in rows if len(encoder.windows(view)) > 1}
+    with transaction(store.connection):
+        store.put_vectors(encode_views(long, encoder, batch).vectors)
+        if long:
+            store.meta_set(TOKENS, "{}")  # snapshots lack them
+        store.meta_set(WINDOWS, "1")
 
 
 def restore(projection: Projection, store: Store, snapshots: Path) -> SnapshotInfo | None:
@@ -98,8 +118,8 @@ def _add(projection: Projection, store: Store, rows: list[reads.KeyNames], *, ve
     """Names, and with `vectors` the stored vectors too."""
     changes = [KeyChange(row.key_id, row.namespace, True, not vectors, row.names, ()) for row in rows]
     ids = [row.key_id for row in rows] if vectors else []
-    found = reads.vectors_of(store.connection, ids, projection.dimension)
-    projection.update(changes, dict(zip(ids, found, strict=True)), {})
+    views = reads.views_of(store.connection, ids, projection.dimension)
+    projection.update(changes, dict(zip(ids, views, strict=True)), {})
 
 
 def _own_snapshot(store: Store, projection: Projection, snapshots: Path) -> snapshot.Snapshot | None:
@@ -113,7 +133,7 @@ def _own_snapshot(store: Store, projection: Projection, snapshots: Path) -> snap
 
 
 def _load(projection: Projection, store: Store, found: snapshot.Snapshot) -> None:
-    """Indexes from verified files, names from the store, then the keys that changed since."""
+    """Graphs from verified files, names from the store, then what the files do not hold."""
     for folder, namespace in found.about["namespaces"].items():
         projection.index_for(namespace).load(found.path / folder)
     indexed = {name: set(index.ids()) for name, index in projection.indexes.items()}
@@ -132,22 +152,19 @@ def _load(projection: Projection, store: Store, found: snapshot.Snapshot) -> Non
 def save(
     projection: Projection, store: Store, snapshots: Path, keep: int, now_ms: int, writing: Any
 ) -> SnapshotInfo:
-    """Write a snapshot. Events wait (for the lock `writing`) while the indexes are copied to files, not while
-    these are made durable. Raises `Retry` when the disk is full, `Fatal` when it fails."""
+    """Write a snapshot of the graphs. Events wait (for the lock `writing`) while graphs are copied to files,
+    not while these are made durable. Raises `Retry` when the disk is full, `Fatal` when it fails."""
     about: dict[str, Any] = {}  # read by `snapshot.write` after `copy`
 
     def copy(folder: Path) -> None:
         with writing:
             about.update(_about(projection, store, now_ms))
             for name, namespace in about["namespaces"].items():
-                (folder / name).mkdir()
+                (folder / name).mkdir(mode=DIRECTORY_MODE)
                 projection.indexes[namespace].save(folder / name)
 
-    try:
+    with disk.faults("the snapshot cannot be written"):
         return _info(snapshot.write(snapshots, copy, about, keep=keep))
-    except OSError as error:
-        kind = Retry if error.errno in (28, 122) else Fatal  # ENOSPC, EDQUOT
-        raise kind(f"the snapshot cannot be written: {error}") from error
 
 
 def _about(projection: Projection, store: Store, now_ms: int) -> dict[str, Any]:
@@ -157,7 +174,8 @@ def _about(projection: Projection, store: Store, now_ms: int) -> dict[str, Any]:
         tokens = json.loads(store.meta_get(TOKENS) or "{}")
         kept = dict(list(tokens.items())[1 - _TOKENS_KEPT :])
         store.meta_set(TOKENS, json.dumps({**kept, token: store.sequence}))
-    names = {f"index-{place:04d}": name for place, name in enumerate(sorted(projection.indexes))}
+    graphs = sorted(name for name, index in projection.indexes.items() if _is_saved(index))
+    names = {f"index-{place:04d}": name for place, name in enumerate(graphs)}
     return {
         "token": token,
         "sequence": store.sequence,
@@ -167,10 +185,16 @@ def _about(projection: Projection, store: Store, now_ms: int) -> dict[str, Any]:
     }
 
 
-def _info(found: snapshot.Snapshot) -> SnapshotInfo:
-    return SnapshotInfo(
-        found.path.name, int(found.about["sequence"]), found.size, int(found.about["created_ms"])
-    )
+def _is_saved(index: ViewIndex) -> bool:
+    """Graphs take long to build. Other indexes are copies of stored vectors, which a start reads from the
+    store about as fast as from files; a file for each would make snapshots of many namespaces slow."""
+    return index.path == HnswRows.path
+
+
+def _info(written: snapshot.Snapshot) -> SnapshotInfo:
+    size = sum(path.stat().st_size for path in written.path.rglob("*") if path.is_file())
+    about = written.about
+    return SnapshotInfo(written.path.name, int(about["sequence"]), size, int(about["created_ms"]))
 
 
 def blocks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
-
 from lte_runtime.memory import reads
 from lte_runtime.memory.db import Connection
 from lte_runtime.memory.lexical import NameHit, Nearest
@@ -21,7 +19,7 @@ MOST_NAMED = 512
 NEAREST_NAMED = 1_024
 """Nearest keys among which the bearers of a name are looked for, where too many bear it to compare all."""
 MOST_MEMBERS = 64
-"""Members of a set that are read for a candidate, the newest; whoever cites a set reads it by its key."""
+"""Rows of a set that are read for a candidate and for citing it, the newest; several may tell one member."""
 WIDEST = 64
 """Times the wanted number: how far the search goes for nearest keys that hold at the time."""
 
@@ -88,8 +86,7 @@ def _named(
     hits = {hit.key_id: hit for hit in projection.find_names(question, namespace, MOST_NAMED, nearest)}
     unknown = [key_id for key_id in hits if key_id not in dense]
     if unknown:
-        ids, rows = projection.indexes[namespace].vectors(unknown)
-        dense.update(zip(ids, map(float, np.vecdot(rows, vector[0])), strict=True))
+        dense |= projection.indexes[namespace].scores(unknown, vector[0])
     best = sorted(
         (key_id for key_id in hits if key_id in dense),
         key=lambda key_id: (-(dense[key_id] + LEXICAL_WEIGHT * hits[key_id].score), key_id),
@@ -130,3 +127,10 @@ def facts_of_subject(
         key_ids = projection.names.ids_of(name, namespace, limit, nearest)
     most = reads.ALL_MEMBERS if limit is None else MOST_MEMBERS
     return tuple(fact for facts in at.facts(connection, key_ids, most).values() for fact in facts)
+
+
+def members_beside(connection: Connection, at: At, key_id: int, limit: int) -> tuple[tuple[Fact, ...], int]:
+    """The newest facts of a key, at most `limit`, and how many it has; a set may have thousands."""
+    facts = at.facts(connection, [key_id], max(limit, MOST_MEMBERS))[key_id]
+    members = reads.count_members(connection, key_id, at.ms, as_of=at.as_of)
+    return facts[:limit], max(members, len(facts))

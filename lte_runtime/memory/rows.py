@@ -15,12 +15,16 @@ Row = Sequence[Any]
 
 EDIT_COLUMNS = (
     "e.id, e.edit_id, e.op, e.namespace, e.source, e.retracts, e.revision, e.valid_from, e.valid_until, "
-    "e.ts, e.topic, e.partition, e.offset, e.content_hash, e.body"
+    "e.ts, e.topic, e.partition, e.offset, e.content_hash, e.body, e.log"
 )
+EDIT_WIDTH = 16
+"""How many columns these are."""
 INSERT_EDIT = (
     "INSERT INTO edits(key, edit_id, op, namespace, source, retracts, revision, valid_from, valid_until, ts, "
-    "topic, partition, offset, content_hash, body) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    "topic, partition, offset, content_hash, body, log) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
+TEXT_ERASED = "text_erased"
+"""Flag of a retraction that outlived the erasure of its key: nothing but its place in the order is left."""
 _BODY = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _OPS = {op.value: op for op in Op}
 _CARDINALITIES = {cardinality.value: cardinality for cardinality in Cardinality}
@@ -40,24 +44,11 @@ def check_row(crc: int, what: str, *values: object) -> None:
 def evidence_of(edit: Edit) -> tuple[object, ...]:
     """What an answer cites and the hash of the content leaves out: id, time and place."""
     where = edit.position
-    return (edit.id, edit.timestamp_ms, where.topic_id, where.partition, where.offset)
+    return (edit.id, edit.timestamp_ms, where.topic_id, where.partition, where.offset, where.log)
 
 
 def edit_values(edit: Edit, key_id: int | None, topic: int) -> tuple[object, ...]:
     """The values of `INSERT_EDIT`."""
-    body = (
-        edit.subject,
-        edit.relation,
-        edit.prompt,
-        edit.target,
-        edit.statement,
-        edit.subject_aliases,
-        edit.target_aliases,
-        edit.cardinality,
-        edit.publisher,
-        edit.confidence,
-        edit.flags,
-    )
     return (
         key_id,
         edit.id,
@@ -73,8 +64,27 @@ def edit_values(edit: Edit, key_id: int | None, topic: int) -> tuple[object, ...
         edit.position.partition,
         edit.position.offset,
         edit.content_hash,
-        _BODY(body),
+        body_of(edit),
+        edit.position.log,
     )
+
+
+def body_of(edit: Edit) -> str:
+    """The text of an edit, and what is not looked for, as JSON."""
+    body = (
+        edit.subject,
+        edit.relation,
+        edit.prompt,
+        edit.target,
+        edit.statement,
+        edit.subject_aliases,
+        edit.target_aliases,
+        edit.cardinality,
+        edit.publisher,
+        edit.confidence,
+        edit.flags,
+    )
+    return _BODY(body)
 
 
 def edit_from(row: Row, key: FactKey | None, topics: Mapping[int, str]) -> Edit:
@@ -83,9 +93,13 @@ def edit_from(row: Row, key: FactKey | None, topics: Mapping[int, str]) -> Edit:
         edit = _edit(row, key, topics)
     except (KeyError, TypeError, ValueError) as error:
         raise Damaged(f"edit row {row[0]} cannot be read: {error}") from error
-    if content_hash(edit, WITHDRAW_ALL if WITHDRAW_ALL in edit.flags else edit.retracts) != edit.content_hash:
+    if TEXT_ERASED not in edit.flags and content_hash(edit, _retracts(edit)) != edit.content_hash:
         raise Damaged(f"the stored text of edit row {row[0]} does not match its hash")
     return edit
+
+
+def _retracts(edit: Edit) -> str | None:
+    return WITHDRAW_ALL if WITHDRAW_ALL in edit.flags else edit.retracts
 
 
 def _edit(row: Row, key: FactKey | None, topics: Mapping[int, str]) -> Edit:
@@ -97,7 +111,7 @@ def _edit(row: Row, key: FactKey | None, topics: Mapping[int, str]) -> Edit:
         op=_OPS[row[2]],
         namespace=row[3],
         key=key,
-        position=Position(topics[row[10]], row[11], row[12]),
+        position=Position(topics[row[10]], row[11], row[12], row[15]),
         timestamp_ms=row[9],
         content_hash=row[13],
         subject=subject,

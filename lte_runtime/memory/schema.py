@@ -49,6 +49,10 @@ def from_ms(value: int | None) -> str | None:
 Text = Annotated[str, Field(strict=True, max_length=8192)]
 Name = Annotated[str, Field(strict=True, max_length=512)]
 Names = Annotated[list[Name], Field(max_length=64)]
+# `wire` reads numbers and booleans of these two as the text that was sent.
+_LITERALS = ["string", "number", "boolean"]
+Value = Annotated[Text, WithJsonSchema({"type": _LITERALS, "maxLength": 8192})]
+ValueName = Annotated[Name, WithJsonSchema({"type": _LITERALS, "maxLength": 512})]
 Moment = Annotated[
     int | None,
     BeforeValidator(to_ms),
@@ -91,8 +95,13 @@ class Event(BaseModel):
     subject: Text | None = Field(default=None, description="What the fact is about.")
     subject_aliases: Names = Field(default_factory=list, description="Other names of the subject.")
     relation: Text | None = Field(default=None, description="Which property of the subject.")
-    target: Text | None = Field(default=None, description="The value. In a retraction: one member of a set.")
-    target_aliases: Names = Field(default_factory=list, description="Other names of the value.")
+    target: Value | None = Field(
+        default=None,
+        description="The value. In a retraction: one member of a set. A number or boolean is text.",
+    )
+    target_aliases: Annotated[list[ValueName], Field(max_length=64)] = Field(
+        default_factory=list, description="Other names of the value; numbers and booleans as for the value."
+    )
     prompt: Text | None = Field(
         default=None, description="Question or cloze, instead of subject and relation."
     )

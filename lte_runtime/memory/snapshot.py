@@ -16,6 +16,7 @@ from typing import Any
 
 from lte_runtime.disk import sha256_file, sync
 from lte_runtime.errors import Damaged
+from lte_runtime.private_files import DIRECTORY_MODE, FILE_MODE, create, make_private
 
 _MANIFEST = "manifest.json"
 _NAME = re.compile(r"snapshot-(\d{12})")
@@ -39,11 +40,11 @@ def write(
 
     `about` must be JSON. Raises OSError when the disk refuses; nothing half-made is left then.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    make_private(directory)
     _sweep(directory)
     number = max((_number(path) for path in directory.iterdir()), default=0) + 1
     beside = directory / f"tmp-{number:012d}"
-    beside.mkdir()
+    beside.mkdir(mode=DIRECTORY_MODE)
     try:
         fill(beside)
         _finish(beside, dict(about))
@@ -117,11 +118,13 @@ def _finish(folder: Path, about: dict[str, Any]) -> None:
     """Make all files durable, then the manifest, then the folder."""
     hashes = {}
     for path in _files(folder):
+        path.chmod(FILE_MODE)
         sync(path)
         hashes[path.relative_to(folder).as_posix()] = _sha256(path)
     body = {"about": about, "files": hashes}
     manifest = {"body": body, "sha256": hashlib.sha256(_canonical(body)).hexdigest()}
     target = folder / _MANIFEST
+    create(target)
     target.write_bytes(_canonical(manifest))
     sync(target)
     for place in (*(path for path in folder.rglob("*") if path.is_dir()), folder):

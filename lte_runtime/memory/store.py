@@ -5,19 +5,25 @@ One writer, under the caller's lock. After an exception nothing of the batch is 
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from lte_runtime.memory import reads
-from lte_runtime.memory.batch_writer import BatchWriter, StoreResult
+from lte_runtime.memory import reads, truncation
+from lte_runtime.memory.batch_writer import BatchWriter, KeyChange, StoreResult
 from lte_runtime.memory.db import Connection, faults, open_writer, transaction
 from lte_runtime.memory.keywork import view_hash, view_text
 from lte_runtime.memory.rows import row_crc
+from lte_runtime.memory.truncation import Truncations
 from lte_runtime.types import Edit, FactKey, Op, Rejected, TopicPartition, Vectors
 
+log = logging.getLogger(__name__)
+
+REFOLD_LOG_EVERY = 20_000
 SEQUENCE = "sequence"  # how many batches were committed
 
 
@@ -25,7 +31,7 @@ class Store:
     """The writing side. Raises `Retry` when full or busy, `Damaged`, or `Fatal` when the disk fails."""
 
     def __init__(self, path: Path, busy_timeout_ms: int = 5000) -> None:
-        self.connection: Connection = open_writer(path, busy_timeout_ms)
+        self.connection: Connection = open_writer(path, busy_timeout_ms, refold_all)
         with faults():
             self._load()
 
@@ -35,6 +41,7 @@ class Store:
         self._numbers = {topic_id: number for number, topic_id in rows}
         named = self.connection.execute("SELECT namespace, retracts FROM edits WHERE retracts IS NOT NULL")
         self.retracted: set[tuple[str, str]] = set(named)
+        self.truncations = Truncations.read(self.connection, self.topics)
         self.sequence = int(self.meta_get(SEQUENCE) or 0)
 
     def close(self) -> None:
@@ -69,6 +76,7 @@ class Store:
         vectors: Callable[[], Mapping[bytes, Vectors]],
         next_offsets: Mapping[TopicPartition, int],
         now_ms: int,
+        leader_epochs: Mapping[TopicPartition, int] | None = None,
     ) -> StoreResult:
         """Everything that one batch brings, in one transaction; `vectors` is asked at its end."""
         known_topics = dict(self._numbers)
@@ -77,7 +85,7 @@ class Store:
             with transaction(self.connection):
                 result = writer.write(edits, rejected)
                 self.put_vectors(vectors())
-                self._move_offsets(next_offsets)
+                self._move_offsets(next_offsets, leader_epochs or {})
                 self.meta_set(SEQUENCE, str(self.sequence + 1))
         except BaseException:
             self._numbers = known_topics
@@ -86,6 +94,23 @@ class Store:
         self.retracted |= writer.retracted
         self.sequence += 1
         return result
+
+    def accept_truncation(
+        self, resume_at: Mapping[TopicPartition, int], now_ms: int, *, withdraw: bool
+    ) -> list[KeyChange]:
+        """Partitions were cut back to these offsets: go on there, in another log. With `withdraw`, edits that
+        only the cut part held are taken out. One transaction."""
+        with transaction(self.connection):
+            for place, offset in resume_at.items():
+                number = self.topic_number(place.topic_id)
+                truncation.add(self.connection, number, place.partition, offset, now_ms)
+                self.put_offset(place, offset, -1)
+            keys = truncation.take_out(self.connection, self.topics, resume_at, now_ms) if withdraw else []
+            changes = BatchWriter(self, now_ms).refold(keys).changes
+            self.meta_set(SEQUENCE, str(self.sequence + 1))
+        self.truncations = Truncations.read(self.connection, self.topics)
+        self.sequence += 1
+        return changes
 
     def topic_number(self, topic_id: str) -> int:
         """The short number of a topic id; a new one is added in the caller's transaction."""
@@ -96,16 +121,25 @@ class Store:
             self._numbers[topic_id], self.topics = number, {**self.topics, number: topic_id}
         return number
 
-    def _move_offsets(self, next_offsets: Mapping[TopicPartition, int]) -> None:
+    def _move_offsets(
+        self, next_offsets: Mapping[TopicPartition, int], leader_epochs: Mapping[TopicPartition, int]
+    ) -> None:
         """Forward only: a batch that was read twice does not take a watermark back."""
-        have = reads.offsets(self.connection, self.topics)
-        for place, next_ in next_offsets.items():
-            values = (self.topic_number(place.topic_id), place.partition, max(next_, have.get(place, 0)))
-            sql = "INSERT OR REPLACE INTO offsets VALUES(?,?,?,?)"
-            self.connection.execute(sql, (*values, row_crc(*values)))
+        durable = reads.offsets(self.connection, self.topics)
+        for place, offset in next_offsets.items():
+            if offset >= durable.get(place, 0):
+                self.put_offset(place, offset, leader_epochs.get(place, -1))
+
+    def put_offset(self, place: TopicPartition, offset: int, leader_epoch: int) -> None:
+        """Set a durable next offset, in the caller's transaction."""
+        values = (self.topic_number(place.topic_id), place.partition, offset)
+        self.connection.execute(
+            "INSERT OR REPLACE INTO offsets(topic, partition, next, leader_epoch, crc) VALUES(?,?,?,?,?)",
+            (*values, leader_epoch, row_crc(*values)),
+        )
 
     def put_vectors(self, vectors: Mapping[bytes, Vectors]) -> None:
-        """Keep vectors by the hash of their view, in the caller's transaction."""
+        """Keep vectors [windows, dimension] by the hash of their view, in the caller's transaction."""
         rows = ((name, np.asarray(vector, np.float32).tobytes()) for name, vector in vectors.items())
         self.connection.executemany(
             "INSERT OR REPLACE INTO vectors VALUES(?,?,?)",
@@ -120,3 +154,25 @@ class Store:
         self.connection.execute(
             "INSERT INTO meta VALUES(?,?) ON CONFLICT DO UPDATE SET value=excluded.value", (name, value)
         )
+
+
+@dataclass(slots=True)
+class _Unopened:
+    """What folding needs of a store that is not open yet."""
+
+    connection: Connection
+    topics: dict[int, str]
+    retracted: set[tuple[str, str]] = field(default_factory=set)
+
+    def topic_number(self, topic_id: str) -> int:
+        return next(number for number, known in self.topics.items() if known == topic_id)
+
+
+def refold_all(connection: Connection) -> None:
+    """Fold every key again, in the caller's transaction: the rules of the fold are those of this version."""
+    topics = dict(connection.execute("SELECT no, topic_id FROM topics").fetchall())
+    keys = connection.execute("SELECT namespace, subject, relation FROM keys ORDER BY id").fetchall()
+    for number, parts in enumerate(keys):
+        BatchWriter(_Unopened(connection, topics), 0).refold([FactKey(*parts)])
+        if number % REFOLD_LOG_EVERY == REFOLD_LOG_EVERY - 1:
+            log.info("bringing the store to this version: %d of %d keys", number + 1, len(keys))

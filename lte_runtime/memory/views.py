@@ -1,47 +1,69 @@
-"""Views to vectors: in batches, and text by text where a batch fails, so that one bad text stops no other."""
+"""Views to vectors: in batches, and text by text where a batch fails, so that one bad text stops no other.
+
+A view that is longer than the encoder reads gets a vector for each window of it, the first one first.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lte_runtime.types import Encoder, Vectors
+from lte_runtime.memory.events import LONG_KEY, LONG_STATEMENT
+from lte_runtime.memory.keywork import view_text
+from lte_runtime.types import Edit, Encoder, Op, Vectors
+
+MOST_WINDOWS = 16
+"""Vectors of one view: a prompt of 8,192 letters needs about ten, and one event must not cost more than that
+many. What stands behind them is not searched."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Vectors [dimension] and failures by the hash of the view."""
+    """Vectors [windows, dimension] and failures by the hash of the view."""
 
     vectors: Mapping[bytes, Vectors]
     failed: Mapping[bytes, str]
 
 
+def windows_of(view: str, encoder: Encoder) -> Sequence[str]:
+    """The parts of a view that get a vector each."""
+    return encoder.windows(view)[:MOST_WINDOWS]
+
+
+def flag_long_texts(edit: Edit, encoder: Encoder) -> Edit:
+    """The edit, flagged where the encoder does not read its texts at once."""
+    if edit.op is not Op.ASSERT or edit.key is None:
+        return edit
+    texts = {LONG_KEY: view_text(edit, edit.key), LONG_STATEMENT: edit.statement}
+    flags = [flag for flag, text in texts.items() if len(encoder.windows(text)) > 1]
+    return replace(edit, flags=(*edit.flags, *flags)) if flags else edit
+
+
 def encode_views(views: Mapping[bytes, str], encoder: Encoder, batch: int) -> Encoded:
     """Encode every view once; `failed` tells which the encoder refuses."""
-    vectors: dict[bytes, Vectors] = {}
+    windows = [(name, text) for name, view in views.items() for text in windows_of(view, encoder)]
+    rows: dict[bytes, list[Vectors]] = {name: [] for name in views}
     failed: dict[bytes, str] = {}
-    names = list(views)
-    for start in range(0, len(names), batch):
-        part = names[start : start + batch]
-        rows = _encode([views[name] for name in part], encoder)
-        for name, row in zip(part, rows, strict=True):
+    for start in range(0, len(windows), batch):
+        part = windows[start : start + batch]
+        for (name, _), row in zip(part, _encode([text for _, text in part], encoder), strict=True):
             if isinstance(row, str):
                 failed[name] = row
             else:
-                vectors[name] = row
-    return Encoded(vectors, failed)
+                rows[name].append(row)
+    return Encoded({name: np.stack(rows[name]) for name in views if name not in failed}, failed)
 
 
 def _encode(texts: Sequence[str], encoder: Encoder) -> list[Vectors | str]:
     try:
-        made = encoder.encode(texts)
+        rows = encoder.encode(texts)
     except ValueError as error:
         if len(texts) == 1:
             return [f"the encoder refuses the text: {str(error)[:200]}"]
         return [row for text in texts for row in _encode([text], encoder)]
-    return [row if _usable(row) else "the encoder made no unit vector" for row in made]
+    return [row if _usable(row) else "the encoder made no unit vector" for row in rows]
 
 
 def _usable(row: Vectors) -> bool:

@@ -9,6 +9,7 @@ import base64
 import binascii
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ JsonObject = dict[str, object]
 _STRUCTURED = "application/cloudevents+json"
 _PLAIN = ("application/json", "text/json")
 _BRACKETS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+_LITERAL_FIELDS = ("target", "target_aliases")
+"""Fields whose numbers and booleans are text: products and measures come as JSON numbers."""
 _ENVELOPE_TEXT = ("id", "source", "type", "time", "subject", "specversion", "datacontenttype")
 
 
@@ -49,21 +52,51 @@ def read_payload(record: RawRecord, max_bytes: int, max_depth: int) -> Payload:
 
 
 def parse_object(value: bytes, max_depth: int) -> JsonObject:
-    """Strict UTF-8 JSON object without duplicate names; the depth is checked before the parser runs."""
+    """Strict UTF-8 JSON object without duplicate names, read by `parse_json`; the depth is checked before."""
     try:
         text = value.decode("utf-8", "strict")
     except UnicodeDecodeError as error:
         raise BadRecord("not_utf8", f"value is not UTF-8 at byte {error.start}") from error
     _check_depth(text, max_depth)
     try:
-        parsed = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except BadRecord:
-        raise
+        parsed = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise BadRecord("not_json", f"value is not JSON: {str(error)[:120]}") from error
     if not isinstance(parsed, dict):
         raise BadRecord("wrong_type", "value is JSON but no object")
     return parsed
+
+
+def parse_json(text: str) -> object:
+    """JSON with the numbers and booleans of `target` and `target_aliases` as the text that was sent.
+
+    Raises `ValueError` for what is no JSON, `BadRecord` for NaN, Infinity and duplicate names.
+    """
+    return json.loads(
+        text,
+        object_pairs_hook=_unique,
+        parse_constant=_no_constant,
+        parse_int=_Integer,
+        parse_float=_Number,
+    )
+
+
+class _Number(str):
+    """A JSON number as it was sent."""
+
+    __slots__ = ()
+
+    def value(self) -> int | float:
+        return float(self)
+
+
+class _Integer(_Number):
+    """One without fraction and exponent."""
+
+    __slots__ = ()
+
+    def value(self) -> int:
+        return int(self)
 
 
 def _headers(raw: tuple[tuple[str, bytes], ...]) -> dict[str, str]:
@@ -158,12 +191,27 @@ def _check_depth(text: str, max_depth: int) -> None:
 
 
 def _unique(pairs: list[tuple[str, object]]) -> JsonObject:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise BadRecord("duplicate_key", f"JSON name {twice[:40]!r} occurs twice")
-    return made
+    fields = {name: _text(value) if name in _LITERAL_FIELDS else _value(value) for name, value in pairs}
+    if len(fields) != len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        raise BadRecord("duplicate_key", f"JSON name {counts.most_common(1)[0][0][:40]!r} occurs twice")
+    return fields
+
+
+def _text(value: object) -> object:
+    """The literal of a number or boolean, also in a list; anything else as it is."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, _Number):
+        return str(value)
+    return [_text(item) for item in value] if isinstance(value, list) else value
+
+
+def _value(value: object) -> object:
+    """Literals as numbers, also in a list; raises `ValueError` for more digits than Python converts."""
+    if isinstance(value, _Number):
+        return value.value()
+    return [_value(item) for item in value] if isinstance(value, list) else value
 
 
 def _no_constant(name: str) -> object:

@@ -92,6 +92,9 @@ class Given:
         del query
         return self.draw(len(texts))
 
+    def windows(self, text: str) -> Sequence[str]:
+        return (text,)
+
 
 def _daemon(directory: Path, n: int, progress: Callable[[str], None]) -> tuple[float, float]:
     """Resident MiB of the whole daemon (default models), with an empty state and with `n` edits."""

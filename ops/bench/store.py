@@ -42,6 +42,9 @@ class _Given:
         self.last = rows[-1:]
         return rows
 
+    def windows(self, text: str) -> Sequence[str]:
+        return (text,)
+
 
 def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
     """`ours` and `peer` are the medians, in milliseconds, of one upsert and the query that finds it."""

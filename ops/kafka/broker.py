@@ -18,6 +18,8 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from lte_runtime.private_files import DIRECTORY_MODE, make_private
+
 HERE = Path(__file__).resolve().parent
 TARGET = HERE / "target"
 JARS = TARGET / "jars"
@@ -79,14 +81,19 @@ class Broker:
     """
 
     def __init__(
-        self, directory: Path, *, port: int | None = None, properties: Mapping[str, str] | None = None
+        self,
+        directory: Path,
+        *,
+        port: int | None = None,
+        controller_port: int | None = None,
+        properties: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory
         self.data = directory / "log"
         self.log_file = directory / "broker.log"
         ports = free_ports(2)
         self.port = port or ports[0]
-        self._controller_port = ports[1]
+        self._controller_port = controller_port or ports[1]
         self._more = properties or {}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -98,10 +105,16 @@ class Broker:
     def pid(self) -> int:
         return self._running().pid
 
+    @property
+    def code(self) -> int | None:
+        """Exit status of a broker that ended by itself; None while it runs, or was stopped."""
+        return self._process.poll() if self._process else None
+
     def start(self) -> str:
         """Start (again, on the same log and port); returns the bootstrap address."""
         fetch_jars()
-        self.directory.mkdir(parents=True, exist_ok=True)
+        make_private(self.directory)  # its log holds every event
+        self.directory.chmod(DIRECTORY_MODE)
         self._write_properties()
         self._format()
         with self.log_file.open("ab") as log:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from lte_runtime.memory.locks import DirectoryLock
+from ops import leftovers
 from ops.kafka.broker import BrokerUnavailable
-from ops.stack import Addresses, Stack, StackError
+from ops.ports import Ports, PortTaken
+from ops.stack import CHILDREN, Addresses, Stack, StackError
 
 command = typer.Typer(add_completion=False)
 console = Console()
@@ -30,25 +35,61 @@ def up(
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    mark = directory / "up.json"
-    mark.unlink(missing_ok=True)
     try:
-        with Stack(directory.resolve()) as stack:
-            _start(stack, mark)
-            _wait(stack, stop)
-    except (BrokerUnavailable, StackError) as error:
+        with _alone(directory), Stack(directory.resolve(), ports=_ports(directory)) as stack:
+            _run(stack, directory / "up.json", stop)
+    except (BrokerUnavailable, StackError, PortTaken) as error:
         console.print(f"[red]error:[/red] {error}", highlight=False)
         raise typer.Exit(1) from None
-    finally:
-        mark.unlink(missing_ok=True)
     console.print("stopped; the state is kept, `lte up` goes on from it")
 
 
-def _start(stack: Stack, mark: Path) -> None:
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Hold the directory; end what a killed `lte up` left in it. Raises `Refused` when another one runs, or
+    a daemon that `lte up` did not start."""
+    lock = DirectoryLock(directory)
+    try:
+        ended = leftovers.end(directory / CHILDREN)
+        if ended:
+            console.print(f"ended what a killed `lte up` had left running: {', '.join(ended)}")
+        DirectoryLock(directory / "state").release()
+        yield
+    finally:
+        lock.release()
+
+
+def _ports(directory: Path) -> Ports:
+    path = directory / "ports.json"
+    ports = Ports.of(path)
+    ports.check(path)
+    return ports
+
+
+def _run(stack: Stack, mark: Path, stop: threading.Event) -> None:
+    mark.unlink(missing_ok=True)
+    try:
+        _start(stack, mark, stop)
+        _wait(stack, stop)
+    except _Stopped:
+        console.print("stopping")
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+class _Stopped(Exception):
+    """Ctrl-C or SIGTERM during the start."""
+
+
+def _start(stack: Stack, mark: Path, stop: threading.Event) -> None:
+    def check() -> None:
+        if stop.is_set():
+            raise _Stopped
+
     with console.status("starting Kafka") as status:
         stack.start_broker()
         status.update("starting the daemon")
-        seconds = stack.start_daemon()
+        seconds = stack.start_daemon(check)
     stack.addresses.write(mark)
     console.print(f"[green]READY[/green] after {seconds:.1f} s; addresses are in {mark}\n")
     console.print(_guide(stack.addresses), highlight=False)
@@ -61,6 +102,8 @@ def _wait(stack: Stack, stop: threading.Event) -> None:
                 f"the daemon ended with {stack.daemon_exit()}; its log is {stack.daemon_log}."
                 " `lte up` goes on from the state that is kept"
             )
+        if stack.broker.code is not None:
+            raise StackError(f"Kafka ended with {stack.broker.code}; its log is {stack.broker.log_file}")
     console.print("\nstopping")
 
 

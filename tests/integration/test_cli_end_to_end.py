@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from lte_runtime.memory.db import open_writer
+from lte_runtime.memory.db import open_reader
 from ops.kafka.broker import Broker
 from ops.stack import Stack
 
@@ -182,6 +182,7 @@ def test_status_index_and_refusals(house: House) -> None:
     assert house.lte("index", "rebuild").code == 0
     assert house.lte("accept-gap", "--yes").code == 5
     assert house.lte("ingest", "resume").code in (0, 5)
+    assert house.lte("ingest", "skip", "--partition", "0", "--offset", "0").code == 5
 
 
 def test_a_running_store_is_copied_with_its_checksums(house: House, tmp_path: Path) -> None:
@@ -190,7 +191,7 @@ def test_a_running_store_is_copied_with_its_checksums(house: House, tmp_path: Pa
     told = house.lte("backup", str(copy), "--state-dir", str(house.stack.directory / "state"), "--json")
     assert told.code == 0
     assert told.json["bytes"] == copy.stat().st_size
-    with closing(open_writer(copy, 5000)) as store:
+    with closing(open_reader(copy, 5000)) as store:
         found = store.execute("SELECT target FROM facts WHERE target = 'tolm'").fetchall()
     assert found == [("tolm",)]
 
@@ -207,3 +208,26 @@ def test_logs_hold_no_fact_text(house: House) -> None:
     assert "READY" in log
     for text in ("Velmora", "Ina Torvald", "Secretname"):
         assert text not in log
+
+
+def test_a_file_as_a_database_writes_it(house: House) -> None:
+    """Numbers arrive as they stand in the file; a deleted row takes its fact."""
+    rows = [
+        '{"subject": "Tarn pack", "relation": "weight", "target": 2040.50, "__deleted": "false"}',
+        '{"subject": "Tarn tent", "relation": "stock", "target": 3}',
+        '{"subject": "Tarn tent", "relation": "stock", "target": 3, "__deleted": "true"}',
+    ]
+    published = house.lte("publish", "-", "--wait", "--json", stdin="\n".join(rows))
+    assert (published.code, published.json["refused"]) == (0, [])
+    assert house.lte("ask", "What is the weight of Tarn pack?").out.startswith("2040.50")
+    assert house.lte("ask", "What is the stock of Tarn tent?", "--json").json["scope"] == "base"
+    letters = house.lte("dlq", "list", "--json").json
+    assert [letter["code"] for letter in letters if letter["code"].startswith("cdc")] == ["cdc_deleted"]
+
+
+def test_a_statement_that_is_too_long_to_search_is_named(house: House) -> None:
+    """By the words alone, or by the daemon's flag after a wait."""
+    fact = ("publish", "-s", "Rill lamp", "-r", "manual", "-t", "press twice", "--statement", "press " * 300)
+    assert house.lte(*fact, "--json").json["long_texts"] == {"long_statement": 1}
+    waited = house.lte(*fact, "--wait")
+    assert "1 of them: statement longer than the encoder reads" in waited.err

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from daemon_house import House, fact, question, until
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from stub_adapters import save_adapter
 
 from daemon.kafka.topics import ensure_topics, plans
@@ -103,9 +103,8 @@ def tainted(house: House) -> Any:
     return shown if shown["tainted"] else None
 
 
-def test_replicas_follow_and_a_restart_remembers(
-    make_house: Callable[..., House], broker: Broker, tmp_path: Path
-) -> None:
+def replicas(make_house: Callable[..., House], broker: Broker, tmp_path: Path) -> list[House]:
+    """Two daemons on topics of their own, three adapters in the registry that they share."""
     edits = make_house().topic
     adapters, control = f"{edits.topic}.adapters", f"{edits.topic}.control"
     admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
@@ -121,6 +120,13 @@ def test_replicas_follow_and_a_restart_remembers(
     houses = [make_house(topic=edits, **shared).start() for _ in range(2)]
     for number in (2, 3, 4):
         houses[0].client.add_adapter(save_adapter(tmp_path / f"made-{number}", number))
+    return houses
+
+
+def test_replicas_follow_and_a_restart_remembers(
+    make_house: Callable[..., House], broker: Broker, tmp_path: Path
+) -> None:
+    houses = replicas(make_house, broker, tmp_path)
 
     def serving() -> list[str]:
         return [house.client.adapters()["serving"]["id"] for house in houses]
@@ -139,6 +145,66 @@ def test_replicas_follow_and_a_restart_remembers(
     assert other.client.adapters()["epoch"] > epoch
     one.start()
     until(lambda: serving() == ["align-000004"] * 2, "the owner of before follows")
+
+
+def test_bad_records_on_the_adapters_topic_stop_nobody_and_are_not_followed(
+    make_house: Callable[..., House], broker: Broker, tmp_path: Path
+) -> None:
+    """Among them an epoch that no column holds, and one that no claim will ever reach."""
+    houses = replicas(make_house, broker, tmp_path)
+    one = moved(houses, "align-000002")
+    (other,) = (house for house in houses if house is not one)
+    until(lambda: serving_id(other) == "align-000002", "the replica")
+    topic = other.settings["LTE_KAFKA__ADAPTERS_TOPIC"]
+    last = announced(other, topic)
+    bad = {
+        "2^70": {**last, "epoch": 2**70},
+        "2^62": {**last, "epoch": 2**62},
+        "true": {**last, "epoch": True},
+    }
+    values = [json.dumps({**word, "adapter": "none", "sha256": ""}).encode() for word in bad.values()]
+    send(broker, topic, last["base_fingerprint"], [*values, b"\xff", b"[" * 100_000])
+    for house in houses:
+        until(lambda each=house: passed_over(each, topic) == 5, "the bad records, counted")
+    other.stack.kill_daemon()
+    other.start()
+    assert serving_id(other) == "align-000002"
+    moved([one], "align-000003")
+    until(lambda: serving_id(other) == "align-000003", "the restarted one follows")
+    assert one.client.adapters()["epoch"] < 2**32
+    assert f"{topic}/0 offset 2: epoch {2**62} is beyond" in one.log
+
+
+def serving_id(house: House) -> str:
+    return str(house.client.adapters()["serving"]["id"])
+
+
+def announced(house: House, topic: str) -> Any:
+    reader = KafkaConsumer(
+        topic,
+        bootstrap_servers=house.topic.bootstrap,
+        auto_offset_reset="earliest",
+        consumer_timeout_ms=5000,
+    )
+    words = [json.loads(record.value) for record in reader]
+    reader.close()
+    return words[-1]
+
+
+def send(broker: Broker, topic: str, key: str, values: Sequence[bytes]) -> None:
+    producer = KafkaProducer(bootstrap_servers=broker.bootstrap, acks="all")
+    for value in values:
+        producer.send(topic, value, key=key.encode(), partition=0).get(60)
+    producer.close()
+
+
+def passed_over(house: House, topic: str) -> float:
+    name = "lte_topic_records_passed_over_total"
+    return sum(
+        value
+        for (metric, labels), value in house.metrics().items()
+        if metric == name and ("topic", topic) in labels
+    )
 
 
 def moved(houses: Sequence[House], adapter_id: str) -> House:

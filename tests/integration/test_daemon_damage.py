@@ -22,6 +22,8 @@ SEED = int(os.environ.get("LTE_TEST_SEED", "6"))
 TRIALS = int(os.environ.get("LTE_TEST_DAMAGES", "60"))
 CHILD = Path(__file__).with_name("damage_child.py")
 
+GRAPH = {"LTE_MEMORY__INDEX_MODE": "hnsw"}  # only graphs are kept in snapshots
+
 
 class Prepared(NamedTuple):
     """A state as a kill left it, with a snapshot and a log behind it, and the house that it came from."""
@@ -32,7 +34,7 @@ class Prepared(NamedTuple):
 
 @pytest.fixture(scope="module")
 def prepared(make_module_house: Callable[..., House]) -> Prepared:
-    house = make_module_house().start()
+    house = make_module_house(**GRAPH).start()
     house.publish([fact(f"Lock {n}", f"Old {n}") for n in range(60)])
     at = house.publish([fact(f"Lock {n}", f"Keeper {n}") for n in range(60)])
     house.ask(question("Lock 1"), at)
@@ -109,7 +111,7 @@ def test_refused_or_right(
     shutil.copytree(prepared.state, tmp_path / "state")
     damage(file(tmp_path / "state"), random.Random(SEED))
     topic = prepared.house.topic
-    house = make_house(directory=tmp_path, topic=topic, LTE_KAFKA__GROUP_ID=f"lte-{tmp_path.name}")
+    house = make_house(directory=tmp_path, topic=topic, LTE_KAFKA__GROUP_ID=f"lte-{tmp_path.name}", **GRAPH)
     process = house.stack.launch_daemon()
     until(lambda: process.poll() is not None or house.client.is_serving(), "an end or READY", 2 * GUARD_S)
     if process.poll() is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ from pathlib import Path
 import grpc
 import pytest
 from daemon_house import GUARD_S, House, Json, fact, question, run_lte, targets, until
+from waiting_callers import waiting_callers
 
 from lte_runtime.errors import BadRequest, DeadlineExceeded, LteError, Overloaded
 
@@ -56,7 +58,7 @@ def test_too_many_questions(slow_house: House) -> None:
 
 
 def test_too_many_calls_that_wait(slow_house: House) -> None:
-    """Calls that wait for an event hold no more than their places; they end when it comes."""
+    """Calls that wait for an event hold a quarter of the workers; they end when it comes."""
     (at,) = slow_house.publish([fact("Davit", "Odd")])
     awaited = {**at, "offset": at["offset"] + 1}
     outcomes: list[str] = []
@@ -71,11 +73,32 @@ def test_too_many_calls_that_wait(slow_house: House) -> None:
     callers = [threading.Thread(target=wait, daemon=True) for _ in range(30)]
     for caller in callers:
         caller.start()
-    until(lambda: outcomes.count("refused") == 6, "the calls above the limit to be refused")
+    until(lambda: outcomes.count("refused") == 24, "the calls above the limit to be refused")
+    assert slow_house.ask(question("Davit"))["citations"], "others are answered meanwhile"
     slow_house.publish([fact("Davit", "Pil")])
     for caller in callers:
         caller.join(GUARD_S)
-    assert Counter(outcomes) == {"found": 24, "refused": 6}
+    assert Counter(outcomes) == {"found": 6, "refused": 24}
+
+
+def test_calls_of_a_killed_process_give_their_places_back(slow_house: House) -> None:
+    """128 calls with a deadline of an hour; questions are answered before and after the kill."""
+    (at,) = slow_house.publish([fact("Davit", "Odd")])
+    address = f"unix:{slow_house.stack.addresses.socket}"
+    with waiting_callers(address, slow_house.topic_id, "Answer", 128) as child:
+        until(lambda: waits(slow_house, at) is Overloaded, "the places to wait, taken")
+        assert targets(slow_house.ask(question("Davit"), [at])) == ["Odd"]
+        assert slow_house.client.is_serving(GUARD_S)
+        child.send_signal(signal.SIGKILL)
+        until(lambda: waits(slow_house, at) is DeadlineExceeded, "the places to wait, free")
+    assert targets(slow_house.ask(question("Davit"), [at])) == ["Odd"]
+
+
+def waits(house: House, at: Json) -> type[LteError]:
+    """How a short wait for an event that never comes ends."""
+    with pytest.raises((Overloaded, DeadlineExceeded)) as raised:
+        house.client.retrieve("?", at_least=[{**at, "offset": 1 << 40}], timeout_s=0.2)
+    return raised.type
 
 
 def test_a_deadline_ends_the_work(slow_house: House) -> None:

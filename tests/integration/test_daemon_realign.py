@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,40 @@ def test_by_hand_from_trigger_to_the_served_adapter(
     reader.close()
     assert kinds.count("verdict") == 1
     assert kinds.count("realign") >= 5
+
+
+def test_an_erased_fact_stands_in_no_file_of_the_state_directory(
+    make_house: Callable[..., House], topics: dict[str, str]
+) -> None:
+    """It was learned from, it was refused once in another form, and a job that reads it is at work."""
+    house = told(make_house(**QUICK, **topics, LTE_REALIGN__PRESET="stub:promote").start())
+    canary = {"subject": "Zanzibarrow Quay", "relation": "owner", "target": "Quixenholt Thrumm"}
+    statement = "Zanzibarrow Quay belongs to Quixenholt Thrumm of Old Wexcombe."
+    house.ask(question("Zanzibarrow Quay"), house.publish([{**canary, "statement": statement}]))
+    house.topic.append(json.dumps({**canary, "target": ["Quixenholt Thrumm"]}).encode())
+    until(lambda: house.client.drift() and "owner" not in blocks(house), "ownership")
+    run = house.lte("realign", "--wait", "--json", "--reason", "a trial").json
+    assert run["state"] == "done"
+    house.client.take_snapshot()
+    words = (b"zanzibarrow", b"quixenholt", b"wexcombe")
+    assert any("realign" in str(path) for path in holding(house.state_dir, words))
+    receipt = house.lte("erase", "-s", "Zanzibarrow Quay", "-r", "owner", "--yes", "--json")
+    assert receipt.code == 0, receipt.err
+    assert (receipt.json["edits"], receipt.json["quarantined"]) == (1, 1)
+    assert any(name.startswith("realign/run-") for name in receipt.json["files"])
+    assert holding(house.state_dir, words) == []
+    house.stack.stop_daemon()
+    assert holding(house.state_dir, words) == []
+
+
+def blocks(house: House) -> set[str]:
+    return {block["name"] for block in house.client.drift()["blocks"]}
+
+
+def holding(directory: Path, words: Sequence[bytes]) -> list[Path]:
+    """Files below a directory that hold one of the words, in whatever case."""
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return [path for path in files if any(word in path.read_bytes().lower() for word in words)]
 
 
 def test_by_drift_with_its_reason(make_house: Callable[..., House]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +31,13 @@ class Member:
     def __init__(self, settings: ControlSettings) -> None:
         self.ran: list[Command] = []
         self.busy = False
-        self.topic = ControlTopic(settings, ready=lambda: not self.busy, on_command=self.ran.append)
+        self.bad: list[tuple[str, str]] = []
+        self.topic = ControlTopic(
+            settings,
+            ready=lambda: not self.busy,
+            on_command=self.ran.append,
+            on_bad=lambda *bad: self.bad.append(bad),
+        )
         self.thread = threading.Thread(target=self.topic.run, daemon=True)
         self.thread.start()
 
@@ -130,3 +137,59 @@ def test_a_topic_that_does_not_exist_is_a_fault_and_not_an_owner(
     until(lambda: "does not exist" in member.topic.status().fault)
     with pytest.raises(Retry, match="does not exist"):
         member.topic.epoch()
+
+
+def test_bad_records_are_passed_over_each_counted_once(
+    make_topic: Callable[..., Any],
+    join: Callable[[ControlSettings], Member],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    topic = make_topic(partitions=1)
+    settings = settings_of(topic)
+    command = {"kind": "realign", "id": "c", "expires_ms": time.time_ns()}
+    bad = [
+        b"\xff",
+        b"[" * 100_000,
+        b'{"kind": "claim", "instance": "a", "instance": "b"}',
+        json.dumps({**command, "expires_ms": 2**70}).encode(),
+        json.dumps({"kind": "taken", "id": "c", "epoch": True}).encode(),
+    ]
+    topic.append_many(bad, partition=0)
+    member = join(settings)
+    until(lambda: member.owns)
+    assert member.topic.epoch() == len(bad)
+    assert member.bad == [(topic.topic, code) for code in CODES]
+    assert f"{topic.topic}/0 offset 3: realign.expires_ms" in caplog.text
+    sound = ask(settings, "behind them", 60, time.time_ns() // 1_000_000)
+    until(lambda: member.ran)
+    assert member.ran == [sound]
+
+
+CODES = ["not_utf8", "too_large", "duplicate_key", "bad_field", "bad_field"]
+
+
+def test_an_owner_claims_anew_on_a_topic_that_was_made_anew(
+    make_topic: Callable[..., Any], join: Callable[[ControlSettings], Member]
+) -> None:
+    """Its epoch would be beyond the end, and refused by all who check it."""
+    topic = make_topic(partitions=1)
+    topic.append_many([b"{}"] * 5, partition=0)
+    settings = settings_of(topic)
+    member = join(settings)
+    until(lambda: member.owns)
+    assert member.topic.epoch() == 5
+    topic.create(1)
+    epoch = until(lambda: lower_epoch(member, 5))
+    assert epoch == [0]
+    ask(settings, "on the new topic", 60, time.time_ns() // 1_000_000)
+    until(lambda: member.ran)
+
+
+def lower_epoch(member: Member, before: int) -> list[int]:
+    """The confirmed epoch in a list, once it is below the one before."""
+    try:
+        epoch = member.topic.epoch()
+    except (Refused, Retry):
+        return []
+    assert epoch < before, "confirmed on a topic that no longer exists"
+    return [epoch]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,10 @@ from kafka_house import Running, event, until
 from kafka_topic import KafkaTopic
 
 from daemon.lifecycle import State
+from lte_runtime.answer.stub_encoder import StubEncoder
+from lte_runtime.memory.edit_memory import EditMemory
+from lte_runtime.types import TopicPartition
+from ops.kafka.broker import Broker
 
 pytestmark = pytest.mark.kafka
 MakeTopic = Callable[..., KafkaTopic]
@@ -116,3 +121,59 @@ def test_added_partitions_are_read_from_their_start(make_topic: MakeTopic, inges
         topic.append(event(f"wide {number}"), partition=2)
     until(lambda: len(running.memory.values()) == 4)
     assert running.ready().state is State.READY
+
+
+def cut_log(broker: Broker, topic: KafkaTopic, end: int) -> None:
+    """Stop the broker, take the records from an offset on out of its log, and start it again."""
+    broker.stop()
+    directory = broker.data / f"{topic.topic}-0"
+    segment = directory / "00000000000000000000.log"
+    data, place = segment.read_bytes(), 0
+    while place < len(data) and int.from_bytes(data[place : place + 8], "big") < end:
+        place += 12 + int.from_bytes(data[place + 8 : place + 12], "big")
+    segment.write_bytes(data[:place])
+    for name in (
+        *directory.glob("*index"),
+        *directory.glob("*.snapshot"),
+        broker.data / ".kafka_cleanshutdown",
+    ):
+        name.unlink(missing_ok=True)
+    for checkpoint in broker.data.glob("*-offset-checkpoint"):
+        checkpoint.unlink()
+    broker.start()
+
+
+def test_a_log_that_lost_its_end_and_grew_again_is_a_gap_and_its_new_records_count(
+    own_broker: Broker, ingesting: Ingesting, tmp_path: Path
+) -> None:
+    """As after an unclean election: five records were read, three of them are lost, six others follow."""
+    topic = KafkaTopic(own_broker.bootstrap, 1)
+    memory = EditMemory.open(tmp_path / "state", StubEncoder())
+    try:
+        first = ingesting(topic, memory).ready()
+        for number in range(5):
+            topic.append(event(f"old {number}", subject=f"Old {number}"))
+        until(lambda: targets(memory) == {f"old {number}" for number in range(5)})
+        first.stop()
+        topic.forget_sequence()  # an idempotent producer refuses to go on where its records are lost
+        cut_log(own_broker, topic, 2)
+        for number in range(6):
+            topic.append(event(f"new {number}", subject=f"New {number}"))
+        again = ingesting(topic, memory)
+        assert gap_of(again).kind == "beyond_end"
+        assert targets(memory) == {f"old {number}" for number in range(5)}
+        lost = again.ingest.lost_in_gap().lost
+        assert [edit.target for edit in lost.lost] == ["old 2", "old 3", "old 4"]
+        again.ingest.accept_gap(withdraw_lost=True)
+        expected = {"old 0", "old 1", *(f"new {number}" for number in range(6))}
+        until(lambda: targets(memory) == expected)
+        assert again.ready().ingest.status().partitions[TopicPartition(topic.topic_id, 0)].lag == 0
+        again.stop()
+        assert memory.verify().ok
+    finally:
+        topic.close()
+        memory.close()
+
+
+def targets(memory: EditMemory) -> set[str | None]:
+    return {record.edit.target for record in memory.list_edits(limit=100)}

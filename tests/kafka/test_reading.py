@@ -11,6 +11,7 @@ from kafka import KafkaProducer, TopicPartition
 from kafka_house import Running, event, until
 from kafka_topic import KafkaTopic
 
+from daemon.cli.doctor import examine
 from daemon.kafka.large_batches import CUT_HEADER
 from daemon.lifecycle import State
 
@@ -141,6 +142,23 @@ def test_a_compacted_topic_is_refused_unless_configured(make_topic: MakeTopic, i
     assert refused.memory.values() == []
     allowed = ingesting(topic, allow_compacted=True).ready()
     assert allowed.memory.values() == ["kept"]
+
+
+@pytest.mark.parametrize("kind", ["CreateTime", "LogAppendTime"])
+def test_timestamps_by_publishers_clocks_are_warned_of(
+    make_topic: MakeTopic,
+    ingesting: Ingesting,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    topic = make_topic(partitions=1, **{"message.timestamp.type": kind})
+    ingesting(topic).ready()
+    assert ("message.timestamp.type is CreateTime" in caplog.text) == (kind == "CreateTime")
+    monkeypatch.setenv("LTE_KAFKA__BOOTSTRAP", topic.bootstrap)
+    monkeypatch.setenv("LTE_KAFKA__TOPIC", topic.topic)
+    finding = next(finding for finding in examine(None) if finding.check == "topic")
+    assert (finding.ok, kind in finding.seen) == (kind == "LogAppendTime", True)
 
 
 def test_offsets_are_committed_for_lag_tools(make_topic: MakeTopic, ingesting: Ingesting) -> None:

@@ -24,6 +24,10 @@ _UNDIVIDED = 3
 # The tokenizer's own threads are worth waking for more texts than this only: a wake-up takes as long as
 # hundreds of tokens, and many times that where cores are busy.
 _ONE_BY_ONE = 64
+# Tokens that two windows of a long text share: what is cut in one is whole in the other. It also leaves room
+# for a prompt before each window and for words that are tokenised otherwise at the edge of one.
+_OVERLAP = 32
+_MARKS = 4  # tokens that a model may add around a text; a text has not more of its own than bytes
 Ids = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.float32]
 
@@ -45,7 +49,8 @@ class TokenModel(Protocol):
 class SentenceEncoder:
     """An `Encoder`: tokenise, run in batches of like length, pool, always scale to unit length.
 
-    Safe to call from several threads. Texts longer than the model's limit are cut at their end.
+    Safe to call from several threads. Texts longer than the model's limit are cut at their end: `windows`
+    gives them in parts.
     """
 
     def __init__(self, files: ModelFiles, tokenizer: Any, model: TokenModel, engine: str) -> None:
@@ -110,11 +115,25 @@ class SentenceEncoder:
         result[order] = vectors
         return result
 
+    def windows(self, text: str) -> Sequence[str]:
+        """Parts of at most the model's tokens, each sharing some with the next; see `Encoder`."""
+        prompt, read = self._lowered([self._files.document_prompt, self._files.document_prompt + text])
+        if len(read.encode("utf-8", "surrogatepass")) + _MARKS <= self._files.max_tokens:
+            return (text,)  # whatever the tokenizer makes of it
+        encoding = self._tokenizer.encode(read)
+        if not encoding.overflowing:
+            return (text,)
+        spans = [_span(part.offsets) for part in (encoding, *encoding.overflowing)]
+        return [read[max(start, len(prompt)) : end] for start, end in spans]
+
     def _token_ids(self, texts: list[str]) -> list[list[int]]:
-        lowered = [text.lower() for text in texts] if self._files.lower_case else texts
+        lowered = self._lowered(texts)
         if len(lowered) <= _ONE_BY_ONE:
             return [self._tokenizer.encode(text).ids for text in lowered]
         return [encoding.ids for encoding in self._tokenizer.encode_batch(lowered)]
+
+    def _lowered(self, texts: list[str]) -> list[str]:
+        return [text.lower() for text in texts] if self._files.lower_case else texts
 
     def _padded(self, rows: Sequence[list[int]]) -> tuple[Ids, Mask]:
         length = max(map(len, rows))
@@ -145,6 +164,12 @@ class SentenceEncoder:
         return normalised(rows)
 
 
+def _span(offsets: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Where the text of tokens begins and ends; marks of the model's own stand at (0, 0)."""
+    places = [(start, end) for start, end in offsets if end > start]
+    return places[0][0], places[-1][1]
+
+
 def _engine(files: ModelFiles) -> str:
     from lte_runtime.answer.embed.bert_openvino import supports
 
@@ -170,7 +195,7 @@ def _tokenizer(files: ModelFiles) -> Any:
     file = files.transformer / "tokenizer.json"
     tokenizer = Tokenizer.from_file(str(file)) if file.is_file() else _converted(files.transformer)
     tokenizer.no_padding()
-    tokenizer.enable_truncation(files.max_tokens)
+    tokenizer.enable_truncation(files.max_tokens, stride=min(_OVERLAP, files.max_tokens // 4))
     return tokenizer
 
 

@@ -23,7 +23,7 @@ from lte_runtime.answer.engine.rows import Row
 from lte_runtime.answer.engine.seam import EngineStats
 from lte_runtime.answer.engine.versions import Versions
 from lte_runtime.answer.engine.worker import Worker
-from lte_runtime.answer.prompt import Prompt, build, ends
+from lte_runtime.answer.prompt import Prompt, build, ends, one_line, untrusted
 from lte_runtime.answer.tokenizer import load_tokenizer
 from lte_runtime.errors import BadRequest, Refused
 from lte_runtime.types import AdapterRef, Fact, GenerateRequest, Generation
@@ -302,7 +302,10 @@ class HfEngine:
     def prompt(self, question: str, facts: Sequence[Fact] = ()) -> Prompt:
         with self._tokenizer_lock:
             statements = [fact.statement for fact in facts]
-            return build(self._tokenizer, question, statements, max_tokens=self._max_prompt)
+            prompt = build(self._tokenizer, question, statements, max_tokens=self._max_prompt)
+            values = [one_line(fact.target) for fact in facts[: prompt.used_facts]]
+            ids = tuple(tuple(untrusted(self._tokenizer, value)) for value in values)
+        return dataclasses.replace(prompt, values=ids)
 
     def submit(self, request: GenerateRequest) -> Future[Generation]:
         room = self._context - len(request.token_ids)

@@ -34,6 +34,14 @@ class Row:
         self._eos = eos
         self._sent = 0
 
+    @property
+    def copied(self) -> int | None:
+        """The next token of the told value that the answer has begun as; None for no or several ones."""
+        tokens = tuple(self.tokens)
+        longer = (value for value in self.request.values if len(value) > len(tokens) > 0)
+        following = {value[len(tokens)] for value in longer if value[: len(tokens)] == tokens}
+        return following.pop() if len(following) == 1 else None
+
     def push(self, token: int) -> None:
         """Takes the next token; sets `finish` when it is the last one."""
         self.tokens.append(token)

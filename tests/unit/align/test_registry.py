@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -253,3 +255,28 @@ def test_a_store_that_fails_says_so_and_the_next_try_goes_through(
 def test_a_url_that_means_nothing_is_refused() -> None:
     with pytest.raises(BadRequest, match="nowhere"):
         Store("nowhere://bucket")
+
+
+def test_a_store_tells_its_url_without_credentials() -> None:
+    with pytest.raises(BadRequest) as refused:
+        Store("nowhere://key:hunter2@bucket/lte")
+    assert "nowhere://***@bucket/lte" in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("rights", [0o700, 0o755, 0o750])
+def test_an_adapter_has_the_rights_of_its_registry(tmp_path: Path, rights: int) -> None:
+    """Replicas that share a registry may run as different users."""
+    roots = [tmp_path / "adapters", tmp_path / "store"]
+    for root in roots:
+        root.mkdir()
+        root.chmod(rights)
+    before = os.umask(0o077)
+    try:
+        machine(tmp_path, "adapters", f"file://{roots[1]}").add(save_adapter(tmp_path / "made", 2), VERDICT)
+    finally:
+        os.umask(before)
+    for root in roots:
+        (folder,) = root.iterdir()
+        assert stat.S_IMODE(folder.stat().st_mode) == rights
+        assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {rights & 0o666}

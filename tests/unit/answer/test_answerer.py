@@ -9,11 +9,20 @@ from dataclasses import replace
 import pytest
 
 from lte_runtime.answer import features as f
-from lte_runtime.answer.answerer import MOST_TARGETS, Answerer, AnswerSettings, remaining, restated, told
+from lte_runtime.answer.answerer import (
+    MOST_TARGETS,
+    Answerer,
+    AnswerSettings,
+    grouped,
+    remaining,
+    restated,
+    told,
+)
 from lte_runtime.answer.embed import StubEncoder
 from lte_runtime.answer.engine.stub import STUB_ADAPTER, StubEngine
 from lte_runtime.answer.gate import lexical_calibration
 from lte_runtime.answer.prompt import Prompt
+from lte_runtime.answer.retriever import RetrieverSettings
 from lte_runtime.answer.scratch import TOPIC, apply_events, memory_of
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, Refused
 from lte_runtime.memory.edit_memory import EditMemory
@@ -115,10 +124,10 @@ def test_scope_edited_forces_the_nearest_fact(answerer: Answerer) -> None:
 def test_an_alias_is_explained_in_the_statement(answerer: Answerer) -> None:
     question = "Who is the chief executive of NWC?"
     found = answerer.retrieve(Question(question)).citations
-    assert [fact.statement for fact in told(question, found)] == [
+    assert [fact.statement for fact in told(question, grouped(found))] == [
         "The chief executive of Nordwind Cargo is Anna Berg. (Nordwind Cargo is also known as NWC.)"
     ]
-    plain = told("Who is the chief executive of Nordwind Cargo?", found)
+    plain = told("Who is the chief executive of Nordwind Cargo?", grouped(found))
     assert plain[0].statement == "The chief executive of Nordwind Cargo is Anna Berg."
 
 
@@ -136,11 +145,113 @@ def test_the_plain_sentence_comes_before_the_publishers(memory: EditMemory) -> N
     own = replace(found, statement="Who takes it home pays.")
     assert restated(own).statement == f"{plain} Who takes it home pays."
     cited = Citation(own, 1.0, 1)
-    assert [f.statement for f in told("What does SKU-4711 cost?", [cited], restate=False)] == [own.statement]
+    (plain_fact,) = told("What does SKU-4711 cost?", [[cited]], restate=False)
+    assert plain_fact.statement == own.statement
 
 
-def test_all_members_of_a_set_are_told(answerer: Answerer) -> None:
-    assert sorted(ids(answerer, "Which member does Team Orion have?")) == [(1, "lea"), (1, "max")]
+def test_all_members_of_a_set_are_told_as_one_list_and_cited(answerer: Answerer) -> None:
+    answer = answerer.answer(Question("Which member does Team Orion have?"))
+    assert [(c.hop, c.fact.edit_id, c.members) for c in answer.citations] == [(1, "max", 2), (1, "lea", 2)]
+    (fact,) = told("Which member does Team Orion have?", grouped(answer.citations))
+    assert fact.statement == "The member (list of 2) of Team Orion is Max, Lea."
+    assert answer.text == "Max, Lea"
+
+
+def test_all_members_of_a_set_behind_a_prompt_are_cited(engine: StubEngine) -> None:
+    event = {"op": "assert", "prompt": "The stops of the Sarn night bus are", "cardinality": "many"}
+    encoder = StubEncoder()
+    with memory_of([event | {"id": t, "target": t} for t in ("Mill", "Quay")], encoder) as memory:
+        answerer = Answerer(memory, encoder, lexical_calibration(encoder.fingerprint), engine)
+        answer = answerer.answer(Question("The stops of the Sarn night bus are", scope=ScopeMode.EDITED))
+    assert answer.text == "Quay, Mill"
+    assert [c.fact.edit_id for c in answer.citations] == ["Quay", "Mill"]
+
+
+def test_a_long_list_is_cut_and_the_citations_say_so(engine: StubEngine) -> None:
+    event = {"op": "assert", "subject": "Vask Depot", "relation": "article", "cardinality": "many"}
+    events = [event | {"id": f"a{i}", "target": f"part {i}"} for i in range(40)]
+    encoder = StubEncoder()
+    with memory_of(events, encoder) as memory:
+        answerer = Answerer(memory, encoder, lexical_calibration(encoder.fingerprint), engine)
+        answer = answerer.answer(Question("Which article does Vask Depot have?"))
+    assert len(answer.citations) == RetrieverSettings().max_members
+    assert {c.members for c in answer.citations} == {40}
+    (fact,) = told("?", grouped(answer.citations))
+    assert fact.statement.startswith("The article (list, 16 of 40) of Vask Depot is part 39, part 38")
+
+
+def test_a_list_that_does_not_fit_is_halved(memory: EditMemory) -> None:
+    class Narrow(StubEngine):
+        """Has room for one short fact."""
+
+        def prompt(self, question: str, facts: Sequence[Fact] = ()) -> Prompt:
+            fitting = [fact for fact in facts if len(fact.target) <= 4]
+            return replace(super().prompt(question, fitting), used_facts=len(fitting))
+
+    encoder, narrow = StubEncoder(), Narrow()
+    answerer = Answerer(memory, encoder, lexical_calibration(encoder.fingerprint), narrow)
+    answer = answerer.answer(Question("Which member does Team Orion have?"))
+    narrow.close()
+    assert answer.text == "Max"
+    assert [(c.fact.edit_id, c.members) for c in answer.citations] == [("max", 2)]
+
+
+OFFICES = [
+    {"op": "assert", "id": f"office{i}", "subject": "Halvard Freight", "relation": "office", "target": town}
+    | {"revision": i}
+    for i, town in enumerate(("Molde", "Bergen", "Vardo"), 1)
+]
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("What is the office of Halvard Freight?", ("Vardo", False)),
+        ("What was the previous office of Halvard Freight?", ("Bergen", True)),
+        ("What was the office of Halvard Freight before Vardo?", ("Bergen", True)),
+        ("What was the office of Halvard Freight before Bergen?", ("Molde", True)),
+        ("Is the office of Halvard Freight before Vardo?", None),
+        ("What was the office of Halvard Freight before Molde?", None),
+    ],
+)
+def test_earlier_values_are_answered_from_the_history(
+    engine: StubEngine, question: str, expected: tuple[str, bool] | None
+) -> None:
+    encoder = StubEncoder()
+    with memory_of(OFFICES, encoder) as memory:
+        answerer = Answerer(memory, encoder, lexical_calibration(encoder.fingerprint), engine)
+        answer = answerer.answer(Question(question))
+    cited = [(c.fact.target, c.superseded) for c in answer.citations]
+    assert cited == ([] if expected is None else [expected])
+    if expected:
+        assert answer.text == expected[0]
+
+
+def test_an_earlier_value_is_told_as_one_with_its_time(engine: StubEngine) -> None:
+    encoder = StubEncoder()
+    dated = [OFFICES[0] | {"valid_from": "2019-05-01"}, OFFICES[1] | {"valid_from": "2021-02-01"}]
+    with memory_of(dated, encoder) as memory:
+        answerer = Answerer(memory, encoder, lexical_calibration(encoder.fingerprint), engine)
+        found = answerer.retrieve(Question("What was the previous office of Halvard Freight?"))
+    assert found.gate.reason == "the question asks for an earlier value"
+    (fact,) = told("?", grouped(found.citations))
+    assert fact.statement == (
+        "The office of Halvard Freight is Molde. "
+        "(This is a former value, from 2019-05-01T00:00:00Z until 2021-02-01T00:00:00Z.)"
+    )
+
+
+def test_history_can_be_switched_off_and_ends_with_a_retraction(engine: StubEngine) -> None:
+    encoder, question = StubEncoder(), Question("What was the previous office of Halvard Freight?")
+    gate = lexical_calibration(encoder.fingerprint)
+    off = AnswerSettings(retriever=RetrieverSettings(history=False))
+    with memory_of(OFFICES[:2], encoder) as memory:
+        without = Answerer(memory, encoder, gate, engine, off).answer(question)
+        assert not any(cited.superseded for cited in without.citations)
+        answerer = Answerer(memory, encoder, gate, engine)
+        assert answerer.answer(question).text == "Molde"
+        apply_events(memory, [{"op": "retract", "id": "gone", "retracts": "office1"}])
+        assert "office1" not in {c.fact.edit_id for c in answerer.answer(question).citations}
 
 
 def test_a_chain_is_prompted_with_what_is_left_to_ask(memory: EditMemory, engine: StubEngine) -> None:
@@ -249,7 +360,7 @@ def test_an_alias_is_looked_for_in_few_values_of_a_large_set(
 ) -> None:
     (member, *_) = memory.facts_of_subject("Team Orion", namespace="default")
     (leader,) = memory.facts_of_subject("Nordwind Cargo", namespace="default")
-    values = [Citation(replace(member, target=f"Value {number}"), 1.0, 1) for number in range(1_000)]
+    values = [Citation(replace(member, target=f"Value {number}"), 1.0, 1, 1_000) for number in range(1_000)]
     looked = 0
     locate = f.locate
 
@@ -259,5 +370,5 @@ def test_an_alias_is_looked_for_in_few_values_of_a_large_set(
         return locate(question, name)
 
     monkeypatch.setattr(f, "locate", counted)
-    assert len(told("Who leads them?", [*values, Citation(leader, 1.0, 2)])) == 1_001
+    assert len(told("Who leads them?", [values, [Citation(leader, 1.0, 2)]])) == 2
     assert 0 < looked <= MOST_TARGETS * len(f.names_of(leader))

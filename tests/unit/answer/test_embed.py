@@ -92,6 +92,34 @@ def test_long_text_is_cut(default: Encoder) -> None:
     assert cosines(default.encode([words]), default.encode([words + "violet " * 500])).min() >= 0.9999
 
 
+def read_whole(encoder: Encoder, text: str) -> bool:
+    return len(encoder.windows(text)) == 1
+
+
+@pytest.mark.model
+def test_the_windows_of_a_long_text_are_read_whole_and_lose_nothing(default: Encoder) -> None:
+    words = [f"word{n}" for n in range(600)]
+    windows = default.windows(" ".join(words))
+    assert all(read_whole(default, window) for window in windows)
+    assert set(words) <= {word for window in windows for word in window.split()}
+    assert cosines(default.encode([" ".join(words)]), default.encode(windows[:1])).min() >= 0.9999
+    assert float((default.encode(windows[-1:]) @ default.encode([" ".join(words[-20:])]).T).max()) > 0.5
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("text", ["short", "amber " * 254, "x" * 8192, "café " * 40])
+def test_a_text_that_is_read_whole_is_its_only_window(default: Encoder, text: str) -> None:
+    assert list(default.windows(text)) == [text]
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("text", ["東京" * 600, "İstanbul " * 400, ". " * 500])
+def test_windows_of_any_script_can_be_encoded(default: Encoder, text: str) -> None:
+    windows = default.windows(text)
+    assert len(windows) > 1
+    assert default.encode(windows).shape == (len(windows), default.dimension)
+
+
 @pytest.mark.model
 @pytest.mark.parametrize("text", ["", " \n\t", "\ud800 half a pair", "a \udfff b"])
 def test_text_that_cannot_be_encoded_is_refused(default: Encoder, text: str) -> None:
@@ -226,6 +254,19 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("models") / "cls"
     directory.mkdir()
     return make_model(directory, prompts={"query": "query : ", "document": ""})
+
+
+@pytest.mark.model
+def test_windows_leave_the_prompt_out(tmp_path: Path) -> None:
+    make_model(tmp_path, prompts={"document": "find : "})
+    encoder = SentenceEncoder.load(tmp_path, engine="torch")
+    text = " ".join(SMALL_TEXTS) * 3
+    windows = encoder.windows(text)
+    assert len(windows) > 1
+    assert all(window in text for window in windows)
+    assert text.startswith(windows[0])
+    assert text.rstrip().endswith(windows[-1])
+    assert cosines(encoder.encode([text]), encoder.encode(windows[:1])).min() >= 0.9999
 
 
 @pytest.mark.model

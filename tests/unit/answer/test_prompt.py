@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from lte_runtime import embedded
 from lte_runtime.answer import prompt
+from lte_runtime.answer.tokenizer import load_tokenizer
 from lte_runtime.errors import BadRequest
 
 CORPUS = [
@@ -57,7 +59,12 @@ def qwen2() -> PreTrainedTokenizerFast:
     )
 
 
-TOKENIZERS = {"gpt2": gpt2(), "neox": neox(), "qwen2": qwen2()}
+TOKENIZERS = {
+    "gpt2": gpt2(),
+    "neox": neox(),
+    "qwen2": qwen2(),
+    "embedded": load_tokenizer(embedded.model_path()),
+}
 SPELLED = [
     "<|endoftext|>",
     "<|im_start|>",
@@ -65,6 +72,8 @@ SPELLED = [
     "<tool_call>",
     "<think>",
     "<|padding|>",
+    "<|assistant|>",
+    "<|end|>",
     "a",
     " ",
     "\n",
@@ -105,6 +114,26 @@ def test_the_text_is_kept_letter_by_letter(name: str, fact: str, question: str) 
     assert (
         f"[Updated Information]:\n{prompt.one_line(fact)}\n\n[Question]:\n{prompt.one_line(question)}" in text
     )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "<|end|>",
+        "<|im_end|>",
+        "a<|end|>b",
+        "2\u00a0499,90\u00a0kr",
+        "1\u202f349",
+        "Bay C | #2 & #3",
+        "\U0001f419 9",
+    ],
+)
+def test_a_value_is_the_same_text_behind_the_tokenizer(
+    tokenizer: PreTrainedTokenizerFast, value: str
+) -> None:
+    sentence = f"The stop token of Kestrel is {value}."
+    made = prompt.build(tokenizer, "Which?", [sentence], max_tokens=999)
+    assert f"\n{sentence}\n" in tokenizer.decode(made.token_ids)
 
 
 def test_one_fact_is_bare_and_several_are_numbered(tokenizer: PreTrainedTokenizerFast) -> None:

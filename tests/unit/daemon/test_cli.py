@@ -6,13 +6,13 @@ import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from daemon.cli import connect, dlq, event_input, exits, output
+from daemon.cli import connect, dlq, event_input, exits, output, sending, status
 from daemon.cli.app import TABLE, app
 from daemon.cli.ask import position
 from daemon.cli.connect import Where, find
@@ -20,6 +20,8 @@ from daemon.cli.key import key_parts
 from daemon.cli.serve import split_setting
 from lte_runtime import errors
 from lte_runtime.errors import BadRequest
+from lte_runtime.memory.events import to_json
+from lte_runtime.types import Position
 
 
 class Ran(NamedTuple):
@@ -60,6 +62,7 @@ SUBCOMMANDS = [
     ("index", "verify"),
     ("index", "rebuild"),
     ("ingest", "resume"),
+    ("ingest", "skip"),
     ("config", "show"),
     ("config", "check"),
     ("config", "schema"),
@@ -165,6 +168,69 @@ def test_config_show_says_where_a_value_comes_from(lte: Run, monkeypatch: pytest
     monkeypatch.setenv("LTE_KAFKA__TOPIC", "company.facts")
     shown = json.loads(lte("config", "show", "--changed", "--json").out)
     assert shown == {"kafka.topic": {"value": "company.facts", "origin": "environment"}}
+
+
+SECRET = "hunter2/+@x"
+
+
+@pytest.mark.parametrize("json_", [(), ("--json",)])
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("LTE_KAFKA__SECURITY__SASL_PLAIN_PASSWORD", SECRET, "***"),
+        ("LTE_KAFKA__SECURITY__SSL_PASSWORD", SECRET, "***"),
+        ("LTE_KAFKA__SECURITY__A_NAME_OF_TOMORROW", SECRET, "***"),
+        ("LTE_KAFKA__SECURITY__PROXY_URL", f"socks5://lte:{SECRET}@proxy:1080", "socks5://***@proxy:1080"),
+        ("LTE_KAFKA__BOOTSTRAP", "a:1,lte:hunter2@b:2", "a:1,***@b:2"),
+        ("LTE_REGISTRY__URL", f"s3://key:{SECRET}@bucket/lte", "s3://***@bucket/lte"),
+        ("LTE_REGISTRY__URL", "https://host/lte?token=hunter2&x=1", "https://host/lte?***"),
+    ],
+)
+def test_config_show_hides_secrets(
+    lte: Run, monkeypatch: pytest.MonkeyPatch, name: str, value: str, shown: str, json_: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LTE_KAFKA__SECURITY__SASL_PLAIN_USERNAME", "lte")
+    ran = lte("config", "show", *json_)
+    assert "hunter2" not in ran.out + ran.err
+    assert shown in ran.out
+    assert "sasl_plain_username" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("file", "environment"),
+    [
+        ('[kafka.security]\nsasl_plain_password = ["hunter2"]\n', {}),
+        ('[kafka]\nsecurity = "hunter2"\n', {}),
+        ("[kafka.security]\nsasl_plain_password = hunter2\n", {}),
+        ("", {"LTE_KAFKA__SECURITY": "hunter2"}),
+        ("", {"LTE_KAFKA__SECURITY": '{"sasl_plain_password": ["hunter2"]}'}),
+        ("", {"LTE_KAFKA": '{"security": "hunter2"'}),
+    ],
+)
+def test_a_fault_of_the_configuration_tells_no_secret(
+    lte: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, environment: dict[str, str]
+) -> None:
+    (tmp_path / "faulty.toml").write_text(file)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    ran = lte("config", "check", "-c", str(tmp_path / "faulty.toml"))
+    assert ran.code == exits.USAGE
+    assert "hunter2" not in ran.out + ran.err
+
+
+def test_a_setting_that_is_misspelt_on_the_command_line_tells_no_secret(lte: Run) -> None:
+    ran = lte("serve", "--set", "kafka.security.sasl_plain_password:hunter2")
+    assert ran.code == exits.USAGE
+    assert "kafka.security.sasl_plain_password" in ran.err
+    assert "hunter2" not in ran.out + ran.err
+
+
+def test_settings_in_a_log_line_or_a_traceback_tell_no_secret() -> None:
+    from daemon.config import load
+
+    security = {"kafka.security.sasl_plain_password": "hunter2", "registry.url": "s3://a:hunter2@b"}
+    assert "hunter2" not in repr(load(flags=security, environ={}).settings)
 
 
 def test_config_schema_is_a_json_schema(lte: Run) -> None:
@@ -273,6 +339,39 @@ class TestWhere:
             find(Where(), environ={})
 
 
+class TestReport:
+    """What `lte publish` says of long texts."""
+
+    SENT = sending.Sent(
+        [
+            {"prompt": "word " * 255, "target": "x"},
+            {"subject": "S", "relation": "r", "target": "x", "statement": "word " * 255},
+            {"subject": "S", "relation": "r", "target": "x", "statement": "word " * 254},
+        ],
+        [Position("T", 0, n) for n in range(3)],
+        0.1,
+    )
+
+    def test_texts_that_no_encoder_of_that_size_reads_are_named_at_once(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        sending.report(self.SENT, None, json_=False)
+        notes = capsys.readouterr().err
+        assert "1 of them: prompt (or subject and relation) longer than the encoder reads at once" in notes
+        assert (
+            "2 of them: statement longer than the encoder reads: shown to the model, but not search" in notes
+        )
+
+    def test_after_waiting_the_daemons_own_flags_count(self, capsys: pytest.CaptureFixture[str]) -> None:
+        sending.report(self.SENT, sending.Waited(0.1, [], {"long_statement": 3}), json_=True)
+        assert json.loads(capsys.readouterr().out)["long_texts"] == {"long_statement": 3}
+
+    def test_short_texts_need_no_word(self, capsys: pytest.CaptureFixture[str]) -> None:
+        short = sending.Sent(self.SENT.events[2:], self.SENT.positions[2:], 0.1)
+        sending.report(short, None, json_=True)
+        assert json.loads(capsys.readouterr().out)["long_texts"] == {}
+
+
 class TestEvents:
     """Events from flags, lines and arrays."""
 
@@ -294,6 +393,14 @@ class TestEvents:
         assert list(event_input.from_lines(["\n", *lines], "f")) == events
         assert list(event_input.from_lines(json.dumps(events, indent=1).splitlines(), "f")) == events
 
+    def test_a_number_as_target_reaches_kafka_as_it_stands_in_the_file(self) -> None:
+        lines = ['{"target": 1.50, "revision": 7, "target_aliases": [1e3, true]}']
+        (event,) = event_input.from_lines(lines, "f")
+        value = b'{"target": "1.50", "revision": 7, "target_aliases": ["1e3", "true"]}'
+        assert to_json(event) == value
+        (same,) = event_input.from_lines([f"[{lines[0]}]"], "f")
+        assert to_json(same) == value
+
     @pytest.mark.parametrize(
         ("lines", "message"),
         [
@@ -301,6 +408,8 @@ class TestEvents:
             (["7"], "f, line 1 is not a JSON object"),
             (["[1]"], "f, item 1 is not a JSON object"),
             (['[{"a": 1}'], "f is not JSON"),
+            (['{"target": NaN}'], "f, line 1 is not JSON: NaN"),
+            (['{"id": "a", "id": "b"}'], "f, line 1 is not JSON: JSON name 'id' occurs twice"),
         ],
     )
     def test_faults_name_the_line(self, lines: list[str], message: str) -> None:
@@ -358,3 +467,29 @@ def test_replay_all_takes_what_waits_as_many_as_a_call_may() -> None:
     assert chosen[:4] == [0, 1, 4, 5]
     assert len(chosen) == 1000
     assert dlq.waiting([]) == []
+
+
+@pytest.mark.parametrize("items", [[], [1], [{"a": "é"}, None, [2.5]]])
+def test_a_list_is_one_json_document_as_printed_at_once(
+    items: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output.as_json_list(iter(items))
+    assert capsys.readouterr().out == json.dumps(items, ensure_ascii=False) + "\n"
+
+
+def test_an_error_before_the_first_row_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    def failing() -> Iterator[tuple[str]]:
+        raise errors.NotFound("no edit")
+        yield ("never",)
+
+    for show in (output.as_json_list, lambda rows: output.table(("a",), rows)):
+        with pytest.raises(errors.NotFound):
+            show(failing())
+    assert capsys.readouterr().out == ""
+
+
+def test_the_status_of_many_namespaces_counts_them() -> None:
+    memory = {"vectors_live": 9, "vectors_dead": 0, "index_path": {"a": "exact", "b": "hnsw"}}
+    assert status._index(memory) == "9 live, 0 dead (a: exact, b: hnsw)"
+    memory["index_path"] = {f"n{number}": "exact" for number in range(2000)} | {"b": "hnsw"}
+    assert status._index(memory) == "9 live, 0 dead (2001 namespaces: 2000 exact, 1 hnsw)"

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from daemon.control import Command, Control, claim, commanding, folded, taking
+from daemon.control import Command, Control, claim, commanding, folded, parsed, taking
+from lte_runtime.errors import BadRecord
 
 GROUP = "g"
 COMMAND = Command("c1", "why", expires_ms=1000)
@@ -15,7 +16,7 @@ COMMAND = Command("c1", "why", expires_ms=1000)
 def log(*values: bytes | None) -> Control:
     state = Control()
     for offset, value in enumerate(values):
-        state = folded(state, offset, value, GROUP)
+        state = folded(state, offset, parsed(value), GROUP)
     return state
 
 
@@ -64,23 +65,51 @@ def test_an_id_is_run_once_however_often_it_is_said() -> None:
     assert state.due(0) == [], "taken before it was read"
 
 
+COMMANDED = {"kind": "realign", "id": "x", "reason": "why", "expires_ms": 5}
+TAKEN = {"kind": "taken", "id": "x", "epoch": 0}
+
+
 @pytest.mark.parametrize(
     "value",
     [
-        None,
-        b"",
         b"\xff",
         b"[]",
         b"[" * 100_000,
+        b'{"kind": "claim", "instance": "b", "instance": "a"}',
         b'{"kind": "realign"}',
-        json.dumps({"kind": "realign", "id": 1, "expires_ms": 5}).encode(),
-        json.dumps({"kind": "realign", "id": "x", "expires_ms": "soon"}).encode(),
-        json.dumps({"kind": "realign", "id": "x", "expires_ms": True}).encode(),
-        json.dumps({"kind": "realign", "id": "x" * 300, "expires_ms": 5}).encode(),
-        json.dumps({"kind": "taken", "id": ["x"], "epoch": 0}).encode(),
+        json.dumps({**COMMANDED, "id": 1}).encode(),
+        json.dumps({**COMMANDED, "id": ""}).encode(),
+        json.dumps({**COMMANDED, "id": "x" * 201}).encode(),
+        json.dumps({**COMMANDED, "reason": ["why"]}).encode(),
+        json.dumps({**COMMANDED, "reason": "x" * 8193}).encode(),
+        json.dumps({**COMMANDED, "expires_ms": "soon"}).encode(),
+        json.dumps({**COMMANDED, "expires_ms": True}).encode(),
+        json.dumps({**COMMANDED, "expires_ms": 2**70}).encode(),
+        json.dumps({**COMMANDED, "expires_ms": -1}).encode(),
+        json.dumps({**COMMANDED, "group": 7}).encode(),
+        json.dumps({**COMMANDED, "more": "x" * (64 << 10)}).encode(),
+        json.dumps({**TAKEN, "id": ["x"]}).encode(),
+        json.dumps({**TAKEN, "epoch": False}).encode(),
+        json.dumps({**TAKEN, "epoch": 0.0}).encode(),
+        json.dumps({**TAKEN, "epoch": 2**70}).encode(),
+        json.dumps({"kind": "claim"}).encode(),
+        json.dumps({"kind": "claim", "instance": None}).encode(),
+        json.dumps({"kind": "claim", "instance": "x" * 201}).encode(),
         json.dumps({"kind": "later", "id": "x"}).encode(),
+        json.dumps({"kind": ["claim"], "instance": "x"}).encode(),
     ],
 )
-def test_what_is_no_record_changes_nothing(value: bytes | None) -> None:
+def test_what_is_no_record_is_refused(value: bytes) -> None:
+    with pytest.raises(BadRecord):
+        parsed(value)
+
+
+@pytest.mark.parametrize("value", [None, b"", claim("x", "other", 1), commanding(COMMAND, "other")])
+def test_a_tombstone_or_a_record_of_another_group_changes_nothing(value: bytes | None) -> None:
     first = log(claim("a", GROUP, 0))
-    assert folded(first, 1, value, GROUP) == Control(2, 0, "a")
+    assert folded(first, 1, parsed(value), GROUP) == Control(2, 0, "a")
+
+
+def test_a_long_reason_is_cut() -> None:
+    state = log(commanding(Command("c1", "x" * 20_000, 5), GROUP))
+    assert len(state.waiting["c1"].reason) == 1000

@@ -12,11 +12,13 @@ from fake_memory import FakeMemory
 
 from daemon.ingest import BatchReport, Ingest, IngestSettings
 from daemon.ingest_guard import GuardSettings
+from daemon.ingest_values import UNKNOWN_LAG
 from daemon.kafka.history import Offsets, Polled, Topology, Unreadable
 from daemon.kafka.memory_source import MemoryLog, MemorySource
+from daemon.kafka.unreadable import BAD_NAME_HEADER
 from daemon.lifecycle import Lifecycle, State
-from lte_runtime.errors import Fatal, Refused, Retry
-from lte_runtime.types import Position, TopicPartition
+from lte_runtime.errors import DeadlineExceeded, Fatal, Refused, Retry
+from lte_runtime.types import Position, RawRecord, TopicPartition
 
 GUARD_S = 20.0
 QUICK = IngestSettings(poll_s=0.02, reconnect_s=0.01, reconnect_max_s=0.05, refresh_s=0.05)
@@ -233,8 +235,8 @@ def test_trimmed_history_is_a_gap_until_it_is_accepted(house: House) -> None:
     assert "trimmed" in house.lifecycle.reasons[0]
     house.step(5)
     assert "kept" not in house.memory.values()
-    gap = house.command(lambda: house.ingest.accept_gap(GUARD_S))
-    assert gap.kind == "trimmed"
+    accepted = house.command(lambda: house.ingest.accept_gap(GUARD_S))
+    assert (accepted.gap.kind, accepted.lost.lost_count) == ("trimmed", 0)
     house.step()
     assert house.memory.values() == ["0", "1", "2", "3", "kept"]
     assert house.state is State.READY
@@ -294,6 +296,28 @@ def test_a_log_that_grew_over_a_gap_is_still_a_gap_after_a_restart(house: House)
     house.step()
     assert house.state is State.READY
     assert house.memory.next_offsets()[TopicPartition(house.log.topic_id, 0)] == 8
+
+
+def test_a_log_that_was_cut_and_grew_again_while_the_daemon_was_down_is_a_gap(house: House) -> None:
+    """The offsets look right; only the leader epoch of the last record that was read tells."""
+    for number in range(5):
+        house.log.append(event(str(number)))
+    house.step()
+    house.log.truncate(0, 2)
+    for number in range(6):
+        house.log.append(event(f"rewritten {number}"))
+    house.restart()
+    house.step(3)
+    assert house.state is State.GAP
+    assert house.memory.values() == ["0", "1", "2", "3", "4"]
+    expected = house.command(lambda: house.ingest.lost_in_gap(GUARD_S))
+    assert (expected.gap.kind, expected.lost.lost_count) == ("beyond_end", 3)
+    house.step(3)
+    assert house.state is State.GAP
+    house.command(lambda: house.ingest.accept_gap(GUARD_S))
+    house.step(3)
+    assert house.state is State.READY
+    assert [f"rewritten {number}" in house.memory.values() for number in range(6)] == [True] * 6
 
 
 def test_there_must_be_a_gap_to_accept(house: House) -> None:
@@ -427,7 +451,8 @@ class _Unreadable(MemorySource):
     def poll(self, timeout_s: float, max_records: int) -> Polled:
         if self.broken and not self._paused:
             self.attempts += 1
-            raise Unreadable("unsupported_codec", "no library for zstd")
+            place = Position(self._topic_id, 0, self._positions[0])
+            raise Unreadable("unsupported_codec", self.topic, place, "no library for zstd")
         return super().poll(timeout_s, max_records)
 
 
@@ -536,3 +561,181 @@ def _no_thread_left() -> Iterator[None]:
     before = threading.active_count()
     yield
     until(lambda: threading.active_count() <= before)
+
+
+# -- a step that does not end --------------------------------------------------------------------------
+
+
+class _Hanging(MemorySource):
+    """A client that is caught in one poll until it is let go."""
+
+    def __init__(self, log: MemoryLog, now: Callable[[], float]) -> None:
+        super().__init__(log, monotonic=now)
+        self.hangs = False
+        self.caught = threading.Event()
+        self.let_go = threading.Event()
+
+    def poll(self, timeout_s: float, max_records: int) -> Polled:
+        if self.hangs:
+            self.caught.set()
+            self.let_go.wait(GUARD_S)
+        return super().poll(timeout_s, max_records)
+
+    def last_answer(self) -> float | None:
+        return self._monotonic()  # the client's own thread goes on hearing the brokers
+
+
+@pytest.fixture
+def hanging(house: House) -> Iterator[_Hanging]:
+    """Ready, and its ingest caught in a poll; nobody has looked yet."""
+    source = _Hanging(house.log, lambda: house.now)
+    house.restart(source)
+    thread = house.run()
+    until(lambda: house.state is State.READY)
+    source.hangs = True
+    assert source.caught.wait(GUARD_S)
+    yield source
+    source.hangs = False
+    source.let_go.set()
+    house.ingest.stop()
+    thread.join(GUARD_S)
+    assert not thread.is_alive()
+
+
+def test_a_poll_that_does_not_end_is_not_ready_and_its_lag_is_unknown(
+    house: House, hanging: _Hanging
+) -> None:
+    limit = house.settings.stuck_after_s
+    house.now += limit
+    house.lifecycle.tick()
+    assert (house.state, house.lifecycle.stale) == (State.READY, False)
+    house.now += 0.1
+    house.lifecycle.tick()
+    assert (house.state, house.lifecycle.stale) == (State.DEGRADED, True)
+    (reason,) = house.lifecycle.reasons
+    assert "reading from Kafka for more than 60 s" in reason
+    assert [each.lag for each in house.ingest.status().partitions.values()] == [UNKNOWN_LAG] * 3
+    for command in (house.ingest.resume, lambda: house.ingest.skip(0, 0), lambda: house.ingest.replay([1])):
+        with pytest.raises(Refused, match="reading from Kafka"):
+            command()
+    hanging.hangs = False
+    hanging.let_go.set()
+    until(lambda: house.state is State.READY and not house.lifecycle.reasons)
+    assert [each.lag for each in house.ingest.status().partitions.values()] == [0] * 3
+
+
+def test_a_command_that_is_not_answered_in_time_says_why_and_is_not_done_later(
+    house: House, hanging: _Hanging
+) -> None:
+    house.ingest._suspend("by hand")
+    with pytest.raises(DeadlineExceeded, match=r"busy reading from Kafka.*nothing was done"):
+        house.ingest.resume(0.01)
+    hanging.hangs = False
+    hanging.let_go.set()
+    with pytest.raises(Refused):  # answered behind the one that was given up
+        house.ingest.skip(0, 0, timeout_s=GUARD_S)
+    assert house.lifecycle.conditions.suspended == "by hand"
+
+
+def test_a_log_that_goes_on_while_nothing_is_read_is_told(house: House) -> None:
+    source = _Silent(house.log, monotonic=lambda: house.now)
+    house.restart(source)
+    house.step()
+    assert house.state is State.READY
+    source.silent = True
+    house.log.append(event("unread"))
+    house.step(5, seconds=1)
+    assert house.state is State.READY
+    house.step(2, seconds=house.settings.stuck_after_s)
+    assert house.state is State.DEGRADED
+    assert "although the log goes on" in house.lifecycle.reasons[0]
+    source.silent = False
+    house.step()
+    assert (house.state, house.memory.values()) == (State.READY, ["unread"])
+
+
+class _Silent(MemorySource):
+    """A client that answers every poll with nothing while `silent`."""
+
+    silent = False
+
+    def poll(self, timeout_s: float, max_records: int) -> Polled:
+        if self.silent:
+            return Polled((), self._current())
+        return super().poll(timeout_s, max_records)
+
+    def last_answer(self) -> float | None:
+        return self._monotonic()
+
+
+# -- a record that cannot be read ----------------------------------------------------------------------
+
+
+class _DamagedLog(MemorySource):
+    """The record with the value `damaged` cannot be read; a client that met it must not be polled again."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        super().__init__(log)
+        self._failed = False
+
+    def connect(self) -> Topology:
+        self._failed = False
+        return super().connect()
+
+    def _take(self, max_records: int) -> list[RawRecord]:
+        assert not self._failed, "the client spins here"
+        taken = super()._take(max_records)
+        bad = next((at for at, record in enumerate(taken) if record.value == b"damaged"), None)
+        if bad is None:
+            return taken
+        place = taken[bad].position
+        self._positions[place.partition] = place.offset
+        if bad == 0:
+            self._failed = True
+            raise Unreadable("corrupt_record", self.topic, place, "the checksum is wrong")
+        return taken[:bad]
+
+
+@pytest.fixture
+def damaged(house: House) -> House:
+    """Two good records, one that cannot be read, one good one."""
+    for value in (event("one"), event("two"), b"damaged", event("four")):
+        house.log.append(value)
+    house.restart(_DamagedLog(house.log))
+    house.step(5)
+    return house
+
+
+def test_what_was_gathered_before_an_unreadable_record_is_applied(damaged: House) -> None:
+    assert damaged.memory.values() == ["one", "two"]
+    assert damaged.state is State.SUSPENDED
+    assert "partition 0, offset 2 cannot be read: the checksum is wrong" in damaged.lifecycle.reasons[0]
+
+
+def test_the_record_that_suspended_ingest_is_skipped_and_no_other(damaged: House) -> None:
+    thread = damaged.run()
+    for partition, offset in ((0, 1), (0, 3), (1, 2)):
+        with pytest.raises(Refused, match="partition 0, offset 2"):
+            damaged.ingest.skip(partition, offset)
+    assert damaged.ingest.skip(0, 2) == 3
+    until(lambda: damaged.memory.values() == ["four", "one", "two"])
+    until(lambda: damaged.state is State.READY)
+    with pytest.raises(Refused, match="nothing to skip"):
+        damaged.ingest.skip(0, 2)
+    (row,) = damaged.memory.quarantined()
+    assert (row.code, row.record.position) == ("skipped", Position(damaged.log.topic_id, 0, 2))
+    assert damaged.rejections == 1
+    damaged.ingest.stop()
+    thread.join(GUARD_S)
+    damaged.restart(_DamagedLog(damaged.log))
+    damaged.step()
+    assert damaged.state is State.READY
+
+
+def test_a_header_name_that_is_not_utf8_is_quarantined(house: House) -> None:
+    house.log.append(event("bad"), headers=[("caf\\xe9", b"1"), (BAD_NAME_HEADER, b"caf\xe9")])
+    house.log.append(event("good"))
+    house.step()
+    (row,) = house.memory.quarantined()
+    assert (row.code, row.record.value) == ("bad_header_name", event("bad"))
+    assert house.memory.values() == ["good"]

@@ -22,7 +22,14 @@ def _full_readings() -> Readings:
 
 def _fed() -> Metrics:
     metrics = Metrics(_full_readings)
-    metrics.ingested(events=5, applied=3, duplicates=1, rejected={"not_json": 1}, stages_ms={"encode": 4.0})
+    metrics.ingested(
+        events=5,
+        applied=3,
+        duplicates=1,
+        long_texts={"long_key": 2},
+        rejected={"not_json": 1},
+        stages_ms={"encode": 4.0},
+    )
     metrics.fresh([0.004, -1.0])
     metrics.gated(opened=True, score=0.93)
     metrics.answered(scope="edited", code="OK", seconds=0.03, stages_ms={"model": 25.0})
@@ -38,6 +45,7 @@ def _samples(metrics: Metrics) -> dict[tuple[str, tuple[str, ...]], float]:
 def test_what_is_fed_is_exported() -> None:
     samples = _samples(_fed())
     assert samples["lte_ingest_events_total", ()] == 5
+    assert samples["lte_ingest_long_texts_total", ("long_key",)] == 2
     assert samples["lte_ingest_rejected_total", ("not_json",)] == 1
     assert samples["lte_freshness_seconds_count", ()] == 2
     assert samples["lte_freshness_seconds_bucket", ("0.002",)] == 1

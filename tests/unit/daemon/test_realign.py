@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from lte_runtime.errors import NotFound, Refused
 from lte_runtime.memory import events
 from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.memory.events import EventLimits
-from lte_runtime.types import AdapterRef, Batch, Position, RawRecord, TopicPartition
+from lte_runtime.types import AdapterRef, Batch, FactKey, Position, RawRecord, TopicPartition
 
 NOW_MS = 1_750_000_000_000
 GUARD_S = 250.0
@@ -166,11 +167,25 @@ def test_a_run_goes_from_the_facts_to_the_promoted_adapter(house: House) -> None
     assert house.audited == ["verdict"]
     assert (run.facts, run.relations, run.epoch) == (50, ("owner",), 7)
     jobdir = house.directory / "realign" / run.id
+    assert [oct(path.stat().st_mode & 0o777) for path in (jobdir, jobdir.parent)] == ["0o700", "0o700"]
     assert not (jobdir / "adapter").exists()
     learnt = {json.loads(line)["edit_id"] for line in (jobdir / "facts.jsonl").read_text().splitlines()}
     asked = (jobdir / "probes.jsonl").read_text()
     assert len(learnt) == 50
     assert all(house.memory.get_edit(name).edit.subject + "?" not in asked for name in learnt)
+
+
+def test_the_history_of_a_set_is_read_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = [{**fact(0), "id": f"m{n}", "target": f"M{n}", "cardinality": "many"} for n in range(30)]
+    house.tell(*({**member, "subject": "Guild"} for member in members))
+    keys: list[FactKey] = []
+    history = house.memory.history
+    monkeypatch.setattr(house.memory, "history", lambda key: (keys.append(key), history(key))[1])
+    learnt, _ = house.realigner()._known(1)
+    assert {known.fact.edit_id for known in learnt} >= {member["id"] for member in members}
+    assert not any(known.disputed for known in learnt)
+    assert all(known.timestamp_ms for known in learnt)
+    assert max(Counter(keys).values()) == 1
 
 
 def test_a_worse_candidate_is_rejected_and_nothing_is_swapped(house: House) -> None:
@@ -242,6 +257,19 @@ def test_a_run_can_be_cancelled_and_watched(house: House) -> None:
         realigner.cancel(run.id)
     with pytest.raises(NotFound):
         realigner.cancel("run-000099")
+
+
+def test_an_erasure_ends_the_run_at_work_and_the_next_one_waits_for_it(house: House) -> None:
+    realigner = house.start(house.realigner("hang"))
+    run = realigner.trigger(Trigger.OPERATOR, ["a test"])
+    until(lambda: realigner.get(run.id).state is State.TRAINING, "training")
+    with realigner.halted(GUARD_S):
+        assert realigner.get(run.id).state is State.CANCELLED
+        waiting = realigner.trigger(Trigger.OPERATOR, ["another"])
+        time.sleep(0.3)
+        assert realigner.get(waiting.id).state is State.QUEUED
+    until(lambda: realigner.get(waiting.id).state is State.TRAINING, "the run that waited")
+    realigner.cancel(waiting.id)
 
 
 def test_one_at_a_time(house: House) -> None:

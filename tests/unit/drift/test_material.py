@@ -51,6 +51,11 @@ def test_young_disputed_and_flagged_facts_stay_out() -> None:
     assert found.left_out == {"too young": 1, "in conflict": 1, "flagged": 1}
 
 
+def test_a_long_text_is_nothing_against_a_fact() -> None:
+    long = replace(TOWNS[0], flags=("long_key", "long_statement"))
+    assert admitted(known(long), Rules(), 1, NOW).facts == (long,)
+
+
 def test_a_publisher_and_the_whole_have_a_share() -> None:
     told = known(*(town(number, "loud" if number < 80 else "quiet") for number in range(100)))
     found = admitted(told, Rules(per_publisher=30, most=40), 1, NOW)

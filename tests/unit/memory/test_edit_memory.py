@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from event_log import NOW, Log
 
 from lte_runtime.answer.embed import StubEncoder
-from lte_runtime.errors import BadRecord, NotFound, Refused
+from lte_runtime.errors import BadRecord, Cancelled, NotFound, Refused
 from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.memory.events import (
     ORIGINAL_POSITION,
@@ -91,6 +92,8 @@ def test_the_watermark_moves_with_the_batch(open_memory: Opener, log: Log) -> No
     place = TopicPartition("T", 0)
     assert memory.next_offsets() == {}
     assert memory.wait_for({place: 1}, 0.01) is False
+    with pytest.raises(Cancelled):
+        memory.wait_for({place: 1}, float("inf"), lambda: True)
     waited = threading.Thread(target=lambda: done.append(memory.wait_for({place: 1}, 30)))
     done: list[bool] = []
     waited.start()
@@ -119,6 +122,30 @@ def test_an_id_with_another_content_is_quarantined(open_memory: Opener, log: Log
     assert targets(memory) == {"Ann"}
     other_source = log.fact("Bo", id="a", source={"uri": "elsewhere"})
     assert memory.apply(log.batch(other_source)).conflicts == 0
+
+
+def test_a_number_and_its_text_are_one_target(open_memory: Opener, log: Log) -> None:
+    memory = open_memory()
+    number = log.fact(2040, id="a", cardinality="many")  # type: ignore[arg-type]
+    text = log.fact("2040", id="a", cardinality="many")
+    other = log.fact("2100", id="b", cardinality="many")
+    applied = memory.apply(log.batch(number, text, other))
+    assert (applied.applied, applied.duplicates, applied.conflicts) == (("a", "b"), 1, 0)
+    assert targets(memory) == {"2040", "2100"}
+    memory.apply(log.batch(log.retract(target="2040"), log.retract(target=2100)))
+    assert targets(memory) == set()
+
+
+def test_the_deletion_of_a_table_row_takes_its_fact(open_memory: Opener, log: Log) -> None:
+    memory = open_memory()
+    rows = [("a", "Ann", "false"), ("b", "Bo", "false"), ("c", "Ann", "true")]
+    for edit_id, target, deleted in rows:
+        memory.apply(log.batch(log.fact(target, id=edit_id, cardinality="many", __deleted=deleted)))
+    assert targets(memory) == {"Bo"}
+    for edit_id, target, deleted in [("d", "20 EUR", "0"), ("e", "25 EUR", "0"), ("f", "25 EUR", "1")]:
+        memory.apply(log.batch(log.fact(target, id=edit_id, relation="price", __deleted=deleted)))
+    assert memory.facts_of_subject("Acme", namespace="default") == memory.facts_of_keys([1])
+    assert memory.verify().ok
 
 
 def test_bad_records_wait_for_the_dead_letter_topic(open_memory: Opener, log: Log) -> None:
@@ -231,12 +258,9 @@ def test_text_that_the_encoder_refuses_stops_no_other(open_memory: Opener, log: 
 
 def test_questions_about_the_past(open_memory: Opener, log: Log) -> None:
     memory = open_memory()
-    memory.apply(log.batch(log.fact("Ann", at=100), log.fact("Bo", at=200)))
-    assert (targets(memory), targets(memory, at_ms=150), targets(memory, at_ms=50)) == (
-        {"Bo"},
-        {"Ann"},
-        set(),
-    )
+    memory.apply(log.batch(log.fact("Ann", at=NOW - 100), log.fact("Bo", at=NOW - 50)))
+    times = (None, NOW - 75, NOW - 150)
+    assert [targets(memory, at_ms=at_ms) for at_ms in times] == [{"Bo"}, {"Ann"}, set()]
 
 
 def test_expired_neighbours_do_not_hide_a_fact(open_memory: Opener, log: Log) -> None:
@@ -318,7 +342,7 @@ def test_dead_vectors_are_swept(open_memory: Opener, log: Log) -> None:
     memory.apply(log.batch(*(log.fact("x", subject=f"Firm {n}", id=f"f{n}") for n in range(50))))
     memory.apply(log.batch(*(log.retract(id=f"f{n}") for n in range(30))))
     assert memory.status().vectors_dead == 30
-    memory.maintain(NOW)
+    memory.maintain()
     assert (memory.status().vectors_live, memory.status().vectors_dead) == (20, 0)
 
 
@@ -358,6 +382,55 @@ def test_meta_is_durable(open_memory: Opener) -> None:
     memory.close()
     memory = open_memory()
     assert (memory.meta_get("adapter"), memory.meta_get("none")) == ("align-000001", None)
+
+
+def test_a_retraction_by_id_outlives_the_erasure_of_one_of_its_keys(open_memory: Opener, log: Log) -> None:
+    """One id in two keys, withdrawn at once: erasing one key does not bring the other late event back."""
+    memory = open_memory()
+    memory.apply(log.batch(log.fact("Ann", id="x"), log.retract(id="x")))
+    memory.erase(BOSS)
+    memory.apply(log.batch(log.fact("Bo", id="x", relation="owner"), log.fact("Ann", id="x")))
+    assert targets(memory) == set()
+    assert memory.verify().ok
+
+
+@pytest.mark.parametrize("target", [None, "Ann"], ids=["of the key", "of one member"])
+def test_a_retraction_outlives_the_erasure_of_its_key_without_text(
+    open_memory: Opener, log: Log, tmp_path: Path, target: str | None
+) -> None:
+    memory = open_memory()
+    retraction = log.retract(revision=5, target=target)
+    memory.apply(log.batch(log.fact("Ann", revision=4), retraction))
+    memory.erase(BOSS)
+    assert b"acme" not in (tmp_path / "state" / "edits.db").read_bytes().lower()
+    assert memory.apply(log.batch(retraction)).duplicates == 1
+    memory.apply(log.batch(log.fact("Ann", revision=3)))
+    assert targets(memory) == set()
+    memory.apply(log.batch(log.fact("Ann", revision=6)))
+    assert targets(memory) == {"Ann"}
+    assert memory.verify().ok
+    memory.close()
+    assert targets(open_memory()) == {"Ann"}
+
+
+def test_erasing_covers_files_of_jobs_and_copies_of_before(
+    open_memory: Opener, log: Log, tmp_path: Path
+) -> None:
+    memory = open_memory()
+    text = 'Élise "Ossington" Vane'
+    memory.apply(log.batch(secret := log.fact(text, id="s", subject="Marigold"), log.fact("Ann")))
+    state = tmp_path / "state"
+    job = state / "realign" / "run-000001"
+    (job / "data").mkdir(parents=True)
+    row, other = json.dumps({"target": text.upper()}), json.dumps({"target": "Ann"})
+    for name, body in (("facts.jsonl", row), ("data/rows.jsonl", f"{other}\n{row}"), ("probes.jsonl", other)):
+        (job / name).write_text(body)
+    (state / "edits.db.before-2").write_bytes(b"a copy")
+    assert secret.key
+    receipt = memory.erase(secret.key)
+    run = "realign/run-000001"
+    assert receipt.files == ("edits.db.before-2", f"{run}/data/rows.jsonl", f"{run}/facts.jsonl")
+    assert [path.name for path in job.rglob("*") if path.is_file()] == ["probes.jsonl"]
 
 
 def test_erasing_leaves_no_trace_but_the_positions(open_memory: Opener, log: Log, tmp_path: Path) -> None:

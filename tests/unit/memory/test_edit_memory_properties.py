@@ -6,7 +6,7 @@ import os
 import random
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ import pytest
 from event_log import NOW
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from plain_fold import plain_fold
 
 from lte_runtime.answer.embed import StubEncoder
 from lte_runtime.memory.edit_memory import EditMemory, MemorySettings
 from lte_runtime.memory.events import EventLimits, decode, to_json
-from lte_runtime.memory.policy import current, fold
+from lte_runtime.memory.policy import EARLIEST_MS, current, fold
 from lte_runtime.types import Batch, Edit, FactKey, Position, RawRecord, TopicPartition
 
 SUBJECTS = ("Acme", "Bolt", "Café")
@@ -56,8 +57,10 @@ def _event(name: str, subject: str, chance: random.Random) -> dict[str, Any]:
     kind = chance.random()
     if kind < 0.6:
         start = chance.choice([None, None, "2020-01-01", "2021-01-01"])
+        end = chance.choice([None, None, None, "2022-01-01"])
         target, cardinality = chance.choice(TARGETS), chance.choice(["one", "one", "many"])
-        claim = {"target": target, "revision": revision, "valid_from": start, "cardinality": cardinality}
+        claim = {"target": target, "revision": revision, "cardinality": cardinality}
+        claim |= {"valid_from": start, "valid_until": end}
         return {**key, **claim}
     if kind < 0.85:
         member = chance.choice([None, *TARGETS])
@@ -87,6 +90,17 @@ def published(order: list[Said]) -> list[Edit]:
         offsets[said.subject] += 1
         edits.append(decode(said.record(position, NOW - 10_000 + at), EventLimits(), NOW))
     return edits
+
+
+def with_skewed_clocks(edits: list[Edit], chance: random.Random) -> list[Edit]:
+    """The same records by clocks that jump, stand still, or give what no clock gives."""
+    broken = (2**62, -1, 0, EARLIEST_MS - 1)
+    skewed = []
+    for edit in edits:
+        drift = chance.choice([0, 0, 0, -5000, 5000])
+        stamp = chance.choice(broken) if chance.random() < 0.05 else edit.timestamp_ms + drift
+        skewed.append(replace(edit, timestamp_ms=stamp))
+    return skewed
 
 
 def state_of(directory: Path, edits: list[Edit], chance: random.Random) -> tuple[str, dict[str, set[str]]]:
@@ -161,6 +175,37 @@ def test_records_in_any_order_of_arrival_give_the_same_state(fast: Path, seed: i
     chance.shuffle(mixed)
     with tempfile.TemporaryDirectory(dir=fast) as folder:
         assert state_of(Path(folder) / "a", edits, chance) == state_of(Path(folder) / "b", mixed, chance)
+
+
+@SETTINGS
+@given(seed=SEEDS)
+def test_skewed_clocks_change_nothing_where_each_key_has_one_partition(fast: Path, seed: int) -> None:
+    """Each order gives the state of the fold, and facts without dates are those that good clocks give."""
+    chance = random.Random(seed)
+    plain = published(history_of(chance))
+    skewed = with_skewed_clocks(plain, chance)
+    mixed = [*skewed, *chance.choices(skewed, k=5)]
+    chance.shuffle(mixed)
+    with tempfile.TemporaryDirectory(dir=fast) as folder:
+        first = state_of(Path(folder) / "a", skewed, chance)
+        assert first == state_of(Path(folder) / "b", mixed, chance)
+        assert first[1] == folded(skewed)
+    if all(edit.valid_from is None for edit in plain):
+        assert first[1] == folded(plain)
+
+
+@SETTINGS
+@given(seed=SEEDS)
+def test_the_fold_is_that_of_the_rules(seed: int) -> None:
+    """The fold costs what retractions take, not what stands; its outcome is that of the plain rules."""
+    chance = random.Random(seed)
+    edits = with_skewed_clocks(published(history_of(chance)), chance)
+    for subject in SUBJECTS:
+        key = FactKey("default", subject.lower(), "boss")
+        of_key = [edit for edit in edits if edit.key == key or edit.key is None]
+        state = fold(of_key)
+        withdrawn = {member.ids: member.withdrawn_by for member in state.withdrawn}
+        assert ([member.ids for member in state.members], withdrawn) == plain_fold(of_key)
 
 
 def test_watermarks_of_the_properties_are_kept(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import re
@@ -21,11 +22,13 @@ from lte_runtime.memory.events import (
     fact_key,
     json_schema,
     normalise_key,
+    notice,
     original_position_header,
     record_key,
     to_json,
     view_of,
 )
+from lte_runtime.memory.table_changes import WITHDRAWN
 from lte_runtime.types import Cardinality, Edit, FactKey, Op, Position, RawRecord
 
 NOW = 1_800_000_000_000
@@ -283,12 +286,148 @@ def test_a_null_value_withdraws_a_prompt(key: str) -> None:
         (b'{"subject"', "not_json"),
         (b"default/\x00/b", "nul_character"),
         (b"x" * 20_000, "too_large"),
+        (b"a\x1fb\x1fc\x1fd", "missing_key"),
     ],
 )
 def test_a_null_value_with_a_bad_key(key: bytes | None, code: str) -> None:
     with pytest.raises(BadRecord) as caught:
         decode(raw(None, key=key), EventLimits(), NOW)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize("key", ["default/TCP/IP gateway/port", "default/a/b/c/d", "default//a/b", "a/b/c/"])
+def test_a_null_value_whose_key_reads_in_two_ways_withdraws_nothing(key: str) -> None:
+    with pytest.raises(BadRecord, match=r"U\+001F.*JSON") as caught:
+        decode(raw(None, key=key.encode()), EventLimits(), NOW)
+    assert caught.value.code == "ambiguous_key"
+
+
+@pytest.mark.parametrize(
+    ("key", "parts"),
+    [
+        ("default/Acme/price", ("default", "Acme", "price", "")),
+        ("default/Who runs Acme?", ("default", "", "", "Who runs Acme?")),
+        ("default/who runs acme?/", ("default", "", "", "who runs acme?")),
+        ("default\x1fTCP/IP gateway\x1fport", ("default", "TCP/IP gateway", "port", "")),
+        ("default\x1fWho makes AC/DC\x1f", ("default", "", "", "Who makes AC/DC")),
+        ('{"subject": "TCP/IP gateway", "relation": "port"}', ("default", "TCP/IP gateway", "port", "")),
+    ],
+)
+def test_the_slashes_of_a_plain_key_tell_its_parts(key: str, parts: tuple[str, str, str, str]) -> None:
+    assert decode(raw(None, key=key.encode()), EventLimits(), NOW).key == fact_key(*parts)
+
+
+LITERALS = ["2040", "-0", "1e3", "1E+3", "1.50", "0.1", "true", "false", "9" * 400, "9" * 5000]
+CLOUD: dict[str, Any] = {"specversion": "1.0", "id": "ce-3", "source": "s", "type": "lte.edit.v1"}
+STRUCTURED = (("content-type", b"application/cloudevents+json"),)
+
+
+@pytest.mark.parametrize("literal", LITERALS)
+def test_a_number_or_boolean_as_target_is_the_literal_that_was_sent(literal: str) -> None:
+    plain = f'{{"subject": "Pack", "relation": "weight", "target": {literal}}}'
+    packed = base64.b64encode(plain.encode()).decode()
+    structured = json.dumps(CLOUD)[:-1] + f', "data": {plain}}}'
+    edits = [
+        read(plain.encode()),
+        read(plain.encode(), (("ce_specversion", b"1.0"), ("ce_id", b"x"))),
+        read(structured.encode()),
+        read({**CLOUD, "data_base64": packed}, STRUCTURED),
+    ]
+    assert [edit.target for edit in edits] == [literal] * 4
+    as_text = read(to_json({"subject": "Pack", "relation": "weight", "target": literal}))
+    assert edits[0].content_hash == as_text.content_hash
+
+
+def test_numbers_and_booleans_are_names_of_the_value_too() -> None:
+    edit = read(b'{"prompt": "p", "target": 1.50, "target_aliases": [1.5, true, "x", 10]}')
+    assert edit.target_aliases == ("1.5", "true", "x", "10")
+    as_text = {"prompt": "p", "target": "1.50", "target_aliases": ["1.5", "true", "x", "10"]}
+    assert edit.content_hash == read(as_text).content_hash
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "code"),
+    [
+        ("target", "{}", "wrong_type"),
+        ("target", "[2040]", "wrong_type"),
+        ("target", "NaN", "not_json"),
+        ("target", "-Infinity", "not_json"),
+        ("target", "null", "missing_target"),
+        ("target", "9" * 8193, "too_long"),
+        ("target_aliases", "7", "wrong_type"),
+        ("target_aliases", "[[7]]", "wrong_type"),
+        ("target_aliases", "[null]", "wrong_type"),
+        ("target_aliases", "[" + "9" * 513 + "]", "too_long"),
+        ("subject_aliases", "[7]", "wrong_type"),
+        ("relation", "7", "wrong_type"),
+        ("statement", "true", "wrong_type"),
+        ("revision", "7.0", "bad_revision"),
+    ],
+)
+def test_numbers_are_text_only_there_and_nothing_else_is(field: str, value: str, code: str) -> None:
+    event = json.dumps({**FACT, field: "?"}).replace('"?"', value)
+    assert code_of(event.encode()) == code
+
+
+def test_numbers_elsewhere_stay_numbers() -> None:
+    edit = read(
+        b'{"prompt": "p", "target": "t", "revision": 7, "confidence": 5e-1, "other": {"target": [1]}}'
+    )
+    assert (edit.revision, edit.confidence) == (7, 0.5)
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [{"__deleted": "true"}, {"__deleted": True}, {"__deleted": " TRUE "}, {"__deleted": 1}, {"__op": "d"}],
+)
+def test_a_table_row_that_was_deleted_withdraws_what_it_says(marks: dict[str, object]) -> None:
+    row = {"subject": "Acme", "relation": "boss", "target": "Ann"}
+    for event in ({**row, **marks}, {**CLOUD, "data": {**row, **marks}}):
+        edit = read(event)
+        assert (edit.op, edit.key) == (Op.RETRACT, FactKey("default", "acme", "boss"))
+        assert (edit.target, WITHDRAW_ALL in edit.flags) == (None, True)
+        assert notice(edit) == ("cdc_deleted", WITHDRAWN)
+    member = read({**row, **marks, "cardinality": "many"})
+    assert (member.op, member.target, WITHDRAW_ALL in member.flags) == (Op.RETRACT, "Ann", False)
+    translated = read({**row, **marks, "op": "retract"})
+    assert (translated.target, notice(translated)) == ("Ann", None)
+
+
+def test_a_mark_of_deletion_that_nobody_understands_is_refused() -> None:
+    with pytest.raises(BadRecord, match=r"delete\.tombstone\.handling\.mode=tombstone") as caught:
+        read({**FACT, "__deleted": "perhaps"})
+    assert caught.value.code == "cdc_deleted"
+
+
+@pytest.mark.parametrize("mark", ["false", "False", False, None, 0, ""])
+def test_a_table_row_that_stands_is_an_event(mark: object) -> None:
+    assert read({**FACT, "__deleted": mark, "__op": "u", "__table": "facts"}) == read(FACT)
+
+
+ENVELOPE: dict[str, Any] = {"before": None, "after": FACT, "source": {"table": "t"}, "op": "u", "ts_ms": 1}
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        ENVELOPE,
+        {**ENVELOPE, "op": "d", "before": FACT, "after": None},
+        {"after": FACT, "op": "r"},
+        {"schema": {"type": "struct"}, "payload": ENVELOPE},
+        {"schema": {"type": "struct"}, "payload": FACT},
+        {**CLOUD, "data": {"before": None, "after": FACT}},
+    ],
+)
+def test_the_envelope_of_a_table_row_names_its_remedy(envelope: dict[str, object]) -> None:
+    with pytest.raises(BadRecord, match=r"ExtractNewRecordState.*schemas\.enable=false") as caught:
+        read(envelope)
+    assert caught.value.code == "cdc_envelope"
+
+
+def test_fields_named_like_an_envelope_are_ignored_beside_a_fact() -> None:
+    assert read({**FACT, "before": 1, "after": 2, "schema": {}, "payload": {}}) == read(FACT)
+    assert read({"op": "retract", "id": "e1", "before": 1}).retracts == "e1"
+    assert code_of(with_fields(op="u")) == "unknown_op"
 
 
 def test_publishers_write_only_their_namespaces() -> None:
@@ -321,6 +460,9 @@ def test_the_committed_schema_is_the_models() -> None:
     assert (root / "docs/event.schema.json").read_text(encoding="utf-8") == json_schema()
     validator = jsonschema.Draft202012Validator(json.loads(json_schema()))
     validator.validate({**FACT, "valid_from": "2025-01-01", "source": {"uri": "u"}})
+    validator.validate({**FACT, "target": 2040, "target_aliases": [True, 1.5, "x"]})
+    assert not validator.is_valid({**FACT, "target": [2040]})
+    assert not validator.is_valid({**FACT, "relation": 7})
     assert not validator.is_valid({**FACT, "op": "upsert"})
     assert not validator.is_valid({**FACT, "revision": -1})
 
@@ -333,7 +475,8 @@ JSON = st.recursive(
 FIELDS = st.dictionaries(
     st.sampled_from(
         "id op namespace subject relation target prompt statement revision valid_from valid_until "
-        "cardinality source confidence subject_aliases retracts specversion data schema_version".split()
+        "cardinality source confidence subject_aliases target_aliases retracts specversion data "
+        "schema_version __deleted before".split()
     ),
     st.sampled_from(["assert", "retract", "many", "1.0", "2025-01-01", 3]) | JSON,
 )

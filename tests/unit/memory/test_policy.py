@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from event_log import NOW, Log
 
 from lte_runtime.errors import NotFound
-from lte_runtime.memory.events import WITHDRAW_ALL, EventLimits, decode
-from lte_runtime.memory.policy import current, fold, why_not
-from lte_runtime.types import Edit
+from lte_runtime.memory import policy
+from lte_runtime.memory.events import WITHDRAW_ALL, EventLimits, decode, to_json
+from lte_runtime.memory.policy import EARLIEST_MS, LATEST_MS, current, fold
+from lte_runtime.memory.reasons import why_not
+from lte_runtime.types import Edit, Position
 
 
 def targets(*history: Edit, at: int = NOW, as_of: bool = False) -> set[str]:
@@ -55,6 +59,55 @@ def test_the_same_revision_and_target_is_one_edit(log: Log) -> None:
 def test_a_second_delivery_counts_once_at_its_earliest_place(log: Log) -> None:
     early, late = log.fact("Ann", id="a", at=10), log.fact("Ann", id="a", at=30)
     assert targets(late, log.fact("Bo", id="b", at=20), early) == {"Bo"}
+
+
+def test_the_same_value_for_another_time_is_another_edit(log: Log) -> None:
+    """One revision of a rota names the same person for two weeks with another week between them."""
+    weeks = (("Ann", "2024-01-01", "2024-01-08"), ("Bo", "2024-01-08", "2024-01-15"))
+    weeks = (*weeks, ("Ann", "2024-01-15", "2024-01-22"))
+    rota = [
+        log.fact(name, id=f"week{n}", revision=4, valid_from=start, valid_until=end)
+        for n, (name, start, end) in enumerate(weeks)
+    ]
+    first, second, third = (edit.valid_from for edit in rota)
+    assert [member.ids for member in fold(rota).members] == [("week0",), ("week1",), ("week2",)]
+    assert [targets(*rota, at=start or 0) for start in (first, second, third)] == [{"Ann"}, {"Bo"}, {"Ann"}]
+    without = [*rota, log.retract(id="week2")]
+    assert [targets(*without, at=start or 0) for start in (first, third)] == [{"Ann"}, set()]
+
+
+def test_the_offset_decides_within_a_partition_whatever_clocks_say(log: Log) -> None:
+    ahead = log.fact("Ann", id="a", at=NOW + 4000)
+    assert targets(ahead, log.retract(at=NOW)) == set()
+    ahead = log.fact("Ann", id="b", at=NOW + 9000)
+    assert targets(ahead, log.fact("Bo", at=NOW)) == {"Bo"}
+    assert targets(ahead, log.fact("Bo", at=NOW), log.retract(at=NOW - 5)) == {"Ann"}
+
+
+@pytest.mark.parametrize("broken_ms", [2**62, -1, 0, EARLIEST_MS - 1, LATEST_MS])
+def test_a_timestamp_that_no_working_clock_gives_counts_as_none(log: Log, broken_ms: int) -> None:
+    broken = log.fact("Ann", id="a", at=broken_ms)
+    assert targets(broken, log.fact("Bo", at=NOW)) == {"Bo"}
+    assert targets(broken, log.retract(at=NOW)) == set()
+    early = log.fact("Cy", at=NOW)
+    assert targets(early, log.fact("Dee", at=broken_ms)) == {"Dee"}
+    assert targets(early, log.fact("Dee", at=broken_ms), at=NOW, as_of=True) == {"Dee"}
+
+
+def test_clocks_decide_between_partitions(log: Log) -> None:
+    def fact_in(partition: int, target: str, at: int) -> Edit:
+        value = to_json({"subject": "Acme", "relation": "boss", "target": target})
+        return decode(log.record(value, timestamp_ms=at, partition=partition), EventLimits(), NOW)
+
+    assert targets(fact_in(1, "Ann", NOW + 10), fact_in(0, "Bo", NOW)) == {"Ann"}
+    # What stands behind a record in its partition is at least as late as that record.
+    assert targets(fact_in(0, "Ann", NOW + 20), fact_in(0, "Bo", NOW), fact_in(1, "Cy", NOW + 10)) == {"Bo"}
+
+
+def test_records_of_a_cut_log_are_before_those_that_took_their_offsets(log: Log) -> None:
+    lost = log.fact("Ann", id="a", offset=97, at=NOW + 500)
+    later = replace(log.fact("Bo", id="b", at=NOW), position=Position("T", 0, 92, log=1))
+    assert targets(lost, later) == {"Bo"}
 
 
 def test_a_retraction_of_the_key_restores_what_was_before(log: Log) -> None:
@@ -125,9 +178,9 @@ def test_validity_is_resolved_at_the_time_of_the_question(log: Log) -> None:
 
 
 def test_the_past_of_undated_facts_is_their_publication(log: Log) -> None:
-    history = [log.fact("Ann", at=100), log.fact("Bo", at=200)]
-    assert targets(*history, at=150, as_of=True) == {"Ann"}
-    assert targets(*history, at=50, as_of=True) == set()
+    history = [log.fact("Ann", at=NOW - 100), log.fact("Bo", at=NOW - 50)]
+    assert targets(*history, at=NOW - 75, as_of=True) == {"Ann"}
+    assert targets(*history, at=NOW - 150, as_of=True) == set()
     ahead = log.fact("Cy", at=NOW + 10_000)
     assert targets(*history, ahead) == {"Cy"}  # a clock that runs ahead does not hide a fact from the present
 
@@ -147,3 +200,25 @@ def test_why_not(log: Log) -> None:
     assert why_not(state, "retract:c", NOW).reason == "retraction"
     with pytest.raises(NotFound):
         why_not(state, "x", NOW)
+
+
+@pytest.mark.parametrize("revisions", [False, True], ids=["by time", "by revision"])
+def test_a_fold_of_many_retractions_looks_at_each_member_a_few_times(
+    log: Log, revisions: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An assertion and its retraction, 2,000 times: not each retraction over all that stands."""
+    looks = 0
+    holds = policy._holds
+
+    def counted(*arguments: Any, **named: Any) -> bool:
+        nonlocal looks
+        looks += 1
+        return holds(*arguments, **named)
+
+    monkeypatch.setattr(policy, "_holds", counted)
+    history = []
+    for number in range(2000):
+        fields = {"revision": number} if revisions else {}
+        history += [log.fact(f"Ann {number}", **fields), log.retract(**fields)]
+    assert fold(history).members == ()
+    assert looks < 3 * len(history)

@@ -61,11 +61,16 @@ def test_a_set_of_hundreds_gives_its_newest_members_and_leaves_room_for_others()
     ] + [{"op": "assert", "id": "o", "subject": "Big Set", "relation": "owner", "target": "Ola Vik"}]
     with memory_of(events, StubEncoder()) as memory:
         items = memory.candidates("Who is a member of Big Set?", None, namespace="default").items
-        beside = memory.facts_of_subject("Big Set", namespace="default")
+        one = next(item.fact for item in items if item.fact.relation == "member")
+        cited, total = memory.members_beside(one, 16)
+        owner = next(item.fact for item in items if item.fact.relation == "owner")
+        alone = memory.members_beside(owner, 16)
     members = {item.fact.edit_id for item in items} - {"o"}
     assert members == {f"m{number}" for number in range(200 - MOST_MEMBERS, 200)}
     assert "o" in {item.fact.edit_id for item in items}
-    assert len(beside) == 201, "whoever cites the set reads all of it"
+    assert [fact.edit_id for fact in cited] == [f"m{number}" for number in range(199, 183, -1)]
+    assert total == 200, "the number is of all members"
+    assert alone == ((owner,), 1)
 
 
 @pytest.mark.parametrize("text", ["nordwnid cargoo zephry ", "nordwnid, Oslo, ", "nordwnid" * 40 + " "])

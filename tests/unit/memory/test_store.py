@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -164,14 +166,15 @@ def test_a_changed_vector_is_refused(open_memory: Opener, log: Log, tmp_path: Pa
         open_memory()
 
 
-def test_start_from_a_snapshot_and_what_came_after(open_memory: Opener, log: Log) -> None:
-    memory = open_memory()
+@pytest.mark.parametrize("mode", ["exact", "hnsw"])
+def test_start_from_a_snapshot_and_what_came_after(open_memory: Opener, log: Log, mode: str) -> None:
+    memory = open_memory(index_mode=mode)
     filled(memory, log)
     info = memory.snapshot()
     memory.apply(log.batch(log.fact("Cy", subject="Later"), log.retract(id="b"), log.retract(id="a")))
     before = memory.state_hash()
     memory.close()
-    memory = open_memory()
+    memory = open_memory(index_mode=mode)
     assert memory.status().snapshot == info
     assert (memory.state_hash(), boss(memory), memory.verify().problems) == (before, [], ())
     assert [fact.target for fact in memory.facts_of_subject("later", namespace="default")] == ["Cy"]
@@ -179,7 +182,7 @@ def test_start_from_a_snapshot_and_what_came_after(open_memory: Opener, log: Log
 
 @pytest.mark.parametrize("harm", ["flip", "truncate", "manifest", "remove"])
 def test_a_damaged_snapshot_is_put_aside(open_memory: Opener, log: Log, tmp_path: Path, harm: str) -> None:
-    memory = open_memory()
+    memory = open_memory(index_mode="hnsw")
     filled(memory, log)
     name = memory.snapshot().name
     memory.close()
@@ -194,7 +197,7 @@ def test_a_damaged_snapshot_is_put_aside(open_memory: Opener, log: Log, tmp_path
         victim.unlink()
     else:
         victim.write_bytes(data[:-7] if harm == "truncate" else data)
-    memory = open_memory()
+    memory = open_memory(index_mode="hnsw")
     assert memory.status().snapshot is None
     assert (boss(memory), memory.verify().problems) == (["Bo"], ())
     assert not folder.exists()
@@ -360,3 +363,23 @@ else:
         connection.execute("VACUUM")
 os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+def test_every_file_of_a_state_is_private(open_memory: Opener, log: Log, tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        memory = open_memory(index_mode="hnsw")
+        filled(memory, log)
+        memory.snapshot()
+        db.copy_store(tmp_path / "state" / STORE_FILE, tmp_path / "state" / "copy.db")
+        with memory.attempts.watch():
+            paths = list((tmp_path / "state").rglob("*"))
+    finally:
+        os.umask(before)
+    wrong = [
+        f"{path.name} {stat.S_IMODE(path.stat().st_mode):o}"
+        for path in paths
+        if stat.S_IMODE(path.stat().st_mode) != (0o700 if path.is_dir() else 0o600)
+    ]
+    assert {"edits.db-wal", "edits.db-shm", "attempt", "fault", "lock"} <= {path.name for path in paths}
+    assert wrong == []

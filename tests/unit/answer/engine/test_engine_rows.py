@@ -96,3 +96,21 @@ def test_an_ended_row_keeps_its_reason() -> None:
     made = feed(row(deadline=1.0), "Oslo", end=True)
     made.interrupt(2.0)
     assert made.finish == "stop"
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "copied"),
+    [
+        ("", ["Oslo"], None),
+        ("Os", ["Oslo"], "l"),
+        ("Os", ["Oslo", "Oslavany"], "l"),
+        ("Osl", ["Oslo", "Oslavany"], None),
+        ("Oslo", ["Oslo"], None),
+        ("in Os", ["Oslo"], None),
+    ],
+)
+def test_an_answer_that_begins_as_a_told_value_may_go_on_as_it(
+    text: str, values: list[str], copied: str | None
+) -> None:
+    made = feed(row(values=tuple(tuple(value.encode()) for value in values)), text)
+    assert made.copied == (copied and ord(copied))

@@ -18,7 +18,7 @@ from daemon.rpc.interceptors import Call
 from daemon.rpc.server import RpcServer, RpcSettings
 from daemon.rpc.services import About, Services
 from lte_runtime.answer import gate
-from lte_runtime.answer.answerer import Answerer
+from lte_runtime.answer.answerer import Answerer, AnswerSettings
 from lte_runtime.answer.embed import StubEncoder
 from lte_runtime.answer.engine.stub import StubEngine
 from lte_runtime.errors import BadRecord
@@ -97,16 +97,18 @@ def build(short_dir: Path) -> Iterator[Build]:
         memory = EditMemory.open(short_dir / "state", encoder)
         calibration = gate.lexical_calibration(encoder.fingerprint)
         publisher, calls = FakePublisher(), list[Call]()
+        places = {"socket": short_dir / "s.sock", "admin_socket": short_dir / "a.sock", **rpc}
+        settings = RpcSettings(**places)
+        waiting = max(1, settings.max_concurrent // 4)
         given = Services(
-            answerer=Answerer(memory, encoder, calibration, stub),
+            answerer=Answerer(memory, encoder, calibration, stub, AnswerSettings(max_waiting=waiting)),
             memory=memory,
             lifecycle=lifecycle,
             engine=stub,
             about=About("0.1.0", NOW_MS, calibration.encoder, calibration.threshold),
+            max_waiting=waiting,
             **{"publisher": publisher, **(services or {})},
         )
-        places = {"socket": short_dir / "s.sock", "admin_socket": short_dir / "a.sock", **rpc}
-        settings = RpcSettings(**places)
         server = RpcServer(given, settings, on_call=calls.append)
         rig = Rig(memory, lifecycle, stub, given, server, settings, publisher, calls)
         made.append(rig)

@@ -17,6 +17,7 @@ from lte_runtime.align.registry import Registry
 from lte_runtime.answer.embed import StubEncoder
 from lte_runtime.answer.engine.stub import STUB_ADAPTER, StubEngine
 from lte_runtime.errors import BadRequest, Damaged, NotFound, Refused
+from lte_runtime.memory.db import MIGRATIONS
 from lte_runtime.memory.edit_memory import EditMemory
 from tests.unit.daemon.rpc.conftest import Build, Rig
 
@@ -162,11 +163,8 @@ def test_a_store_of_the_version_before_is_lifted(tmp_path: Path) -> None:
     """P18: the tables about adapters come into a store that had none."""
     import apsw
 
-    memory = EditMemory.open(tmp_path, StubEncoder())
-    memory.meta_set("kept", "yes")
-    memory.close()
     db = apsw.Connection(str(tmp_path / "edits.db"))
-    db.execute("DROP TABLE activations; DROP TABLE trained_edits; PRAGMA user_version=1")
+    db.execute(f"{MIGRATIONS[0]}; INSERT INTO meta VALUES('kept', 'yes'); PRAGMA user_version=1")
     db.close()
     memory = EditMemory.open(tmp_path, StubEncoder())
     engine = StubEngine()

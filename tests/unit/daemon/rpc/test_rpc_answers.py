@@ -41,6 +41,24 @@ def test_an_edited_answer_carries_its_evidence(rig: Rig) -> None:
     assert answer["token_ids"]
 
 
+def test_an_earlier_value_is_cited_with_its_time(rig: Rig) -> None:
+    rig.tell({**CEO, "id": "e0", "target": "Mia Falk", "valid_from": "2019-03-01"})
+    rig.tell({**CEO, "valid_from": "2022-07-01"})
+    with rig.client() as client:
+        now, before = (
+            client.answer(QUESTION),
+            client.answer("Who was the previous chief executive of Tarn Robotics?"),
+        )
+    assert (before["text"], before["scope"]) == ("Mia Falk", "edited")
+    (cited,) = before["citations"]
+    assert (cited["superseded"], cited["members"]) == (True, 1)
+    assert (cited["held_from"], cited["held_until"]) == (
+        "2019-03-01T00:00:00.000Z",
+        "2022-07-01T00:00:00.000Z",
+    )
+    assert [c["superseded"] for c in now["citations"]] == [False]
+
+
 def test_an_unrelated_question_is_the_base_models(rig: Rig) -> None:
     rig.tell(CEO)
     with rig.client() as client:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field
+import json
 from typing import Any
 
 import pytest
 
-from daemon.ingest_values import IngestStatus, PartitionStatus, ReplayReport
+from daemon.cli.app import app
+from daemon.client import Client
+from daemon.ingest_values import AcceptedGap, IngestStatus, PartitionStatus, ReplayReport
+from daemon.kafka.history import Gap, GapKind
+from daemon.rpc.edit_servicer import check
 from lte_runtime.errors import BadRequest, NotFound, Refused
+from lte_runtime.memory.records import Truncated
 from tests.unit.daemon.rpc.conftest import NOW_MS, TOPIC_ID, TP, Build, Rig
 
 PRICE = {"subject": "Brisk kettle", "relation": "price"}
@@ -48,6 +53,21 @@ def test_history_and_why_not(rig: Rig) -> None:
                 client.history(empty, "price")
     assert [(edit["id"], edit["state"]) for edit in history] == [("p2", "current"), ("p1", "superseded")]
     assert why == {"winner_id": "p2", "reason": "superseded"}
+
+
+def test_a_history_comes_in_pages(rig: Rig) -> None:
+    rig.tell(*[{**PRICE, "id": f"p{n}", "target": f"{n} euros"} for n in range(120)])
+    newest_first = [f"p{n}" for n in reversed(range(120))]
+    with rig.client() as client:
+        first = client.history_page("Brisk kettle", "price")
+        second = client.history_page("Brisk kettle", "price", page_token=first["next_page_token"])
+        small = client.history_page("Brisk kettle", "price", page_size=2)
+        assert [edit["id"] for edit in client.history("Brisk kettle", "price")] == newest_first
+        for page_size, page_token in ((-1, ""), (1001, ""), (0, "p7")):
+            with pytest.raises(BadRequest, match="page_"):
+                client.history_page("Brisk kettle", "price", page_size=page_size, page_token=page_token)
+    assert [edit["id"] for edit in first["edits"] + second["edits"]] == newest_first
+    assert (len(first["edits"]), second["next_page_token"], len(small["edits"])) == (100, "", 2)
 
 
 def test_a_prompt_is_a_key_too(rig: Rig) -> None:
@@ -94,16 +114,23 @@ def test_publish_hands_the_topics_json_over(rig: Rig) -> None:
     assert second == {"op": "retract", "retracts": "p1", **PRICE}
 
 
+def test_numbers_as_targets_are_text_on_this_way_too(rig: Rig) -> None:
+    with rig.client() as client:
+        client.publish([{**PRICE, "target": 49, "target_aliases": [1.5, True, "x"]}])
+    (event,) = rig.publisher.events
+    assert (event["target"], event["target_aliases"]) == ("49", ["1.5", "true", "x"])
+
+
 def test_publish_without_a_publisher_is_refused(build: Build) -> None:
     rig = build(services={"publisher": None})
     with rig.client() as client, pytest.raises(Refused):
         client.publish([NEW])
 
 
-@dataclass(frozen=True)
-class Gap:
-    message: str = "offsets 0 to 4 are gone"
-    resume_at: dict[Any, int] = field(default_factory=lambda: {TP: 5})
+GAP = Gap(GapKind.BEYOND_END, {TP: 9}, {TP: 5}, "offsets 5 to 8 are gone")
+LOST = check(
+    {"op": "assert", "id": "gone", "subject": "Brisk kettle", "relation": "price", "target": "9 EUR"}
+)
 
 
 class FakeIngest:
@@ -115,9 +142,16 @@ class FakeIngest:
     def status(self) -> IngestStatus:
         return IngestStatus({TP: PartitionStatus(3, 5, 2)}, NOW_MS, 5, 1, 0, {"shop": 1}, None)
 
-    def accept_gap(self, timeout_s: float) -> Gap:
+    def skip(self, partition: int, offset: int, resume_at: int | None, timeout_s: float) -> int:  # noqa: ARG002
+        return offset + 1 if resume_at is None else resume_at
+
+    def accept_gap(self, timeout_s: float, *, withdraw_lost: bool) -> AcceptedGap:
         assert 0 < timeout_s <= 60
-        return Gap()
+        return AcceptedGap(GAP, Truncated((LOST,), 3, withdraw_lost))
+
+    def lost_in_gap(self, timeout_s: float) -> AcceptedGap:
+        assert 0 < timeout_s <= 60
+        return AcceptedGap(GAP, Truncated((LOST,), 3))
 
     def resume(self, timeout_s: float) -> None:
         self.asked.append(timeout_s)
@@ -132,12 +166,20 @@ def test_operators_calls_reach_the_ingest(build: Build) -> None:
     ingest = FakeIngest()
     rig = build(services={"ingest": ingest})
     with rig.client() as client:
-        gap = client.accept_gap()
+        expected = client.accept_gap(dry_run=True)
+        gap = client.accept_gap(withdraw_lost=True)
         assert client.resume_ingest() == {}
+        assert client.skip_record(2, 7) == {"resumed_at": 8}
+        assert client.skip_record(2, 7, resume_at=0) == {"resumed_at": 0}
         replayed = client.replay_dead_letters([3, 4])
         with pytest.raises(BadRequest):
             client.replay_dead_letters([])
-    assert gap["message"] == "offsets 0 to 4 are gone"
+    assert gap["message"] == "offsets 5 to 8 are gone"
+    assert (gap["lost_count"], gap["lost_withdrawn"], expected["lost_withdrawn"]) == (3, True, False)
+    assert [(edit["id"], edit["key"]["subject"], edit["target"]) for edit in gap["lost"]] == [
+        ("gone", "brisk kettle", "9 EUR")
+    ]
+    assert expected["lost"] == gap["lost"]
     assert gap["resumed_at"] == [{"topic_id": TOPIC_ID, "partition": 0, "next_offset": 5}]
     assert replayed == {"records": 2, "applied_edit_ids": ["p1"], "rejected": 1}
     assert ingest.asked[1:] == [3, 4]
@@ -145,7 +187,13 @@ def test_operators_calls_reach_the_ingest(build: Build) -> None:
 
 def test_without_an_ingest_they_are_refused(rig: Rig) -> None:
     with rig.client() as client:
-        for call in (client.accept_gap, client.resume_ingest, lambda: client.replay_dead_letters([1])):
+        calls = (
+            client.accept_gap,
+            client.resume_ingest,
+            lambda: client.skip_record(0, 0),
+            lambda: client.replay_dead_letters([1]),
+        )
+        for call in calls:
             with pytest.raises(Refused, match="no topic"):
                 call()
 
@@ -167,6 +215,15 @@ def test_status(build: Build) -> None:
     assert (ingest["bad_publishers"], ingest["gap"]) == ({"shop": 1}, None)
     assert (engine["model"], engine["adapter"]["id"]) == ("stub", "align-000000")
     assert status["gate"]["threshold"] == 0.5
+
+
+def test_a_list_of_dead_letters_does_not_read_their_bytes(rig: Rig) -> None:
+    rig.tell(b"no json " * 1000, b"\xff")
+    with rig.client() as client:
+        assert [row["size_bytes"] for row in client.dead_letters()["dead_letters"]] == [8000, 1]
+        assert client.dead_letter(1)["size_bytes"] == 8000
+    rows = rig.memory.quarantine_page()
+    assert [(row.record.key, row.record.value, row.record.headers) for row in rows] == [(None, None, ())] * 2
 
 
 def test_dead_letters(rig: Rig) -> None:
@@ -209,3 +266,30 @@ def test_erase(rig: Rig) -> None:
     assert receipt["vectors"] == 1
     assert receipt["not_covered"]
     assert "kettle" not in str(receipt)
+
+
+def test_the_command_prints_a_long_history_page_by_page(
+    rig: Rig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LTE_TRIALS", raising=False)  # the command takes LTE_ names for settings
+    sizes: list[int] = []
+    history_page = Client.history_page
+
+    def counted(self: Client, *args: Any, page_size: int, **fields: Any) -> dict[str, Any]:
+        sizes.append(page_size)
+        return history_page(self, *args, page_size=page_size, **fields)
+
+    monkeypatch.setattr(Client, "history_page", counted)
+    rig.tell(*[{**PRICE, "id": f"p{n}", "target": f"{n} euros"} for n in range(1100)])
+    command = ["edits", "history", "default/brisk kettle/price", "--socket", str(rig.settings.socket)]
+
+    def lines_of(*options: str) -> list[str]:
+        with pytest.raises(SystemExit) as end:
+            app(args=[*command, *options], prog_name="lte")
+        assert not end.value.code
+        return capsys.readouterr().out.splitlines()
+
+    assert [line.split("\t")[0] for line in lines_of()] == ["edit", *(f"p{n}" for n in range(1099, -1, -1))]
+    (document,) = lines_of("--json", "--limit", "3")
+    assert [edit["id"] for edit in json.loads(document)] == ["p1099", "p1098", "p1097"]
+    assert sizes == [1000, 1000, 3]

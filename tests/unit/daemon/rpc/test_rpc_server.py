@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from daemon.rpc.gen.lte.v1 import answer_service_pb2 as pb
 from daemon.rpc.gen.lte.v1 import answer_service_pb2_grpc
 from daemon.rpc.server import RpcServer, RpcSettings, make_way
 from lte_runtime import errors
+from lte_runtime.private_files import make_state_directory
 from tests.unit.daemon.rpc.conftest import Build, Rig
 
 SERVICES = ("", "lte.v1.AnswerService", "lte.v1.EditService")
@@ -193,3 +196,35 @@ def test_bad_records_keep_their_code() -> None:
 def test_no_admin_address_is_a_bad_request(rig: Rig) -> None:
     with Client(rig.settings.socket) as client, pytest.raises(errors.BadRequest, match="address"):
         client.status()
+
+
+# What another user could do, a line for each. The interpreter is loaded before the user changes.
+OTHER_USER = """
+import os, socket, sys
+user, group, *paths = sys.argv[1:]
+os.setgroups([]), os.setgid(int(group)), os.setuid(int(user))
+for path in paths:
+    try:
+        if path.endswith(".sock"):
+            socket.socket(socket.AF_UNIX).connect(path)
+        else:
+            os.listdir(path) if os.path.isdir(path) else open(path).close()
+        print("yes")
+    except OSError as error:
+        print(type(error).__name__)
+"""
+GROUP, STRANGER = 54321, 54322
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a process as another user")
+def test_the_group_of_the_state_directory_may_call_and_read_nothing(build: Build, short_dir: Path) -> None:
+    state = short_dir / "state"
+    places = (state / "lte.sock", state / "admin.sock", state / "edits.db", state)
+    make_state_directory(state)
+    os.chown(state, -1, GROUP)
+    short_dir.chmod(0o711)
+    build(socket=places[0], admin_socket=places[1], group_of=state)
+    for group, first in ((GROUP, "yes"), (STRANGER, "PermissionError")):
+        command = [sys.executable, "-c", OTHER_USER, "12345", str(group), *map(str, places)]
+        ran = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert ran.stdout.split() == [first, *["PermissionError"] * 3]

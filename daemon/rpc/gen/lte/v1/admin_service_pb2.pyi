@@ -291,6 +291,7 @@ class PartitionStatus(_message.Message):
     end_offset: _builtins.int
     """Last stable offset when it was last asked for."""
     lag: _builtins.int
+    """-1: unknown, because ingest is stuck in one step (see reasons)."""
     def __init__(
         self,
         *,
@@ -521,12 +522,21 @@ Global___TakeSnapshotResponse: _TypeAlias = TakeSnapshotResponse  # noqa: Y015
 class AcceptGapRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    WITHDRAW_LOST_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    withdraw_lost: _builtins.bool
+    """Take out the edits that only the lost part of a log held. They stay when it is false."""
+    dry_run: _builtins.bool
+    """Only say what accepting would mean."""
     def __init__(
         self,
+        *,
+        withdraw_lost: _builtins.bool = ...,
+        dry_run: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "withdraw_lost", b"withdraw_lost"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -538,25 +548,74 @@ class AcceptGapResponse(_message.Message):
 
     MESSAGE_FIELD_NUMBER: _builtins.int
     RESUMED_AT_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    LOST_COUNT_FIELD_NUMBER: _builtins.int
+    LOST_WITHDRAWN_FIELD_NUMBER: _builtins.int
     message: _builtins.str
     """What was missing."""
+    lost_count: _builtins.int
+    """How many there are."""
+    lost_withdrawn: _builtins.bool
+    """Whether they were taken out."""
     @_builtins.property
     def resumed_at(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Watermark]:
         """Where each partition goes on."""
+
+    @_builtins.property
+    def lost(self) -> _containers.RepeatedCompositeFieldContainer[Global___LostEdit]:
+        """Edits that stood only in the part of a log that the brokers have lost, in order of arrival, at most 1,000."""
 
     def __init__(
         self,
         *,
         message: _builtins.str = ...,
         resumed_at: _abc.Iterable[_common_pb2.Watermark] | None = ...,
+        lost: _abc.Iterable[Global___LostEdit] | None = ...,
+        lost_count: _builtins.int = ...,
+        lost_withdrawn: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "resumed_at", b"resumed_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lost", b"lost", "lost_count", b"lost_count", "lost_withdrawn", b"lost_withdrawn", "message", b"message", "resumed_at", b"resumed_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AcceptGapResponse: _TypeAlias = AcceptGapResponse  # noqa: Y015
+
+@_typing.final
+class LostEdit(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    OP_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    op: _common_pb2.Op.ValueType
+    target: _builtins.str
+    @_builtins.property
+    def key(self) -> _common_pb2.FactKey:
+        """Absent for a retraction by id alone."""
+
+    @_builtins.property
+    def position(self) -> _common_pb2.Position: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        op: _common_pb2.Op.ValueType = ...,
+        key: _common_pb2.FactKey | None = ...,
+        target: _builtins.str = ...,
+        position: _common_pb2.Position | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "key", b"key", "op", b"op", "position", b"position", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LostEdit: _TypeAlias = LostEdit  # noqa: Y015
 
 @_typing.final
 class ResumeIngestRequest(_message.Message):
@@ -587,6 +646,56 @@ class ResumeIngestResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResumeIngestResponse: _TypeAlias = ResumeIngestResponse  # noqa: Y015
+
+@_typing.final
+class SkipRecordRequest(_message.Message):
+    """Refused unless ingest is suspended at exactly this record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITION_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    RESUME_AT_FIELD_NUMBER: _builtins.int
+    partition: _builtins.int
+    offset: _builtins.int
+    resume_at: _builtins.int
+    """Where reading goes on; without it at the next offset. Everything before it is left out."""
+    def __init__(
+        self,
+        *,
+        partition: _builtins.int = ...,
+        offset: _builtins.int = ...,
+        resume_at: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_resume_at", b"_resume_at", "resume_at", b"resume_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_resume_at", b"_resume_at", "offset", b"offset", "partition", b"partition", "resume_at", b"resume_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__resume_at: _TypeAlias = _typing.Literal["resume_at"]  # noqa: Y015
+    _WhichOneofArgType__resume_at: _TypeAlias = _typing.Literal["_resume_at", b"_resume_at"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__resume_at) -> _WhichOneofReturnType__resume_at | None: ...
+
+Global___SkipRecordRequest: _TypeAlias = SkipRecordRequest  # noqa: Y015
+
+@_typing.final
+class SkipRecordResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESUMED_AT_FIELD_NUMBER: _builtins.int
+    resumed_at: _builtins.int
+    """Offset at which reading goes on."""
+    def __init__(
+        self,
+        *,
+        resumed_at: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resumed_at", b"resumed_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SkipRecordResponse: _TypeAlias = SkipRecordResponse  # noqa: Y015
 
 @_typing.final
 class DeadLetter(_message.Message):
@@ -848,6 +957,7 @@ class EraseFactResponse(_message.Message):
     VECTORS_FIELD_NUMBER: _builtins.int
     ERASED_FIELD_NUMBER: _builtins.int
     NOT_COVERED_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
     receipt_id: _builtins.str
     key_sha256: _builtins.str
     """SHA-256 of the key; the receipt holds no text of the fact."""
@@ -861,6 +971,12 @@ class EraseFactResponse(_message.Message):
     def not_covered(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What this daemon cannot erase, such as the Kafka log."""
 
+    @_builtins.property
+    def files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Files below the state directory that held its text and are gone: training rows of ended re-alignments,
+        copies of the store that an upgrade kept.
+        """
+
     def __init__(
         self,
         *,
@@ -872,10 +988,11 @@ class EraseFactResponse(_message.Message):
         vectors: _builtins.int = ...,
         erased: _timestamp_pb2.Timestamp | None = ...,
         not_covered: _abc.Iterable[_builtins.str] | None = ...,
+        files: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["edits", b"edits", "erased", b"erased", "key_sha256", b"key_sha256", "not_covered", b"not_covered", "positions", b"positions", "quarantined", b"quarantined", "receipt_id", b"receipt_id", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edits", b"edits", "erased", b"erased", "files", b"files", "key_sha256", b"key_sha256", "not_covered", b"not_covered", "positions", b"positions", "quarantined", b"quarantined", "receipt_id", b"receipt_id", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

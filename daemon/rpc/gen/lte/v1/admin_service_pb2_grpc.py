@@ -65,6 +65,11 @@ class AdminServiceStub(object):
                 request_serializer=lte_dot_v1_dot_admin__service__pb2.ResumeIngestRequest.SerializeToString,
                 response_deserializer=lte_dot_v1_dot_admin__service__pb2.ResumeIngestResponse.FromString,
                 _registered_method=True)
+        self.SkipRecord = channel.unary_unary(
+                '/lte.v1.AdminService/SkipRecord',
+                request_serializer=lte_dot_v1_dot_admin__service__pb2.SkipRecordRequest.SerializeToString,
+                response_deserializer=lte_dot_v1_dot_admin__service__pb2.SkipRecordResponse.FromString,
+                _registered_method=True)
         self.ListDeadLetters = channel.unary_unary(
                 '/lte.v1.AdminService/ListDeadLetters',
                 request_serializer=lte_dot_v1_dot_admin__service__pb2.ListDeadLettersRequest.SerializeToString,
@@ -181,6 +186,13 @@ class AdminServiceServicer(object):
 
     def ResumeIngest(self, request, context):
         """Ends a suspension of ingest, such as a full quarantine.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SkipRecord(self, request, context):
+        """Leaves out the record that ingest is suspended at, and goes on behind it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -319,6 +331,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ResumeIngest,
                     request_deserializer=lte_dot_v1_dot_admin__service__pb2.ResumeIngestRequest.FromString,
                     response_serializer=lte_dot_v1_dot_admin__service__pb2.ResumeIngestResponse.SerializeToString,
+            ),
+            'SkipRecord': grpc.unary_unary_rpc_method_handler(
+                    servicer.SkipRecord,
+                    request_deserializer=lte_dot_v1_dot_admin__service__pb2.SkipRecordRequest.FromString,
+                    response_serializer=lte_dot_v1_dot_admin__service__pb2.SkipRecordResponse.SerializeToString,
             ),
             'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDeadLetters,
@@ -559,6 +576,33 @@ class AdminService(object):
             '/lte.v1.AdminService/ResumeIngest',
             lte_dot_v1_dot_admin__service__pb2.ResumeIngestRequest.SerializeToString,
             lte_dot_v1_dot_admin__service__pb2.ResumeIngestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SkipRecord(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lte.v1.AdminService/SkipRecord',
+            lte_dot_v1_dot_admin__service__pb2.SkipRecordRequest.SerializeToString,
+            lte_dot_v1_dot_admin__service__pb2.SkipRecordResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,8 @@ class AdminServiceStub:
     """Accepts that history is missing and goes on behind it."""
     ResumeIngest: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeIngestRequest, _admin_service_pb2.ResumeIngestResponse]
     """Ends a suspension of ingest, such as a full quarantine."""
+    SkipRecord: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SkipRecordRequest, _admin_service_pb2.SkipRecordResponse]
+    """Leaves out the record that ingest is suspended at, and goes on behind it."""
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListDeadLettersRequest, _admin_service_pb2.ListDeadLettersResponse]
     GetDeadLetter: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetDeadLetterRequest, _admin_service_pb2.GetDeadLetterResponse]
     ReplayDeadLetters: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ReplayDeadLettersRequest, _admin_service_pb2.ReplayDeadLettersResponse]
@@ -85,6 +87,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Accepts that history is missing and goes on behind it."""
     ResumeIngest: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeIngestRequest, _admin_service_pb2.ResumeIngestResponse]  # type: ignore[assignment]
     """Ends a suspension of ingest, such as a full quarantine."""
+    SkipRecord: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SkipRecordRequest, _admin_service_pb2.SkipRecordResponse]  # type: ignore[assignment]
+    """Leaves out the record that ingest is suspended at, and goes on behind it."""
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListDeadLettersRequest, _admin_service_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
     GetDeadLetter: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetDeadLetterRequest, _admin_service_pb2.GetDeadLetterResponse]  # type: ignore[assignment]
     ReplayDeadLetters: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ReplayDeadLettersRequest, _admin_service_pb2.ReplayDeadLettersResponse]  # type: ignore[assignment]
@@ -160,6 +164,14 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ResumeIngestResponse, _abc.Awaitable[_admin_service_pb2.ResumeIngestResponse]]:
         """Ends a suspension of ingest, such as a full quarantine."""
+
+    @_abc_1.abstractmethod
+    def SkipRecord(
+        self,
+        request: _admin_service_pb2.SkipRecordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.SkipRecordResponse, _abc.Awaitable[_admin_service_pb2.SkipRecordResponse]]:
+        """Leaves out the record that ingest is suspended at, and goes on behind it."""
 
     @_abc_1.abstractmethod
     def ListDeadLetters(

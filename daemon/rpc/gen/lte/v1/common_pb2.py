@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13lte/v1/common.proto\x12\x06lte.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"?\n\x08Position\x12\x10\n\x08topic_id\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"E\n\tWatermark\x12\x10\n\x08topic_id\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x13\n\x0bnext_offset\x18\x03 \x01(\x03\"?\n\x07\x46\x61\x63tKey\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x10\n\x08relation\x18\x03 \x01(\t\"(\n\x06Source\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x11\n\tpublisher\x18\x02 \x01(\t\"\xd5\x02\n\x08\x43itation\x12\x0f\n\x07\x65\x64it_id\x18\x01 \x01(\t\x12\x1c\n\x03key\x18\x02 \x01(\x0b\x32\x0f.lte.v1.FactKey\x12\x11\n\tstatement\x18\x03 \x01(\t\x12\x0e\n\x06target\x18\x04 \x01(\t\x12\r\n\x05score\x18\x05 \x01(\x01\x12\x0b\n\x03hop\x18\x06 \x01(\x05\x12\"\n\x08position\x18\x07 \x01(\x0b\x32\x10.lte.v1.Position\x12\x1e\n\x06source\x18\x08 \x01(\x0b\x32\x0e.lte.v1.Source\x12\x33\n\nvalid_from\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x34\n\x0bvalid_until\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12\r\n\x05\x66lags\x18\x0b \x03(\tB\r\n\x0b_valid_fromB\x0e\n\x0c_valid_until\"\x96\x01\n\tCandidate\x12\x0f\n\x07\x65\x64it_id\x18\x01 \x01(\t\x12\x1c\n\x03key\x18\x02 \x01(\x0b\x32\x0f.lte.v1.FactKey\x12\x11\n\tstatement\x18\x03 \x01(\t\x12\r\n\x05\x64\x65nse\x18\x04 \x01(\x01\x12\x0f\n\x07lexical\x18\x05 \x01(\x01\x12\x14\n\x0cmatched_name\x18\x06 \x01(\t\x12\x11\n\tambiguous\x18\x07 \x01(\x08\"\xc5\x01\n\x0cGateDecision\x12\x1c\n\x05scope\x18\x01 \x01(\x0e\x32\r.lte.v1.Scope\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x11\n\tthreshold\x18\x03 \x01(\x01\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x34\n\x08\x66\x65\x61tures\x18\x05 \x03(\x0b\x32\".lte.v1.GateDecision.FeaturesEntry\x1a/\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"%\n\x07\x41\x64\x61pter\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t*@\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSCOPE_EDITED\x10\x01\x12\x0e\n\nSCOPE_BASE\x10\x02*h\n\tScopeMode\x12\x1a\n\x16SCOPE_MODE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSCOPE_MODE_AUTO\x10\x01\x12\x15\n\x11SCOPE_MODE_EDITED\x10\x02\x12\x13\n\x0fSCOPE_MODE_BASE\x10\x03*7\n\x02Op\x12\x12\n\x0eOP_UNSPECIFIED\x10\x00\x12\r\n\tOP_ASSERT\x10\x01\x12\x0e\n\nOP_RETRACT\x10\x02*U\n\x0b\x43\x61rdinality\x12\x1b\n\x17\x43\x41RDINALITY_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43\x41RDINALITY_ONE\x10\x01\x12\x14\n\x10\x43\x41RDINALITY_MANY\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13lte/v1/common.proto\x12\x06lte.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"?\n\x08Position\x12\x10\n\x08topic_id\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"E\n\tWatermark\x12\x10\n\x08topic_id\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x13\n\x0bnext_offset\x18\x03 \x01(\x03\"?\n\x07\x46\x61\x63tKey\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x10\n\x08relation\x18\x03 \x01(\t\"(\n\x06Source\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x11\n\tpublisher\x18\x02 \x01(\t\"\x80\x04\n\x08\x43itation\x12\x0f\n\x07\x65\x64it_id\x18\x01 \x01(\t\x12\x1c\n\x03key\x18\x02 \x01(\x0b\x32\x0f.lte.v1.FactKey\x12\x11\n\tstatement\x18\x03 \x01(\t\x12\x0e\n\x06target\x18\x04 \x01(\t\x12\r\n\x05score\x18\x05 \x01(\x01\x12\x0b\n\x03hop\x18\x06 \x01(\x05\x12\"\n\x08position\x18\x07 \x01(\x0b\x32\x10.lte.v1.Position\x12\x1e\n\x06source\x18\x08 \x01(\x0b\x32\x0e.lte.v1.Source\x12\x33\n\nvalid_from\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12\x34\n\x0bvalid_until\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12\r\n\x05\x66lags\x18\x0b \x03(\t\x12\x0f\n\x07members\x18\x0c \x01(\x05\x12\x12\n\nsuperseded\x18\r \x01(\x08\x12\x32\n\theld_from\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x02\x88\x01\x01\x12\x33\n\nheld_until\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x03\x88\x01\x01\x42\r\n\x0b_valid_fromB\x0e\n\x0c_valid_untilB\x0c\n\n_held_fromB\r\n\x0b_held_until\"\x96\x01\n\tCandidate\x12\x0f\n\x07\x65\x64it_id\x18\x01 \x01(\t\x12\x1c\n\x03key\x18\x02 \x01(\x0b\x32\x0f.lte.v1.FactKey\x12\x11\n\tstatement\x18\x03 \x01(\t\x12\r\n\x05\x64\x65nse\x18\x04 \x01(\x01\x12\x0f\n\x07lexical\x18\x05 \x01(\x01\x12\x14\n\x0cmatched_name\x18\x06 \x01(\t\x12\x11\n\tambiguous\x18\x07 \x01(\x08\"\xc5\x01\n\x0cGateDecision\x12\x1c\n\x05scope\x18\x01 \x01(\x0e\x32\r.lte.v1.Scope\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x11\n\tthreshold\x18\x03 \x01(\x01\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x34\n\x08\x66\x65\x61tures\x18\x05 \x03(\x0b\x32\".lte.v1.GateDecision.FeaturesEntry\x1a/\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"%\n\x07\x41\x64\x61pter\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t*@\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSCOPE_EDITED\x10\x01\x12\x0e\n\nSCOPE_BASE\x10\x02*h\n\tScopeMode\x12\x1a\n\x16SCOPE_MODE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSCOPE_MODE_AUTO\x10\x01\x12\x15\n\x11SCOPE_MODE_EDITED\x10\x02\x12\x13\n\x0fSCOPE_MODE_BASE\x10\x03*7\n\x02Op\x12\x12\n\x0eOP_UNSPECIFIED\x10\x00\x12\r\n\tOP_ASSERT\x10\x01\x12\x0e\n\nOP_RETRACT\x10\x02*U\n\x0b\x43\x61rdinality\x12\x1b\n\x17\x43\x41RDINALITY_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43\x41RDINALITY_ONE\x10\x01\x12\x14\n\x10\x43\x41RDINALITY_MANY\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,14 +34,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GATEDECISION_FEATURESENTRY']._loaded_options = None
   _globals['_GATEDECISION_FEATURESENTRY']._serialized_options = b'8\001'
-  _globals['_SCOPE']._serialized_start=1043
-  _globals['_SCOPE']._serialized_end=1107
-  _globals['_SCOPEMODE']._serialized_start=1109
-  _globals['_SCOPEMODE']._serialized_end=1213
-  _globals['_OP']._serialized_start=1215
-  _globals['_OP']._serialized_end=1270
-  _globals['_CARDINALITY']._serialized_start=1272
-  _globals['_CARDINALITY']._serialized_end=1357
+  _globals['_SCOPE']._serialized_start=1214
+  _globals['_SCOPE']._serialized_end=1278
+  _globals['_SCOPEMODE']._serialized_start=1280
+  _globals['_SCOPEMODE']._serialized_end=1384
+  _globals['_OP']._serialized_start=1386
+  _globals['_OP']._serialized_end=1441
+  _globals['_CARDINALITY']._serialized_start=1443
+  _globals['_CARDINALITY']._serialized_end=1528
   _globals['_POSITION']._serialized_start=64
   _globals['_POSITION']._serialized_end=127
   _globals['_WATERMARK']._serialized_start=129
@@ -51,13 +51,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SOURCE']._serialized_start=265
   _globals['_SOURCE']._serialized_end=305
   _globals['_CITATION']._serialized_start=308
-  _globals['_CITATION']._serialized_end=649
-  _globals['_CANDIDATE']._serialized_start=652
-  _globals['_CANDIDATE']._serialized_end=802
-  _globals['_GATEDECISION']._serialized_start=805
-  _globals['_GATEDECISION']._serialized_end=1002
-  _globals['_GATEDECISION_FEATURESENTRY']._serialized_start=955
-  _globals['_GATEDECISION_FEATURESENTRY']._serialized_end=1002
-  _globals['_ADAPTER']._serialized_start=1004
-  _globals['_ADAPTER']._serialized_end=1041
+  _globals['_CITATION']._serialized_end=820
+  _globals['_CANDIDATE']._serialized_start=823
+  _globals['_CANDIDATE']._serialized_end=973
+  _globals['_GATEDECISION']._serialized_start=976
+  _globals['_GATEDECISION']._serialized_end=1173
+  _globals['_GATEDECISION_FEATURESENTRY']._serialized_start=1126
+  _globals['_GATEDECISION_FEATURESENTRY']._serialized_end=1173
+  _globals['_ADAPTER']._serialized_start=1175
+  _globals['_ADAPTER']._serialized_end=1212
 # @@protoc_insertion_point(module_scope)

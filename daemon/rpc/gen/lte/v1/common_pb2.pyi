@@ -225,6 +225,10 @@ class Citation(_message.Message):
     VALID_FROM_FIELD_NUMBER: _builtins.int
     VALID_UNTIL_FIELD_NUMBER: _builtins.int
     FLAGS_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_FIELD_NUMBER: _builtins.int
+    HELD_FROM_FIELD_NUMBER: _builtins.int
+    HELD_UNTIL_FIELD_NUMBER: _builtins.int
     edit_id: _builtins.str
     statement: _builtins.str
     target: _builtins.str
@@ -232,6 +236,12 @@ class Citation(_message.Message):
     """Retrieval score; comparable within one answer."""
     hop: _builtins.int
     """Counts from 1; facts of one hop that compete share it."""
+    members: _builtins.int
+    """How many values the set has that the fact belongs to, 1 for a fact that is no member of one. Where fewer are
+    cited, the answer was made from those alone.
+    """
+    superseded: _builtins.bool
+    """An earlier value, not the current one: the question asked for it."""
     @_builtins.property
     def key(self) -> Global___FactKey: ...
     @_builtins.property
@@ -246,6 +256,12 @@ class Citation(_message.Message):
     def flags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Warnings of the decoder, such as future_timestamp."""
 
+    @_builtins.property
+    def held_from(self) -> _timestamp_pb2.Timestamp:
+        """When an earlier value held: from its own start until the start of its successor or its own end."""
+
+    @_builtins.property
+    def held_until(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -260,15 +276,27 @@ class Citation(_message.Message):
         valid_from: _timestamp_pb2.Timestamp | None = ...,
         valid_until: _timestamp_pb2.Timestamp | None = ...,
         flags: _abc.Iterable[_builtins.str] | None = ...,
+        members: _builtins.int = ...,
+        superseded: _builtins.bool = ...,
+        held_from: _timestamp_pb2.Timestamp | None = ...,
+        held_until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_valid_from", b"_valid_from", "_valid_until", b"_valid_until", "key", b"key", "position", b"position", "source", b"source", "valid_from", b"valid_from", "valid_until", b"valid_until"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_held_from", b"_held_from", "_held_until", b"_held_until", "_valid_from", b"_valid_from", "_valid_until", b"_valid_until", "held_from", b"held_from", "held_until", b"held_until", "key", b"key", "position", b"position", "source", b"source", "valid_from", b"valid_from", "valid_until", b"valid_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_valid_from", b"_valid_from", "_valid_until", b"_valid_until", "edit_id", b"edit_id", "flags", b"flags", "hop", b"hop", "key", b"key", "position", b"position", "score", b"score", "source", b"source", "statement", b"statement", "target", b"target", "valid_from", b"valid_from", "valid_until", b"valid_until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_held_from", b"_held_from", "_held_until", b"_held_until", "_valid_from", b"_valid_from", "_valid_until", b"_valid_until", "edit_id", b"edit_id", "flags", b"flags", "held_from", b"held_from", "held_until", b"held_until", "hop", b"hop", "key", b"key", "members", b"members", "position", b"position", "score", b"score", "source", b"source", "statement", b"statement", "superseded", b"superseded", "target", b"target", "valid_from", b"valid_from", "valid_until", b"valid_until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__held_from: _TypeAlias = _typing.Literal["held_from"]  # noqa: Y015
+    _WhichOneofArgType__held_from: _TypeAlias = _typing.Literal["_held_from", b"_held_from"]  # noqa: Y015
+    _WhichOneofReturnType__held_until: _TypeAlias = _typing.Literal["held_until"]  # noqa: Y015
+    _WhichOneofArgType__held_until: _TypeAlias = _typing.Literal["_held_until", b"_held_until"]  # noqa: Y015
     _WhichOneofReturnType__valid_from: _TypeAlias = _typing.Literal["valid_from"]  # noqa: Y015
     _WhichOneofArgType__valid_from: _TypeAlias = _typing.Literal["_valid_from", b"_valid_from"]  # noqa: Y015
     _WhichOneofReturnType__valid_until: _TypeAlias = _typing.Literal["valid_until"]  # noqa: Y015
     _WhichOneofArgType__valid_until: _TypeAlias = _typing.Literal["_valid_until", b"_valid_until"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__held_from) -> _WhichOneofReturnType__held_from | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__held_until) -> _WhichOneofReturnType__held_until | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__valid_from) -> _WhichOneofReturnType__valid_from | None: ...
     @_typing.overload

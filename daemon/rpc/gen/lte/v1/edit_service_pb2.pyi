@@ -85,7 +85,7 @@ class EditRecord(_message.Message):
 
     @_builtins.property
     def positions(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Position]:
-        """All deliveries of this edit."""
+        """The first 100 deliveries of this edit."""
 
     @_builtins.property
     def collapsed_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -210,6 +210,7 @@ class ListEditsRequest(_message.Message):
     page_size: _builtins.int
     """0 means 100; at most 1000."""
     page_token: _builtins.str
+    """The next_page_token of the page before."""
     def __init__(
         self,
         *,
@@ -242,7 +243,9 @@ class ListEditsResponse(_message.Message):
     next_page_token: _builtins.str
     """Empty on the last page."""
     @_builtins.property
-    def edits(self) -> _containers.RepeatedCompositeFieldContainer[Global___EditRecord]: ...
+    def edits(self) -> _containers.RepeatedCompositeFieldContainer[Global___EditRecord]:
+        """May be fewer than page_size, even none, before the last page."""
+
     def __init__(
         self,
         *,
@@ -262,16 +265,24 @@ class GetHistoryRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """0 means 100; at most 1000."""
+    page_token: _builtins.str
+    """The next_page_token of the page before."""
     @_builtins.property
     def key(self) -> _common_pb2.FactKey: ...
     def __init__(
         self,
         *,
         key: _common_pb2.FactKey | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -282,16 +293,20 @@ class GetHistoryResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EDITS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
     @_builtins.property
     def edits(self) -> _containers.RepeatedCompositeFieldContainer[Global___EditRecord]: ...
     def __init__(
         self,
         *,
         edits: _abc.Iterable[Global___EditRecord] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["edits", b"edits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edits", b"edits", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

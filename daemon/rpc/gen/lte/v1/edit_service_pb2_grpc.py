@@ -84,7 +84,7 @@ class EditServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetHistory(self, request, context):
-        """All edits of one key, the one that ranks highest first.
+        """All edits of one key, the one that ranks highest first, in pages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

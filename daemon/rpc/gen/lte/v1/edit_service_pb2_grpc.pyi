@@ -36,7 +36,7 @@ class EditServiceStub:
     GetEdit: _grpc.UnaryUnaryMultiCallable[_edit_service_pb2.GetEditRequest, _edit_service_pb2.GetEditResponse]
     ListEdits: _grpc.UnaryUnaryMultiCallable[_edit_service_pb2.ListEditsRequest, _edit_service_pb2.ListEditsResponse]
     GetHistory: _grpc.UnaryUnaryMultiCallable[_edit_service_pb2.GetHistoryRequest, _edit_service_pb2.GetHistoryResponse]
-    """All edits of one key, the one that ranks highest first."""
+    """All edits of one key, the one that ranks highest first, in pages."""
     WhyNot: _grpc.UnaryUnaryMultiCallable[_edit_service_pb2.WhyNotRequest, _edit_service_pb2.WhyNotResponse]
     """Why an edit is not what questions see, and which one is."""
     Publish: _grpc.UnaryUnaryMultiCallable[_edit_service_pb2.PublishRequest, _edit_service_pb2.PublishResponse]
@@ -52,7 +52,7 @@ class EditServiceAsyncStub(EditServiceStub):
     GetEdit: _aio.UnaryUnaryMultiCallable[_edit_service_pb2.GetEditRequest, _edit_service_pb2.GetEditResponse]  # type: ignore[assignment]
     ListEdits: _aio.UnaryUnaryMultiCallable[_edit_service_pb2.ListEditsRequest, _edit_service_pb2.ListEditsResponse]  # type: ignore[assignment]
     GetHistory: _aio.UnaryUnaryMultiCallable[_edit_service_pb2.GetHistoryRequest, _edit_service_pb2.GetHistoryResponse]  # type: ignore[assignment]
-    """All edits of one key, the one that ranks highest first."""
+    """All edits of one key, the one that ranks highest first, in pages."""
     WhyNot: _aio.UnaryUnaryMultiCallable[_edit_service_pb2.WhyNotRequest, _edit_service_pb2.WhyNotResponse]  # type: ignore[assignment]
     """Why an edit is not what questions see, and which one is."""
     Publish: _aio.UnaryUnaryMultiCallable[_edit_service_pb2.PublishRequest, _edit_service_pb2.PublishResponse]  # type: ignore[assignment]
@@ -83,7 +83,7 @@ class EditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _edit_service_pb2.GetHistoryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_edit_service_pb2.GetHistoryResponse, _abc.Awaitable[_edit_service_pb2.GetHistoryResponse]]:
-        """All edits of one key, the one that ranks highest first."""
+        """All edits of one key, the one that ranks highest first, in pages."""
 
     @_abc_1.abstractmethod
     def WhyNot(

@@ -1,0 +1,178 @@
+"""`lte up` as a process: killed and started again, and started where something is in the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from daemon_house import fact, question, targets, until
+from real_parts import missing_part
+
+from daemon.client import Client
+from daemon.kafka.publisher import Publisher, PublisherSettings
+from daemon.runner import started_at
+from ops.kafka.broker import missing_tools
+
+Start = Callable[..., subprocess.Popen[str]]
+Child = dict[str, Any]
+# `lte up` passes no LTE_ name on; the daemon reads this file in its working directory.
+STUB_MODELS = '[encoder]\nmodel = "stub"\n[model]\npath = "stub"\n'
+
+STAYS = {"daemon.log", "kafka", "lock", "ports.json", "state"}
+
+
+@pytest.fixture
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("up")
+    (place / "lte.toml").write_text(STUB_MODELS, "utf-8")
+    return place / ".lte"
+
+
+@pytest.fixture
+def start(directory: Path) -> Iterator[Start]:
+    """Starts a command of `lte` in the directory above; whatever still runs at the end is stopped."""
+    if missing := missing_tools():
+        missing_part(f"missing: {', '.join(missing)}")
+    processes: list[subprocess.Popen[str]] = []
+
+    def run(*command: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "daemon", *(command or ("up", "--dir", str(directory)))],
+            env={name: value for name, value in os.environ.items() if not name.startswith("LTE_")},
+            cwd=directory.parent,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        processes.append(process)
+        return process
+
+    yield run
+    for process in reversed(processes):
+        process.terminate()
+        process.communicate(timeout=120)
+
+
+def places(process: subprocess.Popen[str], directory: Path) -> dict[str, str]:
+    """The addresses, once `lte up` says READY."""
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "READY" in line:
+            addresses: dict[str, str] = json.loads((directory / "up.json").read_text("utf-8"))
+            return addresses
+    raise AssertionError("".join(lines))
+
+
+def children(directory: Path) -> dict[str, Child]:
+    content: dict[str, Child] = json.loads((directory / "children.json").read_text("utf-8"))["children"]
+    return content
+
+
+def alive(child: Child) -> bool:
+    """Whether exactly this process runs; one that is dead and not yet collected does not."""
+    path = Path(f"/proc/{child['pid']}/stat")
+    if not path.exists() or started_at(child["pid"]) != child["started"]:
+        return False
+    return path.read_text("ascii").rpartition(")")[2].split()[0] != "Z"
+
+
+def test_after_a_kill_the_next_start_serves_the_same_producers(directory: Path, start: Start) -> None:
+    first = start()
+    addresses = places(first, directory)
+    with Publisher(PublisherSettings(addresses["kafka"], addresses["topic"])) as publisher:
+        publisher.publish([fact("Quorvane", "Ann")])
+        old = children(directory)
+        first.kill()
+        first.wait()
+        until(lambda: not any(map(alive, old.values())), "the children to die with their parent")
+        second = start()
+        assert places(second, directory) == addresses
+        sent = publisher.publish([fact("Quorvane", "Bea", revision=2)])
+    with Client(addresses["socket"]) as client:
+        answer = client.answer(question("Quorvane"), at_least=[asdict(position) for position in sent])
+    assert targets(answer) == ["Bea"]
+    new = children(directory)
+    second.send_signal(signal.SIGINT)
+    assert second.wait(timeout=120) == 0
+    assert not any(map(alive, new.values()))
+    assert {path.name for path in directory.iterdir()} == STAYS
+
+
+def test_ctrl_c_during_the_start_leaves_nothing(directory: Path, start: Start) -> None:
+    process = start()
+    until(lambda: (directory / "children.json").exists() and "daemon" in children(directory), "the daemon")
+    started = children(directory)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=120) == 0
+    assert not any(map(alive, started.values()))
+    assert {path.name for path in directory.iterdir()} == {
+        "daemon.log",
+        "kafka",
+        "lock",
+        "ports.json",
+        "state",
+    }
+
+
+def test_files_of_a_stack_are_private(directory: Path, start: Start) -> None:
+    places(start(), directory)
+    state = directory / "state"
+    modes = {path: stat.S_IMODE(path.lstat().st_mode) for path in state.rglob("*")}
+    wrong = {p: oct(m) for p, m in modes.items() if m != (0o700 if p.is_dir() else 0o600)}
+    assert modes
+    assert not wrong
+    assert stat.S_IMODE(state.stat().st_mode) == 0o710
+    assert stat.S_IMODE((directory / "kafka").stat().st_mode) == 0o700
+
+
+def test_a_daemon_of_somebody_else_on_the_state_is_named_and_left_alone(
+    directory: Path, start: Start
+) -> None:
+    state = directory / "state"
+    other = start("serve", "--state-dir", str(state), "--metrics", "off", "--bootstrap", "127.0.0.1:1")
+    until(lambda: (state / "lock").exists() and (state / "lock").stat().st_size, "the daemon's lock")
+    until(lambda: str(other.pid) in (state / "lock").read_text(), "the owner's name")
+    until((state / "edits.db").exists, "the daemon to hold its state")
+    up = start()
+    output, _ = up.communicate(timeout=120)
+    assert up.returncode == 5
+    assert f"in use by pid {other.pid}" in output
+    assert "READY" not in output
+    assert other.poll() is None
+
+
+def test_a_second_start_in_the_directory_is_refused_and_harms_nothing(directory: Path, start: Start) -> None:
+    first = start()
+    addresses = places(first, directory)
+    output, _ = start().communicate(timeout=120)
+    assert f"in use by pid {first.pid}" in output
+    assert json.loads((directory / "up.json").read_text()) == addresses
+    with Client(addresses["socket"]) as client:
+        assert client.is_serving()
+
+
+def test_a_port_in_use_is_named_and_not_exchanged(directory: Path, start: Start) -> None:
+    directory.mkdir()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        ports = {"kafka": port, "controller": 20001, "grpc": 20002, "metrics": 20003}
+        (directory / "ports.json").write_text(json.dumps(ports))
+        up = start()
+        output, _ = up.communicate(timeout=120)
+    assert up.returncode == 1
+    assert f"port {port}, which is kafka's here" in " ".join(output.split())
+    assert "READY" not in output
