@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lte_runtime.answer.answerer import Memory as Asked
+from lte_runtime.answer.budget import Budget
 from lte_runtime.answer.overlay import Memory as LookupMemory
 from lte_runtime.answer.overlay import Overlay, facts_with
 from lte_runtime.drift import probes
@@ -82,7 +83,7 @@ class DryRunner:
         facts = facts_with(self._memory, key, edit, self._now())
         overlay = Overlay(self._memory, self._encoder, key, facts)
         before, after = self._answers_over(self._memory), self._answers_over(overlay)
-        asked = self._probes(key, facts)[:max_probes]
+        asked = self._probes(key, facts, Budget(deadline, cancelled))[:max_probes]
         changes = tuple(
             Change(
                 probe.kind,
@@ -109,15 +110,17 @@ class DryRunner:
         found = self._memory.facts_of_subject(key.subject, namespace=key.namespace)
         return tuple(fact for fact in found if fact.key == key)
 
-    def _probes(self, key: FactKey, facts: Sequence[Fact]) -> tuple[Probe, ...]:
+    def _probes(self, key: FactKey, facts: Sequence[Fact], budget: Budget) -> tuple[Probe, ...]:
         """About the key as it is and as it would be, about its subject, and about its nearest neighbours."""
         space = key.namespace
         near = self._memory.candidates(
             f"{key.relation} {key.subject}".strip(), None, namespace=space, k=NEIGHBOURS
         )
-        around = [*facts, *self._memory.facts_of_subject(key.subject, namespace=space)]
-        for fact in list(around):
-            around += self._memory.facts_of_subject(fact.target, namespace=space)
+        own = self._memory.facts_of_subject(key.subject, namespace=space, limit=MOST_FACTS)
+        around = [*facts, *own]
+        for fact in around[:MOST_FACTS]:
+            budget.check()
+            around += self._memory.facts_of_subject(fact.target, namespace=space, limit=MOST_FACTS)
         around += [each.fact for each in near.items]
         others = {fact.edit_id: fact for fact in around if fact.key != key}
         # A key has one value at a time: each world makes its own questions.
@@ -125,9 +128,9 @@ class DryRunner:
         made = [probe for world in worlds for probe in _made([*world, *others.values()])]
         if not made:
             raise BadRequest("there is nothing to ask about this edit: nothing is current near its key")
-        own = {fact.edit_id for world in worlds for fact in world}
+        ids = {fact.edit_id for world in worlds for fact in world}
         different = {probe.question: probe for probe in made}.values()
-        return tuple(sorted(different, key=lambda probe: not own & set(probe.edit_ids)))
+        return tuple(sorted(different, key=lambda probe: not ids & set(probe.edit_ids)))
 
 
 def _made(facts: Sequence[Fact]) -> tuple[Probe, ...]:

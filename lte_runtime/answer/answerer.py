@@ -10,9 +10,10 @@ from typing import Protocol
 
 from lte_runtime.answer import features as f
 from lte_runtime.answer import gate
+from lte_runtime.answer.budget import Budget
 from lte_runtime.answer.engine.seam import Engine
 from lte_runtime.answer.prompt import Prompt, explained, list_note, superseded
-from lte_runtime.answer.retriever import Lookup, Retriever, RetrieverSettings
+from lte_runtime.answer.retriever import Lookup, Reading, Retriever, RetrieverSettings
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, Refused
 from lte_runtime.memory.keys import normalise_key, statement_of, view_of
 from lte_runtime.memory.projection import reached
@@ -32,6 +33,9 @@ from lte_runtime.types import (
     ScopeMode,
     TopicPartition,
 )
+
+MOST_TARGETS = 8
+"""Values of the hop before in which an alias is looked for, the first ones; a set may have thousands."""
 
 
 class Memory(Lookup, Protocol):
@@ -97,17 +101,19 @@ class Answerer:
     def retrieve(self, q: Question, cancelled: Callable[[], bool] = lambda: False) -> Retrieval:
         """Facts and the gate's word, without generation.
 
-        Raises `BadRequest`, `DeadlineExceeded`, `Cancelled`, and `Overloaded` when too many questions wait.
+        Raises `BadRequest`, `Overloaded` when too many questions wait, and between any two steps
+        `DeadlineExceeded` and `Cancelled`.
         """
         self._check(q)
+        budget = Budget(q.deadline, cancelled, self._now)
         with self._place_to_wait(q):
             # Encoded while the memory may still be on its way to `at_least`.
-            asked = None if q.scope is ScopeMode.BASE else self._retriever.read(q.text)
+            asked = None if q.scope is ScopeMode.BASE else self._retriever.read(q.text, budget)
             self._wait(q, cancelled)
         if asked is None:
             decision = GateDecision(Scope.BASE, 0.0, self._threshold, "asked for the base model")
             return Retrieval((), decision, Candidates((), self._memory.watermarks(), "none"), {})
-        return self._retriever.retrieve(q, q.as_of, asked)
+        return self._retriever.retrieve(q, q.as_of, asked, budget)
 
     def answer(
         self,
@@ -225,11 +231,12 @@ def remaining(last: Fact) -> str:
 def told(question: str, groups: Sequence[Sequence[Citation]], *, restate: bool = True) -> tuple[Fact, ...]:
     """Facts as the prompt tells them, one for each group: plain words first with `restate`, a set as one
     list, an alias that led there explained, what is superseded called so."""
-    asked = f.words(question)
-    targets: dict[int, list[str]] = {}
+    readings = {0: [Reading(f.cut(question))]}
     for cited in (cited for group in groups for cited in group):
-        targets.setdefault(cited.hop, []).append(cited.fact.target)
-    names = [_used_name(group[0], asked, targets.get(group[0].hop - 1, [])) for group in groups]
+        texts = readings.setdefault(cited.hop, [])
+        if len(texts) < MOST_TARGETS:
+            texts.append(Reading(f.cut(cited.fact.target)))
+    names = [_used_name(group[0], readings.get(group[0].hop - 1, [])) for group in groups]
     facts = [_told(group, restate=restate) for group in groups]
     return tuple(map(_explained, facts, names))
 
@@ -261,17 +268,16 @@ def restated(fact: Fact) -> Fact:
     return replace(fact, statement=f"{plain} {fact.statement}")
 
 
-def _used_name(cited: Citation, asked: Sequence[f.Word], before: Sequence[str]) -> str:
+def _used_name(cited: Citation, texts: Sequence[Reading]) -> str:
     """The alias that the question, or the hop before, uses for the subject; empty for its own name."""
     fact = cited.fact
     if not fact.subject_aliases:
         return ""
-    known = [asked] if cited.hop == 1 else [f.words(target) for target in before]
     found = (
-        (text_span.score, len(name), name)
+        (span.score, len(name), name)
         for name in (fact.subject, *fact.subject_aliases)
-        for text in known
-        if (text_span := f.locate(text, name))
+        for text in texts
+        if (span := text.locate(name))
     )
     best = max(found, default=(0.0, 0, ""))[2]
     return "" if f.fold(best) == f.fold(fact.subject) else best

@@ -7,9 +7,10 @@ so that one measure compares a question with single facts and with chains alike.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 from lte_runtime.answer import features as f
 from lte_runtime.types import Candidate, Fact
@@ -18,9 +19,18 @@ FactsOfSubject = Callable[[str], Sequence[Fact]]
 
 _KEPT = 256  # every path of a question asks for the splits of the same few texts
 
-_END = re.compile(r"\s*(\b(is|are|was|were)( (what|who|whom|where|when))?)?\s*[.?:]*\s*$", re.IGNORECASE)
+MOST_SPLITS = 16
+"""Readings of one text that are compared, each with two halves to encode. Three hops have some nine."""
+MOST_SPANS = 128
+"""Places of a text that are tried for a split: not every pair of an article and a pronoun is."""
+
+# Possessive, and never begun within blanks: linear in whatever stands there.
+_END = re.compile(
+    r"(?<!\s)\s*+(\b(is|are|was|were)( (what|who|whom|where|when))?)?\s*+[.?:]*+\s*+$", re.IGNORECASE
+)
 
 
+_IT = re.compile(rf"\b{f.PLACEHOLDER}\b")
 _ARTICLE = re.compile(r"\b(the|a|an)\b", re.IGNORECASE)
 _CLAUSE = re.compile(r"\b(that|which|who|whom|whose|where)\b", re.IGNORECASE)
 _OF_IT = re.compile(rf"\bof {f.PLACEHOLDER}\b|\b{f.PLACEHOLDER}['’]s?\b", re.IGNORECASE)
@@ -55,8 +65,8 @@ def compose(facts: Sequence[Fact]) -> str:
     """The view of each fact put in the place of the next fact's subject."""
     view = f.masked_view(facts[0])
     for fact in facts[1:]:
-        view = re.sub(rf"\b{f.PLACEHOLDER}\b", _phrase(view), f.masked_view(fact), count=1)
-    return view
+        view = _IT.sub(_phrase(view), f.masked_view(fact), count=1)
+    return f.cut(view)
 
 
 def _phrase(view: str) -> str:
@@ -73,19 +83,24 @@ def splits(question: str) -> tuple[tuple[str, str], ...]:
     begins with an article and ends with the pronoun, or is the pronoun's possession ("it's author"); what is
     left must still ask for something, so "Where is the head office of it?" is not split.
     """
-    found = []
-    for place in re.finditer(rf"\b{f.PLACEHOLDER}\b", question):
-        starts = [m.start() for m in _ARTICLE.finditer(question, 0, place.start())]
-        spans = [(start, place.end()) for start in starts]
-        end = len(question.rstrip(" ?.!"))
-        spans += [(start, end) for start in starts if _CLAUSE.search(question, start, place.start())]
+    spans = islice(_described_spans(question), MOST_SPANS)
+    halves = ((f"{question[:a]}{f.PLACEHOLDER}{question[b:]}", question[a:b]) for a, b in spans)
+    return tuple(islice(dict.fromkeys(half for half in halves if f.content_words(half[0])), MOST_SPLITS))
+
+
+def _described_spans(question: str) -> Iterator[tuple[int, int]]:
+    """Where in `question` a description may stand."""
+    end = len(question.rstrip(" ?.!"))
+    articles = [match.start() for match in _ARTICLE.finditer(question)]
+    clauses = [match.span() for match in _CLAUSE.finditer(question)]
+    for place in _IT.finditer(question):
+        starts = [start for start in articles if start < place.start()]
+        yield from ((start, place.end()) for start in starts)
+        clause = max((a for a, b in clauses if b <= place.start()), default=-1)
+        yield from ((start, end) for start in starts if start <= clause)
         owned = _OWNED.match(question, place.end())
-        spans += [(place.start(), owned.end())] if owned else []
-        for start, end in spans:
-            outer = f"{question[:start]}{f.PLACEHOLDER}{question[end:]}"
-            if f.content_words(outer):
-                found.append((outer, question[start:end]))
-    return tuple(dict.fromkeys(found))
+        if owned:
+            yield place.start(), owned.end()
 
 
 def described(question: str, view: str) -> str | None:
@@ -110,11 +125,12 @@ def expand(
     edge = [Path(c, (c.fact,)) for c in starts]
     chains: list[Path] = []
     for _ in range(max_hops - 1):
-        edge = [longer for path in edge for longer in _longer(path, facts_of_subject)]
+        longer = (path for shorter in edge for path in _longer(shorter, facts_of_subject))
+        edge = list(islice(longer, max_paths - len(chains)))
         chains += edge
         if not edge or len(chains) >= max_paths:
             break
-    return tuple(chains[:max_paths])
+    return tuple(chains)
 
 
 def _longer(path: Path, facts_of_subject: FactsOfSubject) -> list[Path]:

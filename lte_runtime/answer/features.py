@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import TypeVar
 
 from rapidfuzz.distance import Indel
@@ -29,7 +29,8 @@ _TYPO, _TYPO_FROM = 0.9, 6
 _NEGATIONS = frozenset(
     "no not never none nobody nothing nowhere neither nor without except excluding besides cannot".split()
 )
-_CONTRACTED = re.compile(r"\w+n['’]t\b|\bother than\b|\brather than\b|\bno longer\b", re.IGNORECASE)
+_CONTRACTED = re.compile(r"(?<=\w)n['’]t\b|\bother than\b|\brather than\b|\bno longer\b", re.IGNORECASE)
+_OTHER_PART = {"agent": "patient", "patient": "agent"}
 _BE = frozenset("is are was were be been being am".split())
 _BACKWARD = frozenset(
     "former formerly previous previously before prior earlier old original originally past".split()
@@ -70,6 +71,42 @@ KINDS = tuple(
 """What a question asks for, and the shape of a target: how well they go together is learnt."""
 
 
+READ_PIECES = 64
+"""How much is read of a question, and of each text that it is compared with.
+
+A piece is up to four Latin letters or digits, or one other sign: about a token of the encoder, whose time
+grows with them. 64 are some 45 English words, three times the longest question of the evaluations. Of a
+longer text the beginning and the end are read, half as many pieces each: what is asked stands there."""
+_READ_CHARS = 8 * READ_PIECES
+_PIECE = re.compile(r"[A-Za-z0-9]{1,4}|[^\sA-Za-z0-9]")
+_GAP = " ... "
+_MASKED_PROMPTS = 1_024  # each path of facts asks for the same ones, and there may be 64 names to look for
+READ_CHARS = 5 * READ_PIECES + len(_GAP)
+"""No text that `cut` has shortened is longer."""
+_BEFORE = re.compile(r"(?<!\w)(\w+)[ \-/.]$")
+_AFTER = re.compile(r"[ \-/.]?(\w+)")
+
+
+def pieces(text: str) -> int:
+    """About how many tokens an encoder makes of `text`."""
+    return sum(1 for _ in _PIECE.finditer(text))
+
+
+def cut(text: str) -> str:
+    """`text` itself, or its beginning and its end when it has more than `READ_PIECES`; see there."""
+    if len(text) <= READ_PIECES:
+        return text
+    if len(text) > _READ_CHARS:
+        half = _READ_CHARS // 2
+        text = " ".join(f"{text[:half]}{_GAP}{text[-half:]}".split())
+    spans = [match.span() for match in _PIECE.finditer(text)]
+    if len(spans) <= READ_PIECES:
+        return text
+    half = READ_PIECES // 2
+    head, tail = text[: spans[half - 1][1]], text[spans[-half][0] :]
+    return " ".join(f"{head}{_GAP}{tail}".split())
+
+
 @dataclass(frozen=True, slots=True)
 class Word:
     """One word of a text: folded form, and where it stands in the text."""
@@ -96,7 +133,7 @@ def fold(text: str) -> str:
     return "".join(c for c in decomposed if not unicodedata.combining(c)).casefold()
 
 
-_KEPT_CHARS = 256  # long texts come from outside, and would let a caller fill the memory
+_KEPT_CHARS = READ_CHARS  # longer texts come from outside, and would let a caller fill the memory
 
 
 def _kept(read: Callable[[str], T]) -> Callable[[str], T]:
@@ -126,7 +163,8 @@ def names_of(fact: Fact) -> tuple[str, ...]:
     names = tuple(n for n in (fact.subject, *fact.subject_aliases) if n)
     if names or not fact.prompt:
         return names
-    return tuple(fact.prompt[a:b] for a, b in anchors(fact.prompt))
+    prompt = cut(fact.prompt)
+    return tuple(prompt[a:b] for a, b in anchors(prompt))
 
 
 def anchors(text: str) -> tuple[tuple[int, int], ...]:
@@ -151,6 +189,8 @@ def locate(question: Sequence[Word], name: str) -> Span | None:
 
     Nothing looser: `Rookwood` and `Rockwood` are as likely two names as one misspelt.
     """
+    if len(name) > READ_CHARS:
+        return None
     wanted = [w.folded for w in words(name)]
     if len(wanted) > 1 and wanted[0] in _ARTICLES:
         wanted = wanted[1:]
@@ -205,10 +245,16 @@ def mask(text: str, spans: Iterable[tuple[int, int]]) -> str:
 def masked_view(fact: Fact) -> str:
     """What the fact is about without its subject's name and without its target."""
     if fact.relation:
-        return f"The {fact.relation} of {PLACEHOLDER}"
-    found = (locate(words(fact.prompt), name) for name in names_of(fact))
-    spans = [(s.start, s.end) for s in found if s]
-    return mask(fact.prompt, spans[:1] if fact.subject else spans)
+        return f"The {cut(fact.relation)} of {PLACEHOLDER}"
+    return _masked_prompt(cut(fact.prompt), names_of(fact), bool(fact.subject))
+
+
+@lru_cache(_MASKED_PROMPTS)
+def _masked_prompt(prompt: str, names: tuple[str, ...], first: bool) -> str:
+    """`prompt` without the `first` of the names that it holds, or without all of them."""
+    located = (locate(words(prompt), name) for name in names)
+    spans = ((span.start, span.end) for span in located if span)
+    return mask(prompt, islice(spans, 1) if first else spans)
 
 
 def extended(question: str, span: Span, view: str) -> float:
@@ -216,8 +262,8 @@ def extended(question: str, span: Span, view: str) -> float:
 
     A neighbouring word that the fact's view knows (`Acme CEO`) is not part of a name.
     """
-    after = re.match(r"[ \-/.]?(\w+)", question[span.end :])
-    before = re.search(r"(\w+)[ \-/.]$", question[: span.start])
+    after = _AFTER.match(question[span.end :])
+    before = _BEFORE.search(question[: span.start])
     known = {w.folded for w in words(view)}
     beside = [m.group(1) for m in (after, before) if m is not None]
     return float(any(_looks_named(word) and fold(word) not in known for word in beside))
@@ -229,7 +275,8 @@ def foreign(question: str, span: Span | None, known: Sequence[str]) -> float:
     if not named:
         return 0.0
     outside = [w for w in named if span is None or w.end <= span.start or w.start >= span.end]
-    return sum(not any(w.folded in _vocabulary(text) for text in known) for w in outside) / len(named)
+    vocabulary = frozenset().union(*(_vocabulary(cut(text)) for text in known))
+    return sum(w.folded not in vocabulary for w in outside) / len(named)
 
 
 @_kept
@@ -277,8 +324,11 @@ def roles(masked: str) -> frozenset[tuple[str, str]]:
 
 def turned(masked_question: str, view: str) -> bool:
     """Whether one verb makes the subject its agent in one of the two and its patient in the other."""
-    asked, told = roles(masked_question), roles(view)
-    return any(part != other and _same_stem(verb, known) for verb, part in asked for known, other in told)
+    of_view = roles(view)
+    shorter = {(stem[:-1], part) for stem, part in of_view}
+    turned_asked = {(stem, _OTHER_PART[part]) for stem, part in roles(masked_question)}
+    longer = {(stem[:-1], part) for stem, part in turned_asked}
+    return not (turned_asked.isdisjoint(of_view | shorter) and longer.isdisjoint(of_view))
 
 
 def nominal(masked_question: str, view: str) -> str | None:
@@ -324,6 +374,8 @@ def asks_whether(question: Sequence[Word]) -> bool:
 
 def mentioned(question: Sequence[Word], target: str) -> float:
     """1 when the question already tells the answer: it asks for another one, or the other way round."""
+    if len(target) > READ_CHARS:
+        return 0.0
     wanted = [w.folded for w in words(target)]
     return float(bool(wanted) and _same_words(question, wanted) is not None)
 

@@ -79,7 +79,7 @@ class Overlay:
         return Candidates(tuple(kept[: max(k, len(found.items))]), found.watermarks, found.index_path)
 
     def _new(self, question: str, vector: Vectors) -> list[Candidate]:
-        asked = f.words(question)
+        asked = f.words(f.cut(question))
         made = []
         for fact, rows in zip(self._facts, self._vectors, strict=True):
             spans = [(span.score, name) for name in f.names_of(fact) if (span := f.locate(asked, name))]
@@ -87,8 +87,18 @@ class Overlay:
             made.append(Candidate(fact, float(max(rows @ vector)), score, name))
         return made
 
-    def facts_of_subject(self, name: str, *, namespace: str, at_ms: int | None = None) -> tuple[Fact, ...]:
-        found = self._memory.facts_of_subject(name, namespace=namespace, at_ms=at_ms)
+    def facts_of_subject(
+        self,
+        name: str,
+        *,
+        namespace: str,
+        at_ms: int | None = None,
+        limit: int | None = None,
+        vector: Vectors | None = None,
+    ) -> tuple[Fact, ...]:
+        found = self._memory.facts_of_subject(
+            name, namespace=namespace, at_ms=at_ms, limit=limit, vector=vector
+        )
         kept = tuple(fact for fact in found if fact.key != self._key)
         if namespace != self._key.namespace:
             return kept
@@ -96,8 +106,12 @@ class Overlay:
         new = (fact for fact in self._facts if wanted in map(normalise_key, f.names_of(fact)))
         return (*kept, *new)
 
-    def facts_beside(self, fact: Fact, at_ms: int | None = None) -> tuple[Fact, ...]:
-        return self._facts if fact.key == self._key else self._memory.facts_beside(fact, at_ms)
+    def members_beside(
+        self, fact: Fact, limit: int, at_ms: int | None = None
+    ) -> tuple[tuple[Fact, ...], int]:
+        if fact.key == self._key:
+            return self._facts[:limit], len(self._facts)
+        return self._memory.members_beside(fact, limit, at_ms)
 
     def former_values(self, fact: Fact, limit: int, at_ms: int | None = None) -> tuple[Former, ...]:
         """None for the key itself: a dry run compares current answers."""

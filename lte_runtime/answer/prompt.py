@@ -7,8 +7,10 @@ tokenised apart from the frame around them, and never become special tokens, wha
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any
 
 from lte_runtime.errors import BadRequest
@@ -41,13 +43,43 @@ def build(tokenizer: Any, question: str, facts: Sequence[str] = (), *, max_token
     """
     if not question.strip():
         raise BadRequest("the question is empty")
+    encoded = _Spans(tokenizer)
     asked = one_line(question)
-    spans = [one_line(fact) for fact in facts]
-    for used in range(len(spans), -1, -1):
-        ids = _render(tokenizer, asked, spans[:used])
-        if len(ids) <= max_tokens:
-            return Prompt(tuple(ids), used)
+    spans = encoded.fitting([one_line(fact) for fact in facts[:max_tokens]], max_tokens)
+    ids = cache(lambda used: _render(tokenizer, asked, spans[:used], encoded))
+
+    def fits(used: int) -> bool:
+        return len(ids(used)) <= max_tokens
+
+    # Two facts and more have one frame, so that the length grows with their number; one and none have others.
+    counts = range(len(spans), 1, -1)
+    first = 0 if counts and fits(counts[0]) else bisect_left(counts, True, key=fits)
+    for used in (*counts[first : first + 1], 1, 0):
+        if used <= len(spans) and fits(used):
+            return Prompt(tuple(ids(used)), used)
     raise BadRequest(f"the question does not fit in {max_tokens} tokens")
+
+
+class _Spans:
+    """Ids of a prompt's spans, each encoded once, however many prompts are tried."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._ids: dict[str, list[int]] = {}
+
+    def __call__(self, text: str) -> list[int]:
+        if text not in self._ids:
+            self._ids[text] = untrusted(self._tokenizer, text)
+        return self._ids[text]
+
+    def fitting(self, facts: Sequence[str], max_tokens: int) -> Sequence[str]:
+        """The first facts that alone take `max_tokens` at most; those behind them are not even encoded."""
+        total = 0
+        for place, fact in enumerate(facts):
+            total += len(self(fact))
+            if total > max_tokens:
+                return facts[:place]
+        return facts
 
 
 def explained(statement: str, subject: str, alias: str) -> str:
@@ -91,7 +123,9 @@ def ends(tokenizer: Any) -> frozenset[int]:
     return frozenset(found)
 
 
-def _render(tokenizer: Any, question: str, facts: Sequence[str]) -> list[int]:
+def _render(
+    tokenizer: Any, question: str, facts: Sequence[str], encoded: Callable[[str], list[int]]
+) -> list[int]:
     """Ids of the frame with its spans filled in; span 0 is the question, span n the n-th fact."""
     spans = [question, *facts]
     pieces = _MARK.split(_frame(tokenizer, len(facts)))
@@ -99,7 +133,7 @@ def _render(tokenizer: Any, question: str, facts: Sequence[str]) -> list[int]:
     blank = ""
     for place, piece in enumerate(pieces):
         if place % 2:
-            ids += untrusted(tokenizer, blank + spans[int(piece)])
+            ids += encoded(blank + spans[int(piece)])
         else:
             kept = piece.rstrip(" ") if place + 1 < len(pieces) else piece
             blank = piece[len(kept) :]
@@ -174,12 +208,17 @@ def _joined(tokenizer: Any, pieces: Sequence[str]) -> list[int]:
 
 def _apart(text: str, added: Sequence[str]) -> list[str]:
     """`text` in pieces none of which holds an added token."""
-    for token in added:
-        at = text.find(token)
-        if at >= 0 and len(token) > 1:
-            middle = at + 1
-            return _apart(text[:middle], added) + _apart(text[middle:], added)
-    return [text]
+    pieces, start = [], 0
+    barred = _any_of(tuple(token for token in added if len(token) > 1))
+    while match := barred.search(text, start):
+        pieces.append(text[start : match.start() + 1])
+        start = match.start() + 1
+    return [*pieces, text[start:]]
+
+
+@lru_cache(8)
+def _any_of(tokens: Sequence[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, tokens)) or r"(?!)")
 
 
 def build_raw(tokenizer: Any, content: str) -> tuple[int, ...]:

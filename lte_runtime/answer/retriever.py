@@ -5,14 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
 from lte_runtime.answer import chain, former, gate
 from lte_runtime.answer import features as f
+from lte_runtime.answer.budget import ENCODED_AT_ONCE, Budget
 from lte_runtime.answer.chain import Path
 from lte_runtime.memory.keys import DEFAULT_NAMESPACE, normalise_key, view_of
 from lte_runtime.types import (
@@ -40,10 +41,18 @@ class Lookup(Protocol):
     ) -> Candidates: ...
 
     def facts_of_subject(
-        self, name: str, *, namespace: str, at_ms: int | None = None
+        self,
+        name: str,
+        *,
+        namespace: str,
+        at_ms: int | None = None,
+        limit: int | None = None,
+        vector: Vectors | None = None,
     ) -> tuple[Fact, ...]: ...
 
-    def facts_beside(self, fact: Fact, at_ms: int | None = None) -> tuple[Fact, ...]: ...
+    def members_beside(
+        self, fact: Fact, limit: int, at_ms: int | None = None
+    ) -> tuple[tuple[Fact, ...], int]: ...
 
     def former_values(self, fact: Fact, limit: int, at_ms: int | None = None) -> tuple[Former, ...]: ...
 
@@ -52,10 +61,16 @@ HOPS_FROM = 0.48
 """From here on a hop counts as asked for (mean of the cosine and the learnt one)."""
 
 
+MOST_NAMES = 512
+"""Names that are looked for in one question, those of the best candidates first; a fact may have 65."""
+
+
 @dataclass(frozen=True, slots=True)
 class RetrieverSettings:
     """`k` candidates per look-up, chains up to `max_hops`, at most `max_paths` chains are compared.
 
+    `max_siblings` bounds the keys that are read of one subject, and the facts that all subjects of a question
+    together add to the candidates.
     `max_members` values of a set are told and cited. With `history`, questions for an earlier value get
     `max_former` of them (small models confuse two), of the `seen_former` among which a question may name one.
     """
@@ -99,6 +114,7 @@ class Fit:
     views: Mapping[str, Vectors]
     splits: Mapping[str, Sequence[tuple[str, str]]]
     gate: gate.GateCalibration
+    _wordings: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def path(self, asked: str, path: Path) -> tuple[float, float]:
         """Likeness, and the gain over what less than the whole path would explain (0 for single facts)."""
@@ -123,9 +139,14 @@ class Fit:
         return max(self._cosine(inner, chain.compose(facts)), self._by_hops(inner, facts))
 
     def _worded(self, text: str, view: str) -> float:
-        found = self.gate.wording_features(self.vectors[text], self.views[view])
+        cached = self._wordings.get((text, view))
+        if cached is not None:
+            return cached
+        features = self.gate.wording_features(self.vectors[text], self.views[view])
         cosine = self._cosine(text, view)
-        return (cosine + found.get("wording_cosine", cosine)) / 2
+        likeness = (cosine + features.get("wording_cosine", cosine)) / 2
+        self._wordings[text, view] = likeness
+        return likeness
 
     def _cosine(self, text: str, view: str) -> float:
         return float(self.vectors[text] @ self.views[view])
@@ -134,23 +155,38 @@ class Fit:
 _KEPT_CHARS = 256  # long texts come from outside, and would let a caller fill the memory
 
 
-class VectorCache:
-    """Vectors of texts without names, the least recently used dropped; safe from several threads."""
+def _no_check() -> None: ...
 
-    def __init__(self, encoder: Encoder, size: int, *, query: bool = False) -> None:
-        self._encoder, self._size, self._query = encoder, size, query
+
+class VectorCache:
+    """Vectors of texts without names, the least recently used dropped; safe from several threads.
+
+    Texts of more than `kept_chars` characters are not kept.
+    """
+
+    def __init__(
+        self, encoder: Encoder, size: int, *, query: bool = False, kept_chars: int = _KEPT_CHARS
+    ) -> None:
+        self._encoder, self._size, self._query, self._kept_chars = encoder, size, query, kept_chars
         self._vectors: OrderedDict[str, Vectors] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, texts: Iterable[str], once: str | None = None) -> dict[str, Vectors]:
-        """Vector [dimension] of each text and of `once`, which is not kept; unknown ones in one call."""
+    def of(
+        self, texts: Iterable[str], once: str | None = None, check: Callable[[], None] = _no_check
+    ) -> dict[str, Vectors]:
+        """Vector [dimension] of each text and of `once`, which is not kept.
+
+        Unknown ones go to the encoder in calls of `ENCODED_AT_ONCE`, with `check` before each.
+        """
         wanted = list(dict.fromkeys(texts if once is None else (*texts, once)))
         with self._lock:
             found = {t: self._vectors[t] for t in wanted if t in self._vectors}
         missing = [t for t in wanted if t not in found]
-        if missing:
-            found |= dict(zip(missing, self._encoder.encode(missing, query=self._query), strict=True))
-        self._keep({t: v for t, v in found.items() if t != once and len(t) <= _KEPT_CHARS})
+        for start in range(0, len(missing), ENCODED_AT_ONCE):
+            check()
+            part = missing[start : start + ENCODED_AT_ONCE]
+            found |= dict(zip(part, self._encoder.encode(part, query=self._query), strict=True))
+        self._keep({t: v for t, v in found.items() if t != once and len(t) <= self._kept_chars})
         return found
 
     def _keep(self, found: Mapping[str, Vectors]) -> None:
@@ -174,90 +210,116 @@ class Retriever:
     ) -> None:
         self._memory, self._gate = memory, calibration
         self._settings = settings or RetrieverSettings()
-        self._views = VectorCache(encoder, self._settings.cached_views)
+        self._views = VectorCache(encoder, self._settings.cached_views, kept_chars=f.READ_CHARS)
         self._masked = VectorCache(encoder, self._settings.cached_views, query=True)
 
-    def read(self, text: str) -> Asked:
-        """A question taken apart and encoded, which needs no memory."""
-        begun = time.perf_counter()
-        reading = Reading(text)
-        vectors = self._masked.of([reading.masked(None)], once=text)
+    def read(self, text: str, budget: Budget | None = None) -> Asked:
+        """A question taken apart and encoded, which needs no memory; of a long one `features.cut` of it."""
+        budget, begun = budget or Budget(), time.perf_counter()
+        reading = Reading(f.cut(text))
+        texts = reading.text, reading.masked(None)
+        budget.afford(*texts)
+        vectors = self._masked.of(texts[1:], once=reading.text, check=budget.check)
         return Asked(reading, vectors, (time.perf_counter() - begun) * 1e3)
 
-    def retrieve(self, q: Question, at_ms: int | None, asked: Asked | None = None) -> Retrieval:
+    def retrieve(
+        self, q: Question, at_ms: int | None, asked: Asked | None = None, budget: Budget | None = None
+    ) -> Retrieval:
         """Facts for `q` as valid at `at_ms` (None = now), the gate's word, and milliseconds per stage.
 
-        `asked` is what `read` made of its text.
+        `asked` is what `read` made of its text, with the same `budget`; raises what `Budget.check` raises.
         """
-        q, asked = _keyed(q), asked or self.read(q.text)
-        reading, vectors = asked.reading, asked.vectors
+        budget = budget or Budget()
+        q, asked = _keyed(q), asked or self.read(q.text, budget)
         marks = [time.perf_counter()]
-        found = self._memory.candidates(
-            q.text, vectors[q.text][None, :], namespace=q.namespace, k=self._settings.k, at_ms=at_ms
-        )
+        found = self._candidates(q, asked, at_ms, budget)
         marks.append(time.perf_counter())
-        paths = self._paths(found.items, reading, q.namespace, at_ms)
+        paths = self._paths(found.items, asked, q.namespace, at_ms, budget)
         marks.append(time.perf_counter())
-        scored = self._scored(paths, reading, vectors)
+        scored = self._scored(paths, asked, budget)
         best = best_of(scored, self._gate)
         decision = gate.decide(
             best.features if best else None, self._gate, q.scope, best.score if best else 0.0
         )
-        earlier = self._earlier(q, reading, scored, decision, at_ms)
+        earlier = self._earlier(q, asked.reading, scored, decision, at_ms, budget)
         decision, cited = earlier or (decision, self._cited(best, scored, decision, at_ms))
         marks.append(time.perf_counter())
         stages = zip(("search", "chain", "gate"), marks, marks[1:], strict=False)
         spent = {"encode": asked.encode_ms, **{name: (b - a) * 1e3 for name, a, b in stages}}
         return Retrieval(cited, decision, found, spent)
 
-    def scored_paths(self, q: Question, at_ms: int | None = None) -> list[Scored]:
+    def scored_paths(
+        self, q: Question, at_ms: int | None = None, budget: Budget | None = None
+    ) -> list[Scored]:
         """All paths that the gate compares for `q`: what calibration learns from."""
-        q, asked = _keyed(q), self.read(q.text)
-        reading, vectors = asked.reading, asked.vectors
-        found = self._memory.candidates(
-            q.text, vectors[q.text][None, :], namespace=q.namespace, k=self._settings.k, at_ms=at_ms
+        budget = budget or Budget()
+        q, asked = _keyed(q), self.read(q.text, budget)
+        found = self._candidates(q, asked, at_ms, budget)
+        return self._scored(self._paths(found.items, asked, q.namespace, at_ms, budget), asked, budget)
+
+    def _candidates(self, q: Question, asked: Asked, at_ms: int | None, budget: Budget) -> Candidates:
+        budget.check()
+        text = asked.reading.text
+        return self._memory.candidates(
+            text, asked.vectors[text][None, :], namespace=q.namespace, k=self._settings.k, at_ms=at_ms
         )
-        return self._scored(self._paths(found.items, reading, q.namespace, at_ms), reading, vectors)
 
     def _paths(
-        self, found: Sequence[Candidate], reading: Reading, namespace: str, at_ms: int | None
+        self, found: Sequence[Candidate], asked: Asked, namespace: str, at_ms: int | None, budget: Budget
     ) -> tuple[Path, ...]:
         """Single facts (the found ones and all others of a subject that is named) and chains from them."""
+        reading, vector = asked.reading, asked.vectors[asked.reading.text]
+        most, facts_by_name = self._settings.max_siblings, dict[str, tuple[Fact, ...]]()
 
         def facts_of(name: str) -> tuple[Fact, ...]:
-            facts = self._memory.facts_of_subject(name, namespace=namespace, at_ms=at_ms)
-            return facts[: self._settings.max_siblings]
+            if name not in facts_by_name:
+                budget.check()
+                limit = min(most, budget.keys)
+                facts = self._memory.facts_of_subject(
+                    name, namespace=namespace, at_ms=at_ms, limit=limit, vector=vector
+                )
+                budget.keys -= len({fact.key for fact in facts})
+                facts_by_name[name] = facts[:most]
+            return facts_by_name[name]
 
-        singles = _with_siblings(found, reading, facts_of)
+        singles = _with_siblings(found, reading, facts_of, most)
         named = [c for c in singles if reading.span(c.fact) is not None]
         limits = {"max_hops": self._settings.max_hops, "max_paths": self._settings.max_paths}
         return (*(Path(c, (c.fact,)) for c in singles), *chain.expand(named, facts_of, **limits))
 
-    def _scored(self, paths: Sequence[Path], reading: Reading, vectors: dict[str, Vectors]) -> list[Scored]:
+    def _scored(self, paths: Sequence[Path], asked: Asked, budget: Budget) -> list[Scored]:
+        reading = asked.reading
         spans = [reading.span(path.facts[0]) for path in paths]
-        masked = {reading.masked(span) for span in spans}
-        vectors = vectors | self._masked.of(masked - vectors.keys())
-        splits = {text: chain.splits(text) for text in masked} if any(len(p.facts) > 1 for p in paths) else {}
-        halves = {half for found in splits.values() for split in found for half in split}
-        vectors |= self._masked.of(halves - vectors.keys())
-        views = self._views.of(v for p in paths for v in (p.view, *p.parts, *map(f.masked_view, p.facts)))
-        texts = [reading.masked(span) for span in spans]
+        texts = _affordable([reading.masked(span) for span in spans], reading.masked(None), budget)
+        vectors = asked.vectors | self._masked.of(set(texts) - asked.vectors.keys(), check=budget.check)
+        chained = dict.fromkeys(texts) if any(len(p.facts) > 1 for p in paths) else {}
+        splits = {text: [pair for pair in chain.splits(text) if budget.afford(*pair)] for text in chained}
+        halves = {half for pairs in splits.values() for split in pairs for half in split}
+        vectors |= self._masked.of(halves - vectors.keys(), check=budget.check)
+        views = self._views.of(
+            (v for p in paths for v in (p.view, *p.parts, *map(f.masked_view, p.facts))), check=budget.check
+        )
         fit = Fit(vectors, views, splits, self._gate)
         whole = [fit.path(text, path) for text, path in zip(texts, paths, strict=True)]
         gains = [gain for _, gain in whole]
-        outdone = [_outdone(path, paths, gains) for path in paths]
-        asked = _described(paths, spans, texts, outdone)
-        vectors |= self._masked.of(set(asked) - vectors.keys())
+        chains = [(path, gain) for path, gain in zip(paths, gains, strict=True) if len(path.facts) > 1]
+        outdone = [_outdone(path, chains) for path in paths]
+        own = [
+            own if budget.afford(own) else text
+            for own, text in zip(_described(paths, spans, texts, outdone), texts, strict=True)
+        ]
+        vectors |= self._masked.of(set(own) - vectors.keys(), check=budget.check)
         likeness = [
             like if now == text else fit.path(now, path)[0]
-            for (like, _), now, text, path in zip(whole, asked, texts, paths, strict=True)
+            for (like, _), now, text, path in zip(whole, own, texts, paths, strict=True)
         ]
         rivals = _rivals(paths, likeness)
         rows: list[dict[str, float]] = []
-        worded = self._worded(paths, texts, asked, fit)
+        worded = self._worded(paths, texts, own, fit)
         for i, (path, span) in enumerate(zip(paths, spans, strict=True)):
+            budget.check()
             fits = Fits(likeness[i], rivals[i], gains[i], outdone[i])
-            rows.append({**describe(reading, path, span, fits, asked[i]), **worded[i]})
+            rows.append({**describe(reading, path, span, fits, own[i]), **worded[i]})
         return [
             Scored(*each) for each in zip(paths, spans, rows, self._gate.probabilities(rows), strict=True)
         ]
@@ -300,8 +362,8 @@ class Retriever:
         """The current facts of the same key, at most `max_members`, and how many there are."""
         if fact.cardinality is Cardinality.ONE:
             return [fact], 1
-        members = self._memory.facts_beside(fact, at_ms) or (fact,)
-        return members[: self._settings.max_members], len(members)
+        members, total = self._memory.members_beside(fact, self._settings.max_members, at_ms)
+        return (members, total) if members else ((fact,), 1)
 
     def _earlier(
         self,
@@ -310,6 +372,7 @@ class Retriever:
         scored: Sequence[Scored],
         decision: GateDecision,
         at_ms: int | None,
+        budget: Budget,
     ) -> tuple[GateDecision, tuple[Citation, ...]] | None:
         """The gate's word and the evidence where a key's earlier value is asked for; None where it is not.
 
@@ -323,11 +386,11 @@ class Retriever:
             return None
         fact = nearest.path.end
         values = self._memory.former_values(fact, self._settings.seen_former, at_ms)
-        earlier = former.earlier(q.text, nearest.span, [fact], values)
+        earlier = former.earlier(reading.text, nearest.span, [fact], values)
         closed = decision.scope is Scope.BASE or q.scope is ScopeMode.EDITED
         if earlier is None or (closed and not earlier.values):
             return None
-        best = self._about_current(replace(q, text=earlier.text), nearest, reading, at_ms)
+        best = self._about_current(replace(q, text=earlier.text), nearest, reading, at_ms, budget)
         if best is None:
             return None
         scope, reason = (Scope.EDITED, former.REASON) if earlier.values else (Scope.BASE, former.UNKNOWN)
@@ -336,14 +399,14 @@ class Retriever:
         return GateDecision(scope, best.score, bar, reason, best.features), cited
 
     def _about_current(
-        self, q: Question, nearest: Scored, reading: Reading, at_ms: int | None
+        self, q: Question, nearest: Scored, reading: Reading, at_ms: int | None, budget: Budget
     ) -> Scored | None:
         """The best path of `q`, where it is the fact of `nearest` and `q` asks for no more than that."""
-        scored, fact = self.scored_paths(q, at_ms), nearest.path.end
+        scored, fact = self.scored_paths(q, at_ms, budget.again()), nearest.path.end
         best = best_of(scored, self._gate)
         if best is None or len(best.path.facts) > 1 or best.path.end.key != fact.key:
             return None
-        plain = Reading(q.text).masked(best.span)
+        plain = Reading(f.cut(q.text)).masked(best.span)
         bar = former.bar(reading.masked(nearest.span), plain, fact, nearest.path.view, self._gate.threshold)
         alone = len(_tied(best, scored, self._gate)) == 1
         return best if bar is not None and best.score >= bar and alone else None
@@ -362,20 +425,25 @@ class Reading:
         self.words = f.words(text)
         self._anchored = f.mask(text, f.anchors(text))
         self._spans: dict[str, f.Span | None] = {}
+        self._spans_of: dict[tuple[int, str], f.Span | None] = {}
 
     def span(self, fact: Fact) -> f.Span | None:
         """The best place of any of the fact's names; the longer one wins among equals."""
-        spans = [s for name in f.names_of(fact) if (s := self._locate(name)) is not None]
-        return max(spans, key=lambda s: (s.score, s.end - s.start), default=None)
+        of = fact.key_id, fact.edit_id
+        if of not in self._spans_of:
+            spans = [s for name in f.names_of(fact) if (s := self.locate(name)) is not None]
+            self._spans_of[of] = max(spans, key=lambda s: (s.score, s.end - s.start), default=None)
+        return self._spans_of[of]
 
     def masked(self, span: f.Span | None) -> str:
         """The question without the name, or without anything that looks like a name."""
         return self._anchored if span is None else f.mask(self.text, [(span.start, span.end)])
 
-    def _locate(self, name: str) -> f.Span | None:
-        if name not in self._spans:
+    def locate(self, name: str) -> f.Span | None:
+        """The best place of `name`; None also for what comes behind `MOST_NAMES` others."""
+        if name not in self._spans and len(self._spans) < MOST_NAMES:
             self._spans[name] = f.locate(self.words, name)
-        return self._spans[name]
+        return self._spans.get(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,8 +476,9 @@ def describe(
 ) -> dict[str, float]:
     """The features of one path; see `gate.FEATURES`. `asked` is what is asked of it, else the question."""
     masked, view, first = reading.masked(span), path.view, path.facts[0]
+    target = f.cut(path.end.target)
     asked = masked if asked is None else asked
-    plain = view_of(first.subject, first.relation, first.prompt)
+    plain = f.cut(view_of(first.subject, first.relation, first.prompt))
     name, like = span.score if span else 0.0, fits.likeness
     return {
         "likeness": like,
@@ -427,28 +496,37 @@ def describe(
         gate.TURNED: float(f.turned(masked, view)),
         "shift": float(f.shifted(masked) != f.shifted(view)),
         "mentioned": f.mentioned(reading.words, path.end.target),
-        "kind_clash": f.kind_clash(asked, path.end.target),
+        "kind_clash": f.kind_clash(asked, target),
         "shared": f.shared_words(asked, view),
         "swapped": f.swapped(asked, view),
         "rival": fits.rival,
         "hops": float(len(path.facts) - 1),
         "gain": fits.gain,
         "outdone": fits.outdone,
-        f.kinds(asked, path.end.target): 1.0,
+        f.kinds(asked, target): 1.0,
     }
 
 
 def _with_siblings(
-    found: Sequence[Candidate], reading: Reading, facts_of: chain.FactsOfSubject
+    found: Sequence[Candidate], reading: Reading, facts_of: chain.FactsOfSubject, most: int
 ) -> list[Candidate]:
-    """`found`, one per key, and the other facts of each subject that the question names."""
+    """`found`, one per key, and at most `most` other facts of the subjects that the question names."""
     singles = {c.fact.key: c for c in reversed(found)}
     named = {c.fact.subject: c for c in found if c.fact.subject and reading.span(c.fact) is not None}
+    most += len(singles)
     for subject, candidate in named.items():
+        if len(singles) >= most:
+            break
         for fact in facts_of(subject):
-            if fact.key not in singles:
+            if fact.key not in singles and len(singles) < most:
                 singles[fact.key] = replace(candidate, fact=fact)
     return list(singles.values())
+
+
+def _affordable(texts: Sequence[str], instead: str, budget: Budget) -> list[str]:
+    """`texts`, with `instead` for each that is one too many to encode."""
+    affordable = budget.affordable(texts)
+    return [text if text in affordable else instead for text in texts]
 
 
 def _rivals(paths: Sequence[Path], likeness: Sequence[float]) -> list[float]:
@@ -461,11 +539,10 @@ def _rivals(paths: Sequence[Path], likeness: Sequence[float]) -> list[float]:
     return rivals
 
 
-def _outdone(path: Path, paths: Sequence[Path], gains: Sequence[float]) -> float:
+def _outdone(path: Path, chains: Sequence[tuple[Path, float]]) -> float:
+    """The gain of the best chain that begins with `path` and goes on, 0 when there is none."""
     size = len(path.facts)
-    longer = (
-        g for p, g in zip(paths, gains, strict=True) if len(p.facts) > size and p.facts[:size] == path.facts
-    )
+    longer = (gain for p, gain in chains if len(p.facts) > size and p.facts[:size] == path.facts)
     return max(0.0, max(longer, default=0.0))
 
 

@@ -224,16 +224,36 @@ class EditMemory:
         with faults():
             return retrieve.candidates(self._projection, self._reader(), at, question, vector, namespace, k)
 
-    def facts_of_subject(self, name: str, *, namespace: str, at_ms: int | None = None) -> tuple[Fact, ...]:
-        """Facts of the keys whose subject or alias is exactly this name, once normalised."""
+    def facts_of_subject(
+        self,
+        name: str,
+        *,
+        namespace: str,
+        at_ms: int | None = None,
+        limit: int | None = None,
+        vector: Vectors | None = None,
+    ) -> tuple[Fact, ...]:
+        """Facts of the keys whose subject or alias is exactly this name, once normalised.
+
+        At most `limit` keys are read: those nearest to `vector` [dimension], else the first ones.
+        """
         at = self._at(at_ms)
         with faults():
-            return retrieve.facts_of_subject(self._projection, self._reader(), at, name, namespace)
+            return retrieve.facts_of_subject(
+                self._projection, self._reader(), at, name, namespace, limit, vector
+            )
 
     def facts_beside(self, fact: Fact, at_ms: int | None = None) -> tuple[Fact, ...]:
-        """The facts of the same key at that time, newest first: one, or the members of a set."""
+        """All facts of the same key at that time, newest first: one, or the members of a set."""
         with faults():
             return self._at(at_ms).facts(self._reader(), [fact.key_id])[fact.key_id]
+
+    def members_beside(
+        self, fact: Fact, limit: int, at_ms: int | None = None
+    ) -> tuple[tuple[Fact, ...], int]:
+        """The newest facts of the same key at that time, at most `limit`, and how many there are."""
+        with faults():
+            return retrieve.members_beside(self._reader(), self._at(at_ms), fact.key_id, limit)
 
     def former_values(self, fact: Fact, limit: int, at_ms: int | None = None) -> tuple[Former, ...]:
         """Earlier values of the fact's key, newest first, nothing that was retracted; see `former`."""

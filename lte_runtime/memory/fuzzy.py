@@ -18,6 +18,7 @@ _FEW = 24
 _LEAST_SHARE = 0.3
 _POSTINGS = 150_000  # read at most so many, rare trigrams first
 _ROUGHLY = 65.0  # percent; a name that is less alike is not looked at closely
+_LONGER = 4  # letters and blanks that a name may have beyond the text that it is met in
 _UNACCENTED, _RESPACED, _CEILING = 0.97, 0.96, 0.95
 
 
@@ -81,7 +82,10 @@ class TrigramIndex:
 
 def likeness(name: str, text: str, words: Sequence[str]) -> float:
     """How well `name` is met somewhere in `words` (joined: `text`), in [0, 1); 0 when it is not."""
-    if len(name) < _LEAST_LETTERS or not fuzz.partial_ratio(plain(name), plain(text), score_cutoff=_ROUGHLY):
+    bare_name, bare_text = plain(name), plain(text)
+    if len(name) < _LEAST_LETTERS or len(bare_name) > len(bare_text) + _LONGER:
+        return 0.0
+    if not fuzz.partial_ratio(bare_name, bare_text, score_cutoff=_ROUGHLY):
         return 0.0
     stretches = _stretches(words, name.count(" ") + 1)
     return max((_slip(name, stretch) for stretch in stretches), default=0.0)

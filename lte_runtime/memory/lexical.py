@@ -6,8 +6,9 @@ Dense vectors are weak on rare names, codes and versions; here SKU-4711 is never
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
 
 from lte_runtime.memory.fuzzy import TrigramIndex, likeness
 from lte_runtime.memory.names import Token, fold, folded_name, joined, tokens
@@ -15,6 +16,19 @@ from lte_runtime.memory.names import Token, fold, folded_name, joined, tokens
 _LONGEST = 32  # tokens of a name that an exact look-up goes up to
 _ACRONYM = 4  # letters
 _SWEEP_FROM = 1024
+MOST_CHARS = 2_048
+"""Characters of a question in which names are looked for; whoever answers questions reads fewer."""
+MOST_TOKENS = 512
+"""Tokens of a question in which names are looked for, the first ones: each may begin a name."""
+MOST_RUNS = 16
+"""Stretches between exact names in which misspelt names are looked for, the first ones.
+
+Each reads the postings of its trigrams."""
+MOST_COMPARED = 4_096
+"""Pairs of a name and a word of the question that are compared by letters, the likeliest names first."""
+
+Nearest = Callable[[], Sequence[int]]
+"""Gives keys, those that are nearest to what is asked first. Asked for only where a name is crowded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +36,15 @@ class NameHit:
     """A key whose name (folded) the question mentions; `score` is 1 when exact, else below 1."""
 
     key_id: int
+    name: str
+    score: float
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """A name (folded) that a question mentions; `score` and `exact` as in `NameHit`."""
+
     name: str
     score: float
     exact: bool
@@ -47,21 +70,39 @@ class NameIndex:
         with self._lock:
             self._remove(key_id)
 
-    def find(self, question: str, namespace: str, limit: int) -> list[NameHit]:
-        """At most `limit` keys that the question mentions, one hit each, best first, longer names first."""
+    def find(self, question: str, namespace: str, limit: int, nearest: Nearest = tuple) -> list[NameHit]:
+        """At most `limit` keys that the question mentions, one hit each, best first, longer names first.
+
+        Where more than `limit` keys bear a name, those among `nearest()` are taken first.
+        """
         with self._lock:
             space = self._spaces.get(namespace)
-            hits = space.find(question) if space else []
-        best: dict[int, NameHit] = {}
-        for hit in sorted(hits, key=lambda hit: (-hit.score, -len(hit.name), hit.key_id)):
-            best.setdefault(hit.key_id, hit)
+            if space is None:
+                return []
+            mentions = sorted(space.find(question), key=lambda hit: (-hit.score, -len(hit.name)))
+            best: dict[int, NameHit] = {}
+            for _, alike in groupby(mentions, key=lambda hit: (hit.score, len(hit.name))):
+                hits = (
+                    NameHit(key_id, mention.name, mention.score, mention.exact)
+                    for mention in alike
+                    for key_id in space.bearers(mention.name, limit, nearest)
+                )
+                for hit in sorted(islice(hits, 2 * limit), key=lambda hit: hit.key_id):
+                    best.setdefault(hit.key_id, hit)
+                if len(best) >= limit:
+                    break
         return list(best.values())[:limit]
 
-    def ids_of(self, name: str, namespace: str) -> list[int]:
-        """Keys that bear exactly this name (folded), in ascending order."""
+    def ids_of(
+        self, name: str, namespace: str, limit: int | None = None, nearest: Nearest = tuple
+    ) -> list[int]:
+        """Keys that bear exactly this name (folded), in ascending order; the arguments as in `find`."""
         with self._lock:
             space = self._spaces.get(namespace)
-            return sorted(space.ids_of(folded_name(name))) if space else []
+            if space is None:
+                return []
+            folded = folded_name(name)
+            return sorted(space.ids_of(folded) if limit is None else space.bearers(folded, limit, nearest))
 
     def __len__(self) -> int:
         return len(self._space_of)
@@ -120,14 +161,30 @@ class _Names:
     def ids_of(self, folded: str) -> tuple[int, ...]:
         return self._entries.get(folded, (0,))[1:]
 
-    def find(self, question: str) -> list[NameHit]:
+    def bearers(self, folded: str, limit: int, nearest: Nearest) -> Sequence[int]:
+        """At most `limit` keys that bear the name: all, or the nearest ones and then the first ones."""
+        ids = self.ids_of(folded)
+        if len(ids) <= limit or limit == 0:
+            return ids[:limit]
+        near = [key_id for key_id in nearest() if folded in self._names_of.get(key_id, ())]
+        return list(dict.fromkeys([*near, *ids[:limit]]))[:limit]
+
+    def find(self, question: str) -> list[Mention]:
+        question = question[:MOST_CHARS]
         text = fold(question)
-        words = tokens(text)
+        words = tokens(text)[:MOST_TOKENS]
         spans = self._exact(question, text, words)
-        hits = [NameHit(key, name, 1.0, True) for name in spans.values() for key in self.ids_of(name)]
-        for run in _uncovered(text, words, spans):
-            hits.extend(self._fuzzy(run))
-        return hits
+        mentions = [Mention(name, 1.0, True) for name in spans.values()]
+        compared = MOST_COMPARED
+        for run in islice(_uncovered(text, words, spans), MOST_RUNS):
+            for name in self._trigrams.near(" ".join(run)):
+                compared -= len(run)
+                if compared < 0:
+                    return mentions
+                score = likeness(name, " ".join(run), run)
+                if score:
+                    mentions.append(Mention(name, score, False))
+        return mentions
 
     def _exact(self, question: str, text: str, words: Sequence[Token]) -> dict[range, str]:
         """Places of names: the longest at each start, without those that lie within another's place."""
@@ -156,13 +213,6 @@ class _Names:
             if name not in self._acronyms or _as_acronym(name, question):
                 return range(start, stop), name
         return None
-
-    def _fuzzy(self, run: Sequence[str]) -> Iterator[NameHit]:
-        text = " ".join(run)
-        for name in self._trigrams.near(text):
-            score = likeness(name, text, run)
-            if score:
-                yield from (NameHit(key, name, score, False) for key in self.ids_of(name))
 
 
 def _as_acronym(name: str, question: str) -> bool:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from lte_runtime.errors import Cancelled
 from lte_runtime.memory.batch_writer import KeyChange
 from lte_runtime.memory.index import VectorIndex
-from lte_runtime.memory.lexical import NameHit, NameIndex
+from lte_runtime.memory.lexical import NameHit, NameIndex, Nearest
 from lte_runtime.memory.locks import ReadWriteLock
 from lte_runtime.memory.records import MemorySettings
 from lte_runtime.memory.view_index import ViewIndex
@@ -66,9 +66,11 @@ class Projection:
         index = self.indexes.get(namespace)
         return index.search(vector, k) if index else ([], [], "exact")
 
-    def find_names(self, question: str, namespace: str, limit: int) -> list[NameHit]:
-        """Keys whose names a question mentions; call it inside `reading`."""
-        return self.names.find(question, namespace, limit)
+    def find_names(
+        self, question: str, namespace: str, limit: int, nearest: Nearest = tuple
+    ) -> list[NameHit]:
+        """Keys whose names a question mentions, as `NameIndex.find`; call it inside `reading`."""
+        return self.names.find(question, namespace, limit, nearest)
 
     def update(
         self, changes: Sequence[KeyChange], vectors: Mapping[int, Vectors], next_offsets: Watermarks

@@ -21,20 +21,37 @@ _VALID = "({0}.valid_until IS NULL OR {0}.valid_until>?2) AND {start}"
 _NOW, _AS_OF = "({0}.valid_from IS NULL OR {0}.valid_from<=?2)", "{0}.since<=?2"
 
 
-def _facts_sql(start: str) -> str:
-    """The valid facts of each key down to its newest that is no member of a set: no more are read, since the
-    bound depends on the key alone."""
+def _listed(start: str) -> str:
+    """The valid rows of each key down to its newest that is no member of a set, numbered from the newest.
+
+    Where a key's rows end is found once for the key: a set may have thousands.
+    """
     outer, inner = (_VALID.format(name, start=start.format(name)) for name in "fg")
     return (
-        f"SELECT {EDIT_COLUMNS}, f.many, f.target, k.namespace, k.subject, k.relation, "
-        "f.key, f.rank, f.since, f.valid_from, f.valid_until, f.crc "
-        "FROM json_each(?1) j CROSS JOIN facts f ON f.key=j.value CROSS JOIN edits e ON e.id=f.edit "
-        f"CROSS JOIN keys k ON k.id=f.key WHERE {outer} AND f.rank>=coalesce((SELECT max(g.rank) "
-        f"FROM facts g WHERE g.key=j.value AND NOT g.many AND {inner}), 0) ORDER BY j.key, f.rank DESC"
+        "WITH wanted AS MATERIALIZED (SELECT j.key AS place, j.value AS key, coalesce((SELECT g.rank FROM "
+        f"facts g WHERE g.key=j.value AND NOT g.many AND {inner} ORDER BY g.rank DESC LIMIT 1), 0) AS floor "
+        "FROM json_each(?1) j), listed AS (SELECT f.*, w.place, row_number() OVER (PARTITION BY w.place "
+        "ORDER BY f.rank DESC) AS nth FROM wanted w CROSS JOIN facts f ON f.key=w.key AND f.rank>=w.floor "
+        f"WHERE {outer}) "
     )
 
 
+def _facts_sql(start: str) -> str:
+    """?3 of the listed rows of each key, the newest, with their edits."""
+    return (
+        f"{_listed(start)}SELECT {EDIT_COLUMNS}, f.many, f.target, k.namespace, k.subject, k.relation, "
+        "f.key, f.rank, f.since, f.valid_from, f.valid_until, f.crc FROM listed f CROSS JOIN edits e "
+        "ON e.id=f.edit CROSS JOIN keys k ON k.id=f.key WHERE f.nth<=?3 ORDER BY f.place, f.rank DESC"
+    )
+
+
+def _count_sql(start: str) -> str:
+    return f"{_listed(start)}SELECT count(DISTINCT f.target) FROM listed f WHERE f.many"
+
+
+ALL_MEMBERS = 2**62
 _FACTS_NOW, _FACTS_AS_OF = _facts_sql(_NOW), _facts_sql(_AS_OF)
+_COUNT_NOW, _COUNT_AS_OF = _count_sql(_NOW), _count_sql(_AS_OF)
 
 _OF_KEY = (
     "SELECT {0} FROM edits e WHERE e.key=?1 UNION ALL "
@@ -53,14 +70,23 @@ _VECTORS = (
 
 
 def facts_at(
-    connection: Connection, key_ids: Sequence[int], at_ms: int, topics: Mapping[int, str], *, as_of: bool
+    connection: Connection,
+    key_ids: Sequence[int],
+    at_ms: int,
+    topics: Mapping[int, str],
+    *,
+    as_of: bool,
+    most: int = ALL_MEMBERS,
 ) -> dict[int, tuple[Fact, ...]]:
-    """The facts of keys that hold at a time, newest first: for each key one, or the members of a set."""
+    """The facts of keys that hold at a time, newest first: for each key one, or members of a set.
+
+    At most `most` rows of each key are read.
+    """
     if not key_ids:
         return {}
     found: dict[int, dict[str, Fact]] = {key_id: {} for key_id in key_ids}
     sql = _FACTS_AS_OF if as_of else _FACTS_NOW
-    for row in connection.execute(sql, (json.dumps(list(key_ids)), at_ms)):
+    for row in connection.execute(sql, (json.dumps(list(key_ids)), at_ms, most)):
         many, target, *key, key_id, rank, since, start, end, crc = row[EDIT_WIDTH:]
         edit = edit_from(row, FactKey(*key), topics)
         values = (key_id, rank, row[0], since, start, end, many, target)
@@ -69,6 +95,12 @@ def facts_at(
         if (many or not members) and target not in members:
             members[target] = fact_of(edit, key_id)
     return {key_id: tuple(members.values()) for key_id, members in found.items()}
+
+
+def count_members(connection: Connection, key_id: int, at_ms: int, *, as_of: bool) -> int:
+    """How many members the set of a key has at a time; 0 for a key that holds one value."""
+    sql = _COUNT_AS_OF if as_of else _COUNT_NOW
+    return int(connection.execute(sql, (json.dumps([key_id]), at_ms)).fetchone()[0])
 
 
 def history_rows(connection: Connection, key_id: int, namespace: str) -> list[Sequence[Any]]:

@@ -17,7 +17,19 @@ from ops.bench.result import BenchResult
 
 # A lent GPU is not there whenever all is measured.
 ALONE = ("gpu",)
-NAMES = ("ingest", "freshness", "store", "answer", "recall", "memory", "start", "drift", "swap", "realign")
+NAMES = (
+    "ingest",
+    "freshness",
+    "store",
+    "answer",
+    "hostile",
+    "recall",
+    "memory",
+    "start",
+    "drift",
+    "swap",
+    "realign",
+)
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
 
 command = typer.Typer(add_completion=False)

@@ -8,7 +8,16 @@ from dataclasses import replace
 
 import pytest
 
-from lte_runtime.answer.answerer import Answerer, AnswerSettings, grouped, remaining, restated, told
+from lte_runtime.answer import features as f
+from lte_runtime.answer.answerer import (
+    MOST_TARGETS,
+    Answerer,
+    AnswerSettings,
+    grouped,
+    remaining,
+    restated,
+    told,
+)
 from lte_runtime.answer.embed import StubEncoder
 from lte_runtime.answer.engine.stub import STUB_ADAPTER, StubEngine
 from lte_runtime.answer.gate import lexical_calibration
@@ -339,3 +348,27 @@ def test_text_is_streamed_as_it_is_made(answerer: Answerer) -> None:
     pieces: list[str] = []
     answer = answerer.answer(Question("What is the price of SKU-4711?"), on_text=pieces.append)
     assert "".join(pieces) == answer.text == "19.90 EUR"
+
+
+def test_looking_up_without_an_answer_ends_with_the_caller_too(answerer: Answerer) -> None:
+    with pytest.raises(Cancelled):
+        answerer.retrieve(Question("What is the price of SKU-4711?"), cancelled=lambda: True)
+
+
+def test_an_alias_is_looked_for_in_few_values_of_a_large_set(
+    memory: EditMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (member, *_) = memory.facts_of_subject("Team Orion", namespace="default")
+    (leader,) = memory.facts_of_subject("Nordwind Cargo", namespace="default")
+    values = [Citation(replace(member, target=f"Value {number}"), 1.0, 1, 1_000) for number in range(1_000)]
+    looked = 0
+    locate = f.locate
+
+    def counted(question: Sequence[f.Word], name: str) -> f.Span | None:
+        nonlocal looked
+        looked += 1
+        return locate(question, name)
+
+    monkeypatch.setattr(f, "locate", counted)
+    assert len(told("Who leads them?", [values, [Citation(leader, 1.0, 2)]])) == 2
+    assert 0 < looked <= MOST_TARGETS * len(f.names_of(leader))

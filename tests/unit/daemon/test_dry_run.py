@@ -14,12 +14,12 @@ from lte_runtime.answer.answerer import Answerer
 from lte_runtime.answer.embed import StubEncoder
 from lte_runtime.answer.engine.stub import StubEngine
 from lte_runtime.answer.gate import lexical_calibration
-from lte_runtime.answer.scratch import memory_of
-from lte_runtime.errors import BadRequest, NotFound
+from lte_runtime.answer.scratch import apply_events, memory_of
+from lte_runtime.errors import BadRequest, DeadlineExceeded, NotFound
 from lte_runtime.memory import events
 from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.memory.events import EventLimits
-from lte_runtime.types import Position, RawRecord
+from lte_runtime.types import Fact, Position, RawRecord
 
 EVENTS = (
     {"id": "e1", "subject": "Ferry Osk", "relation": "captain", "target": "Mara Lind", "revision": 3},
@@ -95,3 +95,43 @@ def test_what_is_not_there_is_told(runner: DryRunner) -> None:
         run(runner, op="retract", id="nobody")
     with pytest.raises(BadRequest, match="nothing to ask"):
         run(runner, op="retract", subject="Nobody", relation="captain", namespace="empty")
+
+
+def test_a_subject_of_many_facts_is_looked_at_in_part(
+    runner: DryRunner, memory: EditMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply_events(
+        memory,
+        [
+            {
+                "op": "assert",
+                "id": f"w{n}",
+                "subject": "Pier Wide",
+                "relation": f"berth {n}",
+                "target": f"Tug {n}",
+            }
+            for n in range(200)
+        ],
+    )
+    looked_up: list[int] = []
+    facts_of_subject = memory.facts_of_subject
+
+    def counted(name: str, **options: Any) -> tuple[Fact, ...]:
+        facts = facts_of_subject(name, **options)
+        looked_up.append(len(facts))
+        return facts
+
+    monkeypatch.setattr(memory, "facts_of_subject", counted)
+    record = RawRecord(
+        "", Position("", 0, 0), None, b'{"subject":"Pier Wide","relation":"berth 7","target":"Tug Z"}'
+    )
+    edit = events.decode(record, EventLimits())
+    with pytest.raises(DeadlineExceeded):
+        runner.run(edit, max_probes=1, deadline=time.monotonic() - 1, cancelled=lambda: False)
+    assert len(looked_up) <= 2, "the time is looked at before each further name"
+    looked_up.clear()
+    runner.run(edit, max_probes=1, deadline=time.monotonic() + 60, cancelled=lambda: False)
+    assert len([count for count in looked_up if count == 200]) <= 2, (
+        "its own key's facts alone are read in full"
+    )
+    assert len(looked_up) < 200, "not one look-up for each of its 200 targets"
