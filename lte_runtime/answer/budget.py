@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from lte_runtime.answer import features as f
 from lte_runtime.errors import Cancelled, DeadlineExceeded
 
-ENCODED_PIECES = 4 * f.READ_PIECES
+ENCODED_PIECES = 3 * f.READ_PIECES
 """Pieces (`features.READ_PIECES`) that are encoded for the text of one question.
 
 They do for a text of the full length, without names and without each of two names; for a usual question, of a
-third of that length, also for all of its splits."""
+tenth of that length, also for all of its splits."""
 ENCODED_AT_ONCE = 16
 """Texts that the encoder gets in one call: between two calls other questions get their turn, and the deadline
 and the caller are looked at."""

@@ -71,12 +71,12 @@ KINDS = tuple(
 """What a question asks for, and the shape of a target: how well they go together is learnt."""
 
 
-READ_PIECES = 64
+READ_PIECES = 128
 """How much is read of a question, and of each text that it is compared with.
 
 A piece is up to four Latin letters or digits, or one other sign: about a token of the encoder, whose time
-grows with them. 64 are some 45 English words, three times the longest question of the evaluations. Of a
-longer text the beginning and the end are read, half as many pieces each: what is asked stands there."""
+grows with them. 128 are some 90 English words. Of a longer text the beginning and the end are read, half as
+many pieces each: what is asked stands there."""
 _READ_CHARS = 8 * READ_PIECES
 _PIECE = re.compile(r"[A-Za-z0-9]{1,4}|[^\sA-Za-z0-9]")
 _GAP = " ... "
