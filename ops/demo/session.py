@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,10 @@ class Session:
 
 def marks(positions: Sequence[Position]) -> list[Json]:
     """Positions as the client takes them."""
-    return [asdict(position) for position in positions]
+    return [
+        {"topic_id": position.topic_id, "partition": position.partition, "offset": position.offset}
+        for position in positions
+    ]
 
 
 def connect(stack: Stack) -> Client:

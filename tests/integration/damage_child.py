@@ -15,6 +15,7 @@ from lte_runtime.answer.stub_encoder import StubEncoder
 from lte_runtime.errors import LteError
 from lte_runtime.memory.db import open_writer
 from lte_runtime.memory.edit_memory import EditMemory
+from lte_runtime.memory.store import refold_all
 
 QUESTIONS = [f"What is the owner of Lock {number}?" for number in range(70)]
 Seen = list[tuple[str, str, int]]
@@ -36,7 +37,7 @@ def state_of(directory: Path) -> object:
 
 def without_log(directory: Path) -> None:
     """SQLite's log taken into the database: a cut log is an older state, which Kafka completes."""
-    connection = open_writer(directory / "edits.db", 5000)
+    connection = open_writer(directory / "edits.db", 5000, refold_all)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     connection.close()
 

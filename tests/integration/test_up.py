@@ -10,7 +10,6 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from real_parts import missing_part
 from daemon.client import Client
 from daemon.kafka.publisher import Publisher, PublisherSettings
 from daemon.runner import started_at
+from ops.demo.session import marks
 from ops.kafka.broker import missing_tools
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -101,7 +101,7 @@ def test_after_a_kill_the_next_start_serves_the_same_producers(directory: Path, 
         assert places(second, directory) == addresses
         sent = publisher.publish([fact("Quorvane", "Bea", revision=2)])
     with Client(addresses["socket"]) as client:
-        answer = client.answer(question("Quorvane"), at_least=[asdict(position) for position in sent])
+        answer = client.answer(question("Quorvane"), at_least=marks(sent))
     assert targets(answer) == ["Bea"]
     new = children(directory)
     second.send_signal(signal.SIGINT)
