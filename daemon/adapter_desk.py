@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from daemon.swap import Configured, Swapper
-from lte_runtime.align.registry import Entry, Registry, tainted
+from lte_runtime.align.registry import Registry, RegistryEntry, tainted
 from lte_runtime.answer.engine.seam import AdapterEngine
 from lte_runtime.errors import LteError, NotFound
 from lte_runtime.memory.adapters import CONFIGURED, Activation, AdapterLedger, Trained
@@ -25,7 +25,7 @@ HISTORY = 100
 class Listed:
     """An adapter as operators see it. `active`: the pointer names it; `serving`: new questions get it."""
 
-    entry: Entry
+    entry: RegistryEntry
     origin: str
     active: bool
     serving: bool
@@ -45,7 +45,7 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class AdapterCounts:
     """What serves, how many adapters there are, how many edits of the serving one are tainted."""
 
     serving: AdapterRef | None
@@ -54,7 +54,7 @@ class Counts:
     epoch: int
 
 
-class AdapterDesk:
+class AdapterManager:
     """Thread-safe. `state_of` gives an edit's state as `EditRecord` names it, empty when it is unknown."""
 
     def __init__(
@@ -91,12 +91,12 @@ class AdapterDesk:
             epoch=self._ledger.epoch(),
         )
 
-    def _own(self) -> Entry:
+    def _own(self) -> RegistryEntry:
         """The configured adapter, which no registry holds."""
         ref, directory = self._configured.ref, self._configured.directory
-        return Entry(ref or AdapterRef("", ""), directory or Path(), self._configured.manifest)
+        return RegistryEntry(ref or AdapterRef("", ""), directory or Path(), self._configured.manifest)
 
-    def _listed(self, entry: Entry, active: Activation) -> Listed:
+    def _listed(self, entry: RegistryEntry, active: Activation) -> Listed:
         own = entry.ref == self._configured.ref
         known = self._ledger.trained_on(entry.ref.id)
         return Listed(
@@ -108,9 +108,9 @@ class AdapterDesk:
             tainted=tuple(each for each in known if each.why),
         )
 
-    def counts(self) -> Counts:
+    def counts(self) -> AdapterCounts:
         """For the metrics: cheap to read."""
-        return Counts(
+        return AdapterCounts(
             self._engine.adapter, len(self._registry.entries()), len(self.tainted()), self._ledger.epoch()
         )
 
@@ -184,7 +184,7 @@ class AdapterDesk:
                 self._look_at(entry)
             self._looked_at = row
 
-    def _look_at(self, entry: Entry) -> None:
+    def _look_at(self, entry: RegistryEntry) -> None:
         name = entry.ref.id
         after = self._looked_at if name in self._seen else 0
         if name not in self._seen:

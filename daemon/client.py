@@ -84,7 +84,7 @@ class Client:
         timeout_s: float | None = None,
     ) -> Json:
         """The answer with its evidence. `at_least`: positions that must be visible first."""
-        wishes = _wishes(question, namespace, at_least, as_of, scope)
+        wishes = _request_fields(question, namespace, at_least, as_of, scope)
         return self._call("answer", "Answer", timeout_s=timeout_s, max_new_tokens=max_new_tokens, **wishes)
 
     def answer_stream(
@@ -99,7 +99,7 @@ class Client:
         timeout_s: float | None = None,
     ) -> Iterator[str | Json]:
         """Pieces of the text as they are made, then the whole answer."""
-        wishes = _wishes(question, namespace, at_least, as_of, scope)
+        wishes = _request_fields(question, namespace, at_least, as_of, scope)
         request = _message("answer", "AnswerStreamRequest", max_new_tokens=max_new_tokens, **wishes)
         stub = self._stub("answer")
         with _translated():
@@ -117,7 +117,7 @@ class Client:
         timeout_s: float | None = None,
     ) -> Json:
         """Facts and the gate's decision, without generation."""
-        wishes = _wishes(question, namespace, at_least, as_of, scope)
+        wishes = _request_fields(question, namespace, at_least, as_of, scope)
         return self._call("answer", "Retrieve", timeout_s=timeout_s, **wishes)
 
     def report_feedback(self, verdict: str, *, adapter_id: str = "") -> bool:
@@ -414,7 +414,7 @@ def _message(service: str, name: str, **fields: Any) -> Any:
         raise errors.BadRequest(str(error)) from error
 
 
-def _wishes(
+def _request_fields(
     question: str, namespace: str, at_least: Iterable[Position], as_of: str | int | None, scope: str
 ) -> Any:
     return {

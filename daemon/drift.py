@@ -19,13 +19,13 @@ import structlog
 
 from lte_runtime.drift import monitor, probes, watched
 from lte_runtime.drift import readings as r
-from lte_runtime.drift.decide import Decision, DriftSettings, Margin, Situation, decide, drifted, margins
+from lte_runtime.drift.decide import Decision, DecisionSettings, Margin, Situation, decide, drifted, margins
 from lte_runtime.drift.general import GENERAL
-from lte_runtime.drift.outcomes import Asked, readings_of, shares_of
-from lte_runtime.drift.probes import BaseAnswer, Kind, Probe
+from lte_runtime.drift.outcomes import ProbeResult, readings_of, shares_of
+from lte_runtime.drift.probes import BaseAnswer, DriftProbe, ProbeKind
 from lte_runtime.drift.readings import Reading
 from lte_runtime.drift.shift import ShiftMeter
-from lte_runtime.drift.watched import Watched
+from lte_runtime.drift.watched import DriftState
 from lte_runtime.errors import Cancelled, DeadlineExceeded, LteError, Overloaded, Retry
 from lte_runtime.memory.sampling import Arrival
 from lte_runtime.types import AdapterRef, Answer, Encoder, Fact, Op, Question, ScopeMode, Vectors
@@ -45,7 +45,7 @@ TRIES = 4
 Item = TypeVar("Item")
 
 
-class Memory(Protocol):
+class DriftMemory(Protocol):
     """What the watch needs of the edit memory."""
 
     def sample_facts(self, wanted: int, rng: Random) -> tuple[Fact, ...]: ...
@@ -58,13 +58,13 @@ class Memory(Protocol):
     def meta_set(self, name: str, value: str) -> None: ...
 
 
-class Answers(Protocol):
+class ProbeAnswerer(Protocol):
     """The path of users' questions."""
 
     def answer(self, q: Question, *, cancelled: Callable[[], bool]) -> Answer: ...
 
 
-class Engine(Protocol):
+class ProbedEngine(Protocol):
     """Who waits, what runs, and which model and adapter answer."""
 
     @property
@@ -87,10 +87,10 @@ class WatchSettings:
     seed: int = 0
     window: int = 256
     sample: int = 64
-    decision: DriftSettings = field(default_factory=DriftSettings)
+    decision: DecisionSettings = field(default_factory=DecisionSettings)
 
-    def quota(self) -> dict[Kind, int]:
-        whole = probes.QUOTA[Kind.VERBATIM]
+    def quota(self) -> dict[ProbeKind, int]:
+        whole = probes.QUOTA[ProbeKind.VERBATIM]
         return {kind: -(-share * self.probes // whole) for kind, share in probes.QUOTA.items()}
 
 
@@ -114,10 +114,10 @@ class DriftWatch:
 
     def __init__(
         self,
-        memory: Memory,
-        answers: Answers,
+        memory: DriftMemory,
+        answers: ProbeAnswerer,
         encoder: Encoder,
-        engine: Engine,
+        engine: ProbedEngine,
         settings: WatchSettings,
         *,
         running: Callable[[], int] = lambda: 0,
@@ -186,7 +186,7 @@ class DriftWatch:
                 adapter_since_ms=state.adapter_since_ms,
             )
 
-    def _decision(self, state: Watched, new_edits: int) -> Decision:
+    def _decision(self, state: DriftState, new_edits: int) -> Decision:
         since = state.adapter_since_ms or None
         situation = replace(
             self.situation(),
@@ -303,14 +303,14 @@ class DriftWatch:
             self._state = replace(self._state, base={**self._state.base, question: answer.text})
         return answer.text
 
-    def _probe(self, probe: Probe, until: float) -> Asked | None:
+    def _probe(self, probe: DriftProbe, until: float) -> ProbeResult | None:
         answer = self._answer(Question(probe.question, probe.namespace), until)
         if answer is None:
             self._on_probe(probe.kind, SKIPPED)
             return None
         self._on_probe(probe.kind, RIGHT if probes.right(probe, answer.text) else WRONG)
         cited = frozenset(citation.fact.edit_id for citation in answer.citations)
-        return Asked(probe, answer.text, cited, answer.gate.score - answer.gate.threshold)
+        return ProbeResult(probe, answer.text, cited, answer.gate.score - answer.gate.threshold)
 
     def _answer(self, question: Question, until: float) -> Answer | None:
         """Asked when nobody waits, given up at once when somebody comes, tried again a few times."""
@@ -369,7 +369,7 @@ class DriftWatch:
             since = (self._now() if since is None else since) if drifted(drift, rules) else None
             self._keep(replace(self._state, drift=drift, reason_since_ms=since))
 
-    def _keep(self, state: Watched) -> None:
+    def _keep(self, state: DriftState) -> None:
         self._state = state
         self._memory.meta_set(STATE, json.dumps(watched.to_json(state), ensure_ascii=False))
 
@@ -377,12 +377,12 @@ class DriftWatch:
         for name, meter in self._meters.items():
             self._memory.meta_set(name, json.dumps(meter.kept()))
 
-    def _restored(self) -> Watched:
+    def _restored(self) -> DriftState:
         for name, meter in self._meters.items():
             if kept := self._memory.meta_get(name):
                 meter.restore(json.loads(kept))
         kept = self._memory.meta_get(STATE)
-        return watched.from_json(json.loads(kept)) if kept else Watched()
+        return watched.from_json(json.loads(kept)) if kept else DriftState()
 
 
 def _name(ref: AdapterRef | None) -> str:

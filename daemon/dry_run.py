@@ -7,33 +7,33 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from lte_runtime.answer.answerer import Memory as Asked
+from lte_runtime.answer.answerer import AnswerMemory as Asked
 from lte_runtime.answer.budget import Budget
-from lte_runtime.answer.overlay import Memory as LookupMemory
 from lte_runtime.answer.overlay import Overlay, facts_with
+from lte_runtime.answer.overlay import OverlayMemory as LookupMemory
 from lte_runtime.drift import probes
-from lte_runtime.drift.probes import Kind, Probe
+from lte_runtime.drift.probes import DriftProbe, ProbeKind
 from lte_runtime.errors import BadRequest, NotFound
 from lte_runtime.evals.metrics import same_answer
 from lte_runtime.memory.records import EditRecord
 from lte_runtime.types import Answer, Edit, Encoder, Fact, FactKey, Question
 
 NEIGHBOURS, MOST_FACTS = 8, 32
-QUOTA = {Kind.VERBATIM: 16, Kind.REPHRASED: 4, Kind.ALIAS: 4, Kind.TWO_HOP: 8}
+QUOTA = {ProbeKind.VERBATIM: 16, ProbeKind.REPHRASED: 4, ProbeKind.ALIAS: 4, ProbeKind.TWO_HOP: 8}
 
 
-class Memory(LookupMemory, Protocol):
+class DryRunMemory(LookupMemory, Protocol):
     """What a dry run needs of the edit memory beside looking up."""
 
     def get_edit(self, edit_id: str) -> EditRecord: ...
 
 
-class Answers(Protocol):
+class DryRunAnswerer(Protocol):
     def answer(self, q: Question, *, cancelled: Callable[[], bool]) -> Answer: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class DryRunAnswer:
     """What an answer says and which edits it cites."""
 
     text: str
@@ -41,13 +41,13 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ProbeChange:
     """A probe before and after. `changed` compares the texts as probes are judged."""
 
     kind: str
     question: str
-    before: Said
-    after: Said
+    before: DryRunAnswer
+    after: DryRunAnswer
 
     @property
     def changed(self) -> bool:
@@ -61,7 +61,7 @@ class DryRun:
     key: FactKey
     applied: bool
     winner_id: str
-    changes: tuple[Change, ...]
+    changes: tuple[ProbeChange, ...]
 
 
 class DryRunner:
@@ -69,9 +69,9 @@ class DryRunner:
 
     def __init__(
         self,
-        memory: Memory,
+        memory: DryRunMemory,
         encoder: Encoder,
-        answers_over: Callable[[Asked], Answers],
+        answers_over: Callable[[Asked], DryRunAnswerer],
         now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._memory, self._encoder, self._answers_over, self._now = memory, encoder, answers_over, now
@@ -85,7 +85,7 @@ class DryRunner:
         before, after = self._answers_over(self._memory), self._answers_over(overlay)
         asked = self._probes(key, facts, Budget(deadline, cancelled))[:max_probes]
         changes = tuple(
-            Change(
+            ProbeChange(
                 probe.kind,
                 probe.question,
                 _said(before, probe, deadline, cancelled),
@@ -110,7 +110,7 @@ class DryRunner:
         found = self._memory.facts_of_subject(key.subject, namespace=key.namespace)
         return tuple(fact for fact in found if fact.key == key)
 
-    def _probes(self, key: FactKey, facts: Sequence[Fact], budget: Budget) -> tuple[Probe, ...]:
+    def _probes(self, key: FactKey, facts: Sequence[Fact], budget: Budget) -> tuple[DriftProbe, ...]:
         """About the key as it is and as it would be, about its subject, and about its nearest neighbours."""
         space = key.namespace
         near = self._memory.candidates(
@@ -133,10 +133,12 @@ class DryRunner:
         return tuple(sorted(different, key=lambda probe: not ids & set(probe.edit_ids)))
 
 
-def _made(facts: Sequence[Fact]) -> tuple[Probe, ...]:
+def _made(facts: Sequence[Fact]) -> tuple[DriftProbe, ...]:
     return probes.make(facts[:MOST_FACTS], (), seed=0, cycle=0, quota=QUOTA)
 
 
-def _said(answers: Answers, probe: Probe, deadline: float, cancelled: Callable[[], bool]) -> Said:
+def _said(
+    answers: DryRunAnswerer, probe: DriftProbe, deadline: float, cancelled: Callable[[], bool]
+) -> DryRunAnswer:
     answer = answers.answer(Question(probe.question, probe.namespace, deadline=deadline), cancelled=cancelled)
-    return Said(answer.text, tuple(citation.fact.edit_id for citation in answer.citations))
+    return DryRunAnswer(answer.text, tuple(citation.fact.edit_id for citation in answer.citations))

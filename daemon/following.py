@@ -12,7 +12,7 @@ from lte_runtime.errors import LteError, Refused
 from lte_runtime.memory.adapters import CONFIGURED, NONE, AdapterLedger
 
 
-class Meta(Protocol):
+class MetaStore(Protocol):
     """Small durable values."""
 
     def meta_get(self, name: str) -> str | None: ...
@@ -24,7 +24,7 @@ class AdapterReplica:
 
     def __init__(
         self,
-        meta: Meta,
+        meta: MetaStore,
         ledger: AdapterLedger,
         swapper: Swapper,
         base_fingerprint: str,

@@ -23,14 +23,14 @@ from functools import partial
 from typing import Any, TypeVar
 
 from daemon.ingest_guard import UNKNOWN, PublisherGuard, publisher_of
-from daemon.ingest_reader import Reader
+from daemon.ingest_reader import TopicReader
 from daemon.ingest_values import (
     UNKNOWN_LAG,
     AcceptedGap,
     BatchReport,
+    IngestMemory,
     IngestSettings,
     IngestStatus,
-    Memory,
     ReplayReport,
 )
 from daemon.kafka.history import Offsets, Polled, Unreadable
@@ -76,7 +76,7 @@ class Ingest:
 
     def __init__(
         self,
-        memory: Memory,
+        memory: IngestMemory,
         source: Source,
         lifecycle: Lifecycle,
         settings: IngestSettings | None = None,
@@ -97,7 +97,7 @@ class Ingest:
         self._on_batch = on_batch
         self._on_rejected = on_rejected
         self._stop = threading.Event()
-        self._reader = Reader(memory, source, lifecycle, self._settings, self._stop, monotonic)
+        self._reader = TopicReader(memory, source, lifecycle, self._settings, self._stop, monotonic)
         self._guard = PublisherGuard(self._settings.guard)
         self._suspects: tuple[str, ...] = ()
         self._unreadable: Position | None = None
@@ -176,7 +176,7 @@ class Ingest:
     def step(self) -> None:
         """One turn of the loop; waits about `poll_s` at most, unless a broker hangs."""
         self._begin("running an operator's command")
-        self._obey()
+        self._run_commands()
         self._begin("reading from Kafka")
         try:
             careful = self._memory.attempts.careful > 0
@@ -185,7 +185,7 @@ class Ingest:
             self._unreadable = error.position if isinstance(error, Unreadable) else None
             self._suspend(str(error))
         self._begin("checking its state")
-        self._look_around()
+        self._check_health()
 
     def _begin(self, step: str) -> None:
         self._current_step = step, self._monotonic()
@@ -353,7 +353,7 @@ class Ingest:
 
     # -- looking around ------------------------------------------------------------------------------------
 
-    def _look_around(self) -> None:
+    def _check_health(self) -> None:
         if self._reader.caught_up() and not self._held and not self._lifecycle.conditions.caught_up:
             log.info("caught up")
             self._lifecycle.set_caught_up()
@@ -411,7 +411,7 @@ class Ingest:
             outcome = "nothing was done" if done.cancel() else "the command is still running"
             raise DeadlineExceeded(f"{busy}: no answer in {timeout_s:.0f} s, {outcome}") from None
 
-    def _obey(self) -> None:
+    def _run_commands(self) -> None:
         while not self._commands.empty():
             command, done = self._commands.get()
             if not done.set_running_or_notify_cancel():

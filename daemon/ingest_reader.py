@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from daemon.ingest_values import AcceptedGap, IngestSettings, Memory, PartitionStatus
+from daemon.ingest_values import AcceptedGap, IngestMemory, IngestSettings, PartitionStatus
 from daemon.kafka.history import (
     Gap,
     GapKind,
@@ -32,7 +32,7 @@ OPEN_GAP = "open_gap"
 ACCEPTED_GAP = "accepted_gap"
 
 
-class Reader:
+class TopicReader:
     """Used by the ingest thread alone, but for `partitions` and `gap`.
 
     `next` is the position up to which everything was applied; only `applied` moves it.
@@ -40,7 +40,7 @@ class Reader:
 
     def __init__(
         self,
-        memory: Memory,
+        memory: IngestMemory,
         source: Source,
         lifecycle: Lifecycle,
         settings: IngestSettings,

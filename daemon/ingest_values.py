@@ -14,7 +14,7 @@ from lte_runtime.memory.records import Applied, Truncated
 from lte_runtime.types import Batch, Position, RawRecord, TopicPartition
 
 
-class Attempts(Protocol):
+class IngestAttempts(Protocol):
     """What ingest needs of `memory.attempts.Attempts`."""
 
     careful: int
@@ -24,12 +24,12 @@ class Attempts(Protocol):
     def done(self, positions: Sequence[Position]) -> None: ...
 
 
-class Memory(Protocol):
+class IngestMemory(Protocol):
     """What ingest needs of `EditMemory`. `apply` is atomic; it raises `Retry`, or what `confirm` raised, when
     nothing was applied."""
 
     @property
-    def attempts(self) -> Attempts: ...
+    def attempts(self) -> IngestAttempts: ...
     def next_offsets(self) -> Mapping[TopicPartition, int]: ...
     def leader_epochs(self) -> Mapping[TopicPartition, int]: ...
     def placed(self, records: Sequence[RawRecord]) -> tuple[RawRecord, ...]: ...

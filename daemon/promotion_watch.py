@@ -12,7 +12,7 @@ from typing import Protocol
 import structlog
 
 from daemon.swap import Swapper
-from lte_runtime.align.watch import Tally, WatchPolicy, fall, reason
+from lte_runtime.align.watch import ProbeTally, WatchPolicy, fall, reason
 from lte_runtime.errors import LteError
 from lte_runtime.memory.adapters import Activation, AdapterLedger
 
@@ -25,7 +25,7 @@ STATE = "adapters.watch"
 _Outcomes = dict[str, deque[bool]]
 
 
-class Meta(Protocol):
+class WatchMeta(Protocol):
     """Small durable values."""
 
     def meta_get(self, name: str) -> str | None: ...
@@ -43,7 +43,7 @@ class PromotionWatch:
         self,
         swapper: Swapper,
         ledger: AdapterLedger,
-        meta: Meta,
+        meta: WatchMeta,
         policy: WatchPolicy,
         *,
         window_s: float,
@@ -99,8 +99,8 @@ def _fresh() -> _Outcomes:
     return defaultdict(lambda: deque(maxlen=KEPT))
 
 
-def _tallies(outcomes: _Outcomes) -> dict[str, Tally]:
-    return {kind: Tally(sum(each), len(each)) for kind, each in outcomes.items()}
+def _tallies(outcomes: _Outcomes) -> dict[str, ProbeTally]:
+    return {kind: ProbeTally(sum(each), len(each)) for kind, each in outcomes.items()}
 
 
 def _plain(outcomes: _Outcomes) -> dict[str, list[int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from daemon.adapter_desk import AdapterDesk
+from daemon.adapter_desk import AdapterManager
 from daemon.drift import DriftReport, DriftWatch
 from daemon.ingest import Ingest
 from daemon.ingest_values import UNKNOWN_LAG
@@ -13,13 +13,13 @@ from daemon.lifecycle import Lifecycle, State
 from daemon.metrics import Reading, Readings
 from daemon.realign import Realigner
 from lte_runtime.answer.engine.seam import Engine
-from lte_runtime.drift.runs import State as RunState
+from lte_runtime.drift.runs import RunState as RunState
 from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.memory.records import MemoryStatus
 
 
 @dataclass
-class Parts:
+class MetricSources:
     """What there is to read from; the later ones appear as the daemon starts. `recall` in [0, 1]."""
 
     lifecycle: Lifecycle
@@ -29,11 +29,11 @@ class Parts:
     engine: Engine | None = None
     drift: DriftWatch | None = None
     realigner: Realigner | None = None
-    adapters: AdapterDesk | None = None
+    adapters: AdapterManager | None = None
     recall: float | None = None
 
 
-def readings(parts: Parts) -> Readings:
+def readings(parts: MetricSources) -> Readings:
     """Gauge name -> value."""
     return {
         **_of_lifecycle(parts.lifecycle),
@@ -92,7 +92,7 @@ def _of_engine(engine: Engine | None, version: str) -> dict[str, Reading]:
     return {"lte_queue_depth": engine.queue_depth, "lte_build": {(version, adapter): 1.0}}
 
 
-def _of_adapters(desk: AdapterDesk) -> dict[str, Reading]:
+def _of_adapters(desk: AdapterManager) -> dict[str, Reading]:
     now = desk.counts()
     serving = now.serving
     return {

@@ -22,13 +22,13 @@ import structlog
 
 from daemon import runner
 from daemon.drift import DriftReport
-from daemon.runner import Job, Runner
+from daemon.runner import Runner, RunningJob
 from lte_runtime.align import gate
-from lte_runtime.align.gate import GateSettings, Outcome, Verdict
+from lte_runtime.align.gate import PromotionOutcome, PromotionSettings, Verdict
 from lte_runtime.drift import material, runs
 from lte_runtime.drift.decide import Situation
-from lte_runtime.drift.material import JobProbe, Known, Rules
-from lte_runtime.drift.runs import Progress, Run, State, Trigger
+from lte_runtime.drift.material import AdmissionRules, JobProbe, LearnableFact
+from lte_runtime.drift.runs import Progress, Run, RunState, Trigger
 from lte_runtime.errors import BadRequest, Fatal, LteError, NotFound, Refused, Retry
 from lte_runtime.memory.records import EditRecord
 from lte_runtime.memory.sampling import Arrival
@@ -50,7 +50,7 @@ LEAST_FACTS = 60
 STOP_GRACE_S = 5.0
 
 
-class Memory(Protocol):
+class RealignMemory(Protocol):
     """What a run needs of the edit memory."""
 
     def sample_facts(self, wanted: int, rng: Random) -> tuple[Fact, ...]: ...
@@ -63,21 +63,21 @@ class Memory(Protocol):
     def meta_names(self, prefix: str) -> list[str]: ...
 
 
-class Registry(Protocol):
+class AdapterRegistry(Protocol):
     """Where adapters are kept."""
 
     def add(self, directory: Path, verdict: Mapping[str, Any]) -> AdapterRef: ...
     def next_id(self) -> str: ...
 
 
-class Swapper(Protocol):
+class AdapterActivator(Protocol):
     """What puts an adapter into service; raises with the reason why not."""
 
     def activate(self, adapter_id: str, reason: str, epoch: int = 0) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class AlignedModel:
     """The model that is aligned, as a job names it."""
 
     path: str
@@ -87,7 +87,7 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True)
-class RealignSettings:
+class RealignerSettings:
     """`changes` are numbers of the preset to replace; `keep` job directories are kept; `anchor` older facts
     are replayed, with those of `anchor_file`; at most `rules.most` are learned from."""
 
@@ -100,23 +100,23 @@ class RealignSettings:
     anchor: int = 1000
     anchor_file: Path | None = None
     seed: int = 0
-    rules: Rules = field(default_factory=Rules)
-    gate: GateSettings = field(default_factory=GateSettings)
+    rules: AdmissionRules = field(default_factory=AdmissionRules)
+    gate: PromotionSettings = field(default_factory=PromotionSettings)
 
 
 @dataclass(frozen=True)
-class Parts:
+class RealignParts:
     """What a re-alignment works with. `incumbent` gives the directory of the adapter that serves, None
     without one; `tainted` how many facts it was trained on no longer hold; `epoch` the fencing number to
     carry, or raises `Refused` when this daemon must not (it may wait for a broker), `owned` the quick guess
     at that; `since_row` what the last alignment knew.
     """
 
-    memory: Memory
-    registry: Registry
-    swapper: Swapper
+    memory: RealignMemory
+    registry: AdapterRegistry
+    swapper: AdapterActivator
     runner: Runner
-    base: Base
+    base: AlignedModel
     incumbent: Callable[[], Path | None]
     tainted: Callable[[], int] = lambda: 0
     epoch: Callable[[], int] = lambda: 0
@@ -132,7 +132,7 @@ class Parts:
 class Stopped(Exception):
     """The run ends in this state, for this reason."""
 
-    def __init__(self, state: State, message: str) -> None:
+    def __init__(self, state: RunState, message: str) -> None:
         super().__init__(message)
         self.state = state
 
@@ -140,7 +140,7 @@ class Stopped(Exception):
 class Realigner:
     """Single flight. `run` is the loop of one thread, all else may be called from any."""
 
-    def __init__(self, directory: Path, parts: Parts, settings: RealignSettings) -> None:
+    def __init__(self, directory: Path, parts: RealignParts, settings: RealignerSettings) -> None:
         self._directory, self._parts, self._settings = directory, parts, settings
         self._changed = threading.Condition()
         self._stopping = False
@@ -168,7 +168,7 @@ class Realigner:
             number = 1 + max((int(each.id.rpartition("-")[2]) for each in self._runs.values()), default=0)
             run = Run(
                 id=f"run-{number:06d}",
-                state=State.QUEUED,
+                state=RunState.QUEUED,
                 trigger=trigger,
                 reasons=tuple(reasons),
                 created_ms=self._parts.now(),
@@ -210,11 +210,11 @@ class Realigner:
         """Ask a run to end; raises `NotFound`, or `Refused` for one that has ended."""
         with self._changed:
             run = self.get(run_id)
-            if not run.state.active or run.state is State.PROMOTING:
+            if not run.state.active or run.state is RunState.PROMOTING:
                 raise Refused(f"{run_id} is {run.state}: too late to cancel")
             self._cancelled.add(run_id)
-            if run.state is State.QUEUED:
-                run = runs.moved(run, State.CANCELLED, self._parts.now(), "cancelled before it began")
+            if run.state is RunState.QUEUED:
+                run = runs.moved(run, RunState.CANCELLED, self._parts.now(), "cancelled before it began")
                 self._keep(run)
             self._changed.notify_all()
         return run
@@ -291,7 +291,7 @@ class Realigner:
         while not self._stopping:
             run = self._next()
             if run is not None:
-                self._whole(run)
+                self._run_once(run)
                 with self._changed:
                     self._working = None
                     self._changed.notify_all()
@@ -305,7 +305,7 @@ class Realigner:
     def _next(self) -> Run | None:
         """A queued run; None to look again, once what was wanted is queued."""
         with self._changed:
-            queued = next((run for run in self._runs.values() if run.state is State.QUEUED), None)
+            queued = next((run for run in self._runs.values() if run.state is RunState.QUEUED), None)
             if queued is not None and not self._halts:
                 self._working = queued.id
                 return queued
@@ -319,28 +319,28 @@ class Realigner:
                 log.warning("realign_refused", trigger=trigger, control_id=control_id, error=str(error))
         return None
 
-    def _whole(self, run: Run) -> None:
+    def _run_once(self, run: Run) -> None:
         jobdir = self._jobdir(run)
         try:
-            run = self._to(run, State.BUILDING)
+            run = self._to(run, RunState.BUILDING)
             run, probes = self._built(run, jobdir)
             run, result = self._worked(run, jobdir)
-            run = self._to(run, State.PROMOTING)
+            run = self._to(run, RunState.PROMOTING)
             self._promoted(run, jobdir, probes, result)
         except Stopped as end:
             self._end(run.id, end.state, str(end))
         except Fatal:
             raise
         except (LteError, OSError) as error:
-            self._end(run.id, State.FAILED, str(error))
+            self._end(run.id, RunState.FAILED, str(error))
         except Exception as error:
             # A fault of ours must not take the daemon with it: the run failed, and the log has it.
             log.exception("realign_fault", run=run.id)
-            self._end(run.id, State.FAILED, f"internal fault: {type(error).__name__}")
+            self._end(run.id, RunState.FAILED, f"internal fault: {type(error).__name__}")
         finally:
             self._swept(self.get(run.id), jobdir)
 
-    def _end(self, run_id: str, state: State, message: str) -> None:
+    def _end(self, run_id: str, state: RunState, message: str) -> None:
         self._to(self.get(run_id), state, message)
 
     # -- building --------------------------------------------------------------------------------------
@@ -353,7 +353,7 @@ class Realigner:
         if len(fresh.facts) < LEAST_FACTS:
             left = ", ".join(f"{count} {why}" for why, count in sorted(fresh.left_out.items()))
             told = f"{len(fresh.facts)} facts may be learned from, {LEAST_FACTS} are needed"
-            raise Stopped(State.REJECTED, f"{told}; left out: {left or 'none'}")
+            raise Stopped(RunState.REJECTED, f"{told}; left out: {left or 'none'}")
         parted = material.split(fresh.facts, run.seed)
         held_keys = {fact.key for fact in parted.held_out}
         kept = replace(self._settings.rules, most=self._settings.anchor)
@@ -373,7 +373,7 @@ class Realigner:
         self._keep_safely(run)
         return run, probes
 
-    def _known(self, seed: int) -> tuple[list[Known], list[Known]]:
+    def _known(self, seed: int) -> tuple[list[LearnableFact], list[LearnableFact]]:
         """What is new since the last alignment, filled up from the rest; and the older facts to replay."""
         memory, most = self._parts.memory, self._settings.rules.most
         # Several edits may share a key: a few times as many rows hold as many keys as can be used.
@@ -387,7 +387,7 @@ class Realigner:
         missing = max(0, most // 4 - len(facts))
         return self._with_times((*facts, *older[:missing])), self._with_times(older[missing:])
 
-    def _with_times(self, facts: Sequence[Fact]) -> list[Known]:
+    def _with_times(self, facts: Sequence[Fact]) -> list[LearnableFact]:
         """Each fact with its time and whether it is disputed. The members of a set share one history."""
         histories = {key: self._history(key) for key in dict.fromkeys(fact.key for fact in facts)}
         return [_known_of(fact, *histories[fact.key]) for fact in facts]
@@ -448,19 +448,19 @@ class Realigner:
     def _worked(self, run: Run, jobdir: Path) -> tuple[Run, Mapping[str, Any]]:
         """The result of the child; once more with half the batch when memory did not suffice."""
         deadline = time.monotonic() + self._settings.deadline_s
-        run = self._to(run, State.TRAINING)
+        run = self._to(run, RunState.TRAINING)
         run, result = self._attempt(run, jobdir, deadline)
         if _kind(result) == "out_of_memory":
             log.warning("realign_out_of_memory", run=run.id, message=_said(result))
             self._halve(jobdir)
-            again = State.TRAINING if run.state is State.JUDGING else None
+            again = RunState.TRAINING if run.state is RunState.JUDGING else None
             run = replace(self._to(run, again) if again else run, attempt=2)
             run, result = self._attempt(run, jobdir, deadline)
         status = result.get("status")
         if status == "cancelled":
-            raise Stopped(State.CANCELLED, "cancelled")
+            raise Stopped(RunState.CANCELLED, "cancelled")
         if status != "done":
-            raise Stopped(State.FAILED, _said(result))
+            raise Stopped(RunState.FAILED, _said(result))
         run = replace(run, rows=_count(result.get("rows")), data_hash=str(result.get("data_hash", ""))[:64])
         return run, result
 
@@ -475,7 +475,9 @@ class Realigner:
             raise why
         return run, _result(jobdir, job)
 
-    def _followed(self, run: Run, jobdir: Path, job: Job, deadline: float) -> tuple[Run, Stopped | None]:
+    def _followed(
+        self, run: Run, jobdir: Path, job: RunningJob, deadline: float
+    ) -> tuple[Run, Stopped | None]:
         """Waits until the job is over; progress is told, a cancellation or the deadline ends it."""
         why: Stopped | None = None
         while not job.over():
@@ -491,19 +493,19 @@ class Realigner:
 
     def _reason_to_end(self, run: Run, deadline: float) -> Stopped | None:
         if self._stopping:
-            return Stopped(State.CANCELLED, "the daemon was stopped")
+            return Stopped(RunState.CANCELLED, "the daemon was stopped")
         if run.id in self._cancelled:
-            return Stopped(State.CANCELLED, "cancelled")
+            return Stopped(RunState.CANCELLED, "cancelled")
         if time.monotonic() >= deadline:
-            return Stopped(State.FAILED, f"not done within {self._settings.deadline_s:.0f} s")
+            return Stopped(RunState.FAILED, f"not done within {self._settings.deadline_s:.0f} s")
         return None
 
     def _progress(self, run: Run, now: Progress | None) -> Run:
         if now is None or now == run.progress:
             return run
         run = replace(run, progress=now)
-        if now.phase == "judging" and run.state is State.TRAINING:
-            return self._to(run, State.JUDGING)
+        if now.phase == "judging" and run.state is RunState.TRAINING:
+            return self._to(run, RunState.JUDGING)
         self._show(run)
         return run
 
@@ -544,7 +546,7 @@ class Realigner:
             try:
                 if self._parts.epoch() == run.epoch:
                     return
-                raise Stopped(State.FAILED, "another daemon owns re-alignment by now")
+                raise Stopped(RunState.FAILED, "another daemon owns re-alignment by now")
             except Retry:
                 if self._stopping or time.monotonic() >= until:
                     raise
@@ -553,18 +555,20 @@ class Realigner:
 
     def _act(self, run: Run, jobdir: Path, verdict: Verdict, result: Mapping[str, Any]) -> None:
         why = "; ".join(verdict.reasons)
-        if verdict.outcome is Outcome.REJECT:
-            raise Stopped(State.REJECTED, why)
-        if verdict.outcome is Outcome.NONE:
+        if verdict.outcome is PromotionOutcome.REJECT:
+            raise Stopped(RunState.REJECTED, why)
+        if verdict.outcome is PromotionOutcome.NONE:
             self._parts.swapper.activate(NO_ADAPTER, f"{run.id}: no adapter is better: {why}", run.epoch)
-            self._to(run, State.DONE, "no adapter serves: it is better than the incumbent and the candidate")
+            self._to(
+                run, RunState.DONE, "no adapter serves: it is better than the incumbent and the candidate"
+            )
             return
         ref = self._added(run, jobdir, run.verdict, result)
         # Told before the switch: the watch on drift asks what the new adapter knows as soon as it serves.
         run = replace(run, adapter_sha256=ref.sha256)
         self._keep_safely(run)
         self._parts.swapper.activate(ref.id, f"{run.id}: {'; '.join(run.reasons)}", run.epoch)
-        self._to(run, State.DONE, f"{ref.id} serves")
+        self._to(run, RunState.DONE, f"{ref.id} serves")
 
     def _added(
         self, run: Run, jobdir: Path, told: Mapping[str, Any], result: Mapping[str, Any]
@@ -584,7 +588,7 @@ class Realigner:
 
     # -- records ---------------------------------------------------------------------------------------
 
-    def _to(self, run: Run, state: State, message: str = "") -> Run:
+    def _to(self, run: Run, state: RunState, message: str = "") -> Run:
         run = runs.moved(run, state, self._parts.now(), message)
         self._keep_safely(run)
         log.info("realign", run=run.id, state=state, message=message or None)
@@ -615,7 +619,9 @@ class Realigner:
             if run.state.active:
                 jobdir = self._jobdir(run)
                 runner.end_leftover(jobdir)
-                run = runs.moved(run, State.FAILED, self._parts.now(), f"the daemon ended while {run.state}")
+                run = runs.moved(
+                    run, RunState.FAILED, self._parts.now(), f"the daemon ended while {run.state}"
+                )
                 self._parts.memory.meta_set(name, runs.to_json(run))
                 _sweep(jobdir)
             found[run.id] = run
@@ -645,8 +651,8 @@ def _own_anchor(path: Path) -> Iterator[dict[str, Any]]:
             yield {"edit_id": f"anchor-{number}", **json.loads(line)}
 
 
-def _known_of(fact: Fact, times: Mapping[str, int], disputed: bool) -> Known:
-    return Known(fact, times.get(fact.edit_id, 0), disputed or fact.edit_id not in times)
+def _known_of(fact: Fact, times: Mapping[str, int], disputed: bool) -> LearnableFact:
+    return LearnableFact(fact, times.get(fact.edit_id, 0), disputed or fact.edit_id not in times)
 
 
 def _write_lines(path: Path, rows: Any, mode: str = "w") -> None:
@@ -671,7 +677,7 @@ def _inherited(jobdir: Path) -> set[str]:
     return set(map(str, manifest.get("edit_ids") or ()))
 
 
-def _result(jobdir: Path, job: Job) -> Mapping[str, Any]:
+def _result(jobdir: Path, job: RunningJob) -> Mapping[str, Any]:
     """What the child wrote, or what its end amounts to."""
     found = runner.read_json(jobdir / runner.RESULT)
     if found is not None:

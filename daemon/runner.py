@@ -56,7 +56,7 @@ class Runner:
         if settings.command is not None:
             _argv(settings.command, Path("JOBDIR"))
 
-    def start(self, jobdir: Path) -> Job:
+    def start(self, jobdir: Path) -> RunningJob:
         """Raises OSError when the program cannot be started."""
         chosen = self._settings
         if chosen.command is None:
@@ -78,10 +78,10 @@ class Runner:
             )
         note = {"pid": process.pid, "started": started_at(process.pid)}
         (jobdir / CHILD).write_text(json.dumps(note), encoding="utf-8")
-        return Job(jobdir, process, chosen.kill_after_s, remote=chosen.command is not None)
+        return RunningJob(jobdir, process, chosen.kill_after_s, remote=chosen.command is not None)
 
 
-class Job:
+class RunningJob:
     """A job under way. `remote`: a command may end well before its job, as `sbatch` does."""
 
     def __init__(

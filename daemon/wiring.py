@@ -22,7 +22,7 @@ from pathlib import Path
 
 import structlog
 
-from daemon.adapter_desk import AdapterDesk
+from daemon.adapter_desk import AdapterManager
 from daemon.drift import RIGHT, SKIPPED, DriftWatch, WatchSettings
 from daemon.dry_run import DryRunner
 from daemon.following import AdapterReplica, owned_epoch
@@ -30,16 +30,16 @@ from daemon.ingest import BatchReport, Ingest, IngestSettings
 from daemon.ingest_guard import GuardSettings
 from daemon.kafka.announcements import Announcements, AnnouncementSettings
 from daemon.kafka.dead_letters import DeadLetters, DeadLetterSettings, Shared
-from daemon.kafka.dead_letters_told import ToldOnTopic
+from daemon.kafka.dead_letters_told import DlqReader
 from daemon.kafka.publisher import Publisher, PublisherSettings
 from daemon.kafka.source import KafkaSource, KafkaSourceSettings
 from daemon.lifecycle import Lifecycle, LifecycleStatus
 from daemon.metrics import Metrics, MetricsServer
 from daemon.promotion_watch import PromotionWatch
-from daemon.readings import Parts, readings
+from daemon.readings import MetricSources, readings
 from daemon.realign import JOBS, Realigner
 from daemon.rpc.interceptors import Call
-from daemon.rpc.server import RpcServer, RpcSettings
+from daemon.rpc.server import ListenerSettings, RpcServer
 from daemon.rpc.services import About, Services
 from daemon.schedule import WATCH, Schedule
 from daemon.settings import OFF, RealignSettings, Settings
@@ -47,21 +47,21 @@ from daemon.swap import DONE, Configured, Swap, Swapper
 from daemon.wiring_realign import Serving, realignment
 from lte_runtime import embedded
 from lte_runtime.align.registry import Registry
-from lte_runtime.align.store import Store
+from lte_runtime.align.store import AdapterStore
 from lte_runtime.align.watch import WatchPolicy
 from lte_runtime.answer import gate
-from lte_runtime.answer.answerer import Answerer, AnswerSettings
+from lte_runtime.answer.answerer import Answerer, AnswererSettings
 from lte_runtime.answer.embed import load_encoder
 from lte_runtime.answer.engine.files import MANIFEST, read_json, verify_adapter
 from lte_runtime.answer.engine.seam import AdapterEngine, Engine
 from lte_runtime.answer.retriever import RetrieverSettings
-from lte_runtime.drift.decide import DriftSettings
+from lte_runtime.drift.decide import DecisionSettings
 from lte_runtime.errors import Fatal, LteError, NotFound, Refused, Retry, on_fatal
 from lte_runtime.memory.adapters import CONFIGURED
 from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.memory.events import EventLimits
 from lte_runtime.memory.locks import DirectoryLock
-from lte_runtime.memory.records import MemorySettings
+from lte_runtime.memory.records import EditMemorySettings
 from lte_runtime.private_files import UMASK, tighten
 from lte_runtime.types import Answer, Encoder, Scope
 
@@ -188,7 +188,7 @@ class Daemon:
 
     def _open_memory(self, encoder: Encoder) -> EditMemory:
         chosen = self._settings.memory
-        settings = MemorySettings(
+        settings = EditMemorySettings(
             index_mode=chosen.index_mode,
             hnsw_from=chosen.hnsw_from,
             rebuild_dead_share=chosen.rebuild_dead_share,
@@ -204,7 +204,7 @@ class Daemon:
         return memory
 
     def _start_metrics(self) -> None:
-        self._parts = Parts(self.lifecycle, self._memory, version("lte-daemon"))
+        self._parts = MetricSources(self.lifecycle, self._memory, version("lte-daemon"))
         self.metrics = Metrics(lambda: readings(self._parts))
         if self._settings.metrics.listen != OFF:
             server = MetricsServer(self.metrics, self._settings.metrics.listen)
@@ -221,7 +221,7 @@ class Daemon:
             retry_max_s=kafka.dlq_retry_max_s,
             send_timeout_s=kafka.dlq_timeout_s,
         )
-        told = ToldOnTopic(kafka.bootstrap, kafka.dlq_topic, kafka.security, self.metrics.passed_over)
+        told = DlqReader(kafka.bootstrap, kafka.dlq_topic, kafka.security, self.metrics.passed_over)
         shared = None if kafka.control_topic == OFF else Shared(lambda: self._topics_epoch(), told)
         self._dead_letters = DeadLetters(self._memory, settings, shared=shared)
         self._undo.callback(self._thread("dead-letters", self._dead_letters.run, self._dead_letters.stop))
@@ -276,7 +276,7 @@ class Daemon:
         self._undo.callback(engine.close)
         self._note_base_model(engine.fingerprint)
         desk = self._parts.adapters = self._start_adapters(engine)
-        answers = AnswerSettings(
+        answers = AnswererSettings(
             max_waiting=waiting_limit(self._settings),
             max_new_tokens=chosen.max_new_tokens_limit,
             whole_chain=chosen.whole_chain,
@@ -318,12 +318,12 @@ class Daemon:
         self._undo.callback(server.stop, self._settings.rpc.drain_s)
         log.info("listening", socket=str(self._settings.socket), tcp=server.tcp_address)
 
-    def _start_adapters(self, engine: AdapterEngine) -> AdapterDesk:
+    def _start_adapters(self, engine: AdapterEngine) -> AdapterManager:
         """Serve the adapter that was served last, or the configured one."""
         chosen, ledger = self._settings.registry, self._memory.adapters
         configured = self._configured_adapter(engine)
         reserved = {configured.ref.id} if configured.ref else set()
-        store = Store(chosen.url) if chosen.url else None
+        store = AdapterStore(chosen.url) if chosen.url else None
         registry = Registry(
             self._settings.registry_path, engine.check_adapter, reserved=reserved, store=store
         )
@@ -332,7 +332,7 @@ class Daemon:
         problems = self.swapper.start()
         if problems:
             self.lifecycle.set_degraded(ADAPTER, "; ".join(problems))
-        desk = AdapterDesk(
+        desk = AdapterManager(
             engine,
             registry,
             ledger,
@@ -418,7 +418,7 @@ class Daemon:
         self._schedule.every(chosen.cycle_s, "drift_probes", self._while_serving(watch.ask), WATCH)
         return watch
 
-    def _start_realigner(self, engine: Engine, desk: AdapterDesk, drift: DriftWatch | None) -> Realigner:
+    def _start_realigner(self, engine: Engine, desk: AdapterManager, drift: DriftWatch | None) -> Realigner:
         serving = Serving(self._memory, engine, desk, self.swapper, drift, self.metrics)
         made = realignment(self._settings, serving, stub=is_stub(self._settings.model.path))
         if made.audit is not None:
@@ -640,10 +640,10 @@ def watch_settings(settings: Settings) -> WatchSettings:
     )
 
 
-def drift_decision(chosen: RealignSettings) -> DriftSettings:
+def drift_decision(chosen: RealignSettings) -> DecisionSettings:
     """The limits on starts in the units of the decision."""
     age = chosen.max_adapter_age_s
-    return DriftSettings(
+    return DecisionSettings(
         cool_down_ms=round(chosen.cool_down_s * 1000),
         settle_ms=round(chosen.min_fact_age_s * 1000),
         min_new_edits=chosen.min_new_edits,
@@ -652,10 +652,10 @@ def drift_decision(chosen: RealignSettings) -> DriftSettings:
     )
 
 
-def rpc_settings(settings: Settings) -> RpcSettings:
+def rpc_settings(settings: Settings) -> ListenerSettings:
     """What the sockets need of the settings."""
     chosen = settings.rpc
-    return RpcSettings(
+    return ListenerSettings(
         socket=settings.socket,
         group_of=settings.state_dir,
         listen=None if chosen.listen == OFF else chosen.listen,

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.adapter_desk import AdapterDesk
+from daemon.adapter_desk import AdapterManager
 from daemon.control import Command
 from daemon.drift import DriftWatch
 from daemon.following import owned_epoch
 from daemon.kafka.audit import Audit
 from daemon.kafka.control import ControlTopic
 from daemon.metrics import Metrics
-from daemon.realign import JOBS, Base, Parts, Realigner, RealignSettings
+from daemon.realign import JOBS, AlignedModel, Realigner, RealignerSettings, RealignParts
 from daemon.runner import Runner, RunnerSettings
 from daemon.schedule import Window
 from daemon.settings import Settings
@@ -23,7 +23,7 @@ from daemon.swap import Swapper
 from daemon.wiring_topics import audit_topic, control_topic
 from lte_runtime import embedded
 from lte_runtime.answer.engine.seam import Engine
-from lte_runtime.drift.material import Rules
+from lte_runtime.drift.material import AdmissionRules
 from lte_runtime.drift.runs import Run, Trigger
 from lte_runtime.errors import Refused
 from lte_runtime.memory.edit_memory import EditMemory
@@ -37,7 +37,7 @@ class Serving:
 
     memory: EditMemory
     engine: Engine
-    desk: AdapterDesk
+    desk: AdapterManager
     swapper: Swapper
     drift: DriftWatch | None
     metrics: Metrics
@@ -64,7 +64,7 @@ def realignment(settings: Settings, serving: Serving, *, stub: bool) -> Realignm
         if audit is not None:
             audit.write("realign", {"run": run.id, "state": run.state, "message": run.message})
 
-    parts = Parts(
+    parts = RealignParts(
         memory=memory,
         registry=desk,
         swapper=serving.swapper,
@@ -116,14 +116,14 @@ def runner_settings(settings: Settings, *, stub: bool) -> RunnerSettings:
     )
 
 
-def realign_settings(settings: Settings, *, stub: bool) -> RealignSettings:
+def realign_settings(settings: Settings, *, stub: bool) -> RealignerSettings:
     chosen = settings.realign
     preset = chosen.preset
     if preset == "auto":
         preset = "stub" if stub else "embedded"
     if preset.partition(":")[0] == "stub" and not stub:
         raise Refused("realign.preset = 'stub' is for model.path = 'stub'")
-    return RealignSettings(
+    return RealignerSettings(
         preset=preset,
         changes=chosen.changes,
         deadline_s=chosen.deadline_s,
@@ -133,7 +133,7 @@ def realign_settings(settings: Settings, *, stub: bool) -> RealignSettings:
         anchor=chosen.replay_facts,
         anchor_file=chosen.anchor,
         seed=chosen.seed,
-        rules=Rules(
+        rules=AdmissionRules(
             min_age_ms=round(chosen.min_fact_age_s * 1000),
             per_publisher=chosen.max_facts_per_publisher,
             most=chosen.max_facts,
@@ -141,13 +141,13 @@ def realign_settings(settings: Settings, *, stub: bool) -> RealignSettings:
     )
 
 
-def base_of(settings: Settings, fingerprint: str) -> Base:
+def base_of(settings: Settings, fingerprint: str) -> AlignedModel:
     """The model as a child finds it: directories are absolute, because it works elsewhere."""
     chosen = settings.model
     path = str(embedded.SHIPPED.get(chosen.path, chosen.path))
     if Path(path).is_dir():
         path = str(Path(path).absolute())
-    return Base(path, fingerprint, chosen.device, chosen.dtype)
+    return AlignedModel(path, fingerprint, chosen.device, chosen.dtype)
 
 
 def half_of_memory() -> int:

@@ -24,7 +24,7 @@ from lte_runtime.progress import Progress
 
 if TYPE_CHECKING:
     from daemon.settings import Settings
-    from lte_runtime.align.dataset import Row
+    from lte_runtime.align.dataset import TrainingRow
     from lte_runtime.align.facts import FactRecord
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Alignment: its data, its training.")
@@ -104,10 +104,10 @@ def _freeze(
     speaker = building.speaker(directory, choose_dtype(settings.model.dtype, device), device, chosen)
     near, described = building.neighbours(settings.encoder.model)
     made_of = building.material(found, beside, chosen, speaker, near, seed)
-    tally = dataset.Tally()
+    tally = dataset.RowTally()
     drawn = islice(dataset.cases(made_of, chosen.mixture, seed), cases)
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[TrainingRow]:
         for row in dataset.rows(drawn, speaker.own, chosen.mixture.sure, tally):
             progress("rows", row.case, cases)
             yield row
@@ -144,16 +144,16 @@ def _base(settings: Settings) -> Path:
     return embedded.SHIPPED.get(path) or resolve(path)
 
 
-def _samples(rows: Sequence[Row], count: int) -> dict[str, list[Row]]:
+def _samples(rows: Sequence[TrainingRow], count: int) -> dict[str, list[TrainingRow]]:
     """The first rows of each kind that carry facts."""
-    found: dict[str, list[Row]] = defaultdict(list)
+    found: dict[str, list[TrainingRow]] = defaultdict(list)
     for row in rows:
         if row.with_facts and len(found[row.kind]) < count:
             found[row.kind].append(row)
     return dict(sorted(found.items()))
 
 
-def _counts(rows: Sequence[Row]) -> Iterator[tuple[str, int, int, int, int]]:
+def _counts(rows: Sequence[TrainingRow]) -> Iterator[tuple[str, int, int, int, int]]:
     kinds = Counter(row.kind for row in rows)
     told = Counter(row.kind for row in rows if row.with_facts)
     own = Counter(row.kind for row in rows if row.own)
@@ -167,7 +167,7 @@ def _summary(manifest: Mapping[str, Any]) -> dict[str, object]:
     return {name: manifest[name] for name in names if name in manifest}
 
 
-def _explain(kind: str, row: Row) -> None:
+def _explain(kind: str, row: TrainingRow) -> None:
     """One row: its facts, its question, its answer (also where a fact tells it), and where it comes from."""
     from rich.console import Console
     from rich.text import Text

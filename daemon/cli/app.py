@@ -31,7 +31,7 @@ somebody acts, 6 deadline passed, 7 overloaded, 130 interrupted
 
 
 @dataclass(frozen=True)
-class Entry:
+class CommandEntry:
     """One line of the table: module and help; `module` is empty for commands that live beside the package."""
 
     module: str
@@ -41,29 +41,39 @@ class Entry:
 
 _ASK, _FACTS, _RUN, _WORK = "Questions", "Facts", "Running", "Quality"
 TABLE = {
-    "ask": Entry("daemon.cli.ask", "Ask a question; the answer cites the edits it rests on.", _ASK),
-    "publish": Entry("daemon.cli.publish", "Publish facts to Kafka, from flags, a file or stdin.", _FACTS),
-    "retract": Entry("daemon.cli.retract", "Withdraw a fact; the previous one comes back.", _FACTS),
-    "erase": Entry("daemon.cli.erase", "Remove a fact's text and vectors for good, with a receipt.", _FACTS),
-    "edits": Entry("daemon.cli.edits", "Look at edits: list, show, history, why-not.", _FACTS),
-    "dlq": Entry("daemon.cli.dlq", "Records that were no edits: list, show, replay.", _FACTS),
-    "serve": Entry("daemon.cli.serve", "Run the daemon.", _RUN),
-    "status": Entry("daemon.cli.status", "State, lag, index, gate, queue, dead letters.", _RUN),
-    "ingest": Entry("daemon.cli.ingest", "Resume an ingest that was suspended.", _RUN),
-    "accept-gap": Entry("daemon.cli.accept_gap", "Accept that history is missing, and go on.", _RUN),
-    "index": Entry("daemon.cli.index", "The vector index: verify, rebuild.", _RUN),
-    "backup": Entry("daemon.cli.backup", "Copy the store, of a running daemon too.", _RUN),
-    "adapters": Entry("daemon.cli.adapters", "Adapters: list, show, add, activate, rollback, verify.", _RUN),
-    "doctor": Entry("daemon.cli.doctor", "Check this machine and the configuration.", _RUN),
-    "config": Entry("daemon.cli.config", "The configuration: show, check, schema.", _RUN),
-    "up": Entry("", "A development broker and a daemon, kept in .lte/ until Ctrl-C.", _RUN),
-    "demo": Entry("", "The whole job, step by step, on a real broker.", _RUN),
-    "drift": Entry("daemon.cli.drift", "Readings of quality, and whether the adapter needs training.", _WORK),
-    "realign": Entry("daemon.cli.realign", "Train the adapter again: start, watch, list, cancel.", _WORK),
-    "gate": Entry("daemon.cli.gate", "The scope gate: calibrate.", _WORK),
-    "align": Entry("daemon.cli.align", "Alignment: look at its data, train an adapter.", _WORK),
-    "eval": Entry("daemon.cli.eval", "Measure edit success, generality, locality.", _WORK),
-    "bench": Entry("", "Measure speed and memory beside a peer.", _WORK),
+    "ask": CommandEntry("daemon.cli.ask", "Ask a question; the answer cites the edits it rests on.", _ASK),
+    "publish": CommandEntry(
+        "daemon.cli.publish", "Publish facts to Kafka, from flags, a file or stdin.", _FACTS
+    ),
+    "retract": CommandEntry("daemon.cli.retract", "Withdraw a fact; the previous one comes back.", _FACTS),
+    "erase": CommandEntry(
+        "daemon.cli.erase", "Remove a fact's text and vectors for good, with a receipt.", _FACTS
+    ),
+    "edits": CommandEntry("daemon.cli.edits", "Look at edits: list, show, history, why-not.", _FACTS),
+    "dlq": CommandEntry("daemon.cli.dlq", "Records that were no edits: list, show, replay.", _FACTS),
+    "serve": CommandEntry("daemon.cli.serve", "Run the daemon.", _RUN),
+    "status": CommandEntry("daemon.cli.status", "State, lag, index, gate, queue, dead letters.", _RUN),
+    "ingest": CommandEntry("daemon.cli.ingest", "Resume an ingest that was suspended.", _RUN),
+    "accept-gap": CommandEntry("daemon.cli.accept_gap", "Accept that history is missing, and go on.", _RUN),
+    "index": CommandEntry("daemon.cli.index", "The vector index: verify, rebuild.", _RUN),
+    "backup": CommandEntry("daemon.cli.backup", "Copy the store, of a running daemon too.", _RUN),
+    "adapters": CommandEntry(
+        "daemon.cli.adapters", "Adapters: list, show, add, activate, rollback, verify.", _RUN
+    ),
+    "doctor": CommandEntry("daemon.cli.doctor", "Check this machine and the configuration.", _RUN),
+    "config": CommandEntry("daemon.cli.config", "The configuration: show, check, schema.", _RUN),
+    "up": CommandEntry("", "A development broker and a daemon, kept in .lte/ until Ctrl-C.", _RUN),
+    "demo": CommandEntry("", "The whole job, step by step, on a real broker.", _RUN),
+    "drift": CommandEntry(
+        "daemon.cli.drift", "Readings of quality, and whether the adapter needs training.", _WORK
+    ),
+    "realign": CommandEntry(
+        "daemon.cli.realign", "Train the adapter again: start, watch, list, cancel.", _WORK
+    ),
+    "gate": CommandEntry("daemon.cli.gate", "The scope gate: calibrate.", _WORK),
+    "align": CommandEntry("daemon.cli.align", "Alignment: look at its data, train an adapter.", _WORK),
+    "eval": CommandEntry("daemon.cli.eval", "Measure edit success, generality, locality.", _WORK),
+    "bench": CommandEntry("", "Measure speed and memory beside a peer.", _WORK),
 }
 
 

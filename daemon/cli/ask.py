@@ -16,7 +16,7 @@ from lte_runtime.errors import BadRequest
 app = typer.Typer(add_completion=False)
 
 
-class Scope(StrEnum):
+class ScopeOption(StrEnum):
     AUTO = "auto"
     EDITED = "edited"
     BASE = "base"
@@ -33,7 +33,7 @@ def ask(
         list[str] | None,
         typer.Option("--at-least", help="Wait for TOPIC_ID/PARTITION/OFFSET. Repeatable."),
     ] = None,
-    scope: Annotated[Scope, typer.Option(help="auto: the gate decides.")] = Scope.AUTO,
+    scope: Annotated[ScopeOption, typer.Option(help="auto: the gate decides.")] = ScopeOption.AUTO,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer in tokens.")] = None,
     json_: Json = False,
     timeout: Timeout = None,

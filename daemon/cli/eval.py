@@ -17,7 +17,7 @@ from lte_runtime.errors import Refused
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure answers on sets of edits.")
 
 
-class Method(StrEnum):
+class ComparedMethod(StrEnum):
     OURS = "ours"
     NO_ADAPTER = "no-adapter"
 
@@ -42,12 +42,14 @@ class Decode(StrEnum):
     BOTH = "both"
 
 
-class Split(StrEnum):
+class DataSplit(StrEnum):
     HELD_OUT = "held-out"
     ALL = "all"
 
 
-Methods = Annotated[list[Method] | None, typer.Option("--method", "-m", help="Default: both. Repeatable.")]
+Methods = Annotated[
+    list[ComparedMethod] | None, typer.Option("--method", "-m", help="Default: both. Repeatable.")
+]
 TrainData = Annotated[
     Path | None,
     typer.Option(
@@ -71,7 +73,9 @@ def knowedit(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="zsre, wiki_recent, ... Repeatable.")
     ] = None,
-    split: Annotated[Split, typer.Option(help="held-out: the half that no training saw.")] = Split.HELD_OUT,
+    split: Annotated[
+        DataSplit, typer.Option(help="held-out: the half that no training saw.")
+    ] = DataSplit.HELD_OUT,
     mode: Annotated[
         str, typer.Option(help="single, batch, sequential; batch:N, sequential:N mix sets. Default: batch.")
     ] = "",
@@ -99,10 +103,10 @@ def knowedit(
     names = _names(method)
 
     settings = parts.settings(config, arch)
-    if mode or decode or samples or set(names) - {each.value for each in Method}:
+    if mode or decode or samples or set(names) - {each.value for each in ComparedMethod}:
         from lte_runtime.evals import compare
 
-        plan = compare.Plan(
+        plan = compare.ComparisonPlan(
             data=data,
             methods=names,
             sets=set_ or compare.SETS,
@@ -176,7 +180,7 @@ def search(
 
     settings = parts.settings(config, arch)
     names = [name for name in _names(method or [Compared.ALL]) if name not in OURS]
-    budget = searching.Budget(trials, edits, together, seed)
+    budget = searching.SearchBudget(trials, edits, together, seed)
     with parts.progress(not json_) as progress:
         supplies = parts.kit(settings, cache, train_data, progress).supplies
         best: dict[str, Any] = {}
@@ -367,7 +371,7 @@ def _measured(
         for text in modes:
             chosen = compare.mode_of(text)
             samples = cache / "samples.jsonl"
-            plan = compare.Plan(data, methods, compare.SETS, chosen, limit=limit, samples=samples)
+            plan = compare.ComparisonPlan(data, methods, compare.SETS, chosen, limit=limit, samples=samples)
             path = cache / f"result-{text.replace(':', '-')}.json"
             path.write_text(json.dumps(compare.run(plan, kit, progress), indent=1), encoding="utf-8")
             yield path
@@ -396,7 +400,7 @@ def userfacts(
             encoder,
             engine,
             parts.calibration(settings, encoder),
-            methods=[each.value for each in method or list(Method)],
+            methods=[each.value for each in method or list(ComparedMethod)],
             limit=limit,
             progress=progress,
         )
@@ -413,7 +417,9 @@ def retrieval(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="zsre, wiki_recent, ... Repeatable.")
     ] = None,
-    split: Annotated[Split, typer.Option(help="held-out: the half that no training saw.")] = Split.HELD_OUT,
+    split: Annotated[
+        DataSplit, typer.Option(help="held-out: the half that no training saw.")
+    ] = DataSplit.HELD_OUT,
     limit: Limit = None,
     json_: Json = False,
     arch: Architecture = None,

@@ -67,13 +67,13 @@ def kit(settings: Settings, cache: Path, train_data: Path | None, progress: Prog
     """What methods of editing are compared with: the configured model in float32, encoder, gate, material."""
     from daemon.wiring import model_paths
     from lte_runtime.evals import arms
-    from lte_runtime.evals.baselines.base import Base
-    from lte_runtime.evals.baselines.material import Material
+    from lte_runtime.evals.baselines.base import BaselineModel
+    from lte_runtime.evals.baselines.material import LessonMaterial
     from lte_runtime.evals.baselines.registry import Supplies
 
     model, adapter = model_paths(settings)
-    base, known = Base.load(model), encoder(settings)
-    supplies = Supplies(base, known, Material.load(train_data), cache, progress)
+    base, known = BaselineModel.load(model), encoder(settings)
+    supplies = Supplies(base, known, LessonMaterial.load(train_data), cache, progress)
     adapted = None if adapter is None else arms.adapted(base, adapter)
     return arms.Kit(supplies, calibration(settings, known), adapted, adapter.name if adapter else "")
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from kafka.errors import KafkaError
 
 from daemon.kafka.connection import Security
-from daemon.kafka.dead_letters_told import Told
+from daemon.kafka.dead_letters_told import DlqContents
 from daemon.kafka.producing import open_producer
 from lte_runtime.errors import Refused, Retry
 from lte_runtime.memory.events import original_position_header
@@ -62,7 +62,7 @@ class Shared:
     what others wrote."""
 
     epoch: Callable[[], int]
-    told: Told
+    told: DlqContents
 
 
 class DeadLetters:

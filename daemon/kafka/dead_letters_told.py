@@ -22,7 +22,7 @@ ANSWER_MS = 5000
 _POSITION = re.compile(rb"([!-~]{1,200}/[0-9]{1,18}/[0-9]{1,18})/(?:-1|[0-9]{1,18})")
 
 
-class Told(Protocol):
+class DlqContents(Protocol):
     """What the topic is known to have."""
 
     def read(self) -> None:
@@ -33,7 +33,7 @@ class Told(Protocol):
     def close(self) -> None: ...
 
 
-class ToldOnTopic:
+class DlqReader:
     """One thread. The consumer is opened by the first `read` and gone after `close`."""
 
     def __init__(

@@ -51,7 +51,7 @@ KEEPALIVE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class RpcSettings:
+class ListenerSettings:
     """Where to listen; None for nowhere. `listen` is host:port, port 0 takes a free one. Sizes in bytes.
 
     `socket` is given to the group of the directory `group_of`, whose members may then call.
@@ -73,7 +73,7 @@ class RpcServer:
     """Raises `Refused` for a socket that is in use, a public bind without TLS and token, unreadable files."""
 
     def __init__(
-        self, services: Services, settings: RpcSettings, on_call: Callable[[Call], None] = lambda _: None
+        self, services: Services, settings: ListenerSettings, on_call: Callable[[Call], None] = lambda _: None
     ) -> None:
         self._services = services
         self._settings = settings

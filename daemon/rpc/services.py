@@ -11,7 +11,7 @@ from lte_runtime.errors import Refused, Retry
 from lte_runtime.types import Answer, Position
 
 if TYPE_CHECKING:
-    from daemon.adapter_desk import AdapterDesk
+    from daemon.adapter_desk import AdapterManager
     from daemon.drift import DriftWatch
     from daemon.dry_run import DryRunner
     from daemon.ingest import Ingest
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lte_runtime.memory.edit_memory import EditMemory
 
 
-class Publisher(Protocol):
+class EventPublisher(Protocol):
     """Sends events to the edits topic; returns when the broker has acknowledged all of them."""
 
     def publish(self, events: Sequence[Mapping[str, Any]]) -> Sequence[Position]: ...
@@ -50,10 +50,10 @@ class Services:
     engine: Engine
     about: About
     ingest: Ingest | None = None
-    publisher: Publisher | None = None
+    publisher: EventPublisher | None = None
     drift: DriftWatch | None = None
     realigner: Realigner | None = None
-    adapters: AdapterDesk | None = None
+    adapters: AdapterManager | None = None
     dry_runner: DryRunner | None = None
     max_new_tokens: int = 32
     max_new_tokens_limit: int = 256
@@ -79,7 +79,7 @@ class Services:
             raise Refused("this daemon does not re-align")
         return self.realigner
 
-    def require_adapters(self) -> AdapterDesk:
+    def require_adapters(self) -> AdapterManager:
         if self.adapters is None:
             raise Refused("this daemon exchanges no adapters")
         return self.adapters

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from lte_runtime.align.dataset import Material
+from lte_runtime.align.dataset import TrainingMaterial
 from lte_runtime.align.facts import FactRecord
-from lte_runtime.align.judge import Speaker
-from lte_runtime.align.pools import Known, Near, Pool, by_vectors, by_words
+from lte_runtime.align.judge import BaseModel
+from lte_runtime.align.pools import KnownFact, Near, Pool, by_vectors, by_words
 from lte_runtime.align.presets import Preset
 from lte_runtime.answer.tokenizer import load_tokenizer
 from lte_runtime.embedded.sources import StockFact, stock_facts
@@ -35,30 +35,30 @@ def load_model(directory: Path, dtype: torch.dtype, device: torch.device) -> Any
 
 def speaker(
     directory: Path, dtype: torch.dtype, device: torch.device, preset: Preset, halvings: int = 0
-) -> Speaker:
+) -> BaseModel:
     """The base as it is served, for own answers and for judging."""
     model = load_model(directory, dtype, device)
     context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 20)
     most = min(preset.own_tokens, context // 4)
     longest = min(preset.max_tokens, context - most)
     tokens = 4096 if device.type == "cpu" else 32_768
-    return Speaker(model, load_tokenizer(directory), device, most, longest, tokens >> halvings)
+    return BaseModel(model, load_tokenizer(directory), device, most, longest, tokens >> halvings)
 
 
 def material(
     found: Sequence[FactRecord],
     anchor: Sequence[FactRecord],
     preset: Preset,
-    speaker: Speaker,
+    speaker: BaseModel,
     near: Near,
     seed: int,
-) -> Material:
+) -> TrainingMaterial:
     """Pools of the facts and of the anchor set, each a seeded sample where there are too many, and what the
     base knows."""
     rng = random.Random(f"{seed}:material")
     edits = _sampled(found, preset.most_facts, rng)
     replay = _sampled(anchor, preset.most_facts, rng)
-    return Material(
+    return TrainingMaterial(
         Pool.of(edits, near),
         Pool.of(replay, near) if replay else None,
         known_facts(speaker, preset.known, rng),
@@ -69,13 +69,13 @@ def _sampled(found: Sequence[FactRecord], most: int, rng: random.Random) -> tupl
     return tuple(found) if len(found) <= most else tuple(rng.sample(list(found), most))
 
 
-def known_facts(speaker: Speaker, most: int, rng: random.Random) -> tuple[Known, ...]:
+def known_facts(speaker: BaseModel, most: int, rng: random.Random) -> tuple[KnownFact, ...]:
     """Facts of the stock that the base itself answers right, out of `most` that it is asked."""
     stock = list(stock_facts())
     asked = rng.sample(stock, min(most, len(stock)))
     said = speaker.own([fact.questions[-1] for fact in asked])
     return tuple(
-        Known(relation_of(fact), fact.subject, own.text, fact.questions)
+        KnownFact(relation_of(fact), fact.subject, own.text, fact.questions)
         for fact, own in zip(asked, said, strict=True)
         if relation_of(fact) and matches(own.text, (fact.target, *fact.aliases))
     )

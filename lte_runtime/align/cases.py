@@ -14,14 +14,14 @@ from random import Random
 
 from lte_runtime.align import wordings as w
 from lte_runtime.align.facts import LINKED, FactRecord
-from lte_runtime.align.pools import Known, Pool
+from lte_runtime.align.pools import KnownFact, Pool
 from lte_runtime.align.wordings import Wordings
 from lte_runtime.embedded import names
 from lte_runtime.embedded.relations import NOUN_KINDS
 from lte_runtime.memory.keys import normalise_key
 
 
-class Kind(StrEnum):
+class CaseKind(StrEnum):
     VERBATIM = "verbatim"
     REPHRASED = "rephrased"
     ALIAS = "alias"
@@ -36,19 +36,19 @@ class Kind(StrEnum):
     LANGUAGE = "language"
 
 
-GROUPS: Mapping[str, tuple[Kind, ...]] = {
+GROUPS: Mapping[str, tuple[CaseKind, ...]] = {
     "in scope": (
-        Kind.VERBATIM,
-        Kind.REPHRASED,
-        Kind.ALIAS,
-        Kind.TWO_HOPS,
-        Kind.COMPOSED,
-        Kind.REVERSED,
-        Kind.VERSIONS,
-        Kind.INSTRUCTED,
+        CaseKind.VERBATIM,
+        CaseKind.REPHRASED,
+        CaseKind.ALIAS,
+        CaseKind.TWO_HOPS,
+        CaseKind.COMPOSED,
+        CaseKind.REVERSED,
+        CaseKind.VERSIONS,
+        CaseKind.INSTRUCTED,
     ),
-    "out of scope": (Kind.SAME_SUBJECT, Kind.NEIGHBOUR, Kind.UNRELATED),
-    "language": (Kind.LANGUAGE,),
+    "out of scope": (CaseKind.SAME_SUBJECT, CaseKind.NEIGHBOUR, CaseKind.UNRELATED),
+    "language": (CaseKind.LANGUAGE,),
 }
 SHUFFLED = 0.2
 """Share of prompts whose facts are not best first."""
@@ -63,7 +63,7 @@ class Case:
     a row without the facts is made too.
     """
 
-    kind: Kind
+    kind: CaseKind
     question: str
     facts: tuple[str, ...]
     answer: str | None
@@ -82,13 +82,13 @@ class World:
 
     pool: Pool
     wordings: Wordings = field(default_factory=Wordings)
-    known: tuple[Known, ...] = ()
+    known: tuple[KnownFact, ...] = ()
     exchange: float = 0.0
     worded: float = 0.0
     alone: float = 0.5
 
 
-def make(rng: Random, kind: Kind, world: World) -> Case | None:
+def make(rng: Random, kind: CaseKind, world: World) -> Case | None:
     """A case of this kind; None where the world has nothing for it."""
     return _MAKERS[kind](rng, world) if world.pool.facts else None
 
@@ -126,7 +126,7 @@ def _shape(target: str) -> tuple[bool, bool, int]:
 def _case(
     rng: Random,
     world: World,
-    kind: Kind,
+    kind: CaseKind,
     question: str,
     told: Sequence[tuple[str, FactRecord]],
     answer: str | None,
@@ -155,7 +155,9 @@ def _verbatim(rng: Random, world: World) -> Case:
     question = rng.choice(world.wordings.verbatim(fact))
     told = [(fact.statement, fact)]
     beside = _beside(rng, world, place)
-    return _case(rng, world, Kind.VERBATIM, question, told, fact.target, beside=beside, exchanged=exchanged)
+    return _case(
+        rng, world, CaseKind.VERBATIM, question, told, fact.target, beside=beside, exchanged=exchanged
+    )
 
 
 def _rephrased(rng: Random, world: World) -> Case | None:
@@ -167,7 +169,7 @@ def _rephrased(rng: Random, world: World) -> Case | None:
     return _case(
         rng,
         world,
-        Kind.REPHRASED,
+        CaseKind.REPHRASED,
         rng.choice(asked),
         told,
         fact.target,
@@ -189,7 +191,7 @@ def _alias(rng: Random, world: World) -> Case | None:
     return _case(
         rng,
         world,
-        Kind.ALIAS,
+        CaseKind.ALIAS,
         rng.choice(asked),
         told,
         fact.target,
@@ -211,7 +213,9 @@ def _two_hops(rng: Random, world: World) -> Case | None:
         for each in _beside(rng, world, place, 1)
         if each[1].edit_id not in (first.edit_id, after.edit_id)
     ]
-    return _case(rng, world, Kind.TWO_HOPS, question, told, after.target, beside=beside, exchanged=exchanged)
+    return _case(
+        rng, world, CaseKind.TWO_HOPS, question, told, after.target, beside=beside, exchanged=exchanged
+    )
 
 
 def _composed(rng: Random, world: World) -> Case | None:
@@ -236,7 +240,7 @@ def _composed(rng: Random, world: World) -> Case | None:
     told = [(fact.statement, fact)]
     beside = _beside(rng, world, place)
     return _case(
-        rng, world, Kind.COMPOSED, question, told, known.answer, beside=beside, exchanged=not by_edit
+        rng, world, CaseKind.COMPOSED, question, told, known.answer, beside=beside, exchanged=not by_edit
     )
 
 
@@ -247,7 +251,9 @@ def _reversed(rng: Random, world: World) -> Case | None:
         return None
     question = w.turned(rng.choice(w.REVERSED), fact)
     told, beside = [(fact.statement, fact)], _beside(rng, world, place)
-    return _case(rng, world, Kind.REVERSED, question, told, fact.subject, beside=beside, exchanged=exchanged)
+    return _case(
+        rng, world, CaseKind.REVERSED, question, told, fact.subject, beside=beside, exchanged=exchanged
+    )
 
 
 _OUTDATED = (
@@ -284,7 +290,7 @@ def _versions(rng: Random, world: World) -> Case | None:
     ids = tuple(dict.fromkeys(f.edit_id for _, f in (*both, *beside) if f.edit_id))
     facts = tuple(text for text, _ in (*both, *beside))
     source = world.pool.facts[0].source
-    return Case(Kind.VERSIONS, rng.choice(asked), facts, fact.target, ids, source, not ordered, exchanged)
+    return Case(CaseKind.VERSIONS, rng.choice(asked), facts, fact.target, ids, source, not ordered, exchanged)
 
 
 _ORDERS = (
@@ -317,7 +323,7 @@ def _instructed(rng: Random, world: World) -> Case | None:
     return _case(
         rng,
         world,
-        Kind.INSTRUCTED,
+        CaseKind.INSTRUCTED,
         rng.choice(asked),
         told,
         fact.target,
@@ -339,7 +345,7 @@ def _same_subject(rng: Random, world: World) -> Case | None:
         return _case(
             rng,
             world,
-            Kind.SAME_SUBJECT,
+            CaseKind.SAME_SUBJECT,
             rng.choice(known.questions),
             [(told, fact)],
             None,
@@ -352,7 +358,7 @@ def _same_subject(rng: Random, world: World) -> Case | None:
         return None
     question = rng.choice(w.GENERIC).replace("{n}", noun).replace("{s}", fact.subject)
     beside = _beside(rng, world, place)
-    return _case(rng, world, Kind.SAME_SUBJECT, question, [(fact.statement, fact)], None, beside=beside)
+    return _case(rng, world, CaseKind.SAME_SUBJECT, question, [(fact.statement, fact)], None, beside=beside)
 
 
 def _neighbour(rng: Random, world: World) -> Case | None:
@@ -366,14 +372,14 @@ def _neighbour(rng: Random, world: World) -> Case | None:
         other = rng.choice(alike)
         told = f"The {other.relation} of {other.subject} is {rng.choice(others).answer}."
         fact = FactRecord("", other.subject, other.relation, "", told)
-        return _case(rng, world, Kind.NEIGHBOUR, rng.choice(known.questions), [(told, fact)], None)
+        return _case(rng, world, CaseKind.NEIGHBOUR, rng.choice(known.questions), [(told, fact)], None)
     place, fact, _ = _drawn(rng, world)
     near = [f for f in world.pool.neighbours(place, 3, rng) if f.relation == fact.relation]
     if not near:
         return None
     asked = rng.choice(near)
     question = rng.choice((*world.wordings.verbatim(asked), *world.wordings.rephrased(asked)))
-    return _case(rng, world, Kind.NEIGHBOUR, question, [(fact.statement, fact)], None)
+    return _case(rng, world, CaseKind.NEIGHBOUR, question, [(fact.statement, fact)], None)
 
 
 def _unrelated(rng: Random, world: World) -> Case | None:
@@ -382,7 +388,7 @@ def _unrelated(rng: Random, world: World) -> Case | None:
     place, fact, _ = _drawn(rng, world)
     question = rng.choice(rng.choice(world.known).questions)
     beside = _beside(rng, world, place)
-    return _case(rng, world, Kind.UNRELATED, question, [(fact.statement, fact)], None, beside=beside)
+    return _case(rng, world, CaseKind.UNRELATED, question, [(fact.statement, fact)], None, beside=beside)
 
 
 INSTRUCTIONS = tuple(
@@ -395,21 +401,21 @@ def _language(rng: Random, world: World) -> Case:
     place, fact, _ = _drawn(rng, world)
     beside = _beside(rng, world, place)
     return _case(
-        rng, world, Kind.LANGUAGE, rng.choice(INSTRUCTIONS), [(fact.statement, fact)], None, beside=beside
+        rng, world, CaseKind.LANGUAGE, rng.choice(INSTRUCTIONS), [(fact.statement, fact)], None, beside=beside
     )
 
 
-_MAKERS: Mapping[Kind, Callable[[Random, World], Case | None]] = {
-    Kind.VERBATIM: _verbatim,
-    Kind.REPHRASED: _rephrased,
-    Kind.ALIAS: _alias,
-    Kind.TWO_HOPS: _two_hops,
-    Kind.COMPOSED: _composed,
-    Kind.REVERSED: _reversed,
-    Kind.VERSIONS: _versions,
-    Kind.INSTRUCTED: _instructed,
-    Kind.SAME_SUBJECT: _same_subject,
-    Kind.NEIGHBOUR: _neighbour,
-    Kind.UNRELATED: _unrelated,
-    Kind.LANGUAGE: _language,
+_MAKERS: Mapping[CaseKind, Callable[[Random, World], Case | None]] = {
+    CaseKind.VERBATIM: _verbatim,
+    CaseKind.REPHRASED: _rephrased,
+    CaseKind.ALIAS: _alias,
+    CaseKind.TWO_HOPS: _two_hops,
+    CaseKind.COMPOSED: _composed,
+    CaseKind.REVERSED: _reversed,
+    CaseKind.VERSIONS: _versions,
+    CaseKind.INSTRUCTED: _instructed,
+    CaseKind.SAME_SUBJECT: _same_subject,
+    CaseKind.NEIGHBOUR: _neighbour,
+    CaseKind.UNRELATED: _unrelated,
+    CaseKind.LANGUAGE: _language,
 }

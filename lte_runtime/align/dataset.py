@@ -17,9 +17,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from lte_runtime.align.cases import Case, Kind, World, make
+from lte_runtime.align.cases import Case, CaseKind, World, make
 from lte_runtime.align.facts import invented
-from lte_runtime.align.pools import Known, Pool, by_words
+from lte_runtime.align.pools import KnownFact, Pool, by_words
 from lte_runtime.align.wordings import Wordings
 from lte_runtime.answer import prompt
 from lte_runtime.errors import BadRequest, Damaged
@@ -42,7 +42,7 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedRow:
     """Ids of prompt and answer; `labels` are IGNORED on the prompt and the ids themselves on the answer."""
 
     input_ids: tuple[int, ...]
@@ -53,7 +53,7 @@ class Encoded:
         return sum(label != IGNORED for label in self.labels)
 
 
-def encode(tokenizer: Any, example: Example, max_tokens: int) -> Encoded:
+def encode(tokenizer: Any, example: Example, max_tokens: int) -> EncodedRow:
     """The example as ids, its answer closed by an end token.
 
     Raises `BadRequest` where the question with all its facts does not fit: without a fact that it needs, the
@@ -64,10 +64,10 @@ def encode(tokenizer: Any, example: Example, max_tokens: int) -> Encoded:
         raise BadRequest(f"the facts do not fit in {max_tokens} tokens")
     asked = built.token_ids
     given = (*prompt.untrusted(tokenizer, example.answer), closing(tokenizer))
-    return Encoded((*asked, *given), (*([IGNORED] * len(asked)), *given))
+    return EncodedRow((*asked, *given), (*([IGNORED] * len(asked)), *given))
 
 
-def fitting(tokenizer: Any, examples: Iterable[Example], max_tokens: int) -> list[Encoded]:
+def fitting(tokenizer: Any, examples: Iterable[Example], max_tokens: int) -> list[EncodedRow]:
     """The examples as ids, without those that do not fit."""
     made = []
     for example in examples:
@@ -84,7 +84,7 @@ def closing(tokenizer: Any) -> int:
     return min(candidates) if candidates else int(tokenizer.eos_token_id)
 
 
-def by_length(rows: Sequence[Encoded], budget: int) -> list[list[int]]:
+def by_length(rows: Sequence[EncodedRow], budget: int) -> list[list[int]]:
     """Indices of the rows in batches of like length, each at most `budget` tokens with its padding."""
     order = sorted(range(len(rows)), key=lambda index: len(rows[index].input_ids))
     batches: list[list[int]] = []
@@ -112,14 +112,14 @@ AskBase = Callable[[Sequence[str]], Sequence[Own]]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TrainingRow:
     """One training row with where it comes from. `own` says that the answer is the original model's.
 
     Rows of one case share `case`; `with_facts` tells them apart.
     """
 
     case: int
-    kind: Kind
+    kind: CaseKind
     question: str
     facts: tuple[str, ...]
     answer: str
@@ -151,7 +151,7 @@ class Mixture:
     long noise outweighs many short answers.
     """
 
-    kinds: Mapping[Kind, float]
+    kinds: Mapping[CaseKind, float]
     invented: float = 0.4
     replay: float = 0.2
     exchange: float = 0.5
@@ -162,15 +162,15 @@ class Mixture:
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class TrainingMaterial:
     """What rows are made from: pools of live and of replayed facts, and what the base knows."""
 
     edits: Pool
     replay: Pool | None = None
-    known: tuple[Known, ...] = ()
+    known: tuple[KnownFact, ...] = ()
 
 
-def cases(material: Material, mixture: Mixture, seed: int) -> Iterator[Case]:
+def cases(material: TrainingMaterial, mixture: Mixture, seed: int) -> Iterator[Case]:
     """An endless stream; case n depends on the seed, n and the arguments alone."""
     learnt = Wordings.of((*material.edits.facts, *(material.replay.facts if material.replay else ())))
     kinds, weights = zip(*mixture.kinds.items(), strict=True)
@@ -189,7 +189,7 @@ def cases(material: Material, mixture: Mixture, seed: int) -> Iterator[Case]:
 
 
 def _world(
-    rng: Random, material: Material, mixture: Mixture, learnt: Wordings, prefix: str, *, made_up: bool
+    rng: Random, material: TrainingMaterial, mixture: Mixture, learnt: Wordings, prefix: str, *, made_up: bool
 ) -> World:
     roll = rng.random()
     if made_up or roll < mixture.invented or not material.edits.facts:
@@ -201,7 +201,7 @@ def _world(
 
 
 @dataclass
-class Tally:
+class RowTally:
     """Counts of a run: rows by kind, by source and by facts in the prompt; rows left out by reason."""
 
     rows: Counter[str] = field(default_factory=Counter)
@@ -209,18 +209,18 @@ class Tally:
     facts: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
 
-    def count(self, row: Row, by: int = 1) -> None:
+    def count(self, row: TrainingRow, by: int = 1) -> None:
         self.rows[row.kind] += by
         self.sources[row.source] += by
         self.facts[str(len(row.facts))] += by
 
-    def withdraw(self, row: Row, why: str) -> None:
+    def withdraw(self, row: TrainingRow, why: str) -> None:
         """A row that was counted is left out after all."""
         self.count(row, -1)
         self.dropped[why] += 1
 
 
-def rows(drawn: Iterable[Case], ask: AskBase, sure: float, tally: Tally) -> Iterator[Row]:
+def rows(drawn: Iterable[Case], ask: AskBase, sure: float, tally: RowTally) -> Iterator[TrainingRow]:
     """The rows of the cases, in order: with its facts, and those of a `plain` case without them too."""
     source = iter(drawn)
     first = 0
@@ -236,8 +236,8 @@ def _own(chunk: Sequence[Case], ask: AskBase) -> dict[str, Own]:
     return dict(zip(questions, ask(questions), strict=True))
 
 
-def _pair(case: Case, number: int, own: Own, sure: float, tally: Tally) -> Iterator[Row]:
-    wanted = sure * _RUNNING if case.kind is Kind.LANGUAGE else sure
+def _pair(case: Case, number: int, own: Own, sure: float, tally: RowTally) -> Iterator[TrainingRow]:
+    wanted = sure * _RUNNING if case.kind is CaseKind.LANGUAGE else sure
     said = own.text if own.sure >= wanted else ""
     for facts, answer, is_own in (
         (case.facts, said if case.answer is None else case.answer, case.answer is None),
@@ -246,7 +246,7 @@ def _pair(case: Case, number: int, own: Own, sure: float, tally: Tally) -> Itera
         if not answer:
             tally.dropped["unsure" if own.text else "silent"] += 1
             continue
-        row = Row(
+        row = TrainingRow(
             number,
             case.kind,
             case.question,
@@ -262,7 +262,9 @@ def _pair(case: Case, number: int, own: Own, sure: float, tally: Tally) -> Itera
         yield row
 
 
-def freeze(made: Iterable[Row], folder: Path, described: Mapping[str, Any], tally: Tally) -> dict[str, Any]:
+def freeze(
+    made: Iterable[TrainingRow], folder: Path, described: Mapping[str, Any], tally: RowTally
+) -> dict[str, Any]:
     """Writes the rows to `folder` and, last and by rename, the manifest with their hash; returns it."""
     folder.mkdir(parents=True, exist_ok=True)
     digest, count, edit_ids = hashlib.sha256(), 0, set[str]()
@@ -290,7 +292,7 @@ def freeze(made: Iterable[Row], folder: Path, described: Mapping[str, Any], tall
     return manifest
 
 
-def thaw(folder: Path) -> tuple[list[Row], dict[str, Any]] | None:
+def thaw(folder: Path) -> tuple[list[TrainingRow], dict[str, Any]] | None:
     """The frozen rows and their manifest; None where there are none yet. Raises `Damaged` by the hash."""
     if not (folder / MANIFEST).exists():
         return None
@@ -301,7 +303,7 @@ def thaw(folder: Path) -> tuple[list[Row], dict[str, Any]] | None:
     return [_row(line) for line in data.decode().splitlines()], manifest
 
 
-def _row(line: str) -> Row:
+def _row(line: str) -> TrainingRow:
     value = json.loads(line)
     listed = {name: tuple(value[name]) for name in ("facts", "edit_ids")}
-    return Row(**{**value, **listed, "kind": Kind(value["kind"])})
+    return TrainingRow(**{**value, **listed, "kind": CaseKind(value["kind"])})

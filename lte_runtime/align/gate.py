@@ -27,14 +27,14 @@ Judged = Mapping[str, Mapping[str, int]]
 Means = npt.NDArray[np.float64]
 
 
-class Outcome(StrEnum):
+class PromotionOutcome(StrEnum):
     PROMOTE = "promote"
     REJECT = "reject"
     NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class GateSettings:
+class PromotionSettings:
     """Margins are shares. `min_probes` of edit success, `min_guards` of each guarded kind are needed.
 
     A margin is what the lower end must stay above: two equal adapters that differ by seed in a few answers
@@ -50,7 +50,7 @@ class GateSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ShareComparison:
     """A difference of shares with its interval's lower end; `ok` when that is above `least`."""
 
     name: str
@@ -68,9 +68,9 @@ class Comparison:
 class Verdict:
     """`scores` by arm and kind, `comparisons` what was decided on, `reasons` why it was not promoted."""
 
-    outcome: Outcome
+    outcome: PromotionOutcome
     reasons: tuple[str, ...]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[ShareComparison, ...]
     scores: Mapping[str, Mapping[str, float]]
     counts: Mapping[str, int]
     seed: int
@@ -97,19 +97,19 @@ def judge(
     incumbent: bool,
     tainted: bool = False,
     seed: int = 0,
-    settings: GateSettings | None = None,
+    settings: PromotionSettings | None = None,
 ) -> Verdict:
     """The verdict over `judged` (arm -> probe id -> 0 or 1); `kinds` names every probe's kind.
 
     `incumbent` tells whether an adapter serves now; `tainted` that it holds facts that were withdrawn, so
     that an equal candidate is an improvement. The same for the same arguments.
     """
-    settings = settings or GateSettings()
+    settings = settings or PromotionSettings()
     arms = (CANDIDATE, INCUMBENT, NONE) if incumbent else (CANDIDATE, NONE)
     counts = {kind: sum(each == kind for each in kinds.values()) for kind in sorted(set(kinds.values()))}
     faults = tuple(_faults(judged, kinds, arms, counts, settings))
     if faults:
-        return Verdict(Outcome.REJECT, faults, (), {}, counts, seed, tainted)
+        return Verdict(PromotionOutcome.REJECT, faults, (), {}, counts, seed, tainted)
     table = {kind: _table(judged, kinds, arms, kind) for kind in counts}
     draws = _draws(table, arms, settings, seed)
     scores = {
@@ -119,10 +119,10 @@ def judge(
     guards = tuple(_guard(table, draws, CANDIDATE, arms, kind, settings) for kind in GUARDED)
     reasons = tuple(_told(each) for each in (gain, *guards) if not each.ok)
     if not reasons:
-        return Verdict(Outcome.PROMOTE, (), (gain, *guards), scores, counts, seed, tainted)
+        return Verdict(PromotionOutcome.PROMOTE, (), (gain, *guards), scores, counts, seed, tainted)
     without = _without(table, draws, arms, settings, tainted) if incumbent else ()
     wins = bool(without) and all(each.ok for each in without)
-    outcome = Outcome.NONE if wins else Outcome.REJECT
+    outcome = PromotionOutcome.NONE if wins else PromotionOutcome.REJECT
     return Verdict(outcome, reasons, (gain, *guards, *without), scores, counts, seed, tainted)
 
 
@@ -131,7 +131,7 @@ def _faults(
     kinds: Mapping[str, str],
     arms: Sequence[str],
     counts: Mapping[str, int],
-    settings: GateSettings,
+    settings: PromotionSettings,
 ) -> Iterator[str]:
     for arm in arms:
         found = judged.get(arm, {})
@@ -153,7 +153,7 @@ def _table(judged: Judged, kinds: Mapping[str, str], arms: Sequence[str], kind: 
 
 
 def _draws(
-    table: Mapping[str, npt.NDArray[np.int64]], arms: Sequence[str], settings: GateSettings, seed: int
+    table: Mapping[str, npt.NDArray[np.int64]], arms: Sequence[str], settings: PromotionSettings, seed: int
 ) -> dict[str, Means]:
     """Shares [arms, resamples] of each kind over probes drawn with all their arms.
 
@@ -181,17 +181,17 @@ def _gained(table: Mapping[str, npt.NDArray[np.int64]], found: Mapping[str, Mean
     return shares
 
 
-def _comparison(name: str, n: int, mean: float, draws: Means, least: float, level: float) -> Comparison:
-    return Comparison(name, n, mean, float(np.quantile(draws, (1 - level) / 2)), least)
+def _comparison(name: str, n: int, mean: float, draws: Means, least: float, level: float) -> ShareComparison:
+    return ShareComparison(name, n, mean, float(np.quantile(draws, (1 - level) / 2)), least)
 
 
 def _gain(
     table: Mapping[str, npt.NDArray[np.int64]],
     draws: Mapping[str, Means],
     arms: Sequence[str],
-    settings: GateSettings,
+    settings: PromotionSettings,
     tainted: bool,
-) -> Comparison:
+) -> ShareComparison:
     """Over the better of the others in every resample: choosing the better one afterwards is paid for."""
     observed = {kind: rows.mean(axis=1, keepdims=True) for kind, rows in table.items()}
     others = range(1, len(arms))
@@ -208,8 +208,8 @@ def _guard(
     arm: str,
     arms: Sequence[str],
     kind: str,
-    settings: GateSettings,
-) -> Comparison:
+    settings: PromotionSettings,
+) -> ShareComparison:
     """An arm against what serves now, which is the second one."""
     rows, drawn, place = table[kind], draws[kind], arms.index(arm)
     mean = float(rows[place].mean() - rows[1].mean())
@@ -221,9 +221,9 @@ def _without(
     table: Mapping[str, npt.NDArray[np.int64]],
     draws: Mapping[str, Means],
     arms: Sequence[str],
-    settings: GateSettings,
+    settings: PromotionSettings,
     tainted: bool,
-) -> tuple[Comparison, ...]:
+) -> tuple[ShareComparison, ...]:
     """Whether no adapter is better than the one that serves, by the same rules."""
     observed = {kind: rows.mean(axis=1, keepdims=True) for kind, rows in table.items()}
     now, none = arms.index(INCUMBENT), arms.index(NONE)
@@ -233,10 +233,10 @@ def _without(
     least = -settings.taint_margin if tainted else 0.0
     gain = _comparison("none: gain", n, mean, drawn, least, settings.level)
     guards = [_guard(table, draws, NONE, arms, kind, settings) for kind in GUARDED]
-    named = [Comparison(f"none: {g.name}", g.n, g.mean, g.lower, g.least) for g in guards]
+    named = [ShareComparison(f"none: {g.name}", g.n, g.mean, g.lower, g.least) for g in guards]
     return (gain, *named)
 
 
-def _told(comparison: Comparison) -> str:
+def _told(comparison: ShareComparison) -> str:
     c = comparison
     return f"{c.name} {c.mean:+.3f}, lower bound {c.lower:+.3f}, must be above {c.least:+.3f} (n {c.n})"

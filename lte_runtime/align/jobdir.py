@@ -19,7 +19,7 @@ _QUIET_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class JobSpec:
     """What `job.json` asks for. Paths are absolute; `name` is the new adapter's id, such as `align-000002`.
 
     Optional beyond the contract: `neighbours` ("words", or which encoder), `fresh` (do not start from the
@@ -49,7 +49,7 @@ class Job:
     changes: Mapping[str, object] = field(default_factory=dict)
 
 
-def read(folder: Path) -> Job:
+def read(folder: Path) -> JobSpec:
     """The job of a directory; raises `BadRequest` for what is missing or of the wrong kind."""
     try:
         said: Mapping[str, Any] = json.loads((folder / JOB).read_text("utf-8"))
@@ -58,9 +58,9 @@ def read(folder: Path) -> Job:
         raise BadRequest(f"{folder / JOB}: {error!r}") from None
 
 
-def _job(folder: Path, said: Mapping[str, Any]) -> Job:
+def _job(folder: Path, said: Mapping[str, Any]) -> JobSpec:
     deadline, memory = said.get("deadline_s"), said.get("max_memory_bytes")
-    return Job(
+    return JobSpec(
         folder=folder,
         id=str(said["id"]),
         name=_name(said["name"]),
@@ -121,7 +121,7 @@ class Signals:
 
 
 @dataclass
-class Progress:
+class ProgressWriter:
     """Writes `progress.json`, at most twice a second but at every change of phase. `shown` hears of the same.
 
     A silent one (in all processes but the first) writes nothing.

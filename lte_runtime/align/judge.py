@@ -17,7 +17,7 @@ from lte_runtime.align.dataset import Own
 from lte_runtime.answer import prompt
 from lte_runtime.answer.engine import greedy, lora
 from lte_runtime.answer.engine.files import verify_adapter
-from lte_runtime.answer.engine.rows import Row
+from lte_runtime.answer.engine.rows import GenerationRow
 from lte_runtime.errors import BadRequest
 from lte_runtime.evals.metrics import matches, same_answer
 from lte_runtime.types import GenerateRequest
@@ -53,7 +53,7 @@ def read_probes(path: Path) -> tuple[Probe, ...]:
 
 
 @dataclass(frozen=True)
-class Speaker:
+class BaseModel:
     """A model on its device with its tokenizer. One thread at a time."""
 
     model: Any
@@ -68,12 +68,12 @@ class Speaker:
         asked: Sequence[tuple[str, Sequence[str]]],
         forward: Callable[..., Any] | None = None,
         tick: Tick = lambda _done, _total: None,
-    ) -> list[Row]:
+    ) -> list[GenerationRow]:
         """A finished row for each question with its facts, in the order given. `forward` is the model's or
         that of an adapter on it."""
         ends = prompt.ends(self.tokenizer)
         made = [
-            Row(
+            GenerationRow(
                 GenerateRequest(
                     prompt.build(self.tokenizer, question, facts, max_tokens=self.max_prompt).token_ids,
                     adapter=forward is not None,
@@ -107,11 +107,11 @@ class Speaker:
         text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
         return text
 
-    def _batches(self, rows: Sequence[Row]) -> list[list[Row]]:
+    def _batches(self, rows: Sequence[GenerationRow]) -> list[list[GenerationRow]]:
         """Rows of like length together; of equal length where the model's positions cannot be set."""
         if not greedy.takes_padding(self.model):
             return greedy.by_length(rows)
-        batches: list[list[Row]] = []
+        batches: list[list[GenerationRow]] = []
         for row in sorted(rows, key=lambda row: len(row.request.token_ids)):
             length = len(row.request.token_ids) + self.most
             if not batches or (len(batches[-1]) + 1) * length > self.batch_tokens:
@@ -120,7 +120,7 @@ class Speaker:
         return batches
 
     @torch.inference_mode()
-    def _sureness(self, rows: Sequence[Row]) -> list[float]:
+    def _sureness(self, rows: Sequence[GenerationRow]) -> list[float]:
         """Geometric means of the probabilities of the tokens said."""
         whole = [[*row.request.token_ids, *row.tokens] for row in rows]
         length = max(map(len, whole))
@@ -137,7 +137,7 @@ class Speaker:
 
 
 def judge(
-    speaker: Speaker, adapters: Mapping[str, Path], fingerprint: str, probes: Sequence[Probe], tick: Tick
+    speaker: BaseModel, adapters: Mapping[str, Path], fingerprint: str, probes: Sequence[Probe], tick: Tick
 ) -> dict[str, dict[str, int]]:
     """1 or 0 for each arm and probe: each of `adapters`, and `none`, which reads the facts without one.
 
@@ -163,13 +163,13 @@ def judge(
     return judged
 
 
-def _own_answers(speaker: Speaker, probes: Sequence[Probe]) -> dict[str, str]:
+def _own_answers(speaker: BaseModel, probes: Sequence[Probe]) -> dict[str, str]:
     questions = list(dict.fromkeys(probe.question for probe in probes if probe.answers is None))
     said = speaker.say([(question, ()) for question in questions])
     return {question: row.text for question, row in zip(questions, said, strict=True)}
 
 
-def _right(probes: Sequence[Probe], said: Sequence[Row], base: Mapping[str, str]) -> dict[str, int]:
+def _right(probes: Sequence[Probe], said: Sequence[GenerationRow], base: Mapping[str, str]) -> dict[str, int]:
     return {
         probe.id: int(
             same_answer(row.text, base[probe.question])

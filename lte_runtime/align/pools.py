@@ -24,7 +24,7 @@ Near = Callable[[Sequence[FactRecord]], Sequence[Sequence[int]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownFact:
     """A fact that the base model was asked for and answered right, with every wording of its question."""
 
     relation: str

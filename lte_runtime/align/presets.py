@@ -6,38 +6,38 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from lte_runtime.align.cases import Kind
+from lte_runtime.align.cases import CaseKind
 from lte_runtime.align.dataset import Mixture
-from lte_runtime.align.settings import Settings
+from lte_runtime.align.settings import TrainingSettings
 from lte_runtime.errors import BadRequest
 
-_SMALL: Mapping[Kind, float] = {
-    Kind.VERBATIM: 0.32,
-    Kind.REPHRASED: 0.27,
-    Kind.ALIAS: 0.03,
-    Kind.TWO_HOPS: 0.06,
-    Kind.COMPOSED: 0.01,
-    Kind.REVERSED: 0.01,
-    Kind.VERSIONS: 0.02,
-    Kind.INSTRUCTED: 0.18,
-    Kind.SAME_SUBJECT: 0.04,
-    Kind.NEIGHBOUR: 0.02,
-    Kind.UNRELATED: 0.03,
-    Kind.LANGUAGE: 0.01,
+_SMALL: Mapping[CaseKind, float] = {
+    CaseKind.VERBATIM: 0.32,
+    CaseKind.REPHRASED: 0.27,
+    CaseKind.ALIAS: 0.03,
+    CaseKind.TWO_HOPS: 0.06,
+    CaseKind.COMPOSED: 0.01,
+    CaseKind.REVERSED: 0.01,
+    CaseKind.VERSIONS: 0.02,
+    CaseKind.INSTRUCTED: 0.18,
+    CaseKind.SAME_SUBJECT: 0.04,
+    CaseKind.NEIGHBOUR: 0.02,
+    CaseKind.UNRELATED: 0.03,
+    CaseKind.LANGUAGE: 0.01,
 }
-_LARGE: Mapping[Kind, float] = {
-    Kind.VERBATIM: 0.15,
-    Kind.REPHRASED: 0.15,
-    Kind.ALIAS: 0.06,
-    Kind.TWO_HOPS: 0.08,
-    Kind.COMPOSED: 0.08,
-    Kind.REVERSED: 0.04,
-    Kind.VERSIONS: 0.04,
-    Kind.INSTRUCTED: 0.05,
-    Kind.SAME_SUBJECT: 0.10,
-    Kind.NEIGHBOUR: 0.08,
-    Kind.UNRELATED: 0.07,
-    Kind.LANGUAGE: 0.10,
+_LARGE: Mapping[CaseKind, float] = {
+    CaseKind.VERBATIM: 0.15,
+    CaseKind.REPHRASED: 0.15,
+    CaseKind.ALIAS: 0.06,
+    CaseKind.TWO_HOPS: 0.08,
+    CaseKind.COMPOSED: 0.08,
+    CaseKind.REVERSED: 0.04,
+    CaseKind.VERSIONS: 0.04,
+    CaseKind.INSTRUCTED: 0.05,
+    CaseKind.SAME_SUBJECT: 0.10,
+    CaseKind.NEIGHBOUR: 0.08,
+    CaseKind.UNRELATED: 0.07,
+    CaseKind.LANGUAGE: 0.10,
 }
 """About 30 % verbatim of what is in scope, and a third out of scope or language, as in the paper."""
 
@@ -54,7 +54,7 @@ class Preset:
     name: str
     cases: int
     mixture: Mixture
-    settings: Settings
+    settings: TrainingSettings
     max_tokens: int = 512
     held_out: float = 0.05
     keep: float = 1.0
@@ -69,7 +69,7 @@ _DEMO = Preset(
     "demo",
     cases=750,
     mixture=Mixture(_SMALL, invented=0.1, replay=0.1, worded=0.55, alone=0.7, plain=0.1, sure=0.85),
-    settings=Settings(
+    settings=TrainingSettings(
         rank=32, alpha=64, rate=2e-3, warm=10, batch=16, threads=1, epochs=2, every=25, patience=4
     ),
     keep=0.6,
@@ -80,7 +80,7 @@ _SEVEN = Preset(
     "7b-1xh200",
     cases=30_000,
     mixture=Mixture(_LARGE),
-    settings=Settings(
+    settings=TrainingSettings(
         rank=16,
         alpha=32,
         rate=1e-4,

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lte_runtime.align.store import RECORD, Store
+from lte_runtime.align.store import RECORD, AdapterStore
 from lte_runtime.answer.engine.files import CONFIG, MANIFEST, WEIGHTS, read_json
 from lte_runtime.disk import sha256_file, sync
 from lte_runtime.errors import Damaged, LteError, NotFound, Refused
@@ -48,7 +48,7 @@ TAINTING = frozenset({"retracted", "superseded", "conflict_lost", "erased"})
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class RegistryEntry:
     """One adapter of the registry. `problem` says why it cannot be used; `verdict` is the promotion gate's
     word and its numbers."""
 
@@ -82,7 +82,7 @@ class Registry:
         check: Callable[[Path], AdapterRef],
         *,
         reserved: Collection[str] = (),
-        store: Store | None = None,
+        store: AdapterStore | None = None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._root, self._check, self._now_ms = root, check, now_ms
@@ -154,7 +154,7 @@ class Registry:
         sync(self._root)
         return ref
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[RegistryEntry]:
         """All adapters by name, with what is wrong with those that cannot be read; reads no weights."""
         if not self._root.is_dir():
             return []
@@ -165,7 +165,7 @@ class Registry:
         ]
         return sorted(found, key=lambda entry: entry.ref.id)
 
-    def get(self, adapter_id: str) -> Entry:
+    def get(self, adapter_id: str) -> RegistryEntry:
         """An adapter by its name; raises `NotFound`, and `Retry` when a store cannot be asked."""
         for entry in self.entries():
             if entry.ref.id == adapter_id:
@@ -174,7 +174,7 @@ class Registry:
             raise NotFound(f"no adapter {adapter_id} in the registry")
         return self._brought(self._store, self._store.find(adapter_id))
 
-    def verify(self, adapter_id: str) -> Entry:
+    def verify(self, adapter_id: str) -> RegistryEntry:
         """An adapter whose every byte was checked; raises `NotFound`, `Damaged`, `Refused` or `Retry`."""
         entry = self.get(adapter_id)
         try:
@@ -184,7 +184,7 @@ class Registry:
                 raise
         return self._brought(self._store, self._store.find(adapter_id))
 
-    def _brought(self, store: Store, ref: AdapterRef) -> Entry:
+    def _brought(self, store: AdapterStore, ref: AdapterRef) -> RegistryEntry:
         """From the store, checked before it is here under its name."""
         with self._lock, self._beside() as beside:
             store.fetch(ref, beside, _LIMITS)
@@ -198,7 +198,7 @@ class Registry:
             self._renamed(beside, ref)
         return self._verified(self._root / ref.sha256)
 
-    def _verified(self, directory: Path) -> Entry:
+    def _verified(self, directory: Path) -> RegistryEntry:
         entry = _sound(_read(directory, directory.name))
         ref = self._check(directory)
         if ref != entry.ref:
@@ -230,7 +230,7 @@ class Registry:
                 self._remove(entry)
             return [entry.ref.id for entry in gone]
 
-    def _remove(self, entry: Entry) -> None:
+    def _remove(self, entry: RegistryEntry) -> None:
         removed = self._root / REMOVED
         if not removed.exists():
             make_private(removed)
@@ -264,13 +264,13 @@ def tainted(edit_ids: Iterable[str], state_of: Callable[[str], str]) -> dict[str
     return {name: state for name in edit_ids if (state := state_of(name)) in TAINTING}
 
 
-def _sound(entry: Entry) -> Entry:
+def _sound(entry: RegistryEntry) -> RegistryEntry:
     if entry.problem:
         raise Damaged(entry.problem)
     return entry
 
 
-def _read(directory: Path, sha256: str) -> Entry:
+def _read(directory: Path, sha256: str) -> RegistryEntry:
     """An entry from its record and manifest, where `sha256` is expected; raises nothing, `problem` tells."""
     unknown = AdapterRef("", sha256)
     try:
@@ -285,9 +285,9 @@ def _read(directory: Path, sha256: str) -> Entry:
             raise Damaged(f"the manifest of {record['id']} is not the one that was added")
         size = sum(path.lstat().st_size for path in directory.iterdir())
         manifest, verdict = read_json(directory, MANIFEST), record["verdict"]
-        return Entry(unknown, directory, manifest, verdict, record["added_ms"], size)
+        return RegistryEntry(unknown, directory, manifest, verdict, record["added_ms"], size)
     except (LteError, OSError, KeyError) as error:
-        return Entry(unknown, directory, problem=str(error))
+        return RegistryEntry(unknown, directory, problem=str(error))
 
 
 def _copy_in(source: Path, target: Path) -> None:

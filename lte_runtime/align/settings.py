@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class TrainingSettings:
     """How an adapter is trained.
 
     `batch` rows make an update, over all processes; `first` weighs an answer's first token; `budget` bounds

@@ -27,7 +27,7 @@ _NAME = re.compile(r"(align-\d{6})\.([0-9a-f]{64})")
 _CHUNK = 1 << 20
 
 
-class Store:
+class AdapterStore:
     """Thread-safe as far as the URL's file system is. Every fault of it is `Retry`, with what it said.
 
     `url` is without its credentials, for messages. `options` go to the file system; credentials come from its

@@ -36,8 +36,8 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from lte_runtime.align import fused
-from lte_runtime.align.dataset import IGNORED, Encoded, by_length
-from lte_runtime.align.settings import Settings
+from lte_runtime.align.dataset import IGNORED, EncodedRow, by_length
+from lte_runtime.align.settings import TrainingSettings
 
 FINISHED = "finished"
 """Written last into a checkpoint: one without it was cut short and is not resumed from."""
@@ -53,7 +53,7 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TrainingOutcome:
     """How training ended: `stopped` is true when it was told to stop, `best` the best held-out loss seen."""
 
     updates: int
@@ -73,7 +73,7 @@ def linear_names(model: Any) -> list[str]:
     return sorted(found)
 
 
-def with_adapter(model: Any, settings: Settings) -> PeftModel:
+def with_adapter(model: Any, settings: TrainingSettings) -> PeftModel:
     """The model with a fresh LoRA adapter on every linear layer, its own weights frozen."""
     torch.manual_seed(settings.seed)
     turned = any(type(module).__name__ == "Conv1D" for module in model.modules())
@@ -113,14 +113,14 @@ def _wrapped(model: Any, config: LoraConfig) -> PeftModel:
 
 def train(
     adapted: PeftModel,
-    rows: Sequence[Encoded],
-    settings: Settings,
+    rows: Sequence[EncodedRow],
+    settings: TrainingSettings,
     *,
     folder: Path,
-    held: Sequence[Encoded] = (),
+    held: Sequence[EncodedRow] = (),
     watch: Callable[[Update], None] = lambda _: None,
     stopping: Callable[[], bool] = lambda: False,
-) -> Outcome:
+) -> TrainingOutcome:
     """Trains on `rows`, from the last finished checkpoint under `folder` if there is one.
 
     Equal arguments give equal adapters, however often training was cut short between. `watch` hears of each
@@ -147,10 +147,10 @@ def train(
         done = trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     best = trainer.state.best_metric
-    return Outcome(done.global_step, losses[-1] if losses else float("nan"), watcher.stopped, best)
+    return TrainingOutcome(done.global_step, losses[-1] if losses else float("nan"), watcher.stopped, best)
 
 
-def planned(rows: Sequence[Encoded], settings: Settings) -> Iterator[list[list[Encoded]]]:
+def planned(rows: Sequence[EncodedRow], settings: TrainingSettings) -> Iterator[list[list[EncodedRow]]]:
     """The groups of each update, as one process computes them."""
     order = _Order(rows, settings)
     for begin in range(0, len(order), settings.batch):
@@ -177,13 +177,15 @@ def _device(model: Any) -> torch.device:
     return device
 
 
-def _layers(adapted: PeftModel, settings: Settings) -> AbstractContextManager[None]:
+def _layers(adapted: PeftModel, settings: TrainingSettings) -> AbstractContextManager[None]:
     if not settings.fused or _device(adapted).type != "cuda":
         return nullcontext()
     return fused.layers(adapted, [module for module in adapted.modules() if type(module) is LoraLinear])
 
 
-def _arguments(folder: Path, settings: Settings, held: bool, device: torch.device) -> TrainingArguments:
+def _arguments(
+    folder: Path, settings: TrainingSettings, held: bool, device: torch.device
+) -> TrainingArguments:
     """Logs each update; saves and measures at the same updates, as keeping the best demands."""
     return TrainingArguments(
         output_dir=str(folder),
@@ -215,7 +217,7 @@ def _processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def _optimizer(adapted: PeftModel, settings: Settings, total: int) -> tuple[Any, Any]:
+def _optimizer(adapted: PeftModel, settings: TrainingSettings, total: int) -> tuple[Any, Any]:
     """AdamW whose rate warms up, then falls linearly to zero."""
     weights = [value for value in adapted.parameters() if value.requires_grad]
     on_gpu = _device(adapted).type == "cuda"
@@ -229,13 +231,13 @@ def _optimizer(adapted: PeftModel, settings: Settings, total: int) -> tuple[Any,
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, share)
 
 
-class _Order(torch.utils.data.Dataset[Encoded]):
+class _Order(torch.utils.data.Dataset[EncodedRow]):
     """The rows of all epochs, each epoch in its own seeded order, as many as make whole updates.
 
     Several processes would fill up a last, smaller update with rows that they have seen already.
     """
 
-    def __init__(self, rows: Sequence[Encoded], settings: Settings) -> None:
+    def __init__(self, rows: Sequence[EncodedRow], settings: TrainingSettings) -> None:
         self._rows = rows
         self._order: list[int] = []
         for epoch in range(settings.epochs):
@@ -248,11 +250,11 @@ class _Order(torch.utils.data.Dataset[Encoded]):
     def __len__(self) -> int:
         return len(self._order)
 
-    def __getitem__(self, place: int) -> Encoded:
+    def __getitem__(self, place: int) -> EncodedRow:
         return self._rows[self._order[place]]
 
 
-def _together(rows: list[Encoded]) -> dict[str, list[Encoded]]:
+def _together(rows: list[EncodedRow]) -> dict[str, list[EncodedRow]]:
     return {"rows": rows}
 
 
@@ -292,7 +294,9 @@ class _AlignTrainer(Trainer):  # type: ignore[misc]
 
     control: Any
 
-    def __init__(self, model: PeftModel, settings: Settings, held: Sequence[Encoded], **options: Any) -> None:
+    def __init__(
+        self, model: PeftModel, settings: TrainingSettings, held: Sequence[EncodedRow], **options: Any
+    ) -> None:
         super().__init__(model=model, **options)
         self._settings, self._held = settings, held
         if settings.recompute:
@@ -362,19 +366,19 @@ def _summed(value: float, device: torch.device) -> float:
     return float(told)
 
 
-def _groups(rows: Sequence[Encoded], settings: Settings) -> list[list[Encoded]]:
+def _groups(rows: Sequence[EncodedRow], settings: TrainingSettings) -> list[list[EncodedRow]]:
     shared = sum(len(row.input_ids) for row in rows) // (2 * settings.threads) + 1
     budget = max((settings.budget or shared) >> settings.halvings, 1)
     return [[rows[index] for index in group] for group in by_length(rows, budget)]
 
 
 def _side_by_side(
-    model: PeftModel, groups: Sequence[Sequence[Encoded]], settings: Settings, total: float
+    model: PeftModel, groups: Sequence[Sequence[EncodedRow]], settings: TrainingSettings, total: float
 ) -> Tensor:
     """The groups in threads, one core each: small matrices gain more from this than from shared kernels."""
     weights = [value for value in model.parameters() if value.requires_grad]
 
-    def gradients(group: Sequence[Encoded]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def gradients(group: Sequence[EncodedRow]) -> tuple[Tensor, tuple[Tensor, ...]]:
         loss = _loss(model, group, settings) / total
         return loss.detach(), torch.autograd.grad(loss, weights)
 
@@ -387,13 +391,13 @@ def _side_by_side(
     return loss
 
 
-def _loss(model: Any, rows: Sequence[Encoded], settings: Settings) -> Tensor:
+def _loss(model: Any, rows: Sequence[EncodedRow], settings: TrainingSettings) -> Tensor:
     device = _device(model)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.bf16):
         return weighted_loss(model, rows, settings.first)
 
 
-def weighted_loss(model: Any, rows: Sequence[Encoded], first: float) -> Tensor:
+def weighted_loss(model: Any, rows: Sequence[EncodedRow], first: float) -> Tensor:
     """Sum of the answers' cross-entropies, the first token of each answer weighted `first`.
 
     The vocabulary's scores are made only for the columns where some row predicts an answer token.
@@ -426,7 +430,7 @@ def _scores(model: Any, ids: Tensor, columns: Tensor) -> Tensor:
     return kept  # type: ignore[no-any-return]
 
 
-def _padded(rows: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
+def _padded(rows: Sequence[EncodedRow]) -> tuple[Tensor, Tensor]:
     """Ids and labels, both [rows, length], padded on the right."""
     length = max(len(row.input_ids) for row in rows)
     ids = [[*row.input_ids, *([0] * (length - len(row.input_ids)))] for row in rows]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class ProbeTally:
     """Probes of one kind: how many were asked, how many answers were right."""
 
     right: int = 0
@@ -37,13 +37,15 @@ class Fall:
     after: int
 
 
-def fall(before: Mapping[str, Tally], after: Mapping[str, Tally], policy: WatchPolicy) -> Fall | None:
+def fall(
+    before: Mapping[str, ProbeTally], after: Mapping[str, ProbeTally], policy: WatchPolicy
+) -> Fall | None:
     """How far the share of right answers fell, kinds compared with themselves; None with too few probes.
 
     Differences of proportions with one success and one failure added on each side (Agresti & Caffo, 2000),
     pooled over the kinds by their harmonic sizes, so that another mix of kinds is no fall.
     """
-    kinds = [kind for kind in before if before[kind].asked and after.get(kind, Tally()).asked]
+    kinds = [kind for kind in before if before[kind].asked and after.get(kind, ProbeTally()).asked]
     sizes = sum(before[kind].asked for kind in kinds), sum(after[kind].asked for kind in kinds)
     if min(sizes) < policy.least:
         return None
@@ -57,7 +59,7 @@ def fall(before: Mapping[str, Tally], after: Mapping[str, Tally], policy: WatchP
     return Fall(mean / total, (mean - policy.z * math.sqrt(variance)) / total, *sizes)
 
 
-def _share(tally: Tally) -> tuple[float, float]:
+def _share(tally: ProbeTally) -> tuple[float, float]:
     """Share and size after one success and one failure were added."""
     size = tally.asked + 2
     return (tally.right + 1) / size, float(size)

@@ -21,9 +21,9 @@ import torch
 import torch.distributed as dist
 
 from lte_runtime.align import building, dataset, facts, jobdir, judge, presets, train
-from lte_runtime.align.dataset import Encoded, Own, Row
-from lte_runtime.align.jobdir import Job, Progress, Signals
-from lte_runtime.align.judge import Probe, Speaker
+from lte_runtime.align.dataset import EncodedRow, Own, TrainingRow
+from lte_runtime.align.jobdir import JobSpec, ProgressWriter, Signals
+from lte_runtime.align.judge import BaseModel, Probe
 from lte_runtime.align.presets import Preset
 from lte_runtime.answer.engine.files import (
     CONFIG,
@@ -41,12 +41,12 @@ Made = TypeVar("Made")
 
 
 @dataclass
-class Run:
+class JobRun:
     """One run of a job in this process; `rank` 0 builds, judges and writes."""
 
-    job: Job
+    job: JobSpec
     preset: Preset
-    progress: Progress
+    progress: ProgressWriter
     signals: Signals
     rank: int = 0
     directory: Path = field(init=False)
@@ -67,7 +67,7 @@ class Run:
 
         return moved
 
-    def speaker(self, halvings: int) -> Speaker:
+    def speaker(self, halvings: int) -> BaseModel:
         return building.speaker(self.directory, self.dtype, self.device, self.preset, halvings)
 
 
@@ -81,9 +81,9 @@ def run(
         job = jobdir.read(folder)
         if job.deadline_s is not None:
             signals.deadline = started + job.deadline_s
-        progress = Progress(folder, silent=rank > 0, shown=shown)
+        progress = ProgressWriter(folder, silent=rank > 0, shown=shown)
         chosen = presets.adjusted(presets.preset(job.preset), job.changes)
-        result = _work(Run(job, chosen, progress, signals, rank))
+        result = _work(JobRun(job, chosen, progress, signals, rank))
     except Exception as error:
         if rank > 0:
             raise
@@ -120,7 +120,7 @@ def ended(error: Exception) -> dict[str, Any]:
     return {"status": "failed", **_EMPTY, "error": {"kind": kind, "message": message[:2000]}}
 
 
-def _work(run: Run) -> dict[str, Any]:
+def _work(run: JobRun) -> dict[str, Any]:
     job = run.job
     if base_fingerprint(run.directory) != job.base_fingerprint:
         raise BadRequest("the base model has another fingerprint than the job says")
@@ -162,7 +162,7 @@ def _limit_memory(most: int, device: torch.device) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (most if hard < 0 else min(most, hard), hard))
 
 
-def _halving(run: Run, action: Callable[[int], Made]) -> Made:
+def _halving(run: JobRun, action: Callable[[int], Made]) -> Made:
     """The action with the tokens at a time that the preset says; out of memory once: with half of them."""
     halvings = run.job.halvings
     try:
@@ -174,7 +174,7 @@ def _halving(run: Run, action: Callable[[int], Made]) -> Made:
     return action(halvings + 1)
 
 
-def _free(run: Run) -> None:
+def _free(run: JobRun) -> None:
     """Gives back what the last phase held: a trainer's references go in circles."""
     gc.collect()
     if run.device.type == "cuda":
@@ -184,7 +184,7 @@ def _free(run: Run) -> None:
 # Data.
 
 
-def _data(run: Run, probes: Sequence[Probe]) -> tuple[list[Row], dict[str, Any]]:
+def _data(run: JobRun, probes: Sequence[Probe]) -> tuple[list[TrainingRow], dict[str, Any]]:
     """The frozen rows, made by rank 0 while the others wait."""
     folder = run.job.folder / jobdir.DATA
     if run.rank == 0 and dataset.thaw(folder) is None:
@@ -197,14 +197,14 @@ def _data(run: Run, probes: Sequence[Probe]) -> tuple[list[Row], dict[str, Any]]
     return found
 
 
-def _frozen(run: Run, folder: Path, probes: Sequence[Probe], halvings: int) -> dict[str, Any]:
+def _frozen(run: JobRun, folder: Path, probes: Sequence[Probe], halvings: int) -> dict[str, Any]:
     run.progress("building", 0, run.preset.cases)
     speaker = run.speaker(halvings)
     near, described = building.neighbours(run.job.neighbours)
     found = facts.load(run.job.facts)
     anchor = facts.load(run.job.anchor, "replay") if run.job.anchor else ()
     material = building.material(found, anchor, run.preset, speaker, near, run.job.seed)
-    tally = dataset.Tally()
+    tally = dataset.RowTally()
     drawn = islice(dataset.cases(material, run.preset.mixture, run.job.seed), run.preset.cases)
 
     def ask(questions: Sequence[str]) -> Sequence[Own]:
@@ -227,7 +227,7 @@ def _frozen(run: Run, folder: Path, probes: Sequence[Probe], halvings: int) -> d
     )
 
 
-def _unseen(run: Run, made: Any, probes: Sequence[Probe], tally: dataset.Tally) -> Any:
+def _unseen(run: JobRun, made: Any, probes: Sequence[Probe], tally: dataset.RowTally) -> Any:
     """Rows that ask no probe's question: judging on them would measure memory."""
     asked = {probe.question for probe in probes}
     for row in made:
@@ -241,7 +241,7 @@ def _unseen(run: Run, made: Any, probes: Sequence[Probe], tally: dataset.Tally) 
 # Training.
 
 
-def _trained(run: Run, rows: Sequence[Row], data: Mapping[str, Any]) -> dict[str, Any]:
+def _trained(run: JobRun, rows: Sequence[TrainingRow], data: Mapping[str, Any]) -> dict[str, Any]:
     """The adapter under `adapter/`; how it was trained, from the manifest when that was done before."""
     folder = run.job.folder / jobdir.ADAPTER
     if folder.exists():
@@ -250,7 +250,7 @@ def _trained(run: Run, rows: Sequence[Row], data: Mapping[str, Any]) -> dict[str
     return _halving(run, lambda halvings: _fit(run, rows, data, halvings))
 
 
-def _fit(run: Run, rows: Sequence[Row], data: Mapping[str, Any], halvings: int) -> dict[str, Any]:
+def _fit(run: JobRun, rows: Sequence[TrainingRow], data: Mapping[str, Any], halvings: int) -> dict[str, Any]:
     job, preset = run.job, run.preset
     settings = replace(preset.settings, seed=job.seed, halvings=halvings, bf16=run.dtype == torch.bfloat16)
     learnt, held = _encoded(run, rows)
@@ -293,13 +293,13 @@ def _fit(run: Run, rows: Sequence[Row], data: Mapping[str, Any], halvings: int) 
     return described
 
 
-def _encoded(run: Run, rows: Sequence[Row]) -> tuple[list[Encoded], list[Encoded]]:
+def _encoded(run: JobRun, rows: Sequence[TrainingRow]) -> tuple[list[EncodedRow], list[EncodedRow]]:
     """Rows to learn and held-out ones, whole cases each; what does not fit in the prompt is left out."""
     tokenizer = load_tokenizer(run.directory)
     last = max(row.case for row in rows) if rows else 0
     border = last * (1 - run.preset.held_out)
-    learnt: list[Encoded] = []
-    held: list[Encoded] = []
+    learnt: list[EncodedRow] = []
+    held: list[EncodedRow] = []
     for row in rows:
         try:
             made = dataset.encode(tokenizer, row.example, run.preset.max_tokens)
@@ -311,7 +311,7 @@ def _encoded(run: Run, rows: Sequence[Row]) -> tuple[list[Encoded], list[Encoded
     return learnt, held
 
 
-def _start(run: Run) -> Path | None:
+def _start(run: JobRun) -> Path | None:
     """The incumbent as a start, where the preset and the job want it and its bytes are sound."""
     incumbent = run.job.incumbent
     if incumbent is None or run.job.fresh or not run.preset.warm_start:
@@ -320,7 +320,7 @@ def _start(run: Run) -> Path | None:
     return incumbent
 
 
-def _store(run: Run, adapted: Any, data: Mapping[str, Any], described: Mapping[str, Any]) -> None:
+def _store(run: JobRun, adapted: Any, data: Mapping[str, Any], described: Mapping[str, Any]) -> None:
     """Adapter files, then the manifest without scores, then the name: judging needs a whole adapter."""
     folder = run.job.folder / jobdir.ADAPTER
     new = folder.with_name(".adapter.new")
@@ -332,13 +332,17 @@ def _store(run: Run, adapted: Any, data: Mapping[str, Any], described: Mapping[s
 
 
 def _manifest(
-    run: Run, data: Mapping[str, Any], described: Mapping[str, Any], scores: Mapping[str, Any]
+    run: JobRun, data: Mapping[str, Any], described: Mapping[str, Any], scores: Mapping[str, Any]
 ) -> dict[str, Any]:
     return _manifest_of(run, run.job.folder / jobdir.ADAPTER, data, described, scores)
 
 
 def _manifest_of(
-    run: Run, folder: Path, data: Mapping[str, Any], described: Mapping[str, Any], scores: Mapping[str, Any]
+    run: JobRun,
+    folder: Path,
+    data: Mapping[str, Any],
+    described: Mapping[str, Any],
+    scores: Mapping[str, Any],
 ) -> dict[str, Any]:
     packages = ("torch", "transformers", "peft", "tokenizers")
     job = run.job
@@ -359,7 +363,7 @@ def _manifest_of(
     }
 
 
-def _inherited(run: Run, described: Mapping[str, Any]) -> list[str]:
+def _inherited(run: JobRun, described: Mapping[str, Any]) -> list[str]:
     """Edits that the adapter's start was trained on: it carries them on."""
     if not described["warm_start"] or run.job.incumbent is None:
         return []
@@ -370,7 +374,7 @@ def _inherited(run: Run, described: Mapping[str, Any]) -> list[str]:
 # Judging.
 
 
-def _judged(run: Run, probes: Sequence[Probe]) -> dict[str, dict[str, int]]:
+def _judged(run: JobRun, probes: Sequence[Probe]) -> dict[str, dict[str, int]]:
     arms = {"candidate": run.job.folder / jobdir.ADAPTER}
     if run.job.incumbent:
         arms["incumbent"] = run.job.incumbent

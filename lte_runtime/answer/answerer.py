@@ -13,7 +13,7 @@ from lte_runtime.answer import gate
 from lte_runtime.answer.budget import Budget
 from lte_runtime.answer.engine.seam import Engine
 from lte_runtime.answer.prompt import Prompt, explained, list_note, superseded
-from lte_runtime.answer.retriever import Lookup, Reading, Retriever, RetrieverSettings
+from lte_runtime.answer.retriever import Lookup, QuestionReading, Retriever, RetrieverSettings
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, Refused
 from lte_runtime.memory.keys import normalise_key, statement_of, view_of
 from lte_runtime.memory.projection import reached
@@ -38,7 +38,7 @@ MOST_TARGETS = 8
 """Values of the hop before in which an alias is looked for, the first ones; a set may have thousands."""
 
 
-class Memory(Lookup, Protocol):
+class AnswerMemory(Lookup, Protocol):
     """What the answerer needs of the edit memory."""
 
     def watermarks(self) -> Mapping[TopicPartition, int]: ...
@@ -49,7 +49,7 @@ class Memory(Lookup, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerSettings:
+class AnswererSettings:
     """`wait_s` bounds the wait for `at_least` of a question without a deadline; `max_waiting` questions may
     wait at once, since each one holds a thread of its server.
 
@@ -77,11 +77,11 @@ class Answerer:
 
     def __init__(
         self,
-        memory: Memory,
+        memory: AnswerMemory,
         encoder: Encoder,
         calibration: gate.GateCalibration,
         engine: Engine,
-        settings: AnswerSettings | None = None,
+        settings: AnswererSettings | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         if calibration.encoder != encoder.fingerprint:
@@ -90,7 +90,7 @@ class Answerer:
                 f"{encoder.fingerprint[:12]}: run `lte gate calibrate`"
             )
         self._memory, self._engine, self._now = memory, engine, now
-        self._settings = settings or AnswerSettings()
+        self._settings = settings or AnswererSettings()
         self._retriever = Retriever(memory, encoder, calibration, self._settings.retriever)
         self._threshold = calibration.threshold
         most = self._settings.max_waiting
@@ -165,7 +165,7 @@ class Answerer:
         resolved = 0 if self._settings.whole_chain else before_last_hop(groups)
         asked = remaining(groups[resolved][0].fact) if resolved else q.text
         while True:
-            facts = told(q.text, groups, restate=self._settings.restate)
+            facts = prompt_facts(q.text, groups, restate=self._settings.restate)
             prompt = self._engine.prompt(asked, facts[resolved:])
             used = resolved + prompt.used_facts
             if used == len(groups) or len(groups[used]) == 1:
@@ -228,14 +228,16 @@ def remaining(last: Fact) -> str:
     return f"{view} is" if last.relation else view
 
 
-def told(question: str, groups: Sequence[Sequence[Citation]], *, restate: bool = True) -> tuple[Fact, ...]:
+def prompt_facts(
+    question: str, groups: Sequence[Sequence[Citation]], *, restate: bool = True
+) -> tuple[Fact, ...]:
     """Facts as the prompt tells them, one for each group: plain words first with `restate`, a set as one
     list, an alias that led there explained, what is superseded called so."""
-    readings = {0: [Reading(f.cut(question))]}
+    readings = {0: [QuestionReading(f.cut(question))]}
     for cited in (cited for group in groups for cited in group):
         texts = readings.setdefault(cited.hop, [])
         if len(texts) < MOST_TARGETS:
-            texts.append(Reading(f.cut(cited.fact.target)))
+            texts.append(QuestionReading(f.cut(cited.fact.target)))
     names = [_used_name(group[0], readings.get(group[0].hop - 1, [])) for group in groups]
     facts = [_told(group, restate=restate) for group in groups]
     return tuple(map(_explained, facts, names))
@@ -268,7 +270,7 @@ def restated(fact: Fact) -> Fact:
     return replace(fact, statement=f"{plain} {fact.statement}")
 
 
-def _used_name(cited: Citation, texts: Sequence[Reading]) -> str:
+def _used_name(cited: Citation, texts: Sequence[QuestionReading]) -> str:
     """The alias that the question, or the hop before, uses for the subject; empty for its own name."""
     fact = cited.fact
     if not fact.subject_aliases:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from lte_runtime.answer import gate, gate_data, wording
-from lte_runtime.answer.retriever import Reading, Retriever, Scored, best_of
+from lte_runtime.answer.retriever import QuestionReading, Retriever, Scored, best_of
 from lte_runtime.answer.scratch import memory_of
 from lte_runtime.errors import BadRequest
 from lte_runtime.progress import Progress, silent
@@ -39,11 +39,11 @@ HELPING = {"weight": 0.5, "pair_weight": 0.1}
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class LabelledQuestion:
     """One labelled question with all paths that the gate compares for it."""
 
     row: Row
-    reading: Reading
+    reading: QuestionReading
     paths: tuple[Scored, ...]
 
     @property
@@ -119,19 +119,19 @@ def measure(rows: Sequence[Row], encoder: Encoder, calibration: gate.GateCalibra
     return report(worded(asked, memo, lambda _text: calibration.wording), calibration)
 
 
-def ask(rows: Sequence[Row], memo: Encoder, progress: Progress) -> list[Asked]:
+def ask(rows: Sequence[Row], memo: Encoder, progress: Progress) -> list[LabelledQuestion]:
     """The paths of every question, over one memory of all events, without the features of wording."""
     questions = [row for row in rows if "question" in row]
-    readings = [Reading(row["question"]) for row in questions]
+    readings = [QuestionReading(row["question"]) for row in questions]
     memo.encode([text for r in readings for text in (r.text, r.masked(None))], query=True)
     neutral = gate.lexical_calibration(memo.fingerprint)
-    found: list[Asked] = []
+    found: list[LabelledQuestion] = []
     with memory_of(list(_events(rows)), memo) as memory:
         retriever = Retriever(memory, memo, neutral)
         for done, (row, reading) in enumerate(zip(questions, readings, strict=True), start=1):
             question = Question(row["question"], namespace=row.get("namespace", "default"))
             paths = sorted(retriever.scored_paths(question), key=_promise, reverse=True)
-            found.append(Asked(row, reading, tuple(paths[:MOST_PATHS])))
+            found.append(LabelledQuestion(row, reading, tuple(paths[:MOST_PATHS])))
             progress("questions", done, len(questions))
     return found
 
@@ -149,7 +149,7 @@ def _events(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
 
 
 def fit(
-    asked: Sequence[Asked],
+    asked: Sequence[LabelledQuestion],
     encoder: Encoder,
     closed_at_least: float,
     progress: Progress = silent,
@@ -177,13 +177,13 @@ def fit(
     return fitted
 
 
-def _side(pair: wording.Pair) -> int:
+def _side(pair: wording.WordingPair) -> int:
     """Half of a pair: for a quarter of the views by the view, for the others by the question."""
     alone = zlib.crc32(f"split {pair.view}".encode()) % 4 == 0
     return _half(pair.view if alone else pair.question)
 
 
-def _asks_the_edit(asked: Asked) -> bool:
+def _asks_the_edit(asked: LabelledQuestion) -> bool:
     """Whether a locality probe of KnowEdit asks for the edited relation itself: some do, in other words."""
     near = asked.row.get("near_event_id")
     return asked.row.get("weight", 1.0) != 1.0 and any(
@@ -194,7 +194,7 @@ def _asks_the_edit(asked: Asked) -> bool:
 
 
 def _with_thresholds(
-    fitted: gate.GateCalibration, asked: Sequence[Asked], encoder: Encoder, closed_at_least: float
+    fitted: gate.GateCalibration, asked: Sequence[LabelledQuestion], encoder: Encoder, closed_at_least: float
 ) -> gate.GateCalibration:
     """Thresholds from scores of rows that the scoring half has not seen.
 
@@ -217,13 +217,13 @@ def _with_thresholds(
     return replace(fitted, threshold=threshold, prompted_shift=gate.logit(threshold) - gate.logit(apart))
 
 
-def _group(asked: Asked) -> int:
+def _group(asked: LabelledQuestion) -> int:
     """Half of a question: all questions about one fact share it."""
     row = asked.row
     return _half(str(row.get("event_id") or row.get("near_event_id") or row["question"]))
 
 
-def _fit_rows(asked: Sequence[Asked], encoder: Encoder) -> gate.GateCalibration:
+def _fit_rows(asked: Sequence[LabelledQuestion], encoder: Encoder) -> gate.GateCalibration:
     features: list[Mapping[str, float]] = []
     labels: list[bool] = []
     weights: list[float] = []
@@ -236,7 +236,7 @@ def _fit_rows(asked: Sequence[Asked], encoder: Encoder) -> gate.GateCalibration:
     return gate.fit(features, labels, encoder.fingerprint, weights=weights)
 
 
-def _pairs(asked: Sequence[Asked]) -> Iterator[wording.Pair]:
+def _pairs(asked: Sequence[LabelledQuestion]) -> Iterator[wording.WordingPair]:
     """Each question with the view that it asks for, or with the near one that it does not."""
     seen: set[tuple[str, str]] = set()
     for question in asked:
@@ -248,18 +248,18 @@ def _pairs(asked: Sequence[Asked]) -> Iterator[wording.Pair]:
                 seen.add(pair)
                 opposite = str(question.row.get("kind")).startswith("reversed")
                 kind = str(question.row.get("namespace", "asked"))
-                yield wording.Pair(*pair, question.inside, weight, opposite, kind)
+                yield wording.WordingPair(*pair, question.inside, weight, opposite, kind)
 
 
 def worded(
-    asked: Sequence[Asked], encoder: Encoder, choose: Callable[[str], wording.Wording | None]
-) -> list[Asked]:
+    asked: Sequence[LabelledQuestion], encoder: Encoder, choose: Callable[[str], wording.Wording | None]
+) -> list[LabelledQuestion]:
     """`asked` with the features of wording added, by the map that `choose` gives for the masked question."""
     return [replace(a, paths=tuple(_worded(a, encoder, choose))) for a in asked]
 
 
 def _worded(
-    asked: Asked, encoder: Encoder, choose: Callable[[str], wording.Wording | None]
+    asked: LabelledQuestion, encoder: Encoder, choose: Callable[[str], wording.Wording | None]
 ) -> Iterator[Scored]:
     texts = [asked.masked(path) for path in asked.paths]
     questions = encoder.encode(texts, query=True)
@@ -279,16 +279,16 @@ def _half(text: str) -> int:
     return zlib.crc32(text.encode()) % 2
 
 
-def _best(question: Asked, calibration: gate.GateCalibration) -> Scored | None:
+def _best(question: LabelledQuestion, calibration: gate.GateCalibration) -> Scored | None:
     scored = [replace(p, score=calibration.probability(p.features)) for p in question.paths]
     return best_of(scored, calibration)
 
 
-def _scores(asked: Sequence[Asked], calibration: gate.GateCalibration) -> list[float]:
+def _scores(asked: Sequence[LabelledQuestion], calibration: gate.GateCalibration) -> list[float]:
     return [best.score if (best := _best(a, calibration)) else 0.0 for a in asked]
 
 
-def report(asked: Sequence[Asked], calibration: gate.GateCalibration) -> dict[str, float]:
+def report(asked: Sequence[LabelledQuestion], calibration: gate.GateCalibration) -> dict[str, float]:
     """Shares by kind: `closed` of out-of-scope questions, `open` of others, `right` with the right fact."""
     counts: dict[str, list[float]] = defaultdict(list)
     for question in asked:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lte_runtime.answer.features import PLACEHOLDER
-from lte_runtime.answer.wording import Pair
+from lte_runtime.answer.wording import WordingPair
 from lte_runtime.embedded import names
 from lte_runtime.embedded.relations import NOUN_KINDS, WORDED_RELATIONS
 
@@ -227,16 +227,16 @@ def _near(rng: random.Random, name: str) -> str:
     return f"{name} {rng.choice(['Labs', 'North', 'II', '2', 'Junior', 'Mini', 'West', 'B'])}"
 
 
-def wording_pairs() -> list[Pair]:
+def wording_pairs() -> list[WordingPair]:
     """Relations and the ways to ask for them (or for something near), from the tables that ship."""
     pairs = [
-        Pair(_say(text, PLACEHOLDER), _view(r.noun), fits=True, kind=r.subject)
+        WordingPair(_say(text, PLACEHOLDER), _view(r.noun), fits=True, kind=r.subject)
         for r in WORDED_RELATIONS
         for text in r.questions
     ]
     for noun, _kind in NOUN_KINDS:
         plain = _PLAIN[zlib.crc32(noun.encode()) % len(_PLAIN)].replace("{n}", noun)
-        pairs.append(Pair(_say(plain, PLACEHOLDER), _view(noun), fits=True, weight=0.3, kind="noun"))
+        pairs.append(WordingPair(_say(plain, PLACEHOLDER), _view(noun), fits=True, weight=0.3, kind="noun"))
     pairs += [pair for line in _table() for pair in _table_pairs(line)]
     return pairs + [pair for kind in kinds() for r in kind.relations for pair in _everyday_pairs(kind, r)]
 
@@ -245,21 +245,21 @@ def _view(noun: str) -> str:
     return f"The {noun} of {PLACEHOLDER}"
 
 
-def _everyday_pairs(kind: Kind, relation: Everyday) -> Iterator[Pair]:
+def _everyday_pairs(kind: SubjectKind, relation: Everyday) -> Iterator[WordingPair]:
     for texts, fits in ((relation.asking, True), (relation.other, False)):
         for text in texts:
-            yield Pair(_say(text, PLACEHOLDER), _view(relation.noun), fits, kind=kind.name)
+            yield WordingPair(_say(text, PLACEHOLDER), _view(relation.noun), fits, kind=kind.name)
     first = zlib.crc32(relation.noun.encode())
     for text in (_ABOUT[(first + step) % len(_ABOUT)] for step in (0, 7, 16)):
         asked = _say(text.replace("{n}", relation.noun), PLACEHOLDER)
-        yield Pair(asked, _view(relation.noun), fits=False, weight=0.5, opposite=True, kind=kind.name)
+        yield WordingPair(asked, _view(relation.noun), fits=False, weight=0.5, opposite=True, kind=kind.name)
 
 
-def _table_pairs(line: str) -> Iterator[Pair]:
+def _table_pairs(line: str) -> Iterator[WordingPair]:
     noun, asking, other = line.split("|")
     for texts, fits in ((asking, True), (other, False)):
         for text in filter(None, texts.split(";")):
-            yield Pair(_say(text, PLACEHOLDER), _view(noun), fits, opposite=not fits, kind="common")
+            yield WordingPair(_say(text, PLACEHOLDER), _view(noun), fits, opposite=not fits, kind="common")
 
 
 def common_views() -> list[str]:
@@ -285,7 +285,7 @@ class Everyday:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class SubjectKind:
     """What relations are about: forms of subjects with the kinds of `names` in braces."""
 
     name: str
@@ -294,14 +294,14 @@ class Kind:
 
 
 @cache
-def kinds() -> tuple[Kind, ...]:
+def kinds() -> tuple[SubjectKind, ...]:
     """The sections of `everyday.txt`."""
     lines = Path(__file__).with_name("everyday.txt").read_text(encoding="utf-8").splitlines()
-    found: list[Kind] = []
+    found: list[SubjectKind] = []
     for line in lines:
         if line.startswith("@ "):
             name, forms = line[2:].split("|")
-            found.append(Kind(name, tuple(forms.split(";")), ()))
+            found.append(SubjectKind(name, tuple(forms.split(";")), ()))
         elif not line.startswith("#"):
             noun, *lists = line.split("|")
             relation = Everyday(noun, *(tuple(filter(None, part.split(";"))) for part in lists))
@@ -332,7 +332,7 @@ def everyday(seed: int, worlds: int = 24) -> list[Row]:
     ]
 
 
-def _everyday_rows(rng: random.Random, kind: Kind, relation: Everyday, ident: str) -> Iterator[Row]:
+def _everyday_rows(rng: random.Random, kind: SubjectKind, relation: Everyday, ident: str) -> Iterator[Row]:
     """One fact, sometimes with another one about the same subject, and questions about both."""
     subject = _formed(rng, kind)
     fact: Row = {"op": "assert", "id": ident, "subject": subject, "relation": relation.noun}
@@ -379,7 +379,7 @@ def _unlike(a: Everyday, b: Everyday) -> bool:
     return {*a.asking, *a.noun.split()}.isdisjoint({*b.asking, *b.noun.split()})
 
 
-def _formed(rng: random.Random, kind: Kind) -> str:
+def _formed(rng: random.Random, kind: SubjectKind) -> str:
     """A new name for a subject."""
 
     def drawn(found: re.Match[str]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from lte_runtime.answer import features as f
-from lte_runtime.answer.answerer import Memory as Asked
+from lte_runtime.answer.answerer import AnswerMemory as Asked
 from lte_runtime.errors import NotFound
 from lte_runtime.memory.keys import normalise_key, view_of
 from lte_runtime.memory.policy import current, effective_times, fold, moment_of
@@ -30,13 +30,13 @@ from lte_runtime.types import (
 UNKNOWN_KEY = -1
 
 
-class Memory(Asked, Protocol):
+class OverlayMemory(Asked, Protocol):
     """What a dry run needs of the edit memory beside what answers need."""
 
     def history(self, key: FactKey) -> list[EditRecord]: ...
 
 
-def facts_with(memory: Memory, key: FactKey, edit: Edit, now_ms: int) -> tuple[Fact, ...]:
+def facts_with(memory: OverlayMemory, key: FactKey, edit: Edit, now_ms: int) -> tuple[Fact, ...]:
     """The facts of a key once the edit is applied: by the same fold that the store uses."""
     try:
         known = [record.edit for record in memory.history(key)]
@@ -59,7 +59,7 @@ def _last(edit: Edit, key: FactKey, known: Sequence[Edit], now_ms: int) -> Edit:
 class Overlay:
     """`memory` with the facts of one key exchanged for others. Safe from several threads."""
 
-    def __init__(self, memory: Memory, encoder: Encoder, key: FactKey, facts: Sequence[Fact]) -> None:
+    def __init__(self, memory: OverlayMemory, encoder: Encoder, key: FactKey, facts: Sequence[Fact]) -> None:
         self._memory, self._encoder = memory, encoder
         self._key, self._facts = key, tuple(facts)
         views = [view_of(fact.subject, fact.relation, fact.prompt) for fact in facts]

@@ -97,7 +97,7 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
-class Fits:
+class PathFits:
     """Cosines of a path's view with the masked question, and how other paths compare; see `gate.FEATURES`."""
 
     likeness: float
@@ -107,7 +107,7 @@ class Fits:
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class PathFit:
     """How well paths fit a question without its name, as a whole view and hop by hop."""
 
     vectors: Mapping[str, Vectors]
@@ -213,17 +213,21 @@ class Retriever:
         self._views = VectorCache(encoder, self._settings.cached_views, kept_chars=f.READ_CHARS)
         self._masked = VectorCache(encoder, self._settings.cached_views, query=True)
 
-    def read(self, text: str, budget: Budget | None = None) -> Asked:
+    def read(self, text: str, budget: Budget | None = None) -> EncodedQuestion:
         """A question taken apart and encoded, which needs no memory; of a long one `features.cut` of it."""
         budget, begun = budget or Budget(), time.perf_counter()
-        reading = Reading(f.cut(text))
+        reading = QuestionReading(f.cut(text))
         texts = reading.text, reading.masked(None)
         budget.afford(*texts)
         vectors = self._masked.of(texts[1:], once=reading.text, check=budget.check)
-        return Asked(reading, vectors, (time.perf_counter() - begun) * 1e3)
+        return EncodedQuestion(reading, vectors, (time.perf_counter() - begun) * 1e3)
 
     def retrieve(
-        self, q: Question, at_ms: int | None, asked: Asked | None = None, budget: Budget | None = None
+        self,
+        q: Question,
+        at_ms: int | None,
+        asked: EncodedQuestion | None = None,
+        budget: Budget | None = None,
     ) -> Retrieval:
         """Facts for `q` as valid at `at_ms` (None = now), the gate's word, and milliseconds per stage.
 
@@ -257,7 +261,9 @@ class Retriever:
         found = self._candidates(q, asked, at_ms, budget)
         return self._scored(self._paths(found.items, asked, q.namespace, at_ms, budget), asked, budget)
 
-    def _candidates(self, q: Question, asked: Asked, at_ms: int | None, budget: Budget) -> Candidates:
+    def _candidates(
+        self, q: Question, asked: EncodedQuestion, at_ms: int | None, budget: Budget
+    ) -> Candidates:
         budget.check()
         text = asked.reading.text
         return self._memory.candidates(
@@ -265,7 +271,12 @@ class Retriever:
         )
 
     def _paths(
-        self, found: Sequence[Candidate], asked: Asked, namespace: str, at_ms: int | None, budget: Budget
+        self,
+        found: Sequence[Candidate],
+        asked: EncodedQuestion,
+        namespace: str,
+        at_ms: int | None,
+        budget: Budget,
     ) -> tuple[Path, ...]:
         """Single facts (the found ones and all others of a subject that is named) and chains from them."""
         reading, vector = asked.reading, asked.vectors[asked.reading.text]
@@ -287,7 +298,7 @@ class Retriever:
         limits = {"max_hops": self._settings.max_hops, "max_paths": self._settings.max_paths}
         return (*(Path(c, (c.fact,)) for c in singles), *chain.expand(named, facts_of, **limits))
 
-    def _scored(self, paths: Sequence[Path], asked: Asked, budget: Budget) -> list[Scored]:
+    def _scored(self, paths: Sequence[Path], asked: EncodedQuestion, budget: Budget) -> list[Scored]:
         reading = asked.reading
         spans = [reading.span(path.facts[0]) for path in paths]
         texts = _affordable([reading.masked(span) for span in spans], reading.masked(None), budget)
@@ -299,7 +310,7 @@ class Retriever:
         views = self._views.of(
             (v for p in paths for v in (p.view, *p.parts, *map(f.masked_view, p.facts))), check=budget.check
         )
-        fit = Fit(vectors, views, splits, self._gate)
+        fit = PathFit(vectors, views, splits, self._gate)
         whole = [fit.path(text, path) for text, path in zip(texts, paths, strict=True)]
         gains = [gain for _, gain in whole]
         chains = [(path, gain) for path, gain in zip(paths, gains, strict=True) if len(path.facts) > 1]
@@ -318,14 +329,14 @@ class Retriever:
         worded = self._worded(paths, texts, own, fit)
         for i, (path, span) in enumerate(zip(paths, spans, strict=True)):
             budget.check()
-            fits = Fits(likeness[i], rivals[i], gains[i], outdone[i])
+            fits = PathFits(likeness[i], rivals[i], gains[i], outdone[i])
             rows.append({**describe(reading, path, span, fits, own[i]), **worded[i]})
         return [
             Scored(*each) for each in zip(paths, spans, rows, self._gate.probabilities(rows), strict=True)
         ]
 
     def _worded(
-        self, paths: Sequence[Path], texts: Sequence[str], asked: Sequence[str], fit: Fit
+        self, paths: Sequence[Path], texts: Sequence[str], asked: Sequence[str], fit: PathFit
     ) -> Sequence[Mapping[str, float]]:
         """By what is asked of each path; that an end or a change is asked for, the whole text tells."""
         if not paths:
@@ -368,7 +379,7 @@ class Retriever:
     def _earlier(
         self,
         q: Question,
-        reading: Reading,
+        reading: QuestionReading,
         scored: Sequence[Scored],
         decision: GateDecision,
         at_ms: int | None,
@@ -399,14 +410,14 @@ class Retriever:
         return GateDecision(scope, best.score, bar, reason, best.features), cited
 
     def _about_current(
-        self, q: Question, nearest: Scored, reading: Reading, at_ms: int | None, budget: Budget
+        self, q: Question, nearest: Scored, reading: QuestionReading, at_ms: int | None, budget: Budget
     ) -> Scored | None:
         """The best path of `q`, where it is the fact of `nearest` and `q` asks for no more than that."""
         scored, fact = self.scored_paths(q, at_ms, budget.again()), nearest.path.end
         best = best_of(scored, self._gate)
         if best is None or len(best.path.facts) > 1 or best.path.end.key != fact.key:
             return None
-        plain = Reading(f.cut(q.text)).masked(best.span)
+        plain = QuestionReading(f.cut(q.text)).masked(best.span)
         bar = former.bar(reading.masked(nearest.span), plain, fact, nearest.path.view, self._gate.threshold)
         alone = len(_tied(best, scored, self._gate)) == 1
         return best if bar is not None and best.score >= bar and alone else None
@@ -417,7 +428,7 @@ def _keyed(q: Question) -> Question:
     return replace(q, namespace=normalise_key(q.namespace) or DEFAULT_NAMESPACE)
 
 
-class Reading:
+class QuestionReading:
     """One question taken apart, with the places of names remembered."""
 
     def __init__(self, text: str) -> None:
@@ -447,10 +458,10 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class EncodedQuestion:
     """A question taken apart, the vectors of its text and of the text without names, and the time it took."""
 
-    reading: Reading
+    reading: QuestionReading
     vectors: dict[str, Vectors]
     encode_ms: float
 
@@ -472,7 +483,7 @@ def _described(
 
 
 def describe(
-    reading: Reading, path: Path, span: f.Span | None, fits: Fits, asked: str | None = None
+    reading: QuestionReading, path: Path, span: f.Span | None, fits: PathFits, asked: str | None = None
 ) -> dict[str, float]:
     """The features of one path; see `gate.FEATURES`. `asked` is what is asked of it, else the question."""
     masked, view, first = reading.masked(span), path.view, path.facts[0]
@@ -508,7 +519,7 @@ def describe(
 
 
 def _with_siblings(
-    found: Sequence[Candidate], reading: Reading, facts_of: chain.FactsOfSubject, most: int
+    found: Sequence[Candidate], reading: QuestionReading, facts_of: chain.FactsOfSubject, most: int
 ) -> list[Candidate]:
     """`found`, one per key, and at most `most` other facts of the subjects that the question names."""
     singles = {c.fact.key: c for c in reversed(found)}

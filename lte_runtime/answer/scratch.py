@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lte_runtime.memory.edit_memory import EditMemory, MemorySettings
+from lte_runtime.memory.edit_memory import EditMemory, EditMemorySettings
 from lte_runtime.memory.events import EventLimits, decode, to_json
 from lte_runtime.memory.policy import EARLIEST_MS
 from lte_runtime.types import Batch, Edit, Encoder, Position, RawRecord, TopicPartition
@@ -22,7 +22,7 @@ START_MS = EARLIEST_MS
 def memory_of(events: Sequence[Mapping[str, Any]], encoder: Encoder) -> Iterator[EditMemory]:
     """A memory with `events` applied in order, gone afterwards. Raises `BadRecord` for what is no event."""
     with tempfile.TemporaryDirectory(prefix="lte-scratch-") as directory:
-        memory = EditMemory.open(Path(directory), encoder, MemorySettings())
+        memory = EditMemory.open(Path(directory), encoder, EditMemorySettings())
         try:
             apply_events(memory, events)
             yield memory

@@ -45,7 +45,7 @@ _KEPT = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class WordingPair:
     """A question and a view, both without the subject's name; `fits` tells whether one asks for the other.
 
     `opposite` marks questions that do not fit since they ask for an end, a refusal or a change. Pairs of one
@@ -172,7 +172,7 @@ class Contrast:
 
 
 def learn(
-    pairs: Sequence[Pair], cohort: Sequence[str], encoder: Encoder, how: Contrast | None = None
+    pairs: Sequence[WordingPair], cohort: Sequence[str], encoder: Encoder, how: Contrast | None = None
 ) -> Wording:
     """The map that brings fitting questions to their view and keeps others away; equal arguments, equal maps.
 
@@ -196,7 +196,7 @@ def _mean(maps: Sequence[_Map]) -> _Map:
     return np.concatenate(lefts, axis=1), right, sum(scales) / count, sum(shifts) / count
 
 
-def _map(pairs: Sequence[Pair], x: Vectors, v: Vectors, of_view: Places, how: Contrast) -> _Map:
+def _map(pairs: Sequence[WordingPair], x: Vectors, v: Vectors, of_view: Places, how: Contrast) -> _Map:
     """By Adam on `_loss`."""
     import torch
 
@@ -244,7 +244,7 @@ def _loss(logits: Any, column: Any, near: Any) -> Any:
     return loss + 0.7 * F.softplus(refused).mean() if len(refused) else loss
 
 
-def _batches(pairs: Sequence[Pair], how: Contrast) -> Iterator[tuple[Places, Places]]:
+def _batches(pairs: Sequence[WordingPair], how: Contrast) -> Iterator[tuple[Places, Places]]:
     """Places of fitting pairs, a third each of two kinds and a third of all, and of pairs that do not fit."""
     draw = np.random.default_rng(how.seed)
     fitting = np.array([i for i, p in enumerate(pairs) if p.fits])
@@ -265,7 +265,7 @@ def _drawn(draw: np.random.Generator, weights: npt.NDArray[Any], count: int) -> 
     return draw.choice(len(weights), size=min(count, len(weights)), replace=False, p=weights / weights.sum())
 
 
-def _opposite(pairs: Sequence[Pair], x: npt.NDArray[np.float64]) -> tuple[Floats, float]:
+def _opposite(pairs: Sequence[WordingPair], x: npt.NDArray[np.float64]) -> tuple[Floats, float]:
     """Direction and offset of a logistic regression: opposite questions against fitting ones."""
     rows = list({p.question: i for i, p in enumerate(pairs) if p.fits or p.opposite}.values())
     labels = np.array([float(pairs[i].opposite) for i in rows])

@@ -6,21 +6,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import log10
 
-from lte_runtime.drift.detectors import Bad, Change, Level, Threshold, Track, comparisons
-from lte_runtime.drift.monitor import DriftState, Rules
+from lte_runtime.drift.detectors import Bad, ChangeDetector, Level, Threshold, Track, comparisons
+from lte_runtime.drift.monitor import DetectorRules, DetectorState
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
 
 @dataclass(frozen=True, slots=True)
-class DriftSettings:
+class DecisionSettings:
     """Limits on starts. Times in milliseconds; `max_adapter_age_ms` None: age is no reason.
 
     `settle_ms` is how long a reason must stand: what provoked it may not be learned from before.
     """
 
-    rules: Rules = field(default_factory=Rules)
+    rules: DetectorRules = field(default_factory=DetectorRules)
     cool_down_ms: int = 6 * HOUR_MS
     settle_ms: int = 0
     min_new_edits: int = 200
@@ -82,7 +82,7 @@ class Decision:
         return bool(self.reasons) and not self.blocks
 
 
-def decide(state: DriftState, situation: Situation, settings: DriftSettings, now_ms: int) -> Decision:
+def decide(state: DetectorState, situation: Situation, settings: DecisionSettings, now_ms: int) -> Decision:
     """What should happen now. The same for the same arguments."""
     reasons = (
         *drifted(state, settings.rules),
@@ -92,12 +92,12 @@ def decide(state: DriftState, situation: Situation, settings: DriftSettings, now
     return Decision(reasons, tuple(_blocks(situation, settings, now_ms)))
 
 
-def drifted(state: DriftState, rules: Rules) -> tuple[Reason, ...]:
+def drifted(state: DetectorState, rules: DetectorRules) -> tuple[Reason, ...]:
     """The reasons that readings give."""
     return (*_thresholds(state, rules), *_changes(state))
 
 
-def _thresholds(state: DriftState, rules: Rules) -> Iterator[Reason]:
+def _thresholds(state: DetectorState, rules: DetectorRules) -> Iterator[Reason]:
     for rule in rules.thresholds:
         level = state.levels.get(rule.name, Level())
         if level.active:
@@ -106,13 +106,13 @@ def _thresholds(state: DriftState, rules: Rules) -> Iterator[Reason]:
             yield Reason("threshold", rule.name, detail)
 
 
-def _changes(state: DriftState) -> Iterator[Reason]:
+def _changes(state: DetectorState) -> Iterator[Reason]:
     for alarm in state.alarms:
         detail = f"bad share {alarm.share:.3f} of {alarm.n}, {alarm.before:.3f} before, p {alarm.p:.1e}"
         yield Reason("change", alarm.name, detail)
 
 
-def _age(situation: Situation, settings: DriftSettings, now_ms: int) -> Iterator[Reason]:
+def _age(situation: Situation, settings: DecisionSettings, now_ms: int) -> Iterator[Reason]:
     limit, since = settings.max_adapter_age_ms, situation.adapter_since_ms
     if limit is not None and since is not None and now_ms - since >= limit:
         yield Reason("age", "age", f"the adapter is {(now_ms - since) / HOUR_MS:.1f} h old")
@@ -123,7 +123,7 @@ def _taint(situation: Situation) -> Iterator[Reason]:
         yield Reason("taint", "taint", f"{situation.tainted} facts that it was trained on no longer hold")
 
 
-def _blocks(situation: Situation, settings: DriftSettings, now_ms: int) -> Iterator[Block]:
+def _blocks(situation: Situation, settings: DecisionSettings, now_ms: int) -> Iterator[Block]:
     if situation.running:
         yield Block("running", "a re-alignment is under way")
     if not situation.owned:
@@ -143,7 +143,7 @@ def _blocks(situation: Situation, settings: DriftSettings, now_ms: int) -> Itera
     yield from _budget(situation, settings, now_ms)
 
 
-def _settling(situation: Situation, settings: DriftSettings, now_ms: int) -> Iterator[Block]:
+def _settling(situation: Situation, settings: DecisionSettings, now_ms: int) -> Iterator[Block]:
     """The facts that made the reason would be left out as too young, and the cool-down would follow."""
     if situation.reason_since_ms is None or situation.tainted:
         return
@@ -152,7 +152,7 @@ def _settling(situation: Situation, settings: DriftSettings, now_ms: int) -> Ite
         yield Block("settling", f"{(until - now_ms) / 1000:.0f} s until new facts may be learned from", until)
 
 
-def _cool_down(situation: Situation, settings: DriftSettings, now_ms: int) -> Iterator[Block]:
+def _cool_down(situation: Situation, settings: DecisionSettings, now_ms: int) -> Iterator[Block]:
     if situation.ended_ms is None:
         return
     until = situation.ended_ms + settings.cool_down_ms
@@ -160,7 +160,7 @@ def _cool_down(situation: Situation, settings: DriftSettings, now_ms: int) -> It
         yield Block("cool_down", f"{(until - now_ms) / HOUR_MS:.1f} h left", until)
 
 
-def _budget(situation: Situation, settings: DriftSettings, now_ms: int) -> Iterator[Block]:
+def _budget(situation: Situation, settings: DecisionSettings, now_ms: int) -> Iterator[Block]:
     # Starts that seem to lie ahead count too: a clock that was set back must not renew the budget.
     today = sorted(start for start in situation.starts_ms if start > now_ms - DAY_MS)
     if len(today) >= settings.daily_budget:
@@ -188,7 +188,7 @@ class Margin:
     reason: bool
 
 
-def margins(state: DriftState, rules: Rules) -> tuple[Margin, ...]:
+def margins(state: DetectorState, rules: DetectorRules) -> tuple[Margin, ...]:
     """One for each rule, thresholds first."""
     return (
         *(_level_margin(rule, state.levels.get(rule.name, Level())) for rule in rules.thresholds),
@@ -203,7 +203,7 @@ def _level_margin(rule: Threshold, level: Level) -> Margin:
     return Margin(rule.name, "threshold", value, limit, gap, level.n, rule.min_sample, level.active)
 
 
-def _track_margin(rule: Change, state: DriftState) -> Margin:
+def _track_margin(rule: ChangeDetector, state: DetectorState) -> Margin:
     track = state.tracks.get(rule.name, Track())
     alarmed = any(alarm.name == rule.name for alarm in state.alarms)
     n = track.reference.n

@@ -102,7 +102,7 @@ class Scan:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ChangeDetector:
     """A change of a share to the worse. The reference is what came before the longest scan.
 
     It needs `min_reference` outcomes and stops growing at `max_reference`, so that a slow decline cannot
@@ -121,7 +121,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class OutcomeCounts:
     """`bad` outcomes of `n`."""
 
     bad: int = 0
@@ -136,23 +136,23 @@ class Counts:
 class Track:
     """State of a change detector: the reference, and running totals from its end on, reading by reading."""
 
-    reference: Counts = Counts()
+    reference: OutcomeCounts = OutcomeCounts()
     bad: tuple[int, ...] = (0,)
     n: tuple[int, ...] = (0,)
 
-    def last(self, probes: int) -> Counts:
+    def last(self, probes: int) -> OutcomeCounts:
         """The longest tail of readings with at most `probes` outcomes."""
         start = bisect_left(self.n, self.n[-1] - probes)
-        return Counts(self.bad[-1] - self.bad[start], self.n[-1] - self.n[start])
+        return OutcomeCounts(self.bad[-1] - self.bad[start], self.n[-1] - self.n[start])
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ScanComparison:
     """One scan's comparison: `p` is the chance of so many bad outcomes in the window without a change."""
 
     scan: Scan
-    window: Counts
-    reference: Counts
+    window: OutcomeCounts
+    reference: OutcomeCounts
     p: float
 
     @property
@@ -160,7 +160,7 @@ class Comparison:
         return self.p <= self.scan.alpha
 
 
-def step_change(rule: Change, state: Track, reading: Reading) -> tuple[Track, Comparison | None]:
+def step_change(rule: ChangeDetector, state: Track, reading: Reading) -> tuple[Track, ScanComparison | None]:
     """The state after a reading, and the comparison that raises an alarm; then it starts from nothing."""
     if not reading.n:
         return state, None
@@ -171,27 +171,27 @@ def step_change(rule: Change, state: Track, reading: Reading) -> tuple[Track, Co
     return track, None
 
 
-def counted(bad: Bad, reading: Reading) -> Counts:
+def counted(bad: Bad, reading: Reading) -> OutcomeCounts:
     """A share as counts of the bad outcome."""
     hits = round(reading.value * reading.n)
-    return Counts(reading.n - hits if bad is Bad.FALL else hits, reading.n)
+    return OutcomeCounts(reading.n - hits if bad is Bad.FALL else hits, reading.n)
 
 
-def _longer(track: Track, new: Counts) -> Track:
+def _longer(track: Track, new: OutcomeCounts) -> Track:
     return Track(track.reference, (*track.bad, track.bad[-1] + new.bad), (*track.n, track.n[-1] + new.n))
 
 
-def _shifted(rule: Change, track: Track) -> Track:
+def _shifted(rule: ChangeDetector, track: Track) -> Track:
     """Readings older than the longest scan go to the reference, or away when that is full."""
     reference, bad, n = track.reference, track.bad, track.n
     while n[-1] - n[1] >= rule.longest:
         if reference.n < rule.max_reference:
-            reference = Counts(reference.bad + bad[1] - bad[0], reference.n + n[1] - n[0])
+            reference = OutcomeCounts(reference.bad + bad[1] - bad[0], reference.n + n[1] - n[0])
         bad, n = bad[1:], n[1:]
     return Track(reference, bad, n)
 
 
-def comparisons(rule: Change, track: Track) -> Iterator[Comparison]:
+def comparisons(rule: ChangeDetector, track: Track) -> Iterator[ScanComparison]:
     """What each scan says now; nothing while the reference is too small."""
     reference = track.reference
     if reference.n < rule.min_reference:
@@ -200,7 +200,7 @@ def comparisons(rule: Change, track: Track) -> Iterator[Comparison]:
         window = track.last(scan.probes)
         if 2 * window.n >= scan.probes:
             p = excess_by_chance(window.bad, window.n, reference.bad, reference.n)
-            yield Comparison(scan, window, reference, p)
+            yield ScanComparison(scan, window, reference, p)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
+class ReferenceWindow:
     """A reference window, ready to be compared with samples of `sample` rows.
 
     `rows` [m, d]; `gamma` of exp(-gamma |x - y|^2); `within` the mean kernel between different rows;
@@ -35,7 +35,9 @@ class Reference:
         return float(np.quantile(self.null, 1.0 - alpha, method="higher"))
 
 
-def reference(rows: npt.ArrayLike, sample: int, *, permutations: int = 1000, seed: int = 0) -> Reference:
+def reference(
+    rows: npt.ArrayLike, sample: int, *, permutations: int = 1000, seed: int = 0
+) -> ReferenceWindow:
     """The window `rows` [m, d] for samples of `sample` rows; `ValueError` unless 2 <= sample <= m / 2."""
     window = np.asarray(rows, np.float32)
     if window.ndim != 2 or not 2 <= sample <= len(window) // 2 or not np.isfinite(window).all():
@@ -44,10 +46,10 @@ def reference(rows: npt.ArrayLike, sample: int, *, permutations: int = 1000, see
     kernel = _kernel(window, window, gamma)
     np.fill_diagonal(kernel, 0.0)
     within = _off_diagonal_mean(float(kernel.sum()), len(window))
-    return Reference(window, gamma, within, sample, _null(kernel, sample, permutations, seed))
+    return ReferenceWindow(window, gamma, within, sample, _null(kernel, sample, permutations, seed))
 
 
-def mmd2(window: Reference, rows: npt.ArrayLike) -> float:
+def mmd2(window: ReferenceWindow, rows: npt.ArrayLike) -> float:
     """Unbiased MMD squared between the window and `rows` [sample, d]; about 0 without a shift.
 
     Raises `ValueError` for rows of another shape than the window was made for.
@@ -60,7 +62,7 @@ def mmd2(window: Reference, rows: npt.ArrayLike) -> float:
     return window.within + _off_diagonal_mean(own, len(drawn)) - 2.0 * between
 
 
-def p_value(window: Reference, rows: npt.ArrayLike) -> float:
+def p_value(window: ReferenceWindow, rows: npt.ArrayLike) -> float:
     """The share of draws from the window at least as far away, the sample counted as one of them."""
     found = mmd2(window, rows)
     at_least = len(window.null) - int(np.searchsorted(window.null, found, side="left"))

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lte_runtime.drift.detectors import (
-    Change,
-    Comparison,
-    Counts,
+    ChangeDetector,
     Level,
+    OutcomeCounts,
+    ScanComparison,
     Threshold,
     Track,
     step_change,
@@ -23,11 +23,11 @@ VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class DetectorRules:
     """The thresholds and change detectors in force, one of each for a name at most."""
 
     thresholds: tuple[Threshold, ...] = THRESHOLDS
-    changes: tuple[Change, ...] = CHANGES
+    changes: tuple[ChangeDetector, ...] = CHANGES
 
     def __post_init__(self) -> None:
         for rules in (self.thresholds, self.changes):
@@ -38,7 +38,7 @@ class Rules:
     def threshold(self, name: str) -> Threshold | None:
         return next((rule for rule in self.thresholds if rule.name == name), None)
 
-    def change(self, name: str) -> Change | None:
+    def change(self, name: str) -> ChangeDetector | None:
         return next((rule for rule in self.changes if rule.name == name), None)
 
 
@@ -55,7 +55,7 @@ class Alarm:
 
 
 @dataclass(frozen=True, slots=True)
-class DriftState:
+class DetectorState:
     """What the readings have led to. Alarms stay until the next re-alignment, one for a name (the first)."""
 
     levels: Mapping[str, Level] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class DriftState:
     alarms: tuple[Alarm, ...] = ()
 
 
-def observe(state: DriftState, readings: Iterable[Reading], rules: Rules) -> DriftState:
+def observe(state: DetectorState, readings: Iterable[Reading], rules: DetectorRules) -> DetectorState:
     """The state after the readings, in their order."""
     levels, tracks, latest = dict(state.levels), dict(state.tracks), dict(state.latest)
     alarms = {alarm.name: alarm for alarm in state.alarms}
@@ -77,20 +77,20 @@ def observe(state: DriftState, readings: Iterable[Reading], rules: Rules) -> Dri
             tracks[name], found = step_change(change, tracks.get(name, Track()), reading)
             if found:
                 alarms.setdefault(name, _alarm(reading, found))
-    return DriftState(levels, tracks, latest, tuple(alarms.values()))
+    return DetectorState(levels, tracks, latest, tuple(alarms.values()))
 
 
-def _alarm(reading: Reading, found: Comparison) -> Alarm:
+def _alarm(reading: Reading, found: ScanComparison) -> Alarm:
     window, before = found.window, found.reference.share
     return Alarm(reading.name, reading.time_ms, window.share, before, window.n, found.p)
 
 
-def realigned(state: DriftState) -> DriftState:
+def realigned(state: DetectorState) -> DetectorState:
     """The state after a new adapter went into service: every detector learns its reference anew."""
-    return DriftState(latest=state.latest)
+    return DetectorState(latest=state.latest)
 
 
-def to_json(state: DriftState) -> dict[str, Any]:
+def to_json(state: DetectorState) -> dict[str, Any]:
     """The state as JSON values."""
     return {
         "version": VERSION,
@@ -103,17 +103,17 @@ def to_json(state: DriftState) -> dict[str, Any]:
     }
 
 
-def from_json(kept: Mapping[str, Any]) -> DriftState:
+def from_json(kept: Mapping[str, Any]) -> DetectorState:
     """The state as `to_json` gave it; the empty state for another version's."""
     if kept.get("version") != VERSION:
-        return DriftState()
-    return DriftState(
+        return DetectorState()
+    return DetectorState(
         levels={
             k: Level(tuple((float(value), int(n)) for value, n in recent), active, beyond)
             for k, (recent, active, beyond) in kept["levels"].items()
         },
         tracks={
-            k: Track(Counts(*reference), tuple(bad), tuple(n))
+            k: Track(OutcomeCounts(*reference), tuple(bad), tuple(n))
             for k, (reference, bad, n) in kept["tracks"].items()
         },
         latest={k: Reading(k, *v) for k, v in kept["latest"].items()},

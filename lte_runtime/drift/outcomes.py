@@ -6,17 +6,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lte_runtime.drift import readings as r
-from lte_runtime.drift.probes import Kind, Probe, score
+from lte_runtime.drift.probes import DriftProbe, ProbeKind, score
 from lte_runtime.drift.readings import Reading
 
 BATCH = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ProbeResult:
     """A probe with what came back: the text, the ids of the cited edits, and gate score less threshold."""
 
-    probe: Probe
+    probe: DriftProbe
     text: str
     cited: frozenset[str]
     margin: float
@@ -27,17 +27,17 @@ class Asked:
         return self.cited >= set(self.probe.edit_ids)
 
 
-def readings_of(asked: Sequence[Asked], time_ms: int, batch: int = BATCH) -> tuple[Reading, ...]:
+def readings_of(asked: Sequence[ProbeResult], time_ms: int, batch: int = BATCH) -> tuple[Reading, ...]:
     """Readings of at most `batch` outcomes each, in the order of asking.
 
     Retrieval and gate are read from verbatim probes alone: a change of the mix is not a change of quality.
     """
     shares = score([(one.probe, one.text) for one in asked], time_ms, batch)
-    verbatim = [one for one in asked if one.probe.kind is Kind.VERBATIM]
+    verbatim = [one for one in asked if one.probe.kind is ProbeKind.VERBATIM]
     return (*shares, *_retrieval(verbatim, time_ms, batch))
 
 
-def _retrieval(verbatim: Sequence[Asked], time_ms: int, batch: int) -> Iterator[Reading]:
+def _retrieval(verbatim: Sequence[ProbeResult], time_ms: int, batch: int) -> Iterator[Reading]:
     for start in range(0, len(verbatim), batch):
         part = verbatim[start : start + batch]
         yield r.share(r.RETRIEVAL_HITS, [one.hit for one in part], time_ms)

@@ -30,7 +30,7 @@ _REPHRASED_PROMPT = ("Please answer: {prompt}", "I would like to know this. {pro
 Item = TypeVar("Item")
 
 
-class Kind(StrEnum):
+class ProbeKind(StrEnum):
     VERBATIM = "verbatim"
     REPHRASED = "rephrased"
     ALIAS = "alias"
@@ -40,29 +40,29 @@ class Kind(StrEnum):
 
 
 READING = {
-    Kind.VERBATIM: r.EDIT_SUCCESS,
-    Kind.REPHRASED: r.GENERALITY,
-    Kind.ALIAS: r.ALIAS,
-    Kind.TWO_HOP: r.PORTABILITY,
-    Kind.LOCALITY: r.LOCALITY,
-    Kind.CHOICE: r.CHOICE,
+    ProbeKind.VERBATIM: r.EDIT_SUCCESS,
+    ProbeKind.REPHRASED: r.GENERALITY,
+    ProbeKind.ALIAS: r.ALIAS,
+    ProbeKind.TWO_HOP: r.PORTABILITY,
+    ProbeKind.LOCALITY: r.LOCALITY,
+    ProbeKind.CHOICE: r.CHOICE,
 }
-QUOTA: Mapping[Kind, int] = {
-    Kind.VERBATIM: 64,
-    Kind.REPHRASED: 32,
-    Kind.ALIAS: 16,
-    Kind.TWO_HOP: 16,
-    Kind.LOCALITY: 32,
-    Kind.CHOICE: 16,
+QUOTA: Mapping[ProbeKind, int] = {
+    ProbeKind.VERBATIM: 64,
+    ProbeKind.REPHRASED: 32,
+    ProbeKind.ALIAS: 16,
+    ProbeKind.TWO_HOP: 16,
+    ProbeKind.LOCALITY: 32,
+    ProbeKind.CHOICE: 16,
 }
 """Probes of each kind a cycle; fewer are asked where the facts yield no more."""
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class DriftProbe:
     """A question in a namespace, its accepted answers, and the ids of the edits that it is made from."""
 
-    kind: Kind
+    kind: ProbeKind
     question: str
     accepted: tuple[str, ...]
     namespace: str
@@ -84,8 +84,8 @@ def make(
     *,
     seed: int,
     cycle: int,
-    quota: Mapping[Kind, int] = QUOTA,
-) -> tuple[Probe, ...]:
+    quota: Mapping[ProbeKind, int] = QUOTA,
+) -> tuple[DriftProbe, ...]:
     """The probes of a cycle in the order to be asked: the same for the same arguments, in any order.
 
     `facts` are current facts or a sample of them; a two-hop probe needs both of its facts in it. Of several
@@ -96,26 +96,26 @@ def make(
     known = _Known.of(facts)
     recorded = sorted(base, key=lambda each: (each.namespace, each.question))
     made = (
-        *_drawn(rng, quota.get(Kind.VERBATIM, 0), known.facts, known.verbatim),
-        *_drawn(rng, quota.get(Kind.REPHRASED, 0), known.facts, known.rephrased),
-        *_drawn(rng, quota.get(Kind.ALIAS, 0), known.aliased(), known.alias),
-        *_drawn(rng, quota.get(Kind.TWO_HOP, 0), known.pairs(), known.two_hop),
-        *_drawn(rng, quota.get(Kind.LOCALITY, 0), recorded, _locality),
-        *_drawn(rng, quota.get(Kind.CHOICE, 0), known.choosable(), known.choice),
+        *_drawn(rng, quota.get(ProbeKind.VERBATIM, 0), known.facts, known.verbatim),
+        *_drawn(rng, quota.get(ProbeKind.REPHRASED, 0), known.facts, known.rephrased),
+        *_drawn(rng, quota.get(ProbeKind.ALIAS, 0), known.aliased(), known.alias),
+        *_drawn(rng, quota.get(ProbeKind.TWO_HOP, 0), known.pairs(), known.two_hop),
+        *_drawn(rng, quota.get(ProbeKind.LOCALITY, 0), recorded, _locality),
+        *_drawn(rng, quota.get(ProbeKind.CHOICE, 0), known.choosable(), known.choice),
     )
     return tuple(rng.sample(made, len(made)))
 
 
-def right(probe: Probe, said: str) -> bool:
+def right(probe: DriftProbe, said: str) -> bool:
     """Whether an answer is right: one of the accepted ones; for locality, the base model's own."""
-    if probe.kind is Kind.LOCALITY:
+    if probe.kind is ProbeKind.LOCALITY:
         return same_answer(said, probe.accepted[0])
     return matches(said, probe.accepted)
 
 
-def score(asked: Iterable[tuple[Probe, str]], time_ms: int, batch: int = 16) -> tuple[Reading, ...]:
+def score(asked: Iterable[tuple[DriftProbe, str]], time_ms: int, batch: int = 16) -> tuple[Reading, ...]:
     """Probes with their answers as readings, each of at most `batch` outcomes of a kind, in order."""
-    outcomes: dict[Kind, list[bool]] = defaultdict(list)
+    outcomes: dict[ProbeKind, list[bool]] = defaultdict(list)
     for probe, said in asked:
         outcomes[probe.kind].append(right(probe, said))
     return tuple(
@@ -125,12 +125,14 @@ def score(asked: Iterable[tuple[Probe, str]], time_ms: int, batch: int = 16) -> 
     )
 
 
-def _drawn(rng: Random, n: int, pool: Sequence[Item], probe: Callable[[Item, Random], Probe]) -> list[Probe]:
+def _drawn(
+    rng: Random, n: int, pool: Sequence[Item], probe: Callable[[Item, Random], DriftProbe]
+) -> list[DriftProbe]:
     return [probe(item, rng) for item in rng.sample(pool, min(n, len(pool)))]
 
 
-def _locality(base: BaseAnswer, _rng: Random) -> Probe:
-    return Probe(Kind.LOCALITY, base.question, (base.answer,), base.namespace)
+def _locality(base: BaseAnswer, _rng: Random) -> DriftProbe:
+    return DriftProbe(ProbeKind.LOCALITY, base.question, (base.answer,), base.namespace)
 
 
 def _asked(fact: Fact) -> str:
@@ -174,13 +176,13 @@ class _Known:
         texts = {key: tuple(found) for key, found in accepted.items()}
         return cls(ordered, texts, {place: frozenset(found) for place, found in keys.items()}, targets)
 
-    def verbatim(self, fact: Fact, _rng: Random) -> Probe:
-        return self._probe(Kind.VERBATIM, _asked(fact), fact)
+    def verbatim(self, fact: Fact, _rng: Random) -> DriftProbe:
+        return self._probe(ProbeKind.VERBATIM, _asked(fact), fact)
 
-    def rephrased(self, fact: Fact, rng: Random) -> Probe:
+    def rephrased(self, fact: Fact, rng: Random) -> DriftProbe:
         wording = rng.choice(_REPHRASED if fact.relation else _REPHRASED_PROMPT)
         filled = {"relation": fact.relation, "subject": fact.subject, "prompt": fact.prompt}
-        return self._probe(Kind.REPHRASED, wording.format(**filled), fact)
+        return self._probe(ProbeKind.REPHRASED, wording.format(**filled), fact)
 
     def aliased(self) -> list[tuple[Fact, str]]:
         """Facts with each alias that names nothing else under the relation."""
@@ -192,9 +194,9 @@ class _Known:
             if self._alone(fact, alias)
         ]
 
-    def alias(self, item: tuple[Fact, str], _rng: Random) -> Probe:
+    def alias(self, item: tuple[Fact, str], _rng: Random) -> DriftProbe:
         fact, alias = item
-        return self._probe(Kind.ALIAS, _about(fact, alias), fact)
+        return self._probe(ProbeKind.ALIAS, _about(fact, alias), fact)
 
     def pairs(self) -> list[tuple[Fact, Fact]]:
         """Facts that end where another begins, unless they have several ends: one answer must be right."""
@@ -212,23 +214,23 @@ class _Known:
             if second.key != first.key
         ]
 
-    def two_hop(self, item: tuple[Fact, Fact], _rng: Random) -> Probe:
+    def two_hop(self, item: tuple[Fact, Fact], _rng: Random) -> DriftProbe:
         first, second = item
         question = f"What is the {second.relation} of the {first.relation} of {first.subject}?"
         accepted, ids = self.accepted[second.key], (first.edit_id, second.edit_id)
-        return Probe(Kind.TWO_HOP, question, accepted, second.key.namespace, ids)
+        return DriftProbe(ProbeKind.TWO_HOP, question, accepted, second.key.namespace, ids)
 
     def choosable(self) -> list[Fact]:
         """Facts for which other facts of the relation give enough wrong answers."""
         return [fact for fact in self.facts if fact.relation and self._wrong(fact) >= OPTIONS - 1]
 
-    def choice(self, fact: Fact, rng: Random) -> Probe:
+    def choice(self, fact: Fact, rng: Random) -> DriftProbe:
         own, others = self._own(fact), self.targets[fact.key.namespace, fact.key.relation]
         wrong = [text for form, text in others.items() if form not in own]
         options = [fact.target, *rng.sample(wrong, OPTIONS - 1)]
         rng.shuffle(options)
         listed = f"{', '.join(options[:-1])} or {options[-1]}"
-        return self._probe(Kind.CHOICE, f"{_about(fact, fact.subject)[:-1]}: {listed}?", fact)
+        return self._probe(ProbeKind.CHOICE, f"{_about(fact, fact.subject)[:-1]}: {listed}?", fact)
 
     def _own(self, fact: Fact) -> set[str]:
         return {normalise(text) for text in self.accepted[fact.key]}
@@ -237,8 +239,8 @@ class _Known:
         others = self.targets[fact.key.namespace, fact.key.relation]
         return len(others) - sum(form in others for form in self._own(fact))
 
-    def _probe(self, kind: Kind, question: str, fact: Fact) -> Probe:
-        return Probe(kind, question, self.accepted[fact.key], fact.key.namespace, (fact.edit_id,))
+    def _probe(self, kind: ProbeKind, question: str, fact: Fact) -> DriftProbe:
+        return DriftProbe(kind, question, self.accepted[fact.key], fact.key.namespace, (fact.edit_id,))
 
     def _alone(self, fact: Fact, name: str) -> bool:
         return self.keys[fact.key.namespace, normalise_key(name), fact.key.relation] == {fact.key}

@@ -7,7 +7,7 @@ stationary cycles (`lte bench drift`), and most of it goes to edit success, whic
 from __future__ import annotations
 
 from lte_runtime.drift import readings as r
-from lte_runtime.drift.detectors import Bad, Change, Scan, Threshold
+from lte_runtime.drift.detectors import Bad, ChangeDetector, Scan, Threshold
 
 THRESHOLDS: tuple[Threshold, ...] = (
     Threshold(r.EDIT_SUCCESS, Bad.FALL, enter=0.80, leave=0.85, min_sample=256),
@@ -27,11 +27,11 @@ THRESHOLDS: tuple[Threshold, ...] = (
 _MAIN = (Scan(64, 1e-6), Scan(288, 3e-5), Scan(960, 2e-6))
 _OTHER = (Scan(64, 5e-7), Scan(288, 1e-6), Scan(960, 5e-7))
 
-CHANGES: tuple[Change, ...] = (
-    Change(r.EDIT_SUCCESS, Bad.FALL, _MAIN),
+CHANGES: tuple[ChangeDetector, ...] = (
+    ChangeDetector(r.EDIT_SUCCESS, Bad.FALL, _MAIN),
     *(
-        Change(name, Bad.FALL, _OTHER)
+        ChangeDetector(name, Bad.FALL, _OTHER)
         for name in (r.GENERALITY, r.ALIAS, r.PORTABILITY, r.LOCALITY, r.CHOICE, r.RETRIEVAL_HITS, r.RECALL)
     ),
-    Change(r.NEGATIVE_FEEDBACK, Bad.RISE, _OTHER),
+    ChangeDetector(r.NEGATIVE_FEEDBACK, Bad.RISE, _OTHER),
 )

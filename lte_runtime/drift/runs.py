@@ -14,7 +14,7 @@ CIRCUIT_AFTER = 3
 """Failures in a row after which nothing starts by itself."""
 
 
-class State(StrEnum):
+class RunState(StrEnum):
     QUEUED = "queued"
     BUILDING = "building"
     TRAINING = "training"
@@ -30,15 +30,15 @@ class State(StrEnum):
         return self not in ENDED
 
 
-ENDED = frozenset({State.DONE, State.REJECTED, State.FAILED, State.CANCELLED})
-_STOPS = {State.FAILED, State.CANCELLED}
-_NEXT: Mapping[State, frozenset[State]] = {
-    State.QUEUED: frozenset({State.BUILDING, *_STOPS}),
-    State.BUILDING: frozenset({State.TRAINING, State.REJECTED, *_STOPS}),
+ENDED = frozenset({RunState.DONE, RunState.REJECTED, RunState.FAILED, RunState.CANCELLED})
+_STOPS = {RunState.FAILED, RunState.CANCELLED}
+_NEXT: Mapping[RunState, frozenset[RunState]] = {
+    RunState.QUEUED: frozenset({RunState.BUILDING, *_STOPS}),
+    RunState.BUILDING: frozenset({RunState.TRAINING, RunState.REJECTED, *_STOPS}),
     # A second attempt trains again after judging ran out of memory.
-    State.TRAINING: frozenset({State.JUDGING, State.PROMOTING, *_STOPS}),
-    State.JUDGING: frozenset({State.TRAINING, State.PROMOTING, *_STOPS}),
-    State.PROMOTING: frozenset({State.DONE, State.REJECTED, *_STOPS}),
+    RunState.TRAINING: frozenset({RunState.JUDGING, RunState.PROMOTING, *_STOPS}),
+    RunState.JUDGING: frozenset({RunState.TRAINING, RunState.PROMOTING, *_STOPS}),
+    RunState.PROMOTING: frozenset({RunState.DONE, RunState.REJECTED, *_STOPS}),
 }
 
 
@@ -68,7 +68,7 @@ class Run:
     `facts` and `anchor` how many it is made from, `relations` those of the facts."""
 
     id: str
-    state: State
+    state: RunState
     trigger: Trigger
     reasons: tuple[str, ...]
     created_ms: int
@@ -92,11 +92,11 @@ class Run:
     progress: Progress = Progress()
 
 
-def moved(run: Run, state: State, now_ms: int, message: str = "") -> Run:
+def moved(run: Run, state: RunState, now_ms: int, message: str = "") -> Run:
     """The run in another state; raises `ValueError` for a move that there is not."""
     if state not in _NEXT.get(run.state, frozenset()):
         raise ValueError(f"{run.id} cannot go from {run.state} to {state}")
-    started = now_ms if state is State.BUILDING else run.started_ms
+    started = now_ms if state is RunState.BUILDING else run.started_ms
     ended = now_ms if not state.active else None
     return replace(run, state=state, started_ms=started, ended_ms=ended, message=message or run.message)
 
@@ -105,9 +105,9 @@ def failures(runs: Iterable[Run]) -> int:
     """Failed runs since one last ended otherwise, newest last; a cancelled one says nothing."""
     count = 0
     for run in runs:
-        if run.state is State.FAILED:
+        if run.state is RunState.FAILED:
             count += 1
-        elif run.state in (State.DONE, State.REJECTED):
+        elif run.state in (RunState.DONE, RunState.REJECTED):
             count = 0
     return count
 
@@ -144,5 +144,5 @@ def from_json(text: str) -> Run:
     known = {each.name for each in fields(Run)}
     kept = {name: value for name, value in json.loads(text).items() if name in known}
     kept |= {name: tuple(kept[name]) for name in ("reasons", "relations")}
-    kept |= {"state": State(kept["state"]), "trigger": Trigger(kept["trigger"])}
+    kept |= {"state": RunState(kept["state"]), "trigger": Trigger(kept["trigger"])}
     return Run(**kept | {"progress": Progress(**kept["progress"])})

@@ -29,7 +29,7 @@ class ShiftMeter:
         """Forget the window: the next rows make a new one."""
         self._rows: Floats = np.empty((0, self._dimension), np.float32)
         self._waiting: Floats = np.empty((0, self._dimension), np.float32)
-        self._reference: mmd.Reference | None = None
+        self._reference: mmd.ReferenceWindow | None = None
 
     @property
     def filled(self) -> int:

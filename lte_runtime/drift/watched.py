@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lte_runtime.drift import monitor
-from lte_runtime.drift.monitor import DriftState
+from lte_runtime.drift.monitor import DetectorState
 from lte_runtime.memory.keys import normalise_key
 
 LEARNED_FROM = 200
@@ -30,14 +30,14 @@ class Relations:
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class DriftState:
     """`cursor` is the store's row up to which edits were looked at, `since_row` the row up to which the last
     alignment knew them, `building_row` that of an alignment under way. `adapter` is the hash of the active
     one ("none" without, "" before the first look), active since `adapter_since_ms`. `base` holds the base
     model's own answers by question, of the model `base_model`. `reason_since_ms` is when a reading became a
     reason; None while none is one."""
 
-    drift: DriftState = field(default_factory=DriftState)
+    drift: DetectorState = field(default_factory=DetectorState)
     cycle: int = 0
     cycle_ms: int = 0
     cursor: int = 0
@@ -51,7 +51,9 @@ class Watched:
     reason_since_ms: int | None = None
 
 
-def changed(state: Watched, adapter: str, told: Collection[str] | None, row: int, now_ms: int) -> Watched:
+def changed(
+    state: DriftState, adapter: str, told: Collection[str] | None, row: int, now_ms: int
+) -> DriftState:
     """The state once another adapter serves, at the store's row `row`; `told` are the relations that it was
     aligned on, None where it does not say. Every detector learns its reference anew."""
     if not state.adapter:
@@ -74,7 +76,7 @@ def _relations(told: Collection[str] | None, otherwise: Relations) -> Relations:
     return otherwise if told is None else Relations(frozenset(map(normalise_key, told)), 0)
 
 
-def to_json(state: Watched) -> dict[str, Any]:
+def to_json(state: DriftState) -> dict[str, Any]:
     """The state as JSON values."""
     return {
         "drift": monitor.to_json(state.drift),
@@ -85,10 +87,10 @@ def to_json(state: Watched) -> dict[str, Any]:
     }
 
 
-def from_json(kept: Mapping[str, Any]) -> Watched:
+def from_json(kept: Mapping[str, Any]) -> DriftState:
     """The state as `to_json` gave it."""
     known, to_learn = kept["relations"]
-    return Watched(
+    return DriftState(
         drift=monitor.from_json(kept["drift"]),
         relations=Relations(frozenset(known), to_learn),
         base=kept["base"],

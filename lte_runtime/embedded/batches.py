@@ -11,17 +11,17 @@ from typing import Protocol
 
 import torch
 
-from lte_runtime.embedded.network import Batch, Group
-from lte_runtime.embedded.rows import PLACE, Row
+from lte_runtime.embedded.network import Group, TokenBatch
+from lte_runtime.embedded.rows import PLACE, TextRow
 
 
 class Encodes(Protocol):
     """What is needed of a tokenizer."""
 
-    def encode(self, sequence: str, *, add_special_tokens: bool = ...) -> Encoded: ...
+    def encode(self, sequence: str, *, add_special_tokens: bool = ...) -> Encoding: ...
 
 
-class Encoded(Protocol):
+class Encoding(Protocol):
     @property
     def ids(self) -> list[int]: ...
 
@@ -46,7 +46,7 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
+class WeightedTokens:
     """One row: ids and the loss weight of each id as a target."""
 
     ids: tuple[int, ...]
@@ -56,11 +56,13 @@ class Tokens:
 PAD, USER, ASSISTANT, END = 0, 1, 2, 3
 TENSORS = ("ids", "positions", "chosen", "targets", "weights")
 
-Render = Callable[[Row], Sequence[tuple[str, str]]]
+Render = Callable[[TextRow], Sequence[tuple[str, str]]]
 """A row as pairs of (user text, answer)."""
 
 
-def tokens(tokenizer: Encodes, pairs: Sequence[tuple[str, str]], row: Row, weights: Weights) -> Tokens:
+def tokens(
+    tokenizer: Encodes, pairs: Sequence[tuple[str, str]], row: TextRow, weights: Weights
+) -> WeightedTokens:
     """Ids and weights of the turns `pairs`, or of the row's running text behind its uncounted lead."""
     if row.pieces:
         return _drilled(tokenizer, pairs, row, weights)
@@ -85,10 +87,12 @@ def tokens(tokenizer: Encodes, pairs: Sequence[tuple[str, str]], row: Row, weigh
             0.0,
         ]
         scale += [weights.first] + [weights.answer] * len(given)
-    return Tokens(tuple(ids), tuple(scale))
+    return WeightedTokens(tuple(ids), tuple(scale))
 
 
-def _drilled(tokenizer: Encodes, pairs: Sequence[tuple[str, str]], row: Row, weights: Weights) -> Tokens:
+def _drilled(
+    tokenizer: Encodes, pairs: Sequence[tuple[str, str]], row: TextRow, weights: Weights
+) -> WeightedTokens:
     """As `tokens`; in lead, text and questions a piece counts where it is told again, its first id aside."""
     ids: list[int] = []
     scale: list[float] = []
@@ -102,7 +106,7 @@ def _drilled(tokenizer: Encodes, pairs: Sequence[tuple[str, str]], row: Row, wei
         ids += [USER, *(each for each, _ in asked), END, ASSISTANT, *(each for each, _ in given), END]
         scale += [0.0, *(weights.text * again for _, again in asked), 0.0, 0.0]
         scale += [weights.first] + [weights.answer] * len(given)
-    return Tokens(tuple(ids), tuple(scale))
+    return WeightedTokens(tuple(ids), tuple(scale))
 
 
 BEFORE = "x"
@@ -131,14 +135,14 @@ def splice(
     return spliced
 
 
-def _counted(told: Encoded, spans: Sequence[tuple[int, int]], weights: Weights) -> list[float]:
+def _counted(told: Encoding, spans: Sequence[tuple[int, int]], weights: Weights) -> list[float]:
     """Weights of running text: a little everywhere, or in full at the spans alone."""
     if not spans:
         return [weights.text] * len(told.ids)
     return [float(any(stop > a and start < b for a, b in spans)) for start, stop in told.offsets]
 
 
-def collate(rows: Sequence[Tokens], slack: float = 0.12, total: int = 0) -> Batch:
+def collate(rows: Sequence[WeightedTokens], slack: float = 0.12, total: int = 0) -> TokenBatch:
     """A batch of rows; rows whose lengths differ by less than `slack` share a group.
 
     With `total` it has exactly so many tokens: rows that find no room are left out.
@@ -157,8 +161,8 @@ def collate(rows: Sequence[Tokens], slack: float = 0.12, total: int = 0) -> Batc
     return _tensors(_grouped(ordered, slack))
 
 
-def _grouped(ordered: Sequence[Tokens], slack: float) -> list[list[Tokens]]:
-    groups: list[list[Tokens]] = []
+def _grouped(ordered: Sequence[WeightedTokens], slack: float) -> list[list[WeightedTokens]]:
+    groups: list[list[WeightedTokens]] = []
     for row in ordered:
         if groups and len(groups[-1][0].ids) >= (1 - slack) * len(row.ids) - 4:
             groups[-1].append(row)
@@ -167,22 +171,22 @@ def _grouped(ordered: Sequence[Tokens], slack: float) -> list[list[Tokens]]:
     return groups
 
 
-def _padded(group: Sequence[Tokens]) -> int:
+def _padded(group: Sequence[WeightedTokens]) -> int:
     """Tokens of a group, its rows sorted, with their padding."""
     return len(group) * _width(group)
 
 
-def _width(group: Sequence[Tokens]) -> int:
+def _width(group: Sequence[WeightedTokens]) -> int:
     return -(-len(group[-1].ids) // STEP) * STEP
 
 
-def halves(rows: Sequence[Tokens], parts: int = 2) -> list[Batch]:
+def halves(rows: Sequence[WeightedTokens], parts: int = 2) -> list[TokenBatch]:
     """The rows as `parts` batches of about equal work: every `parts`-th row by length."""
     ordered = sorted(rows, key=lambda row: len(row.ids))
     return [collate(ordered[part::parts]) for part in range(parts)]
 
 
-def _tensors(groups: Sequence[Sequence[Tokens]], total: int = 0) -> Batch:
+def _tensors(groups: Sequence[Sequence[WeightedTokens]], total: int = 0) -> TokenBatch:
     ids: list[int] = []
     positions: list[int] = []
     chosen: list[int] = []
@@ -208,7 +212,7 @@ def _tensors(groups: Sequence[Sequence[Tokens]], total: int = 0) -> Batch:
     chosen += [0] * fill
     targets += [PAD] * fill
     weights += [0.0] * fill
-    return Batch(
+    return TokenBatch(
         torch.tensor(ids),
         torch.tensor(positions),
         tuple(layout),
@@ -218,7 +222,7 @@ def _tensors(groups: Sequence[Sequence[Tokens]], total: int = 0) -> Batch:
     )
 
 
-def save(batch: Batch, path: Path) -> None:
+def save(batch: TokenBatch, path: Path) -> None:
     """Writes beside and renames, so that a reader finds a whole batch or none."""
     kept = {name: getattr(batch, name) for name in TENSORS}
     beside = path.with_suffix(".part")
@@ -226,9 +230,9 @@ def save(batch: Batch, path: Path) -> None:
     beside.replace(path)
 
 
-def load(path: Path) -> Batch:
+def load(path: Path) -> TokenBatch:
     """The batch that `save` wrote; waits for it."""
     while not path.exists():
         time.sleep(0.01)
     kept = torch.load(path, weights_only=True)
-    return Batch(groups=tuple(Group(*each) for each in kept.pop("groups")), **kept)
+    return TokenBatch(groups=tuple(Group(*each) for each in kept.pop("groups")), **kept)

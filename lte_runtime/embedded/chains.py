@@ -9,7 +9,7 @@ from lte_runtime.embedded import names
 from lte_runtime.embedded.invented import item, noun, noun_slot, slot_of, target_of
 from lte_runtime.embedded.matching import roughen
 from lte_runtime.embedded.relations import NOUN_KINDS, SUBJECT_KINDS
-from lte_runtime.embedded.rows import Row, Statement, Turn
+from lte_runtime.embedded.rows import Statement, TextRow, Turn
 from lte_runtime.embedded.sources import Sources, StockFact
 
 BETWEEN = [pair for pair in NOUN_KINDS if pair[1] in ("person", "org", "place", "product")]
@@ -23,7 +23,7 @@ def path(rng: random.Random, subject: str, noun: str) -> str:
     return f"the {noun} of {subject}"
 
 
-def chain_row(sources: Sources, rng: random.Random) -> Row:
+def chain_row(sources: Sources, rng: random.Random) -> TextRow:
     """Two to four facts, each about the one before's target, and the question for the last target.
 
     The prompt holds them all in order or shuffled, or, as a daemon gives it that followed the chain itself,
@@ -51,7 +51,7 @@ def chain_row(sources: Sources, rng: random.Random) -> Row:
     turns = [Turn(_capital(roughen(rng, rng.choice(last.questions))), target)]
     if len(facts) > 2 and rng.random() < 0.5:
         turns.insert(rng.randrange(2), Turn(_capital(rng.choice(items[0].questions)), items[0].target))
-    return Row(tuple(turns), tuple(facts), kind="chain")
+    return TextRow(tuple(turns), tuple(facts), kind="chain")
 
 
 LEADS = {
@@ -81,7 +81,7 @@ def composed(fact: StockFact) -> bool:
     return sha256(f"{fact.relation} {fact.subject}".encode()).digest()[0] % 5 != 0
 
 
-def compose_row(sources: Sources, rng: random.Random) -> Row:
+def compose_row(sources: Sources, rng: random.Random) -> TextRow:
     """A fact that leads to something known, and a question for what is known about that."""
     while True:
         fact = rng.choice(sources.stock) if sources.stock else None
@@ -100,7 +100,7 @@ def compose_row(sources: Sources, rng: random.Random) -> Row:
     turns = [Turn(_capital(roughen(rng, question)), fact.target)]
     if rng.random() < 0.3:
         turns.insert(rng.randrange(2), Turn(rng.choice(told.questions), fact.subject))
-    return Row(tuple(turns), tuple(facts), kind="compose")
+    return TextRow(tuple(turns), tuple(facts), kind="compose")
 
 
 def _capital(question: str) -> str:

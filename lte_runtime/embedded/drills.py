@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from lte_runtime.embedded import names
 from lte_runtime.embedded.matching import ask, grid
 from lte_runtime.embedded.relations import NOUN_KINDS, QUESTIONS, STATEMENTS
-from lte_runtime.embedded.rows import FIRST_ID, PLACE, VOCABULARY, Row, Statement
+from lte_runtime.embedded.rows import FIRST_ID, PLACE, VOCABULARY, Statement, TextRow
 from lte_runtime.embedded.sources import Sources
 
 Place = Callable[[tuple[int, ...]], str]
@@ -36,16 +36,16 @@ def near(rng: random.Random, known: Sequence[int]) -> tuple[int, ...]:
     return (*known[:place], rng.randrange(FIRST_ID, VOCABULARY), *known[place + 1 :])
 
 
-def copy_row(_: Sources, rng: random.Random) -> Row:
+def copy_row(_: Sources, rng: random.Random) -> TextRow:
     """Pieces told again in another order, once or twice."""
     pieces = [piece(rng) for _ in range(rng.randint(2, 7))]
     marks = [chr(PLACE + index) for index in range(len(pieces))]
     gap = rng.choice(GAPS)
     again = [mark for _ in range(rng.randint(1, 2)) for mark in rng.sample(marks, len(marks))]
-    return Row(lead=gap.join(marks), text=gap + gap.join(again), pieces=tuple(pieces), kind="copy")
+    return TextRow(lead=gap.join(marks), text=gap + gap.join(again), pieces=tuple(pieces), kind="copy")
 
 
-def drill_row(_: Sources, rng: random.Random) -> Row:
+def drill_row(_: Sources, rng: random.Random) -> TextRow:
     """One to four facts in the generic wordings whose subjects, nouns and targets are random pieces."""
     cells = grid(rng, rng.choices((1, 2, 3, 4), (0.3, 0.3, 0.25, 0.15))[0])
     drawn: list[tuple[int, ...]] = []
@@ -63,7 +63,7 @@ def drill_row(_: Sources, rng: random.Random) -> Row:
         asked = tuple(form.format(s=s, n=n) for form in rng.sample(QUESTIONS, 3))
         items.append(Statement(s, t, text, asked, n))
     row_ = ask(rng, items, items, rng.randint(1, len(items)), "drill")
-    return Row(row_.turns, row_.facts, pieces=tuple(drawn), kind="drill")
+    return TextRow(row_.turns, row_.facts, pieces=tuple(drawn), kind="drill")
 
 
 def _noun(rng: random.Random, place: Place) -> str:

@@ -20,7 +20,7 @@ from lte_runtime.evals.split import held_out
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class ReaderProbe:
     """A question with the facts given to it and the answers that count as right."""
 
     question: str
@@ -61,22 +61,22 @@ def _greedy(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], most: 
     return [prompt.first_line(text) for text in texts]
 
 
-Form = Callable[[Any, Probe], Sequence[int]]
+Form = Callable[[Any, ReaderProbe], Sequence[int]]
 
 
-def lte_form(tokenizer: Any, probe: Probe) -> Sequence[int]:
+def lte_form(tokenizer: Any, probe: ReaderProbe) -> Sequence[int]:
     """The prompt as it is served."""
     return prompt.build(tokenizer, probe.question, probe.facts, max_tokens=900).token_ids
 
 
-def own_form(tokenizer: Any, probe: Probe) -> Sequence[int]:
+def own_form(tokenizer: Any, probe: ReaderProbe) -> Sequence[int]:
     """One of the base model's own reading forms."""
     passage = " ".join(probe.facts)
     question = f"Passage: {passage}\nQuestion: {probe.question}" if probe.facts else probe.question
     return prompt.build_raw(tokenizer, question)
 
 
-def accuracy(model: Any, tokenizer: Any, probes: Sequence[Probe], form: Form = lte_form) -> float:
+def accuracy(model: Any, tokenizer: Any, probes: Sequence[ReaderProbe], form: Form = lte_form) -> float:
     """Share of probes answered right."""
     if not probes:
         return float("nan")
@@ -86,7 +86,7 @@ def accuracy(model: Any, tokenizer: Any, probes: Sequence[Probe], form: Form = l
     )
 
 
-def sets(sources: Sources, data: Path | None, facts: Path | None, limit: int) -> dict[str, list[Probe]]:
+def sets(sources: Sources, data: Path | None, facts: Path | None, limit: int) -> dict[str, list[ReaderProbe]]:
     """Every set of probes by name, each at most `limit` long."""
     made = {"stock": list(stock_probes(sources))}
     if facts is not None:
@@ -106,53 +106,53 @@ def sets(sources: Sources, data: Path | None, facts: Path | None, limit: int) ->
     }
 
 
-def stock_probes(sources: Sources) -> Iterator[Probe]:
+def stock_probes(sources: Sources) -> Iterator[ReaderProbe]:
     rng = random.Random("stock")
     for fact in sources.stock:
-        yield Probe(rng.choice(fact.questions), (), (fact.target, *fact.aliases))
+        yield ReaderProbe(rng.choice(fact.questions), (), (fact.target, *fact.aliases))
 
 
-def knowedit_probes(data: Path) -> dict[str, list[Probe]]:
+def knowedit_probes(data: Path) -> dict[str, list[ReaderProbe]]:
     """The set-aside half: the edit's own prompt, its rephrasing, its aliases, with the right fact alone."""
-    made: dict[str, list[Probe]] = {"subject aliasing": []}
+    made: dict[str, list[ReaderProbe]] = {"subject aliasing": []}
     for name in KNOWEDIT:
         made[name] = []
         for record in records(data, name):
             if held_out(record["subject"]):
                 target = (record["target_new"],)
                 fact = (f"{record['prompt']} {record['target_new']}.",)
-                made[name].append(Probe(record["prompt"], fact, target))
+                made[name].append(ReaderProbe(record["prompt"], fact, target))
                 if record.get("rephrase_prompt"):
                     made.setdefault(f"{name} rephrased", []).append(
-                        Probe(record["rephrase_prompt"], fact, target)
+                        ReaderProbe(record["rephrase_prompt"], fact, target)
                     )
                 for probe in record.get("portability", {}).get("Subject_Aliasing", ()):
                     made["subject aliasing"].append(
-                        Probe(probe["prompt"], fact, (first_text(probe["ground_truth"]),))
+                        ReaderProbe(probe["prompt"], fact, (first_text(probe["ground_truth"]),))
                     )
     return made
 
 
-def user_probes(path: Path) -> dict[str, list[Probe]]:
+def user_probes(path: Path) -> dict[str, list[ReaderProbe]]:
     """Facts as users write them (JSON Lines with event, question, paraphrase, alias_question, expected)."""
-    made: dict[str, list[Probe]] = {"user facts": [], "user paraphrases": [], "user aliases": []}
+    made: dict[str, list[ReaderProbe]] = {"user facts": [], "user paraphrases": [], "user aliases": []}
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         event, answers = row["event"], tuple(row["expected"])
         subject = event["subject"]
         fact = event.get("statement") or f"The {event['relation']} of {subject} is {event['target']}."
-        made["user facts"].append(Probe(row["question"], (fact,), answers))
-        made["user paraphrases"].append(Probe(row["paraphrase"], (fact,), answers))
+        made["user facts"].append(ReaderProbe(row["question"], (fact,), answers))
+        made["user paraphrases"].append(ReaderProbe(row["paraphrase"], (fact,), answers))
         named = next(
             (name for name in event.get("subject_aliases", ()) if name in row.get("alias_question", "")), ""
         )
         if named:
             noted = prompt.explained(fact, subject, named)
-            made["user aliases"].append(Probe(row["alias_question"], (noted,), answers))
+            made["user aliases"].append(ReaderProbe(row["alias_question"], (noted,), answers))
     return made
 
 
-def choosing(rng: random.Random, count: int) -> Probe:
+def choosing(rng: random.Random, count: int) -> ReaderProbe:
     """`count` facts: the right one, one with its subject, one with its relation; in random order."""
     (noun, kind), (other, other_kind) = rng.sample(list(NOUN_KINDS), 2)
     subject, neighbour = names.product(rng), names.product(rng)
@@ -169,26 +169,28 @@ def choosing(rng: random.Random, count: int) -> Probe:
         f"What is {subject}'s {noun}?",
         f"Tell me the {noun} of {subject}.",
     ]
-    return Probe(rng.choice(asked), tuple(chosen), (target,))
+    return ReaderProbe(rng.choice(asked), tuple(chosen), (target,))
 
 
-def alone(rng: random.Random, kind: str) -> Probe:
+def alone(rng: random.Random, kind: str) -> ReaderProbe:
     """One generic fact with a value of `kind`."""
     noun = rng.choice([noun for noun, of in NOUN_KINDS if of == kind])
     subject, target = names.value(rng.choice(("product", "org", "place")), rng), names.value(kind, rng)
-    return Probe(f"What is the {noun} of {subject}?", (f"The {noun} of {subject} is {target}.",), (target,))
+    return ReaderProbe(
+        f"What is the {noun} of {subject}?", (f"The {noun} of {subject} is {target}.",), (target,)
+    )
 
 
-def aliased(rng: random.Random) -> Probe:
+def aliased(rng: random.Random) -> ReaderProbe:
     """One fact asked by its subject's declared alias."""
     noun, kind = rng.choice(NOUN_KINDS)
     subject, target = names.product(rng), names.value(kind, rng)
     alias = invented.alias_of(rng, subject)
     fact = prompt.explained(f"The {noun} of {subject} is {target}.", subject, alias)
-    return Probe(f"What is the {noun} of {alias}?", (fact,), (target,))
+    return ReaderProbe(f"What is the {noun} of {alias}?", (fact,), (target,))
 
 
-def two_hops(rng: random.Random) -> Probe:
+def two_hops(rng: random.Random) -> ReaderProbe:
     """Two facts in the order of the chain, and a question over both."""
     first, kind = rng.choice(
         [pair for pair in NOUN_KINDS if pair[1] in ("person", "org", "place", "product")]
@@ -198,4 +200,4 @@ def two_hops(rng: random.Random) -> Probe:
     facts = (f"The {first} of {subject} is {middle}.", f"The {second} of {middle} is {target}.")
     word = "Who" if second_kind == "person" else "What"
     form = rng.choice(("{w} is the {b} of the {a} of {s}?", "The {b} of the {a} of {s} is"))
-    return Probe(form.format(w=word, a=first, b=second, s=subject), facts, (target,))
+    return ReaderProbe(form.format(w=word, a=first, b=second, s=subject), facts, (target,))

@@ -13,7 +13,7 @@ from lte_runtime.embedded.exclude import Excluded
 from lte_runtime.embedded.invented import aliased, loosely, near_subjects, phrase, slots_of, target_of
 from lte_runtime.embedded.matching import ask, grid, lookup_row, recall_row, repeat_row, roughen
 from lte_runtime.embedded.relations import SUBJECT_KINDS, withheld
-from lte_runtime.embedded.rows import Row, Statement, Turn
+from lte_runtime.embedded.rows import Statement, TextRow, Turn
 from lte_runtime.embedded.sources import Sources
 
 
@@ -24,10 +24,10 @@ class Generator:
     sources: Sources
     excluded: Excluded = field(default_factory=Excluded)
 
-    def rows(self, rng: random.Random, mixture: Sequence[tuple[str, float]], count: int) -> list[Row]:
+    def rows(self, rng: random.Random, mixture: Sequence[tuple[str, float]], count: int) -> list[TextRow]:
         """`count` rows, kinds drawn by weight; withheld relations and excluded facts are drawn again."""
         kinds, weights = zip(*mixture, strict=True)
-        made: list[Row] = []
+        made: list[TextRow] = []
         while len(made) < count:
             row = MAKERS[rng.choices(kinds, weights)[0]](self.sources, rng)
             text = row_text(row)
@@ -36,12 +36,12 @@ class Generator:
         return made
 
 
-def row_text(row: Row) -> str:
+def row_text(row: TextRow) -> str:
     """All that a row says, line by line."""
     return "\n".join([row.lead, row.text, *row.facts, *(f"{turn.user}\n{turn.answer}" for turn in row.turns)])
 
 
-def echo_row(sources: Sources, rng: random.Random) -> Row:
+def echo_row(sources: Sources, rng: random.Random) -> TextRow:
     """Phrases told twice, in another order the second time, which alone counts: plain copying."""
     told = [phrase(sources, rng, 8) for _ in range(rng.randint(2, 5))]
     gap = rng.choice((" ", "\n", ". ", "; ", " | ", ", "))
@@ -50,15 +50,15 @@ def echo_row(sources: Sources, rng: random.Random) -> Row:
         text += gap
         spans.append((len(text) + len(said.split(" ")[0]) // 2, len(text) + len(said)))
         text += said
-    return Row(lead=gap.join(told), text=text, spans=tuple(spans), kind="echo")
+    return TextRow(lead=gap.join(told), text=text, spans=tuple(spans), kind="echo")
 
 
-def single_row(sources: Sources, rng: random.Random) -> Row:
+def single_row(sources: Sources, rng: random.Random) -> TextRow:
     """One fact alone: teaches to copy."""
     return reading_row(sources, rng, 1)
 
 
-def reading_row(sources: Sources, rng: random.Random, count: int = 0) -> Row:
+def reading_row(sources: Sources, rng: random.Random, count: int = 0) -> TextRow:
     """One to four facts (or `count`) that share subjects and relations, asked in other words."""
     count = count or rng.choices((1, 2, 3, 4), (0.2, 0.35, 0.3, 0.15))[0]
     cells = grid(rng, count)
@@ -79,7 +79,7 @@ def reading_row(sources: Sources, rng: random.Random, count: int = 0) -> Row:
 # Benchmark-like facts, remembered facts, running text.
 
 
-def edit_row(sources: Sources, rng: random.Random) -> Row:
+def edit_row(sources: Sources, rng: random.Random) -> TextRow:
     """Facts of the benchmarks' training halves as the daemon states them, half with another target."""
     if not sources.edits:
         return reading_row(sources, rng)
@@ -97,7 +97,7 @@ def edit_row(sources: Sources, rng: random.Random) -> Row:
     return ask(rng, chosen, chosen, rng.randint(1, count), "edit")
 
 
-def stock_row(sources: Sources, rng: random.Random) -> Row:
+def stock_row(sources: Sources, rng: random.Random) -> TextRow:
     """A remembered fact without a prompt, behind facts about something else, or changed by one."""
     if not sources.stock:
         return recall_row(sources, rng)
@@ -105,33 +105,33 @@ def stock_row(sources: Sources, rng: random.Random) -> Row:
     question = rng.choice(fact.questions)
     roll = rng.random()
     if roll < 0.82:
-        return Row((Turn(roughen(rng, question), fact.target),), kind="stock")
+        return TextRow((Turn(roughen(rng, question), fact.target),), kind="stock")
     if roll < 0.90:
         beside = reading_row(sources, rng, rng.randint(1, 2)).facts
-        return Row((Turn(question, fact.target),), beside, kind="beside")
+        return TextRow((Turn(question, fact.target),), beside, kind="beside")
     target = rng.choice(sources.stock).target if rng.random() < 0.4 else target_of(rng, "any", sources)
     text = f"{rng.choice(fact.questions)} {target}."
-    return Row((Turn(question, target),), (text,), kind="changed")
+    return TextRow((Turn(question, target),), (text,), kind="changed")
 
 
-def text_row(sources: Sources, rng: random.Random) -> Row:
+def text_row(sources: Sources, rng: random.Random) -> TextRow:
     """A stretch of running text."""
     if not sources.texts:
         return recall_row(sources, rng)
     words = rng.choice(sources.texts).split(" ")
     start = rng.randrange(max(1, len(words) - 90))
-    return Row(text=" ".join(words[start : start + 90]), kind="text")
+    return TextRow(text=" ".join(words[start : start + 90]), kind="text")
 
 
-def open_row(sources: Sources, rng: random.Random) -> Row:
+def open_row(sources: Sources, rng: random.Random) -> TextRow:
     """An open-domain question with its answer: the form of questions that people ask."""
     if not sources.open_questions:
         return recall_row(sources, rng)
     question, answer = rng.choice(sources.open_questions)
-    return Row((Turn(question, answer),), kind="open")
+    return TextRow((Turn(question, answer),), kind="open")
 
 
-MAKERS: dict[str, Callable[[Sources, random.Random], Row]] = {
+MAKERS: dict[str, Callable[[Sources, random.Random], TextRow]] = {
     "recall": recall_row,
     "repeat": repeat_row,
     "lookup": lookup_row,

@@ -8,17 +8,17 @@ from collections.abc import Callable, Sequence
 
 from lte_runtime.embedded import names
 from lte_runtime.embedded.relations import NOUN_KINDS
-from lte_runtime.embedded.rows import Row, Statement, Turn
+from lte_runtime.embedded.rows import Statement, TextRow, Turn
 from lte_runtime.embedded.sources import Sources
 
 
 def ask(
     rng: random.Random, items: Sequence[Statement], context: Sequence[Statement], count: int, kind: str
-) -> Row:
+) -> TextRow:
     """A row over `context` that asks for `count` of `items`, each in one of its wordings."""
     asked = rng.sample(list(items), min(count, len(items)))
     turns = tuple(Turn(roughen(rng, rng.choice(item.questions)), item.target) for item in asked)
-    return Row(turns, tuple(item.text for item in context), kind=kind)
+    return TextRow(turns, tuple(item.text for item in context), kind=kind)
 
 
 def roughen(rng: random.Random, question: str) -> str:
@@ -73,7 +73,7 @@ def grid(rng: random.Random, count: int) -> list[tuple[int, int]]:
     return rng.sample(cells, count)
 
 
-def recall_row(_: Sources, rng: random.Random, most: int = 6) -> Row:
+def recall_row(_: Sources, rng: random.Random, most: int = 6) -> TextRow:
     """Very short facts, several questions: teaches to match subject and relation together."""
     items = _short_items(rng, min(most, rng.choices((2, 3, 4, 5, 6), (0.4, 0.25, 0.15, 0.1, 0.1))[0]))
     return ask(rng, items, items, 6, "recall")
@@ -91,7 +91,7 @@ LOOKUP_FORMS = (
 )
 
 
-def lookup_row(_: Sources, rng: random.Random) -> Row:
+def lookup_row(_: Sources, rng: random.Random) -> TextRow:
     """Values under a single key each, every one asked: the plainest lesson in matching."""
     count = rng.randint(2, 8)
     make = _short_subject if rng.random() < 0.6 else lambda draw: draw.choice(SHORT_NOUNS)
@@ -104,7 +104,7 @@ def lookup_row(_: Sources, rng: random.Random) -> Row:
     return ask(rng, items, items, count, "lookup")
 
 
-def repeat_row(_: Sources, rng: random.Random) -> Row:
+def repeat_row(_: Sources, rng: random.Random) -> TextRow:
     """Short facts told again in another order, twice: in later tellings every value can be known.
 
     From a value right behind its key to one behind a whole phrase: each gap is learned from the one before.
@@ -121,7 +121,7 @@ def repeat_row(_: Sources, rng: random.Random) -> Row:
         text += gap + form.partition("{t}")[0].format(k=keys[index][0], n=keys[index][1])
         spans.append((len(text), len(text) + len(targets[index])))
         text += targets[index]
-    return Row(lead=lead, text=text, spans=tuple(spans), kind="repeat")
+    return TextRow(lead=lead, text=text, spans=tuple(spans), kind="repeat")
 
 
 REPEAT_FORMS = (

@@ -84,7 +84,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class TokenBatch:
     """Flat tokens [T] and positions [T]; places `chosen` [M] predict `targets` [M] at `weights` [M]."""
 
     ids: Tensor
@@ -94,13 +94,13 @@ class Batch:
     targets: Tensor
     weights: Tensor
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> TokenBatch:
         """The batch with its tensors on `device`."""
         ids, positions, chosen, targets, weights = (
             part.to(device, non_blocking=True)
             for part in (self.ids, self.positions, self.chosen, self.targets, self.weights)
         )
-        return Batch(ids, positions, self.groups, chosen, targets, weights)
+        return TokenBatch(ids, positions, self.groups, chosen, targets, weights)
 
 
 def initial(shape: Shape, seed: int) -> dict[str, Tensor]:
@@ -231,7 +231,7 @@ def _halves(device: str) -> Halves:
 def hidden(
     parameters: dict[str, Tensor],
     shape: Shape,
-    batch: Batch,
+    batch: TokenBatch,
     tables: tuple[Tensor, Tensor],
     dtype: torch.dtype,
 ) -> Tensor:
@@ -265,7 +265,7 @@ def hidden(
 def loss(
     parameters: dict[str, Tensor],
     shape: Shape,
-    batch: Batch,
+    batch: TokenBatch,
     tables: tuple[Tensor, Tensor],
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:

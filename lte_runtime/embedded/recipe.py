@@ -27,11 +27,11 @@ from lte_runtime.align.dataset import Example
 from lte_runtime.answer.prompt import build
 from lte_runtime.disk import sha256_file
 from lte_runtime.embedded import batches, evaluate, export, lessons, network, tokenizer, trainer
-from lte_runtime.embedded.batches import Tokens, Weights
+from lte_runtime.embedded.batches import WeightedTokens, Weights
 from lte_runtime.embedded.exclude import excluded
 from lte_runtime.embedded.generator import Generator
-from lte_runtime.embedded.network import SHAPES, Batch, Shape
-from lte_runtime.embedded.rows import Row, base_prompt
+from lte_runtime.embedded.network import SHAPES, Shape, TokenBatch
+from lte_runtime.embedded.rows import TextRow, base_prompt
 from lte_runtime.embedded.sources import load
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Trains the embedded model, step by step.")
@@ -125,7 +125,7 @@ def mixture(share: float, phases: Phases = PHASES) -> Sequence[tuple[str, float]
     return next(kinds for until, kinds in phases if share < until)
 
 
-def encode(coder: Tokenizer, row: Row, rng: random.Random, weights: Weights) -> Tokens:
+def encode(coder: Tokenizer, row: TextRow, rng: random.Random, weights: Weights) -> WeightedTokens:
     """A row in one of the base model's prompt forms."""
     pairs = [(turn.user, turn.answer) for turn in row.turns]
     if row.facts:
@@ -143,13 +143,13 @@ def batch_at(
     phases: Phases = PHASES,
     *,
     whole: bool = False,
-) -> Sequence[Batch]:
+) -> Sequence[TokenBatch]:
     """The batch of one step; equal arguments give equal batches.
 
     About `budget` tokens in two parts, one for each core, or exactly so many in one part (`whole`).
     """
     rng = random.Random(f"{seed}:base:{step}")
-    rows: list[Tokens] = []
+    rows: list[WeightedTokens] = []
     kinds = mixture(step / steps, phases)
     while sum(len(row.ids) for row in rows) < budget:
         drawn = generator.rows(rng, kinds, 8)
@@ -160,7 +160,7 @@ def batch_at(
     return [batches.collate(rows, slack=0.25, total=budget)] if whole else batches.halves(rows)
 
 
-def probes(generator: Generator, coder: Tokenizer, count: int = 200) -> dict[str, list[Tokens]]:
+def probes(generator: Generator, coder: Tokenizer, count: int = 200) -> dict[str, list[WeightedTokens]]:
     """Fixed single-question rows of each kind, outside the training seeds."""
     made = {}
     for kind in PROBES:
@@ -174,7 +174,7 @@ def probes(generator: Generator, coder: Tokenizer, count: int = 200) -> dict[str
 def whole_right(
     parameters: dict[str, torch.Tensor],
     shape: Shape,
-    rows: Sequence[Tokens],
+    rows: Sequence[WeightedTokens],
     device: torch.device,
     total: int,
 ) -> float:
@@ -228,7 +228,7 @@ def train_base(
     else:
         state = trainer.start(shape, seed, there)
     phases, gpu = POLISHING if polish else PHASES, there.type == "cuda"
-    plan = trainer.Plan(
+    plan = trainer.TrainingPlan(
         steps=steps,
         every=every,
         matrix_rate=rate,
@@ -284,7 +284,7 @@ def write_stream(
     coder = Tokenizer.from_file(str(work / "tokenizer" / "tokenizer.json"))
     phases = POLISHING if polish else PHASES
     out.mkdir(parents=True, exist_ok=True)
-    plan = trainer.Plan(steps=steps, workers=workers)
+    plan = trainer.TrainingPlan(steps=steps, workers=workers)
     made = trainer.coming(
         0, plan, lambda step: batch_at(generator, coder, seed, step, steps, budget, phases, whole=True)
     )
@@ -318,7 +318,7 @@ def train_adapter(
     """Train the first alignment adapter on the exported base."""
     from lte_runtime.align import train as align
     from lte_runtime.align.dataset import fitting
-    from lte_runtime.align.settings import Settings
+    from lte_runtime.align.settings import TrainingSettings
 
     torch.set_num_threads(1)
     model, coder = _load(out)
@@ -326,7 +326,7 @@ def train_adapter(
     examples = _examples(model, coder, generator, seed, rows)
     digest = hashlib.sha256("\n".join(map(repr, examples)).encode()).hexdigest()
     encoded = fitting(coder, examples, 512)
-    settings = Settings(seed=seed, rank=rank, alpha=2 * rank, rate=rate, batch=batch, every=100)
+    settings = TrainingSettings(seed=seed, rank=rank, alpha=2 * rank, rate=rate, batch=batch, every=100)
     # A run of other examples, settings or weights must not go on from this one's checkpoints.
     run = hashlib.sha256(f"{digest} {settings} {sha256_file(out / export.WEIGHTS)}".encode()).hexdigest()
     adapted = align.with_adapter(model.float(), settings)
@@ -398,7 +398,7 @@ def evaluate_model(
 
 
 def _scores(
-    model: Any, coder: Any, probes: dict[str, list[evaluate.Probe]], form: evaluate.Form, silent: bool
+    model: Any, coder: Any, probes: dict[str, list[evaluate.ReaderProbe]], form: evaluate.Form, silent: bool
 ) -> dict[str, float]:
     scores = {}
     for name, rows in probes.items():

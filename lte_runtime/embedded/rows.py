@@ -34,7 +34,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TextRow:
     """One training row. With `facts` the first turn's question stands behind them.
 
     `text` rows are running text: every token counts and there are no turns; what stands in `lead` comes

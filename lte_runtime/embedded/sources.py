@@ -29,7 +29,7 @@ class StockFact:
 
 
 @dataclass(frozen=True, slots=True)
-class EditRecord:
+class BenchmarkFact:
     """A benchmark fact of the training half; `text` is the prompt that the target completes."""
 
     subject: str
@@ -51,7 +51,7 @@ class Sources:
     """Everything that rows draw from; all empty is allowed (invented names only)."""
 
     stock: tuple[StockFact, ...] = ()
-    edits: tuple[EditRecord, ...] = ()
+    edits: tuple[BenchmarkFact, ...] = ()
     templates: tuple[Template, ...] = ()
     subjects: tuple[str, ...] = ()
     objects: tuple[str, ...] = ()
@@ -133,19 +133,19 @@ def first_text(answer: Any) -> str:
     return str(answer)
 
 
-def _edits(record: Mapping[str, Any]) -> Iterator[EditRecord]:
+def _edits(record: Mapping[str, Any]) -> Iterator[BenchmarkFact]:
     """The edit itself and the facts told about the same subject (locality, its probes' true answers)."""
     prompt = record["prompt"]
     questions = [prompt, *_as_questions(record["subject"], prompt)]
     if record.get("rephrase_prompt"):
         questions += [record["rephrase_prompt"]]
     if not withheld(prompt):
-        yield EditRecord(record["subject"], prompt, record["target_new"], tuple(questions))
+        yield BenchmarkFact(record["subject"], prompt, record["target_new"], tuple(questions))
     for probe in record.get("locality", {}).get("Relation_Specificity", ()):
         answer = first_text(probe["ground_truth"])
         if answer and len(answer) < 60 and not withheld(probe["prompt"]):
             asked = (probe["prompt"], *_as_questions(record["subject"], probe["prompt"]))
-            yield EditRecord(record["subject"], probe["prompt"], answer, asked)
+            yield BenchmarkFact(record["subject"], probe["prompt"], answer, asked)
 
 
 def _as_questions(subject: str, cloze: str) -> tuple[str, ...]:

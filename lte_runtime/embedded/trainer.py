@@ -18,14 +18,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lte_runtime.embedded import network
-from lte_runtime.embedded.network import Batch, Shape
+from lte_runtime.embedded.network import Shape, TokenBatch
 from lte_runtime.embedded.optimizer import Optimizer, rate
 
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TrainingPlan:
     """What a run does: `steps` updates, rates falling over the last `decay` of them, saved every `every`.
 
     `workers` processes make the batches, or a thread does; progress is told every `told` steps. With
@@ -46,7 +46,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainerProgress:
     """Steps that were finished: loss and share of right tokens are means since the last telling."""
 
     step: int
@@ -57,7 +57,7 @@ class Progress:
 
 
 @dataclass
-class State:
+class CheckpointState:
     """Everything that a checkpoint keeps."""
 
     parameters: dict[str, Tensor]
@@ -67,23 +67,23 @@ class State:
     seconds: float = 0.0
 
 
-def start(shape: Shape, seed: int, device: torch.device = CPU) -> State:
+def start(shape: Shape, seed: int, device: torch.device = CPU) -> CheckpointState:
     return _state(network.initial(shape, seed), device)
 
 
-def go_on(weights: Path, seed: int, device: torch.device = CPU) -> State:
+def go_on(weights: Path, seed: int, device: torch.device = CPU) -> CheckpointState:
     """A new run from the weights of an exported base, its crowded embeddings spread."""
     parameters = {name: value.float() for name, value in load_file(weights).items()}
     network.spread(parameters["model.embed_tokens.weight"], seed)
     return _state(parameters, device)
 
 
-def _state(parameters: dict[str, Tensor], device: torch.device) -> State:
+def _state(parameters: dict[str, Tensor], device: torch.device) -> CheckpointState:
     there = {name: value.detach().to(device).requires_grad_() for name, value in parameters.items()}
-    return State(there, Optimizer(there))
+    return CheckpointState(there, Optimizer(there))
 
 
-def save(state: State, path: Path) -> None:
+def save(state: CheckpointState, path: Path) -> None:
     """Writes beside and renames, so that a kill at any moment leaves a whole checkpoint."""
     kept: dict[str, Any] = {
         "parameters": {name: value.detach() for name, value in state.parameters.items()},
@@ -101,22 +101,22 @@ def save(state: State, path: Path) -> None:
     beside.replace(path)
 
 
-def resume(path: Path, device: torch.device = CPU) -> State:
+def resume(path: Path, device: torch.device = CPU) -> CheckpointState:
     """The state that `save` wrote."""
     kept = torch.load(path, weights_only=True, map_location=device)
     parameters = {name: value.requires_grad_() for name, value in kept["parameters"].items()}
     optimizer = Optimizer(parameters)
     optimizer.restore(kept["optimizer"])
-    return State(parameters, optimizer, kept["step"], kept["tokens"], kept["seconds"])
+    return CheckpointState(parameters, optimizer, kept["step"], kept["tokens"], kept["seconds"])
 
 
 def run(
-    state: State,
+    state: CheckpointState,
     shape: Shape,
-    plan: Plan,
-    batch_of: Callable[[int], Sequence[Batch]],
+    plan: TrainingPlan,
+    batch_of: Callable[[int], Sequence[TokenBatch]],
     checkpoint: Path,
-) -> Generator[Progress, None, None]:
+) -> Generator[TrainerProgress, None, None]:
     """Trains from `state.step` to the plan's end; `batch_of(step)` must depend on the step alone.
 
     Each part of a batch has a thread of its own: one meeting a step costs less than one an operation.
@@ -151,14 +151,14 @@ def run(
             began = time.monotonic()
             if state.step % plan.every == 0 or last:
                 save(state, checkpoint)
-            yield Progress(state.step, means[0], means[1], state.tokens, state.seconds)
+            yield TrainerProgress(state.step, means[0], means[1], state.tokens, state.seconds)
             if last:
                 return
 
 
 def coming(
-    step: int, plan: Plan, batch_of: Callable[[int], Sequence[Batch]]
-) -> Generator[Sequence[Batch], None, None]:
+    step: int, plan: TrainingPlan, batch_of: Callable[[int], Sequence[TokenBatch]]
+) -> Generator[Sequence[TokenBatch], None, None]:
     """The batches from `step` to the plan's end, made ahead by processes or by a thread."""
     if plan.workers:
         steps = _Steps(step, plan.steps, batch_of)
@@ -180,17 +180,17 @@ def coming(
 
 
 @dataclass(frozen=True)
-class _Steps(Dataset[Sequence[Batch]]):
+class _Steps(Dataset[Sequence[TokenBatch]]):
     """The batches of a run as torch's loader asks for them."""
 
     first: int
     steps: int
-    batch_of: Callable[[int], Sequence[Batch]]
+    batch_of: Callable[[int], Sequence[TokenBatch]]
 
     def __len__(self) -> int:
         return self.steps - self.first
 
-    def __getitem__(self, index: int) -> Sequence[Batch]:
+    def __getitem__(self, index: int) -> Sequence[TokenBatch]:
         return self.batch_of(self.first + index)
 
 
@@ -199,7 +199,7 @@ def _gradients(
     shape: Shape,
     tables: tuple[Tensor, Tensor],
     dtype: torch.dtype,
-    batch: Batch,
+    batch: TokenBatch,
 ) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
     value, right = network.loss(parameters, shape, batch, tables, dtype)
     gradients = torch.autograd.grad(value, list(parameters.values()))

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from lte_runtime.answer import prompt
-from lte_runtime.answer.answerer import Answerer, AnswerSettings
+from lte_runtime.answer.answerer import Answerer, AnswererSettings
 from lte_runtime.answer.engine import lora
 from lte_runtime.answer.engine.files import verify_adapter
 from lte_runtime.answer.engine.seam import EngineStats
@@ -26,7 +26,7 @@ from lte_runtime.answer.scratch import apply_events, memory_of
 from lte_runtime.errors import BadRequest, Refused
 from lte_runtime.evals.baselines import base as reading
 from lte_runtime.evals.baselines import registry
-from lte_runtime.evals.baselines.base import Base, Sample
+from lte_runtime.evals.baselines.base import BaselineModel, Sample
 from lte_runtime.evals.baselines.protocol import Editor, EditRequest, Forced
 from lte_runtime.evals.baselines.registry import Supplies
 from lte_runtime.memory.edit_memory import EditMemory
@@ -44,11 +44,11 @@ class Kit:
 
     supplies: Supplies
     calibration: GateCalibration
-    adapted: Base | None = None
+    adapted: BaselineModel | None = None
     adapter: str = ""
 
 
-def adapted(base: Base, adapter: Path) -> Base:
+def adapted(base: BaselineModel, adapter: Path) -> BaselineModel:
     """The base with an adapter merged in float32, beside it; tensors that it leaves alone are shared."""
     found = verify_adapter(adapter, base.fingerprint)
     pairs = lora.read_pairs(found, base.model)
@@ -65,7 +65,7 @@ def arm(name: str, kit: Kit, params: object = None) -> Iterator[Editor]:
     if reader is None:
         raise Refused(f"{name} needs an aligned adapter, and none is configured")
     if name == "lte-reference":
-        yield Reference(reader, kit.supplies.base, kit.supplies.encoder)
+        yield NearestFactsEditor(reader, kit.supplies.base, kit.supplies.encoder)
         return
     gated = Gated(kit.supplies.base, reader, kit.supplies.encoder, kit.calibration)
     try:
@@ -77,7 +77,7 @@ def arm(name: str, kit: Kit, params: object = None) -> Iterator[Editor]:
 class Planner:
     """An `Engine` that writes nothing: it keeps each request, so that many can be answered together."""
 
-    def __init__(self, base: Base) -> None:
+    def __init__(self, base: BaselineModel) -> None:
         self._base = base
         self.last: GenerateRequest | None = None
 
@@ -111,7 +111,7 @@ class Planner:
         """Nothing runs."""
 
 
-def room(base: Base) -> int:
+def room(base: BaselineModel) -> int:
     """Tokens that a prompt may have."""
     return base.context - min(reading.ANSWER_ROOM, base.context // 4)
 
@@ -119,7 +119,9 @@ def room(base: Base) -> int:
 class Gated:
     """`Editor` over the edit memory and the real answerer; `reader` answers what the gate lets in."""
 
-    def __init__(self, base: Base, reader: Base, encoder: Encoder, calibration: GateCalibration) -> None:
+    def __init__(
+        self, base: BaselineModel, reader: BaselineModel, encoder: Encoder, calibration: GateCalibration
+    ) -> None:
         self._base, self._reader = base, reader
         self._encoder, self._calibration = encoder, calibration
         self._stack = ExitStack()
@@ -158,10 +160,10 @@ class Gated:
             self._memory = self._stack.enter_context(memory_of([], self._encoder))
         return self._memory
 
-    def _sides(self, prompts: Sequence[str]) -> list[tuple[Base, list[tuple[int, tuple[int, ...]]]]]:
+    def _sides(self, prompts: Sequence[str]) -> list[tuple[BaselineModel, list[tuple[int, tuple[int, ...]]]]]:
         """What each of the two models is to read: places among `prompts`, and ids."""
         planner = Planner(self._base)
-        answerer = Answerer(self._opened(), self._encoder, self._calibration, planner, AnswerSettings())
+        answerer = Answerer(self._opened(), self._encoder, self._calibration, planner, AnswererSettings())
         rows: dict[bool, list[tuple[int, tuple[int, ...]]]] = {False: [], True: []}
         for at, text in enumerate(prompts):
             answerer.answer(Question(text, max_new_tokens=1))
@@ -183,10 +185,10 @@ def event(request: EditRequest, number: int) -> dict[str, str]:
     }
 
 
-class Reference:
+class NearestFactsEditor:
     """`Editor` that puts the nearest facts before every question. A later edit of a prompt replaces it."""
 
-    def __init__(self, reader: Base, base: Base, encoder: Encoder) -> None:
+    def __init__(self, reader: BaselineModel, base: BaselineModel, encoder: Encoder) -> None:
         self._reader, self._base, self._encoder = reader, base, encoder
         self._facts: dict[str, str] = {}
         self._vectors: dict[str, Vectors] = {}
@@ -212,7 +214,7 @@ class Reference:
         self._vectors.clear()
 
     @property
-    def _side(self) -> Base:
+    def _side(self) -> BaselineModel:
         """Before the first edit there is nothing to say otherwise: the base."""
         return self._reader if self._facts else self._base
 

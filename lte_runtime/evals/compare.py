@@ -31,7 +31,7 @@ from lte_runtime.evals.metrics import matches, mean, ngram_entropy, rouge_l, sam
 from lte_runtime.evals.split import held_out
 from lte_runtime.progress import Progress, silent
 
-__all__ = ["SETS", "Mode", "Plan", "mode_of", "run"]
+__all__ = ["SETS", "ComparisonPlan", "Mode", "mode_of", "run"]
 
 Result = dict[str, Any]
 TOKENS, LONG_TOKENS = 32, 60
@@ -72,7 +72,7 @@ def mode_of(text: str) -> Mode:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ComparisonPlan:
     """What is measured. `samples` is a JSON Lines file: what it holds of the same plan is not made again."""
 
     data: Path
@@ -95,7 +95,7 @@ class Plan:
         return self.decode in ("teacher-forced", "both")
 
 
-def run(plan: Plan, kit: Kit, progress: Progress = silent) -> Result:
+def run(plan: ComparisonPlan, kit: Kit, progress: Progress = silent) -> Result:
     """`{"methods": {name: {"sets": {set: figures}, "settings": "searched" | "default"}}, "lead": ...}`.
 
     Raises `NotFound` when no set is in the folder and `BadRequest` for unknown methods.
@@ -116,7 +116,7 @@ def run(plan: Plan, kit: Kit, progress: Progress = silent) -> Result:
         "model": kit.supplies.base.model.config.model_type,
         "methods": {},
     }
-    known, before = Known(plan.samples), Originals(kit)
+    known, before = SampleFile(plan.samples), BaseAnswers(kit)
     samples: dict[str, dict[str, list[tally.Sample]]] = {name: {} for name in found}
     pools = [tuple(found)] if plan.mode.pooled else [(name,) for name in found]
     for method in plan.methods:
@@ -140,7 +140,7 @@ def leads(samples: Mapping[str, Sequence[tally.Sample]], seed: int) -> dict[str,
     return {name: tally.lead(ours, other, seed) for name, other in samples.items() if ours and name != "ours"}
 
 
-class Known:
+class SampleFile:
     """Groups by key, kept in a JSON Lines file where there is one; a line cut off by a kill is dropped."""
 
     def __init__(self, path: Path | None) -> None:
@@ -163,13 +163,13 @@ class Known:
 class Groups:
     """The groups of one set, or of all sets together, under one method."""
 
-    plan: Plan
+    plan: ComparisonPlan
     kit: Kit
     pool: Sequence[str]
     method: str
     progress: Progress
-    known: Known
-    before: Originals
+    known: SampleFile
+    before: BaseAnswers
 
     def measured(self, params: object) -> list[Result]:
         """The groups, from the samples where they are there."""
@@ -228,7 +228,7 @@ class Groups:
     def _measure(self, editor: Editor, part: Part, requests: Sequence[EditRequest], number: int) -> Result:
         """One group edited, asked and undone."""
         began = time.monotonic()
-        judge = Judge(self.plan, editor, self.before, self.kit)
+        judge = MethodJudge(self.plan, editor, self.before, self.kit)
         with cost.measured() as spent:
             retested = dict(self._edited(editor, judge, requests))
         budget = max(0, self.plan.fluency_edits * len(self.pool) - number * len(part))
@@ -244,7 +244,7 @@ class Groups:
         }
 
     def _edited(
-        self, editor: Editor, judge: Judge, requests: Sequence[EditRequest]
+        self, editor: Editor, judge: MethodJudge, requests: Sequence[EditRequest]
     ) -> Iterator[tuple[str, float | None]]:
         """Makes the edits; in a sequence all earlier ones are asked again at the checkpoints."""
         if self.plan.mode.kind != "sequential":
@@ -276,7 +276,7 @@ def current(records: Part) -> list[tuple[str, Record]]:
     return [(name, one) for name, one in records if last[one.key] is one]
 
 
-class Originals:
+class BaseAnswers:
     """What the base says before any edit; each question is asked once."""
 
     def __init__(self, kit: Kit) -> None:
@@ -295,10 +295,10 @@ class Originals:
         return self._said[question]
 
 
-class Judge:
+class MethodJudge:
     """Asks the probes of edits that were made, and writes down what was said."""
 
-    def __init__(self, plan: Plan, editor: Editor, before: Originals, kit: Kit) -> None:
+    def __init__(self, plan: ComparisonPlan, editor: Editor, before: BaseAnswers, kit: Kit) -> None:
         self._plan, self._editor, self._before, self._kit = plan, editor, before, kit
         self.aside: list[float] = []
 

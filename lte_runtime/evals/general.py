@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from lte_runtime.answer import prompt
 from lte_runtime.errors import NotFound
 from lte_runtime.evals.arms import Kit
-from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.base import BaselineModel
 from lte_runtime.progress import Progress
 
 LONGEST = 256
@@ -38,14 +38,14 @@ def texts(path: Path) -> list[str]:
 
 
 @torch.no_grad()
-def surprise(base: Base, row: Sequence[int]) -> float:
+def surprise(base: BaselineModel, row: Sequence[int]) -> float:
     """Negative log-likelihood of a row of ids from its second on, in nats."""
     ids = torch.tensor(row, device=base.device)
     scores: torch.Tensor = base.model(input_ids=ids[None], use_cache=False).logits[0, :-1]
     return float(cross_entropy(scores.float(), ids[1:], reduction="sum"))
 
 
-def perplexity(base: Base, told: Sequence[str]) -> dict[str, float | int]:
+def perplexity(base: BaselineModel, told: Sequence[str]) -> dict[str, float | int]:
     """`{"n", "tokens", "perplexity", "bits_per_byte"}` over the texts' next tokens, each text by itself."""
     most = min(LONGEST, base.context)
     rows = [ids for text in told if len(ids := prompt.untrusted(base.tokenizer, text)[:most]) > 1]

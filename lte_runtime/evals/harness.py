@@ -18,17 +18,17 @@ from lm_eval.tasks import TaskManager
 from lte_runtime.answer import prompt
 from lte_runtime.evals.arms import Kit
 from lte_runtime.evals.baselines import base as reading
-from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.base import BaselineModel
 from lte_runtime.evals.general import surprise
 
 TOKENS = 64
 """Of an answer, where a task does not say how many."""
 
 
-class Reader(LM):  # type: ignore[misc]  # the harness has no types
+class HarnessModel(LM):  # type: ignore[misc]  # the harness has no types
     """One of our models as the harness asks for it."""
 
-    def __init__(self, base: Base) -> None:
+    def __init__(self, base: BaselineModel) -> None:
         super().__init__()
         self._base = base
 
@@ -66,7 +66,7 @@ def run(kit: Kit, tasks: Sequence[str], include: Path, *, limit: int | None = No
     methods = {}
     for name, reader in readers.items():
         results: Mapping[str, dict[str, Any]] = simple_evaluate(
-            Reader(reader), tasks=list(tasks), limit=limit, task_manager=manager, bootstrap_iters=0
+            HarnessModel(reader), tasks=list(tasks), limit=limit, task_manager=manager, bootstrap_iters=0
         )["results"]
         methods[name] = {"sets": {task: _figures(found) for task, found in results.items()}}
     return {"methods": methods}

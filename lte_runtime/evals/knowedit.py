@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lte_runtime.answer.answerer import Answerer, AnswerSettings
+from lte_runtime.answer.answerer import Answerer, AnswererSettings
 from lte_runtime.answer.engine.seam import Engine
 from lte_runtime.answer.gate import GateCalibration
 from lte_runtime.answer.scratch import memory_of
@@ -122,11 +122,11 @@ def run(
         records = [r for r in read(data / f"{name}.json") if split == "all" or held_out(r.subject)][:limit]
         with memory_of(events(records), encoder) as memory:
             for method in methods:
-                settings = AnswerSettings(use_adapter=method == "ours")
+                settings = AnswererSettings(use_adapter=method == "ours")
                 answerer = Answerer(memory, encoder, calibration, engine, settings)
                 tokens = 96 if name == "wikibio" else 32
                 shown = _labelled(progress, f"{name} {method}")
-                judge = Judge(Arms(answerer, max_new_tokens=tokens), records, fluency_edits, shown)
+                judge = SetJudge(Arms(answerer, max_new_tokens=tokens), records, fluency_edits, shown)
                 result["methods"][method]["sets"][name] = judge.figures()
     return result
 
@@ -135,7 +135,7 @@ def _labelled(progress: Progress, label: str) -> Progress:
     return lambda what, done, total: progress(f"{label}: {what}", done, total)
 
 
-class Judge:
+class SetJudge:
     """Asks the probes of one set with one method and counts."""
 
     def __init__(self, arms: Arms, records: Sequence[Record], fluency_edits: int, progress: Progress) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from lte_runtime.errors import NotFound
 from lte_runtime.evals.baselines import base as reading
 from lte_runtime.evals.baselines import search
-from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.base import BaselineModel
 from lte_runtime.evals.baselines.closed_form import factor
 from lte_runtime.evals.baselines.network import steered, weight
 from lte_runtime.evals.baselines.protocol import EditRequest
@@ -26,7 +26,7 @@ from lte_runtime.evals.baselines.rome import RomeParams, associate, insert
 from lte_runtime.evals.baselines.search import share
 from lte_runtime.evals.baselines.subject import sampled_prefixes, views
 from lte_runtime.evals.baselines.value import find_delta
-from lte_runtime.evals.baselines.weights import Originals
+from lte_runtime.evals.baselines.weights import OriginalWeights
 from lte_runtime.evals.compare import RUNNING, Result
 from lte_runtime.evals.knowedit import SETS, read
 from lte_runtime.evals.metrics import mean
@@ -69,7 +69,7 @@ def _summed(found: Sequence[Row], low: int, high: int) -> dict[str, float | None
 
 
 def reached(
-    base: Base, request: EditRequest, prefixes: Sequence[str], params: RomeParams, root: Tensor
+    base: BaselineModel, request: EditRequest, prefixes: Sequence[str], params: RomeParams, root: Tensor
 ) -> Row:
     """The three shares of one edit, and its target's tokens; the weights are as they were afterwards."""
     asked = reading.sample(base, request.prompt, request.target, end=False)
@@ -84,7 +84,7 @@ def reached(
     for name, delta in (("vector", found.residual), ("free", free)):
         with steered(base, params.layer, seen.places[:1], delta):
             row[name] = right()
-    originals = Originals()
+    originals = OriginalWeights()
     originals.keep([weight(base.model, params.layer)])
     insert(base, params.layer, found, root)
     row["inserted"] = right()

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lte_runtime.answer.answerer import Answerer, AnswerSettings
+from lte_runtime.answer.answerer import Answerer, AnswererSettings
 from lte_runtime.answer.engine.seam import Engine
 from lte_runtime.answer.gate import GateCalibration
 from lte_runtime.answer.scratch import memory_of
@@ -48,7 +48,7 @@ def run(
     result: dict[str, Any] = {"methods": {}}
     with memory_of([row["event"] for row in rows], encoder) as memory:
         for method in methods:
-            settings = AnswerSettings(use_adapter=method == "ours")
+            settings = AnswererSettings(use_adapter=method == "ours")
             arms = Arms(Answerer(memory, encoder, calibration, engine, settings))
             asked = [row[probe] for row in rows for probe in PROBES if row.get(probe)]
             result["methods"][method] = figures(rows, ask_all(arms, asked, progress, f"user facts {method}"))

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from lte_runtime.memory import quarantine, reads
 from lte_runtime.memory.db import Connection
-from lte_runtime.memory.keywork import Heads, KeyWork, revive, view_hash, view_text
+from lte_runtime.memory.keywork import KeyHighWater, KeyUpdate, revive, view_hash, view_text
 from lte_runtime.memory.policy import (
     Member,
     at_time,
@@ -42,7 +42,7 @@ _STANDING = (
 _NAMES = json.JSONEncoder(ensure_ascii=False).encode
 
 
-class Home(Protocol):
+class WriterStore(Protocol):
     """What is needed of the store."""
 
     connection: Connection
@@ -80,9 +80,9 @@ class StoreResult:
 class BatchWriter:
     """The edits of one batch, inside its transaction."""
 
-    def __init__(self, store: Home, now_ms: int) -> None:
+    def __init__(self, store: WriterStore, now_ms: int) -> None:
         self._store, self._db, self._now = store, store.connection, now_ms
-        self._work: dict[int, KeyWork] = {}
+        self._work: dict[int, KeyUpdate] = {}
         self._ids: dict[str, int] = {}
         self._replays = True
         self._result = StoreResult()
@@ -134,7 +134,7 @@ class BatchWriter:
         values = (topic, where.partition, where.offset, where.log)
         return self._db.execute(sql, values).fetchone() is not None
 
-    def _same_id(self, edit: Edit, work: KeyWork | None) -> tuple[int, str, int, int] | None:
+    def _same_id(self, edit: Edit, work: KeyUpdate | None) -> tuple[int, str, int, int] | None:
         if work and work.untouched:
             return None
         columns = "SELECT id, content_hash, topic, partition FROM edits WHERE "
@@ -144,7 +144,7 @@ class BatchWriter:
             (value, edit.source_uri, edit.op.value, edit.id),
         ).fetchone()
 
-    def _insert(self, edit: Edit, work: KeyWork | None, topic: int) -> None:
+    def _insert(self, edit: Edit, work: KeyUpdate | None, topic: int) -> None:
         self._db.execute(INSERT_EDIT, edit_values(edit, work.id if work else None, topic))
         if work:
             work.untouched = False
@@ -161,7 +161,7 @@ class BatchWriter:
         else:
             self._retract(edit, work)
 
-    def _assert(self, edit: Edit, work: KeyWork, row: int) -> None:
+    def _assert(self, edit: Edit, work: KeyUpdate, row: int) -> None:
         if work.view is None:
             work.view = view_text(edit, work.key)
             work.view_hash = view_hash(work.view)
@@ -175,7 +175,7 @@ class BatchWriter:
         self._put_fact(work.id, work.facts, timed, row)
         work.put_on_top(timed)
 
-    def _retract(self, edit: Edit, work: KeyWork) -> None:
+    def _retract(self, edit: Edit, work: KeyUpdate) -> None:
         timed = work.heads.timed(edit)
         if work.refold or timed is None or not work.heads.is_last_word(timed):
             work.refold = True
@@ -184,7 +184,7 @@ class BatchWriter:
         if not self._take_from_standing(timed, work):
             work.refold = True
 
-    def _take_from_standing(self, edit: Edit, work: KeyWork) -> bool:
+    def _take_from_standing(self, edit: Edit, work: KeyUpdate) -> bool:
         """Take what the newest retraction of a key takes; False when the facts that stand do not tell."""
         rows = self._db.execute(_STANDING, (work.id,)).fetchall()
         members = [self._member(row, work.key) for row in rows]
@@ -201,11 +201,11 @@ class BatchWriter:
         edit = edit_from(row, key, self._store.topics)
         return Member(edit if edit.valid_from is not None else at_time(edit, row[EDIT_WIDTH]), (edit.id,))
 
-    def _has_edit(self, work: KeyWork, edit_id: str) -> bool:
+    def _has_edit(self, work: KeyUpdate, edit_id: str) -> bool:
         sql = "SELECT 1 FROM edits WHERE key=? AND op='assert' AND edit_id=?"
         return self._db.execute(sql, (work.id, edit_id)).fetchone() is not None
 
-    def _stand(self, work: KeyWork, members: Sequence[tuple[Member, int]]) -> None:
+    def _stand(self, work: KeyUpdate, members: Sequence[tuple[Member, int]]) -> None:
         """Write the facts of a key anew: members with the rows of their edits, lowest first."""
         self._db.execute("DELETE FROM facts WHERE key=?", (work.id,))
         for rank, (member, row) in enumerate(members):
@@ -227,7 +227,7 @@ class BatchWriter:
         )
 
     def _add_delivery(
-        self, edit: Edit, work: KeyWork | None, topic: int, known: tuple[int, str, int, int]
+        self, edit: Edit, work: KeyUpdate | None, topic: int, known: tuple[int, str, int, int]
     ) -> None:
         """The same event again: one more position, and the earliest of them is the one that counts.
 
@@ -257,7 +257,7 @@ class BatchWriter:
         self._result.rejected += 1
         self._result.quarantine_bytes += size
 
-    def _named_keys(self, edit: Edit) -> list[KeyWork]:
+    def _named_keys(self, edit: Edit) -> list[KeyUpdate]:
         """A retraction by id alone reaches every key that has an edit of that id."""
         rows = self._db.execute(
             "SELECT DISTINCT k.namespace, k.subject, k.relation FROM edits e JOIN keys k ON k.id=e.key "
@@ -266,7 +266,7 @@ class BatchWriter:
         )
         return [self._key_work(FactKey(*parts)) for parts in rows.fetchall()]
 
-    def _key_work(self, key: FactKey) -> KeyWork:
+    def _key_work(self, key: FactKey) -> KeyUpdate:
         text = key.text
         known = self._ids.get(text)
         if known is not None:
@@ -278,23 +278,23 @@ class BatchWriter:
         self._ids[text], self._work[work.id] = work.id, work
         return work
 
-    def _read_key(self, key: FactKey, text: str) -> KeyWork | None:
+    def _read_key(self, key: FactKey, text: str) -> KeyUpdate | None:
         sql = "SELECT id, view, view_hash, names, facts, chain, heads, crc FROM keys WHERE key=?"
         row = self._db.execute(sql, (text,)).fetchone()
         if row is None:
             return None
         check_row(row[7], "key", row[0], text, row[3], row[4], row[5])
         names: dict[str, str] = dict(json.loads(row[3]))
-        work = KeyWork(row[0], key, row[1], row[2], names, row[4], row[5], Heads.load(row[6]))
+        work = KeyUpdate(row[0], key, row[1], row[2], names, row[4], row[5], KeyHighWater.load(row[6]))
         work.was_present, work.old_names = work.facts > 0, work.name_list
         return work
 
-    def _new_key(self, key: FactKey, text: str) -> KeyWork:
+    def _new_key(self, key: FactKey, text: str) -> KeyUpdate:
         sql = "INSERT INTO keys(key, namespace, subject, relation) VALUES(?,?,?,?)"
         self._db.execute(sql, (text, key.namespace, key.subject, key.relation))
-        return KeyWork(int(self._db.last_insert_rowid()), key, untouched=True)
+        return KeyUpdate(int(self._db.last_insert_rowid()), key, untouched=True)
 
-    def _finish(self, work: KeyWork) -> None:
+    def _finish(self, work: KeyUpdate) -> None:
         if work.refold:
             self._fold_again(work)
         names = _NAMES(list(work.names.items()))
@@ -322,7 +322,7 @@ class BatchWriter:
         )
         self._result.changes.append(change)
 
-    def _fold_again(self, work: KeyWork) -> None:
+    def _fold_again(self, work: KeyUpdate) -> None:
         history, rows = reads.history(self._db, work.id, work.key, self._store.topics)
         state = fold(history)
         stored = {name_of(edit): edit.position for edit in history[: len(rows)]}
@@ -330,7 +330,7 @@ class BatchWriter:
             if edit.key is not None and edit.position != stored[name_of(edit)]:
                 self._put_earliest(edit, rows[name_of(edit)])
         self._stand(work, [(member, rows[name_of(member.edit)]) for member in state.members])
-        work.heads = Heads()
+        work.heads = KeyHighWater()
         for edit in effective_times(history):
             work.heads.saw(edit)
 

@@ -28,7 +28,7 @@ class Unencodable(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Brought:
+class CommittedBatch:
     """A committed batch: what the store did, the new vectors by view, and the time it took.
 
     `encode_ms` is what was waited for the encoder, `store_ms` all the rest. `long_texts` counts edits by
@@ -42,7 +42,7 @@ class Brought:
     long_texts: Mapping[str, int] = field(default_factory=dict)
 
 
-class BringIn:
+class BatchEncoder:
     """Used by the one writer. `close` ends its thread."""
 
     def __init__(self, store: Store, encoder: Encoder, encode_batch: int) -> None:
@@ -52,12 +52,12 @@ class BringIn:
     def close(self) -> None:
         self._thread.shutdown()
 
-    def apply(self, batch: Batch, now_ms: int, confirm: Callable[[], None] = lambda: None) -> Brought:
+    def apply(self, batch: Batch, now_ms: int, confirm: Callable[[], None] = lambda: None) -> CommittedBatch:
         """Encode, `confirm` and commit; after an exception nothing of the batch is in the store."""
         batch = replace(batch, edits=tuple(flag_long_texts(edit, self._encoder) for edit in batch.edits))
         return replace(self._apply(batch, now_ms, confirm), long_texts=_long_texts(batch))
 
-    def _apply(self, batch: Batch, now_ms: int, confirm: Callable[[], None]) -> Brought:
+    def _apply(self, batch: Batch, now_ms: int, confirm: Callable[[], None]) -> CommittedBatch:
         views = self._store.missing_views(batch.edits)
         if len(views) >= BESIDE_FROM:
             try:
@@ -68,7 +68,7 @@ class BringIn:
 
     def _before(
         self, batch: Batch, views: Mapping[bytes, str], now_ms: int, confirm: Callable[[], None]
-    ) -> Brought:
+    ) -> CommittedBatch:
         begun = time.perf_counter()
         missing = self._store.missing_views
         taken = take_in(batch.edits, batch.rejected, views, missing, self._encoder, self._encode_batch)
@@ -81,11 +81,13 @@ class BringIn:
         result = self._store.apply(
             taken.edits, taken.rejected, vectors, batch.next_offsets, now_ms, batch.leader_epochs
         )
-        return Brought(result, taken.vectors, (encoded - begun) * 1e3, (time.perf_counter() - encoded) * 1e3)
+        return CommittedBatch(
+            result, taken.vectors, (encoded - begun) * 1e3, (time.perf_counter() - encoded) * 1e3
+        )
 
     def _beside(
         self, batch: Batch, views: Mapping[bytes, str], now_ms: int, confirm: Callable[[], None]
-    ) -> Brought:
+    ) -> CommittedBatch:
         begun = time.perf_counter()
         encoding = self._thread.submit(encode_views, views, self._encoder, self._encode_batch)
         waited = 0.0
@@ -104,7 +106,7 @@ class BringIn:
             batch.edits, batch.rejected, vectors, batch.next_offsets, now_ms, batch.leader_epochs
         )
         whole = (time.perf_counter() - begun) * 1e3
-        return Brought(result, encoding.result().vectors, waited, whole - waited)
+        return CommittedBatch(result, encoding.result().vectors, waited, whole - waited)
 
 
 def _long_texts(batch: Batch) -> dict[str, int]:

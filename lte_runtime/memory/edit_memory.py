@@ -20,21 +20,21 @@ from lte_runtime.memory import inspect, quarantine, reads, retrieve, sampling, t
 from lte_runtime.memory.adapters import AdapterLedger
 from lte_runtime.memory.attempts import Attempts
 from lte_runtime.memory.batch_writer import KeyChange
-from lte_runtime.memory.bring_in import BringIn
+from lte_runtime.memory.bring_in import BatchEncoder
 from lte_runtime.memory.db import Connection, faults, open_reader, read_transaction, transaction
 from lte_runtime.memory.erase import erase_key, finish_erasure
 from lte_runtime.memory.former import former_values
 from lte_runtime.memory.keys import normalise_key
 from lte_runtime.memory.locks import DirectoryLock
-from lte_runtime.memory.origins import at_origins
+from lte_runtime.memory.origins import restore_positions
 from lte_runtime.memory.policy import WhyNot
 from lte_runtime.memory.projection import Projection, reached
 from lte_runtime.memory.records import (
     Applied,
+    EditMemorySettings,
     EditPage,
     EditRecord,
     EraseReceipt,
-    MemorySettings,
     MemoryStatus,
     QuarantineRow,
     SnapshotInfo,
@@ -55,7 +55,7 @@ from lte_runtime.types import (
     Vectors,
 )
 
-__all__ = ["EditMemory", "MemorySettings", "wall_ms"]
+__all__ = ["EditMemory", "EditMemorySettings", "wall_ms"]
 
 STORE_FILE = "edits.db"
 SNAPSHOTS = "snapshots"
@@ -73,7 +73,7 @@ class EditMemory:
         self,
         directory: Path,
         encoder: Encoder,
-        settings: MemorySettings,
+        settings: EditMemorySettings,
         now: Callable[[], int],
         lock: DirectoryLock,
         store: Store,
@@ -82,7 +82,7 @@ class EditMemory:
     ) -> None:
         self.directory, self.encoder, self.settings, self.now = directory, encoder, settings, now
         self._lock, self._store, self._projection = lock, store, projection
-        self._bring_in = BringIn(store, encoder, settings.encode_batch)
+        self._bring_in = BatchEncoder(store, encoder, settings.encode_batch)
         self._snapshot = known
         self.attempts = Attempts(directory)
         """For whoever feeds `apply`: what was in work when the process died."""
@@ -102,14 +102,14 @@ class EditMemory:
         cls,
         directory: Path,
         encoder: Encoder,
-        settings: MemorySettings | None = None,
+        settings: EditMemorySettings | None = None,
         *,
         now: Callable[[], int] = wall_ms,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> EditMemory:
         """Take the directory, check the store, bring the indexes up to it. `on_progress(done, total)` is
         called while views are encoded again for another encoder."""
-        settings = settings or MemorySettings()
+        settings = settings or EditMemorySettings()
         lock = DirectoryLock(directory)
         try:
             store = open_store(directory / STORE_FILE, encoder, settings, on_progress)
@@ -149,7 +149,7 @@ class EditMemory:
         """
         with self._writing:
             with faults():
-                batch, unproven = at_origins(batch, self._store.connection)
+                batch, unproven = restore_positions(batch, self._store.connection)
             brought = self._bring_in.apply(batch, self.now(), confirm)
             result, stored = brought.result, time.perf_counter()
             new = self._new_vectors(result.changes, brought.vectors)

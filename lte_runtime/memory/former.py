@@ -40,7 +40,7 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ValueRun:
     """Neighbouring edits of one value: the newest of them, and when the oldest one began."""
 
     row: Standing
@@ -72,29 +72,29 @@ def former_values(
     )
 
 
-def runs(rows: Iterable[Standing]) -> Iterator[Run]:
+def runs(rows: Iterable[Standing]) -> Iterator[ValueRun]:
     """Rows, newest first, with neighbours of one value joined; a declared end keeps a row by itself."""
-    run: Run | None = None
+    run: ValueRun | None = None
     for row in rows:
         if run is not None and _repeats(row, run.row):
-            run = Run(run.row, row.since)
+            run = ValueRun(run.row, row.since)
             continue
         if run is not None:
             yield run
-        run = Run(row, row.since)
+        run = ValueRun(row, row.since)
     if run is not None:
         yield run
 
 
 def superseded_runs(
-    runs_: Iterable[Run], targets: set[str], at_ms: int
-) -> Iterator[tuple[Run, int | None, int | None]]:
+    runs_: Iterable[ValueRun], targets: set[str], at_ms: int
+) -> Iterator[tuple[ValueRun, int | None, int | None]]:
     """Runs, newest first, that are not current, with the time in which they held; None: not known.
 
     A value ends where the next one begins. A member of a set ends where a value that replaced the set began.
     """
     pending = set(targets)
-    above: Run | None = None
+    above: ValueRun | None = None
     replaced_at: int | None = None
     for run in runs_:
         row = run.row

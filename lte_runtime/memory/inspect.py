@@ -44,7 +44,7 @@ _POSITIONS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class JudgedEdit:
     """An edit and why it is or is not served. `rows` are the store's rows of all events that collapsed into
     it, its own first; `collapsed` are the ids of the others."""
 
@@ -68,7 +68,7 @@ class Inspector:
 
     def __init__(self, connection: Connection, topics: Topics, at_ms: int) -> None:
         self._db, self._topics, self._at_ms = connection, topics, at_ms
-        self._entry_of: dict[int, Entry] = {}  # by row, of all keys folded so far
+        self._entry_of: dict[int, JudgedEdit] = {}  # by row, of all keys folded so far
         self._folded_keys: set[int] = set()
 
     def record(self, edit_id: str) -> EditRecord:
@@ -154,14 +154,14 @@ class Inspector:
 
     # -- entries -----------------------------------------------------------------------------------
 
-    def _entry(self, edit_id: str) -> Entry:
+    def _entry(self, edit_id: str) -> JudgedEdit:
         row = self._row(edit_id)
         return self._entries([row])[row[0]]
 
-    def _entries(self, rows: Sequence[Row]) -> dict[int, Entry]:
+    def _entries(self, rows: Sequence[Row]) -> dict[int, JudgedEdit]:
         """The entry that each row belongs to, in order; ends early when too many edits would be folded."""
         cheap = self._cheap_entries(rows)
-        entries: dict[int, Entry] = {}
+        entries: dict[int, JudgedEdit] = {}
         for row in rows:
             entry = cheap.get(row[0]) or self._entry_by_fold(row)
             if entry is None:
@@ -169,9 +169,9 @@ class Inspector:
             entries[row[0]] = entry
         return entries
 
-    def _cheap_entries(self, rows: Sequence[Row]) -> dict[int, Entry]:
+    def _cheap_entries(self, rows: Sequence[Row]) -> dict[int, JudgedEdit]:
         """Entries of the rows that need no fold: retractions, and what stands for itself."""
-        entries: dict[int, Entry] = {}
+        entries: dict[int, JudgedEdit] = {}
         asserts: dict[int, list[Row]] = defaultdict(list)
         for row in rows:
             if row[2] == Op.RETRACT:
@@ -184,7 +184,7 @@ class Inspector:
             entries |= self._standing_entries(key_id, FactKey(*rows_of_key[0][_KEY_ID + 1 :]), chosen)
         return entries
 
-    def _standing_entries(self, key_id: int, key: FactKey, rows: Sequence[Row]) -> dict[int, Entry]:
+    def _standing_entries(self, key_id: int, key: FactKey, rows: Sequence[Row]) -> dict[int, JudgedEdit]:
         current = standing.current_rows(self._db, key_id, self._at_ms) if rows else []
         winner = self._edit(current[0], key) if current else None
         current_rows = set(current)
@@ -192,14 +192,14 @@ class Inspector:
         for row in rows:
             edit = edit_from(row, key, self._topics)
             why = standing_reason(edit, winner, self._at_ms, is_current=row[0] in current_rows)
-            entries[row[0]] = Entry(edit, (row[0],), why)
+            entries[row[0]] = JudgedEdit(edit, (row[0],), why)
         return entries
 
     def _edit(self, row: int, key: FactKey) -> Edit:
         sql = f"SELECT {EDIT_COLUMNS} FROM edits e WHERE e.id=?"
         return edit_from(self._db.execute(sql, (row,)).fetchone(), key, self._topics)
 
-    def _entry_by_fold(self, row: Row) -> Entry | None:
+    def _entry_by_fold(self, row: Row) -> JudgedEdit | None:
         """None where its key would have to be folded and enough edits were."""
         key = _key(row)
         if key is not None and row[_KEY_ID] not in self._folded_keys:
@@ -208,7 +208,7 @@ class Inspector:
             self._fold(row[_KEY_ID], key)
         return self._entry_of[row[0]]
 
-    def _fold(self, key_id: int, key: FactKey) -> list[Entry]:
+    def _fold(self, key_id: int, key: FactKey) -> list[JudgedEdit]:
         """All entries of a key, the newest order first."""
         edits, rows = reads.history(self._db, key_id, key, self._topics)
         state = fold(edits)
@@ -226,7 +226,7 @@ class Inspector:
         self._folded_keys.add(key_id)
         return sorted(entries, key=lambda entry: order_of(entry.edit), reverse=True)
 
-    def _records(self, entries: Sequence[Entry]) -> list[EditRecord]:
+    def _records(self, entries: Sequence[JudgedEdit]) -> list[EditRecord]:
         """With the positions of all of them, read at once."""
         rows = json.dumps([row for entry in entries for row in entry.rows])
         positions: dict[int, list[Position]] = defaultdict(list)
@@ -249,17 +249,19 @@ def _key(row: Row) -> FactKey | None:
     return None if row[_KEY_ID] is None else FactKey(*row[_KEY_ID + 1 :])
 
 
-def _tombstone(edit: Edit, row: int) -> Entry:
-    return Entry(edit, (row,), WhyNot(None, RETRACTION))
+def _tombstone(edit: Edit, row: int) -> JudgedEdit:
+    return JudgedEdit(edit, (row,), WhyNot(None, RETRACTION))
 
 
-def _member_entry(member: Member, why: WhyNot, own_row: int, collapsed: Mapping[str, Sequence[int]]) -> Entry:
+def _member_entry(
+    member: Member, why: WhyNot, own_row: int, collapsed: Mapping[str, Sequence[int]]
+) -> JudgedEdit:
     others = [row for edit_id in dict.fromkeys(member.ids) for row in collapsed.get(edit_id, ())]
     ids = tuple(edit_id for edit_id in member.ids if edit_id != member.edit.id)
-    return Entry(member.edit, (own_row, *others), why, ids)
+    return JudgedEdit(member.edit, (own_row, *others), why, ids)
 
 
-def _behind(entries: list[Entry], row: int | None) -> list[Entry]:
+def _behind(entries: list[JudgedEdit], row: int | None) -> list[JudgedEdit]:
     """The entries that come after the one with a row."""
     if row is None:
         return entries

@@ -16,7 +16,7 @@ from lte_runtime.types import Edit, FactKey, Op, Position
 
 
 @dataclass(slots=True)
-class Heads:
+class KeyHighWater:
     """The highest order, revision and retraction seen in a key: enough to see that an edit is the newest.
 
     `partitions` by "topic id/partition": log and offset of the last record there, and the largest timestamp.
@@ -82,7 +82,7 @@ class Heads:
         )
 
     @classmethod
-    def load(cls, text: str) -> Heads:
+    def load(cls, text: str) -> KeyHighWater:
         return cls(*json.loads(text)) if text != "{}" else cls()
 
 
@@ -91,7 +91,7 @@ def _partition(position: Position) -> str:
 
 
 @dataclass(slots=True)
-class KeyWork:
+class KeyUpdate:
     """A key's row, as read at the batch's first touch and written back at its end."""
 
     id: int
@@ -101,7 +101,7 @@ class KeyWork:
     names: dict[str, str] = field(default_factory=dict)
     facts: int = 0
     chain: bytes = b""
-    heads: Heads = field(default_factory=Heads)
+    heads: KeyHighWater = field(default_factory=KeyHighWater)
     refold: bool = False
     untouched: bool = False
     """Made in this batch, and no edit of it written yet."""

@@ -78,7 +78,7 @@ def _earlier(place: Position, record: RawRecord) -> bool:
     return not same or place.offset < here.offset
 
 
-def at_origins(batch: Batch, connection: Connection) -> tuple[Batch, int]:
+def restore_positions(batch: Batch, connection: Connection) -> tuple[Batch, int]:
     """The batch with proven replays at their first places, and how many claims were not proven."""
     claims = [edit.raw for edit in batch.edits if edit.raw and _claims(edit.raw)]
     claims += [one.record for one in batch.rejected if _claims(one.record)]

@@ -16,7 +16,7 @@ from lte_runtime.memory.batch_writer import KeyChange
 from lte_runtime.memory.index import VectorIndex
 from lte_runtime.memory.lexical import NameHit, NameIndex, Nearest
 from lte_runtime.memory.locks import ReadWriteLock
-from lte_runtime.memory.records import MemorySettings
+from lte_runtime.memory.records import EditMemorySettings
 from lte_runtime.memory.view_index import ViewIndex
 from lte_runtime.types import TopicPartition, Vectors
 
@@ -28,7 +28,7 @@ CALLER_CHECK_S = 0.05
 class Projection:
     """Thread-safe. `update` is called by the one writer after its commit."""
 
-    def __init__(self, dimension: int, settings: MemorySettings, watermarks: Watermarks) -> None:
+    def __init__(self, dimension: int, settings: EditMemorySettings, watermarks: Watermarks) -> None:
         self.dimension, self._settings = dimension, settings
         self.indexes: dict[str, ViewIndex] = {}
         self.names = NameIndex()

@@ -9,7 +9,7 @@ from lte_runtime.types import Edit, Position, RawRecord, TopicPartition
 
 
 @dataclass(frozen=True, slots=True)
-class MemorySettings:
+class EditMemorySettings:
     """How the memory keeps and indexes. Sizes in bytes, shares in [0, 1]."""
 
     index_mode: str = "auto"  # auto, exact, hnsw

@@ -17,7 +17,7 @@ from lte_runtime.memory.batch_writer import KeyChange
 from lte_runtime.memory.db import faults, transaction
 from lte_runtime.memory.hnsw_rows import HnswRows
 from lte_runtime.memory.projection import Projection
-from lte_runtime.memory.records import MemorySettings, SnapshotInfo
+from lte_runtime.memory.records import EditMemorySettings, SnapshotInfo
 from lte_runtime.memory.store import Store
 from lte_runtime.memory.view_index import ViewIndex
 from lte_runtime.memory.views import encode_views
@@ -36,7 +36,9 @@ _BLOCK = 4096
 _TOKENS_KEPT = 8
 
 
-def open_store(path: Path, encoder: Encoder, settings: MemorySettings, on_progress: Progress | None) -> Store:
+def open_store(
+    path: Path, encoder: Encoder, settings: EditMemorySettings, on_progress: Progress | None
+) -> Store:
     """The store, its vectors made by this encoder: all views are encoded again when it is another one."""
     store = Store(path, settings.busy_timeout_ms)
     try:

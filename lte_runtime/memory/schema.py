@@ -69,7 +69,7 @@ Moment = Annotated[
 ]
 
 
-class Source(BaseModel):
+class EventSource(BaseModel):
     """Where the fact comes from and who vouches for it."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -120,7 +120,7 @@ class Event(BaseModel):
     retracts: Name | None = Field(
         default=None, description="The id of the one edit that a retraction withdraws."
     )
-    source: Source = Field(default_factory=Source, description="Where the fact comes from.")
+    source: EventSource = Field(default_factory=EventSource, description="Where the fact comes from.")
     confidence: Annotated[StrictFloat | StrictInt, Field(ge=0, le=1)] | None = Field(
         default=None, description="The publisher's own; kept and shown, it decides nothing."
     )

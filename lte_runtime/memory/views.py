@@ -20,7 +20,7 @@ many. What stands behind them is not searched."""
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedViews:
     """Vectors [windows, dimension] and failures by the hash of the view."""
 
     vectors: Mapping[bytes, Vectors]
@@ -41,7 +41,7 @@ def flag_long_texts(edit: Edit, encoder: Encoder) -> Edit:
     return replace(edit, flags=(*edit.flags, *flags)) if flags else edit
 
 
-def encode_views(views: Mapping[bytes, str], encoder: Encoder, batch: int) -> Encoded:
+def encode_views(views: Mapping[bytes, str], encoder: Encoder, batch: int) -> EncodedViews:
     """Encode every view once; `failed` tells which the encoder refuses."""
     windows = [(name, text) for name, view in views.items() for text in windows_of(view, encoder)]
     rows: dict[bytes, list[Vectors]] = {name: [] for name in views}
@@ -53,7 +53,7 @@ def encode_views(views: Mapping[bytes, str], encoder: Encoder, batch: int) -> En
                 failed[name] = row
             else:
                 rows[name].append(row)
-    return Encoded({name: np.stack(rows[name]) for name in views if name not in failed}, failed)
+    return EncodedViews({name: np.stack(rows[name]) for name in views if name not in failed}, failed)
 
 
 def _encode(texts: Sequence[str], encoder: Encoder) -> list[Vectors | str]:

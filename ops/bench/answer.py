@@ -21,7 +21,7 @@ from lte_runtime import embedded
 from lte_runtime.answer import gate
 from lte_runtime.answer.answerer import Answerer
 from lte_runtime.answer.embed import load_encoder
-from lte_runtime.memory.edit_memory import EditMemory, MemorySettings
+from lte_runtime.memory.edit_memory import EditMemory, EditMemorySettings
 from lte_runtime.memory.events import EventLimits, decode
 from lte_runtime.types import Batch, Position, Question, RawRecord, Scope, TopicPartition
 from ops.bench.result import SEED, BenchResult, Spread, interleave, machine, percentile, today
@@ -101,7 +101,7 @@ def _timed(answerer: Answerer, question: str, overheads: list[float]) -> float:
 
 def _answerer(directory: Path, facts: int) -> tuple[Answerer, Any]:
     encoder = load_encoder()
-    memory = EditMemory.open(directory / "state", encoder, MemorySettings())
+    memory = EditMemory.open(directory / "state", encoder, EditMemorySettings())
     records = [
         RawRecord("bench", Position("bench", 0, offset), None, value, (), 1_700_000_000_000)
         for offset, value in enumerate(encoded(facts, SEED))

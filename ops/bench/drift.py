@@ -21,12 +21,12 @@ import numpy.typing as npt
 
 from lte_runtime.drift import mmd
 from lte_runtime.drift import readings as r
-from lte_runtime.drift.monitor import DriftState, Rules, observe
+from lte_runtime.drift.monitor import DetectorRules, DetectorState, observe
 from lte_runtime.drift.readings import Reading
 from ops.bench.result import SEED, BenchResult, machine, percentile, today
 
 BAR = "<= 1 per 10,000; detected >= 0.95 within 300 probes; new_family_detected >= 0.95 within 200 events"
-RULES = Rules()
+RULES = DetectorRules()
 BATCH = 16
 PROBES = 64
 WITHIN_PROBES, WITHIN_EVENTS = 300, 200
@@ -60,7 +60,7 @@ Vectors = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Plan:
+class DriftPlan:
     """Streams of `length` stationary cycles, and runs with a change."""
 
     streams: int
@@ -68,8 +68,8 @@ class Plan:
     runs: int
 
 
-FULL = Plan(streams=80, length=2500, runs=200)
-QUICK = Plan(streams=2, length=500, runs=40)
+FULL = DriftPlan(streams=80, length=2500, runs=200)
+QUICK = DriftPlan(streams=2, length=500, runs=40)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def run(quick: bool, progress: Progress) -> BenchResult:
     )
 
 
-def false(alarms: Sequence[str], plan: Plan) -> dict[str, Any]:
+def false(alarms: Sequence[str], plan: DriftPlan) -> dict[str, Any]:
     """The rate, its one-sided upper 95 % bound, and which detectors raised how many."""
     cycles = plan.streams * plan.length
     return {
@@ -136,7 +136,7 @@ def changes(runs: int, pool: Executor) -> dict[str, Any]:
     }
 
 
-def stationary(plan: Plan, pool: Executor, progress: Progress) -> Iterator[list[str]]:
+def stationary(plan: DriftPlan, pool: Executor, progress: Progress) -> Iterator[list[str]]:
     """The names behind the alarms of each stream."""
     found = pool.map(stream, range(plan.streams), [plan.length] * plan.streams)
     for number, names in enumerate(found, 1):
@@ -150,7 +150,7 @@ def stream(number: int, cycles: int) -> list[str]:
 
 def false_alarms(rng: Rng, cycles: int) -> list[str]:
     """What raised an alarm in one stream; an alarm is counted and the stream goes on."""
-    state, found = DriftState(), []
+    state, found = DetectorState(), []
     questions, events = Embeddings(rng), Embeddings(rng)
     for _ in range(cycles):
         readings = [*shares(rng), margin(rng), questions.reading(r.QUESTION_SHIFT, rng)]
@@ -160,7 +160,7 @@ def false_alarms(rng: Rng, cycles: int) -> list[str]:
     return found
 
 
-def raised(before: DriftState, after: DriftState) -> list[str]:
+def raised(before: DetectorState, after: DetectorState) -> list[str]:
     """Names of the reasons that are new; the alarms before were cleared."""
     entered = [
         f"{name} threshold"
@@ -204,7 +204,7 @@ def drop(runs: int, base: float, *, before: int = REFERENCE, batch: int = BATCH)
     for number in range(runs):
         rng = np.random.default_rng((SEED, 1, number, round(100 * base), before, batch))
         calm = successes(rng, base, before * PROBES // batch, batch)
-        state = replace(observe(DriftState(), calm, RULES), alarms=())
+        state = replace(observe(DetectorState(), calm, RULES), alarms=())
         fallen = successes(rng, base - DROP, WITHIN_PROBES // batch, batch)
         delays.append(delay(state, fallen, r.EDIT_SUCCESS))
     return summary(delays)
@@ -215,7 +215,7 @@ def successes(rng: Rng, rate: float, batches: int, batch: int) -> list[Reading]:
     return [Reading(r.EDIT_SUCCESS, int(each) / batch, batch, 0) for each in hits]
 
 
-def delay(state: DriftState, readings: Sequence[Reading], name: str) -> int | None:
+def delay(state: DetectorState, readings: Sequence[Reading], name: str) -> int | None:
     """Observations up to the one that gives a reason; None when none does."""
     seen = 0
     for reading in readings:
@@ -243,7 +243,7 @@ def family(runs: int, part: float) -> Found:
         rng = np.random.default_rng((SEED, 2, number, round(100 * part)))
         calm = relations(rng, int(rng.integers(40)), 0.0)
         fresh = relations(rng, WITHIN_EVENTS // BATCH, part)
-        delays.append(delay(observe(DriftState(), calm, RULES), fresh, r.UNSEEN_RELATIONS))
+        delays.append(delay(observe(DetectorState(), calm, RULES), fresh, r.UNSEEN_RELATIONS))
     return summary(delays)
 
 
@@ -267,7 +267,7 @@ def shift(runs: int, part: float) -> float:
         rng = np.random.default_rng((SEED, 3, number))
         events = Embeddings(rng)
         fresh = [events.reading(r.EVENT_SHIFT, rng, part) for _ in range(WITHIN_EVENTS // PROBES)]
-        found += delay(DriftState(), fresh, r.EVENT_SHIFT) is not None
+        found += delay(DetectorState(), fresh, r.EVENT_SHIFT) is not None
     return found / runs
 
 

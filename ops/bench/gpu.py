@@ -24,11 +24,11 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from lte_runtime.align import train
-from lte_runtime.align.dataset import IGNORED, Encoded
+from lte_runtime.align.dataset import IGNORED, EncodedRow
 from lte_runtime.align.presets import preset
-from lte_runtime.align.settings import Settings
+from lte_runtime.align.settings import TrainingSettings
 from lte_runtime.answer.engine import greedy
-from lte_runtime.answer.engine.rows import Row
+from lte_runtime.answer.engine.rows import GenerationRow
 from lte_runtime.errors import Refused
 from lte_runtime.types import GenerateRequest
 from ops.bench.result import SEED, BenchResult, machine, percentile, today
@@ -223,7 +223,7 @@ def _twin(model: Any) -> Any:
     return twin.requires_grad_(False).eval()
 
 
-def _settings(shape: str) -> Settings:
+def _settings(shape: str) -> TrainingSettings:
     chosen = preset("7b-1xh200").settings
     return chosen if shape == "7b" else replace(chosen, batch=4, budget=512, rank=4, alpha=8)
 
@@ -233,18 +233,18 @@ def _before(shape: str) -> int:
     return 16_384 if shape == "7b" else 1024
 
 
-def _rows(vocabulary: int, count: int) -> list[Encoded]:
+def _rows(vocabulary: int, count: int) -> list[EncodedRow]:
     """Prompts and answers of random tokens: 150 to 250 in a row, 4 to 24 of them the answer."""
     random = Random(SEED)
     made = []
     for _ in range(count):
         ids = tuple(random.choices(range(1, vocabulary), k=random.randint(150, 250)))
         prompt = len(ids) - random.randint(4, 24)
-        made.append(Encoded(ids, (*([IGNORED] * prompt), *ids[prompt:])))
+        made.append(EncodedRow(ids, (*([IGNORED] * prompt), *ids[prompt:])))
     return made
 
 
-def _aligned(adapted: Any, settings: Settings, seconds: float) -> Aligned:
+def _aligned(adapted: Any, settings: TrainingSettings, seconds: float) -> Aligned:
     """Trains for `seconds`; with half the tokens at a time where memory runs out, as a job does."""
     for halvings in range(4):
         try:
@@ -256,7 +256,7 @@ def _aligned(adapted: Any, settings: Settings, seconds: float) -> Aligned:
     raise Refused("memory runs out with an eighth of the tokens")
 
 
-def _trained(adapted: Any, settings: Settings, seconds: float) -> Aligned:
+def _trained(adapted: Any, settings: TrainingSettings, seconds: float) -> Aligned:
     model = adapted.get_base_model()
     device = next(model.parameters()).device
     rows = _rows(model.config.vocab_size, settings.batch * 40)
@@ -319,14 +319,14 @@ def _ask(base: Any, random: Random, size: int) -> float:
     """Seconds until a batch of `size` prompts of about `PROMPT` tokens has `NEW` more each."""
     lengths = [PROMPT + random.randint(-10, 10) for _ in range(size)]
     prompts = [tuple(random.choices(range(1, base.config.vocab_size), k=length)) for length in lengths]
-    rows = [Row(GenerateRequest(prompt, False, NEW), lambda _: "", ()) for prompt in prompts]
+    rows = [GenerationRow(GenerateRequest(prompt, False, NEW), lambda _: "", ()) for prompt in prompts]
     began = time.perf_counter()
     greedy.generate(base, base.config, rows, base.device, lambda _: None)
     return time.perf_counter() - began
 
 
 def _cycle(
-    adapted: Any, base: Any, settings: Settings, sizes: Sequence[int], seconds: float
+    adapted: Any, base: Any, settings: TrainingSettings, sizes: Sequence[int], seconds: float
 ) -> tuple[Answered, Aligned]:
     """Answers of one thread while this one trains on the same weights; both of the time that they share."""
     over = threading.Event()

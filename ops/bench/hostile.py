@@ -18,7 +18,7 @@ from lte_runtime.answer import gate
 from lte_runtime.answer.embed import load_encoder
 from lte_runtime.answer.retriever import Retriever
 from lte_runtime.answer.scratch import apply_events
-from lte_runtime.memory.edit_memory import EditMemory, MemorySettings
+from lte_runtime.memory.edit_memory import EditMemory, EditMemorySettings
 from lte_runtime.types import Question
 from ops.bench.result import SEED, BenchResult, Spread, machine, percentile, today
 from ops.bench.texts import events
@@ -66,7 +66,7 @@ def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
     size, repeats = (300, 3) if quick else (3_000, 7)
     with tempfile.TemporaryDirectory() as folder:
         encoder = load_encoder()
-        memory = EditMemory.open(Path(folder) / "state", encoder, MemorySettings())
+        memory = EditMemory.open(Path(folder) / "state", encoder, EditMemorySettings())
         progress("filling the memory")
         apply_events(memory, [*events(size, SEED), *_snares(size)])
         retriever = Retriever(memory, encoder, gate.default_calibration())

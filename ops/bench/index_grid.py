@@ -18,7 +18,7 @@ from lte_runtime.answer.embed import load_encoder
 from lte_runtime.memory.hnsw_rows import GraphShape
 from lte_runtime.memory.index import VectorIndex
 from lte_runtime.types import Vectors
-from ops.bench.recall import QUICK, K, Plan, fact_vectors
+from ops.bench.recall import QUICK, K, RecallPlan, fact_vectors
 from ops.bench.result import SEED
 
 COPIES, DISTANCE = 50, 0.14
@@ -33,7 +33,7 @@ SHAPES = (
 
 
 @dataclass(frozen=True)
-class Row:
+class GridRow:
     """Recall@3 before and after a rebuild, processor ms per insert and search, bytes per vector."""
 
     recall: float
@@ -48,7 +48,7 @@ def main() -> None:
     facts, groups = (
         (*sizes, QUICK.facts, QUICK.rewritten)[:2] if len(sizes) != 1 else (sizes[0], QUICK.rewritten)
     )
-    plan = Plan(facts=facts, rounds=0, share=0.0, rewritten=groups, times=50, questions=1000)
+    plan = RecallPlan(facts=facts, rounds=0, share=0.0, rewritten=groups, times=50, questions=1000)
     encoder = load_encoder()
     views, questions = fact_vectors(encoder, plan, _say)
     copies = near_copies(views[:groups])
@@ -75,7 +75,7 @@ def near_copies(centres: Vectors) -> Vectors:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
-def measure(rows: Vectors, questions: Vectors, shape: GraphShape) -> Row:
+def measure(rows: Vectors, questions: Vectors, shape: GraphShape) -> GridRow:
     """Fill one index and ask it; times are the processor's, so that a busy machine blurs them less."""
     index = VectorIndex(rows.shape[1], mode="hnsw", shape=shape)
     begin = time.process_time()
@@ -89,7 +89,7 @@ def measure(rows: Vectors, questions: Vectors, shape: GraphShape) -> Row:
     index.rebuild()
     rebuilt = index.recall(questions, K)
     inserting, searching = (filled - begin) * 1e3 / len(rows), (asked - filled) * 1e3 / len(questions)
-    return Row(recall, rebuilt, inserting, searching, index.nbytes / index.live)
+    return GridRow(recall, rebuilt, inserting, searching, index.nbytes / index.live)
 
 
 def _say(text: str) -> None:

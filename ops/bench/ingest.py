@@ -23,7 +23,7 @@ from daemon.kafka.source import KafkaSource, KafkaSourceSettings
 from daemon.kafka.topics import ensure_topics, plans
 from daemon.lifecycle import Lifecycle, State
 from lte_runtime.answer.embed import load_encoder
-from lte_runtime.memory.edit_memory import EditMemory, MemorySettings
+from lte_runtime.memory.edit_memory import EditMemory, EditMemorySettings
 from lte_runtime.types import Encoder
 from ops.bench.result import SEED, BenchResult, interleave, machine, today
 from ops.bench.texts import encoded, events
@@ -80,7 +80,7 @@ def _filled(bootstrap: str, n: int) -> str:
 
 def _ours(directory: Path, bootstrap: str, topic: str, encoder: Encoder, n: int) -> float:
     """From the first poll to the moment that all events are visible."""
-    memory = EditMemory.open(directory, encoder, MemorySettings())
+    memory = EditMemory.open(directory, encoder, EditMemorySettings())
     lifecycle = Lifecycle()
     source = KafkaSource(KafkaSourceSettings(bootstrap, topic, f"bench-{topic}"))
     ingest = Ingest(memory, source, lifecycle, IngestSettings())

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lte_runtime.answer.embed import model_files
-from lte_runtime.memory.edit_memory import EditMemory, MemorySettings
+from lte_runtime.memory.edit_memory import EditMemory, EditMemorySettings
 from lte_runtime.memory.events import EventLimits, decode
 from lte_runtime.memory.index import VectorIndex
 from lte_runtime.types import Batch, Position, RawRecord, Vectors
@@ -65,7 +65,7 @@ def _child(n: int) -> dict[str, float]:
 
 def grow(n: int) -> dict[str, float]:
     """Fill an index of this process block by block, and see by how much the process grew."""
-    given = Given(SEED, "")
+    given = RandomEncoder(SEED, "")
     VectorIndex(DIMENSION, mode="hnsw").add(range(600), given.draw(600))  # threads and allocator are warm now
     before = resident()
     index = VectorIndex(DIMENSION, mode="hnsw")
@@ -75,7 +75,7 @@ def grow(n: int) -> dict[str, float]:
     return {"bytes_per_vector": (resident() - before) / n, "computed": index.nbytes / n}
 
 
-class Given:
+class RandomEncoder:
     """Random vectors under a real encoder's name: memory does not depend on what they are."""
 
     dimension = DIMENSION
@@ -114,7 +114,7 @@ def _daemon(directory: Path, n: int, progress: Callable[[str], None]) -> tuple[f
 
 def _fill(directory: Path, n: int) -> None:
     fingerprint = model_files.read(model_files.locate(model_files.DEFAULT_NAMES[0])).fingerprint
-    memory = EditMemory.open(directory, Given(SEED, fingerprint), MemorySettings())
+    memory = EditMemory.open(directory, RandomEncoder(SEED, fingerprint), EditMemorySettings())
     values = encoded(n, SEED)
     for start in range(0, n, 1000):
         records = [

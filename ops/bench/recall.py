@@ -27,7 +27,7 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Plan:
+class RecallPlan:
     """Sizes: facts in the index, share exchanged per round, facts rewritten how often, questions asked."""
 
     facts: int
@@ -38,8 +38,8 @@ class Plan:
     questions: int
 
 
-FULL = Plan(facts=100_000, rounds=5, share=0.2, rewritten=1600, times=50, questions=1000)
-QUICK = Plan(facts=6_000, rounds=5, share=0.2, rewritten=100, times=50, questions=300)
+FULL = RecallPlan(facts=100_000, rounds=5, share=0.2, rewritten=1600, times=50, questions=1000)
+QUICK = RecallPlan(facts=6_000, rounds=5, share=0.2, rewritten=100, times=50, questions=300)
 
 
 def run(quick: bool, progress: Progress) -> BenchResult:
@@ -65,7 +65,7 @@ def run(quick: bool, progress: Progress) -> BenchResult:
     )
 
 
-def stages(plan: Plan, shape: GraphShape, progress: Progress) -> dict[str, float]:
+def stages(plan: RecallPlan, shape: GraphShape, progress: Progress) -> dict[str, float]:
     """Recall by stage.
 
     The last stages keep all versions of the rewritten facts live, harder than any use: as they come by round,
@@ -87,7 +87,7 @@ def stages(plan: Plan, shape: GraphShape, progress: Progress) -> dict[str, float
     return found
 
 
-def fact_vectors(encoder: Encoder, plan: Plan, progress: Progress) -> tuple[Vectors, Vectors]:
+def fact_vectors(encoder: Encoder, plan: RecallPlan, progress: Progress) -> tuple[Vectors, Vectors]:
     """Views of the facts, a fifth more than the index holds, and questions about the first ones."""
     drawn = list(events(int(plan.facts * (1 + plan.share)), SEED))
     views = [view_of(event["subject"], event["relation"]) for event in drawn]
@@ -98,7 +98,7 @@ def fact_vectors(encoder: Encoder, plan: Plan, progress: Progress) -> tuple[Vect
     )
 
 
-def version_vectors(encoder: Encoder, plan: Plan, progress: Progress) -> Vectors:
+def version_vectors(encoder: Encoder, plan: RecallPlan, progress: Progress) -> Vectors:
     """Statements of each rewritten fact with ever another target: [rewritten * times, d], by round."""
     rng = random.Random(SEED + 1)
     drawn = list(events(plan.rewritten, SEED + 1))
@@ -110,7 +110,9 @@ def version_vectors(encoder: Encoder, plan: Plan, progress: Progress) -> Vectors
     return _encoded(encoder, texts, "versions", progress)
 
 
-def _churn(index: VectorIndex, views: Vectors, questions: Vectors, plan: Plan, progress: Progress) -> float:
+def _churn(
+    index: VectorIndex, views: Vectors, questions: Vectors, plan: RecallPlan, progress: Progress
+) -> float:
     """The worst recall over rounds that each exchange a share of the live facts."""
     rng = random.Random(SEED)
     live, spare = list(range(plan.facts)), list(range(plan.facts, len(views)))
@@ -128,7 +130,7 @@ def _churn(index: VectorIndex, views: Vectors, questions: Vectors, plan: Plan, p
     return min(worst, index.recall(questions, K))
 
 
-def _rewrite(versions: Vectors, plan: Plan, shape: GraphShape, progress: Progress) -> float:
+def _rewrite(versions: Vectors, plan: RecallPlan, shape: GraphShape, progress: Progress) -> float:
     """Every fact gets a new vector `times` times, under its own id."""
     progress(f"rewriting {plan.rewritten} facts {plan.times} times")
     index = VectorIndex(versions.shape[1], mode="hnsw", shape=shape)
@@ -138,7 +140,9 @@ def _rewrite(versions: Vectors, plan: Plan, shape: GraphShape, progress: Progres
     return index.recall(_sample(versions, plan), K)
 
 
-def _near_copies(versions: Vectors, plan: Plan, shape: GraphShape, progress: Progress) -> tuple[float, float]:
+def _near_copies(
+    versions: Vectors, plan: RecallPlan, shape: GraphShape, progress: Progress
+) -> tuple[float, float]:
     """Recall as the rows have come, and after the upkeep that it asks for."""
     progress(f"{len(versions)} near copies at once")
     index = VectorIndex(versions.shape[1], mode="hnsw", shape=shape)
@@ -148,7 +152,7 @@ def _near_copies(versions: Vectors, plan: Plan, shape: GraphShape, progress: Pro
     return before, index.recall(_sample(versions, plan), K)
 
 
-def _sample(versions: Vectors, plan: Plan) -> Vectors:
+def _sample(versions: Vectors, plan: RecallPlan) -> Vectors:
     chosen = np.random.default_rng(SEED).choice(
         len(versions), min(plan.questions, len(versions)), replace=False
     )

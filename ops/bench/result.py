@@ -55,7 +55,7 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Pair:
+class PairedRuns:
     """Two sides measured in turn, A B A B ..., so that drift of the machine hits both."""
 
     ours: Spread
@@ -63,7 +63,9 @@ class Pair:
     ratios: Spread
 
 
-def interleave(ours: Callable[[], float], peer: Callable[[], float], repeats: int, *, higher: bool) -> Pair:
+def interleave(
+    ours: Callable[[], float], peer: Callable[[], float], repeats: int, *, higher: bool
+) -> PairedRuns:
     """Run both `repeats` times in turn; `higher` says that a larger value is the better one."""
     mine: list[float] = []
     theirs: list[float] = []
@@ -71,7 +73,7 @@ def interleave(ours: Callable[[], float], peer: Callable[[], float], repeats: in
         for side in (ours, peer) if turn % 2 == 0 else (peer, ours):
             (mine if side is ours else theirs).append(side())
     ratios = [a / b if higher else b / a for a, b in zip(mine, theirs, strict=True)]
-    return Pair(Spread.of(mine), Spread.of(theirs), Spread.of(ratios))
+    return PairedRuns(Spread.of(mine), Spread.of(theirs), Spread.of(ratios))
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lte_runtime.answer.embed import load_encoder
-from lte_runtime.memory.edit_memory import EditMemory, MemorySettings
+from lte_runtime.memory.edit_memory import EditMemory, EditMemorySettings
 from lte_runtime.memory.events import EventLimits, decode
 from lte_runtime.types import Batch, Position, RawRecord
 from ops.bench.result import SEED, BenchResult, Spread, machine, today
@@ -69,7 +69,7 @@ def _seconds(command: Sequence[str], repeats: int) -> float:
 
 def _fill(directory: Path, edits: int) -> None:
     """A state as a daemon leaves it: SQLite and a snapshot."""
-    memory = EditMemory.open(directory, load_encoder("stub"), MemorySettings())
+    memory = EditMemory.open(directory, load_encoder("stub"), EditMemorySettings())
     values = encoded(edits, SEED)
     for start in range(0, edits, 1000):
         records = [

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from lte_runtime.answer.embed import load_encoder
-from lte_runtime.memory.edit_memory import EditMemory, MemorySettings
+from lte_runtime.memory.edit_memory import EditMemory, EditMemorySettings
 from lte_runtime.memory.events import EventLimits, decode
 from lte_runtime.memory.keys import view_of
 from lte_runtime.types import Batch, Edit, Position, RawRecord, TopicPartition, Vectors
@@ -87,7 +87,7 @@ def _view(fact: Fact) -> str:
 def _ours(
     directory: Path, given: _Given, facts: Sequence[Fact], stock: int, turns: int
 ) -> tuple[Callable[[], float], list[float]]:
-    memory = EditMemory.open(directory, given, MemorySettings())
+    memory = EditMemory.open(directory, given, EditMemorySettings())
     partition = TopicPartition("bench", 0)
     values = (json.dumps(fact).encode() for fact in facts)
     offset = 0

@@ -20,7 +20,7 @@ Values = dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Relation:
+class BurstRelation:
     """`values` to draw from, or one kind in angle brackets; `questions` and `statements` with {s} and {t}."""
 
     name: str
@@ -35,7 +35,7 @@ class Family:
 
     name: str
     publisher: str
-    relations: list[Relation] = field(default_factory=list)
+    relations: list[BurstRelation] = field(default_factory=list)
     subjects: tuple[str, ...] = ()
 
 
@@ -52,11 +52,11 @@ def _family(lines: list[str]) -> Family:
     made = Family(name, publisher, subjects=tuple(lines[-1].split(";")))
     for line in lines[1 : lines.index("=")]:
         relation, *lists = line.split("|")
-        made.relations.append(Relation(relation, *(tuple(each.split(";")) for each in lists)))
+        made.relations.append(BurstRelation(relation, *(tuple(each.split(";")) for each in lists)))
     return made
 
 
-def _value(relation: Relation, rng: random.Random, values: Values) -> str:
+def _value(relation: BurstRelation, rng: random.Random, values: Values) -> str:
     kinds: dict[str, Callable[[], str]] = {
         "<person>": lambda: f"{rng.choice(values['first'])} {rng.choice(values['last'])}",
         "<date>": lambda: f"{rng.randint(1, 28)} {rng.choice(MONTHS)} {rng.randint(2027, 2034)}",

@@ -14,7 +14,7 @@ import numpy as np
 
 from lte_runtime.errors import LteError
 from lte_runtime.evals.metrics import matches
-from ops.demo.session import HERE, Json, Row, Session, citation_ids, cited, connect, marks, until
+from ops.demo.session import HERE, Json, Session, TableRow, citation_ids, cited, connect, marks, until
 
 # What was asked for of the shipped model and the preset `demo`: see docs/evaluation.md.
 LEAST_GAIN = 0.10
@@ -26,7 +26,7 @@ PAUSE_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class BurstFact:
     """A fact of the burst with a question for it. `late` ones are told once the training set is frozen."""
 
     family: str
@@ -48,17 +48,17 @@ class Reply:
 
 
 @dataclass
-class Asked:
+class SwapAnswers:
     """What questions beside the swap came to: the adapters of the answers in order, and what failed."""
 
     adapters: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
 
-def burst() -> list[Told]:
+def burst() -> list[BurstFact]:
     """The facts of `burst.jsonl`."""
     lines = (HERE / "burst.jsonl").read_text(encoding="utf-8").splitlines()
-    return [Told(**json.loads(line)) for line in lines]
+    return [BurstFact(**json.loads(line)) for line in lines]
 
 
 def realignment(s: Session) -> bool:
@@ -69,7 +69,7 @@ def realignment(s: Session) -> bool:
     run_id = started(s)
     quiz = [each for each in told if each.late]
     before: list[Reply] = []
-    progress = Progress(s)
+    progress = ProgressLine(s)
     with questions(s, [each.question for each in quiz]) as asked:
         for run in s.client.watch_realignment(run_id, timeout_s=RUN_S):
             progress.show(run)
@@ -127,7 +127,7 @@ def started(s: Session) -> str:
 
 
 @dataclass
-class Progress:
+class ProgressLine:
     """A line for each state, and for each quarter of one."""
 
     session: Session
@@ -162,7 +162,7 @@ def verdict(s: Session, run: Json) -> None:
         s.show(f"  {arm}: " + ", ".join(f"{kind} {share:.2f}" for kind, share in sorted(scores.items())))
 
 
-def ask(s: Session, quiz: Sequence[Told]) -> list[Reply]:
+def ask(s: Session, quiz: Sequence[BurstFact]) -> list[Reply]:
     """The quiz through the daemon: facts that no adapter can have learned."""
     replies = []
     for each in quiz:
@@ -175,9 +175,9 @@ def ask(s: Session, quiz: Sequence[Told]) -> list[Reply]:
 
 
 @contextmanager
-def questions(s: Session, texts: Sequence[str]) -> Iterator[Asked]:
+def questions(s: Session, texts: Sequence[str]) -> Iterator[SwapAnswers]:
     """Questions one after the other from a thread of their own, as long as the block lasts."""
-    asked, stop = Asked(), threading.Event()
+    asked, stop = SwapAnswers(), threading.Event()
 
     def run() -> None:
         client = connect(s.stack)
@@ -200,12 +200,12 @@ def questions(s: Session, texts: Sequence[str]) -> Iterator[Asked]:
         thread.join()
 
 
-def after_swap(asked: Asked, adapter: str) -> None:
+def after_swap(asked: SwapAnswers, adapter: str) -> None:
     """Wait until the questions beside it have seen the new adapter."""
     until(lambda: asked.adapters.count(adapter) > SHOWN or bool(asked.failed), "answers of the new adapter")
 
 
-def swapped(s: Session, asked: Asked, run: Json) -> bool:
+def swapped(s: Session, asked: SwapAnswers, run: Json) -> bool:
     """Whether every question was answered, and none by the old adapter once the new one had answered."""
     counts = Counter(asked.adapters)
     named = [name for name in asked.adapters if name != BASE]
@@ -218,7 +218,7 @@ def swapped(s: Session, asked: Asked, run: Json) -> bool:
     return clean
 
 
-def better(s: Session, quiz: Sequence[Told], before: Sequence[Reply], after: Sequence[Reply]) -> bool:
+def better(s: Session, quiz: Sequence[BurstFact], before: Sequence[Reply], after: Sequence[Reply]) -> bool:
     """Scores by family, and the gain with its interval over all facts of the quiz."""
     gains = [int(new.right) - int(old.right) for old, new in zip(before, after, strict=True)]
     for family in dict.fromkeys(each.family for each in quiz):
@@ -228,7 +228,7 @@ def better(s: Session, quiz: Sequence[Told], before: Sequence[Reply], after: Seq
     for place in [place for place, gain in enumerate(gains) if gain][:SHOWN]:
         for when, reply in (("before swap", before[place]), ("after swap", after[place])):
             texts = (quiz[place].question, reply.text, cited(reply.answer), reply.answer["scope"])
-            s.rows.append(Row(when, *texts, reply.adapter, reply.milliseconds, reply.right))
+            s.rows.append(TableRow(when, *texts, reply.adapter, reply.milliseconds, reply.right))
     found = sum(reply.found for reply in after)
     gain, lower = sum(gains) / len(gains), lower_bound(gains)
     s.show(f"facts found: {found} of {len(quiz)}; they were told after the training set was frozen")

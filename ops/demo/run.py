@@ -14,7 +14,7 @@ from rich.table import Table
 from daemon.cli.options import Architecture
 from lte_runtime import embedded
 from lte_runtime.errors import LteError
-from ops.demo.session import Row, Session
+from ops.demo.session import Session, TableRow
 from ops.demo.steps import STEPS, Named
 from ops.kafka.broker import BrokerUnavailable
 from ops.stack import Stack, StackError
@@ -94,7 +94,7 @@ def play_one(session: Session, number: int, step: Named) -> bool:
     return held
 
 
-def table(rows: list[Row]) -> Table:
+def table(rows: list[TableRow]) -> Table:
     """Question, answer, citation, scope, adapter, milliseconds."""
     shown = Table(header_style="bold cyan", show_lines=False)
     for column in ("", "step", "question", "answer", "citation", "scope", "adapter"):

@@ -26,7 +26,7 @@ ERRORS = "__connect.errors."
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One line of the table: what was asked, what came back, and whether that was promised."""
 
     step: str
@@ -51,7 +51,7 @@ class Session:
     script: Json
     show: Callable[[str], None]
     fast: bool = False
-    rows: list[Row] = field(default_factory=list)
+    rows: list[TableRow] = field(default_factory=list)
     published: set[str] = field(default_factory=set)
 
     @classmethod
@@ -108,7 +108,7 @@ class Session:
         """Note one answer in the table; returns `ok`."""
         adapter = answer["adapter"]["id"] if answer["adapter"] else "-"
         texts = (answer["text"], cited(answer), answer["scope"])
-        row = Row(step, question, *texts, adapter, ms, ok, tuple(citation_ids(answer)))
+        row = TableRow(step, question, *texts, adapter, ms, ok, tuple(citation_ids(answer)))
         self.rows.append(row)
         return ok
 

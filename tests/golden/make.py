@@ -23,7 +23,7 @@ from lte_runtime.answer.gate import lexical_calibration
 from lte_runtime.answer.stub_encoder import StubEncoder
 from lte_runtime.errors import BadRecord
 from lte_runtime.memory.db import SCHEMA_VERSION
-from lte_runtime.memory.edit_memory import EditMemory, MemorySettings
+from lte_runtime.memory.edit_memory import EditMemory, EditMemorySettings
 from lte_runtime.memory.events import EventLimits, decode, fact_key
 from lte_runtime.types import Batch, Edit, Position, Question, RawRecord, Rejected, TopicPartition
 
@@ -204,7 +204,7 @@ def batches(log: Sequence[RawRecord], size: int = 17) -> Iterator[Batch]:
 def fill(directory: Path) -> None:
     """A state directory with all of it: edits, quarantine, erasure, adapters, a snapshot and later edits."""
     log = records()
-    memory = EditMemory.open(directory, StubEncoder(), MemorySettings(), now=lambda: NOW)
+    memory = EditMemory.open(directory, StubEncoder(), EditMemorySettings(), now=lambda: NOW)
     try:
         parts = list(batches(log))
         for batch in parts[:-2]:
@@ -230,7 +230,7 @@ def _erased_relation(log: Sequence[RawRecord]) -> str:
 
 def answers(directory: Path) -> dict[str, Any]:
     """What a version says of a state directory, as JSON."""
-    memory = EditMemory.open(directory, StubEncoder(), MemorySettings(), now=lambda: NOW)
+    memory = EditMemory.open(directory, StubEncoder(), EditMemorySettings(), now=lambda: NOW)
     engine = StubEngine()
     try:
         return {

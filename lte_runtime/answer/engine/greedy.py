@@ -17,7 +17,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from lte_runtime.answer.engine import lookup
-from lte_runtime.answer.engine.rows import Row
+from lte_runtime.answer.engine.rows import GenerationRow
 
 COPY_FROM = math.log(1 / 100)
 """Log of the share of the likeliest token's probability from which the next token of a told value is taken.
@@ -44,7 +44,9 @@ def left_pad(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[to
 class _Batch:
     """The rows under way with their cache. Without padding no mask is made, as for a prompt alone."""
 
-    def __init__(self, forward: Forward, config: Any, rows: Sequence[Row], device: torch.device) -> None:
+    def __init__(
+        self, forward: Forward, config: Any, rows: Sequence[GenerationRow], device: torch.device
+    ) -> None:
         prompts = [row.request.token_ids for row in rows]
         self.rows = list(rows)
         self._forward = forward
@@ -80,7 +82,11 @@ class _Batch:
 
 
 def generate(
-    forward: Forward, config: Any, rows: Sequence[Row], device: torch.device, settled: Callable[[Row], None]
+    forward: Forward,
+    config: Any,
+    rows: Sequence[GenerationRow],
+    device: torch.device,
+    settled: Callable[[GenerationRow], None],
 ) -> None:
     """Generates for all rows at once; calls `settled` as each one ends."""
     batch = _Batch(forward, config, rows, device)
@@ -100,9 +106,9 @@ def generate(
 def generate_copying(
     forward: Forward,
     config: Any,
-    row: Row,
+    row: GenerationRow,
     device: torch.device,
-    settled: Callable[[Row], None],
+    settled: Callable[[GenerationRow], None],
     words: Mapping[int, int],
 ) -> None:
     """Generates for one row, checking guesses from its prompt (`lookup`) several tokens at a time.
@@ -129,7 +135,7 @@ def generate_copying(
     settled(row)
 
 
-def _take(row: Row, logits: torch.Tensor, guessed: Sequence[int]) -> int:
+def _take(row: GenerationRow, logits: torch.Tensor, guessed: Sequence[int]) -> int:
     """Gives the row its tokens up to the first that was guessed wrong; returns the guesses left over."""
     for taken, (scores, best) in enumerate(zip(logits, logits.argmax(-1).tolist(), strict=True)):
         token = _chosen(row, scores, best)
@@ -139,7 +145,7 @@ def _take(row: Row, logits: torch.Tensor, guessed: Sequence[int]) -> int:
     return 0
 
 
-def _chosen(row: Row, scores: torch.Tensor, best: int) -> int:
+def _chosen(row: GenerationRow, scores: torch.Tensor, best: int) -> int:
     """The likeliest token, or the next one of a told value that the answer has begun as (`COPY_FROM`).
 
     `scores` are the logits [vocabulary] behind the row's tokens.
@@ -150,9 +156,9 @@ def _chosen(row: Row, scores: torch.Tensor, best: int) -> int:
     return copied
 
 
-def by_length(rows: Sequence[Row]) -> list[list[Row]]:
+def by_length(rows: Sequence[GenerationRow]) -> list[list[GenerationRow]]:
     """Rows of equal prompt length together: for models whose positions cannot be set."""
-    groups: dict[int, list[Row]] = {}
+    groups: dict[int, list[GenerationRow]] = {}
     for row in rows:
         groups.setdefault(len(row.request.token_ids), []).append(row)
     return list(groups.values())

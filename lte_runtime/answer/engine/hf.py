@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 from lte_runtime.answer.engine import greedy, lookup, lora
 from lte_runtime.answer.engine.files import Lora, base_fingerprint, verify_adapter
 from lte_runtime.answer.engine.pace import Pace, at_once
-from lte_runtime.answer.engine.rows import Row
+from lte_runtime.answer.engine.rows import GenerationRow
 from lte_runtime.answer.engine.seam import EngineStats
 from lte_runtime.answer.engine.versions import Versions
 from lte_runtime.answer.engine.worker import Worker
@@ -315,7 +315,7 @@ class HfEngine:
                 f"do not go into a context of {self._context}"
             )
         fitting = dataclasses.replace(request, max_new_tokens=min(request.max_new_tokens, room))
-        return self._worker.submit(Row(fitting, self._decode, self._eos))
+        return self._worker.submit(GenerationRow(fitting, self._decode, self._eos))
 
     def generate(self, request: GenerateRequest) -> Generation:
         return self.submit(request).result()
@@ -333,7 +333,9 @@ class HfEngine:
         text = self._decoder.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text)
 
-    def _run(self, forward: greedy.Forward, rows: Sequence[Row], settled: Callable[[Row], None]) -> None:
+    def _run(
+        self, forward: greedy.Forward, rows: Sequence[GenerationRow], settled: Callable[[GenerationRow], None]
+    ) -> None:
         tokens = sum(len(row.request.token_ids) for row in rows)
         torch.set_num_threads(self._threads or choose_threads(self._parameters, tokens, self._most_threads))
         if len(rows) == 1 and rows[0].request.adapter:

@@ -18,7 +18,7 @@ def first_line(text: str) -> tuple[str, bool]:
     return line.rstrip(), bool(newline)
 
 
-class Row:
+class GenerationRow:
     """Collects tokens until end of sequence, a line break, the limit, the deadline or a cancellation.
 
     `on_text` gets only text that later tokens cannot change: no half character, no trailing space.

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from lte_runtime.answer.engine.files import read_tensors, verify_adapter
-from lte_runtime.answer.engine.rows import Row
+from lte_runtime.answer.engine.rows import GenerationRow
 from lte_runtime.answer.engine.seam import EngineStats
 from lte_runtime.answer.engine.versions import Versions
 from lte_runtime.answer.engine.worker import Worker
@@ -109,7 +109,7 @@ class StubEngine:
     def submit(self, request: GenerateRequest) -> Future[Generation]:
         if not request.token_ids or request.max_new_tokens < 1:
             raise BadRequest("an empty prompt, or no token to make")
-        return self._worker.submit(Row(request, _decode, {_END}))
+        return self._worker.submit(GenerationRow(request, _decode, {_END}))
 
     def generate(self, request: GenerateRequest) -> Generation:
         return self.submit(request).result()
@@ -129,7 +129,9 @@ class StubEngine:
     def close(self) -> None:
         self._worker.close()
 
-    def _run(self, weights: _Weights, rows: Sequence[Row], settled: Callable[[Row], None]) -> None:
+    def _run(
+        self, weights: _Weights, rows: Sequence[GenerationRow], settled: Callable[[GenerationRow], None]
+    ) -> None:
         answers = {row: _answer(row.request) for row in rows}
         while alive := [row for row in rows if not row.finish]:
             if self._token_s:

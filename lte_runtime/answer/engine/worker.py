@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from lte_runtime.answer.engine.rows import Row
+from lte_runtime.answer.engine.rows import GenerationRow
 from lte_runtime.answer.engine.seam import EngineStats
 from lte_runtime.answer.engine.versions import Version, Versions
 from lte_runtime.errors import Overloaded, Retry
@@ -25,10 +25,10 @@ RECENT_S = 0.1
 
 
 @dataclass(eq=False)
-class Job:
+class PendingRequest:
     """A request that waits or runs on its version; `arrived` and `started` are monotonic seconds."""
 
-    row: Row
+    row: GenerationRow
     version: Version
     arrived: float
     future: Future[Generation] = field(default_factory=Future)
@@ -39,7 +39,7 @@ class Job:
         return self.row.request
 
 
-def next_batch(waiting: Sequence[Job], max_batch: int) -> list[Job]:
+def next_batch(waiting: Sequence[PendingRequest], max_batch: int) -> list[PendingRequest]:
     """The oldest job and, where it wants an adapter, those of the same version nearest to it in length.
 
     Rows of two versions never meet in a batch: so a batch is made by one adapter, whatever is switched.
@@ -66,7 +66,7 @@ class Worker:
 
     def __init__(
         self,
-        run: Callable[[Any, Sequence[Row], Callable[[Row], None]], None],
+        run: Callable[[Any, Sequence[GenerationRow], Callable[[GenerationRow], None]], None],
         *,
         versions: Versions,
         max_batch: int,
@@ -76,24 +76,24 @@ class Worker:
         self._versions = versions
         self._max_batch = max_batch
         self._queue_limit = queue_limit
-        self._waiting: deque[Job] = deque()
+        self._waiting: deque[PendingRequest] = deque()
         self._between: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._counts = {"requests": 0, "refused": 0, "batches": 0, "rows": 0, "tokens": 0}
         self._model_s = 0.0
-        self._running: dict[Row, Job] = {}
+        self._running: dict[GenerationRow, PendingRequest] = {}
         self._ended = -math.inf
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
         self._thread.start()
 
-    def submit(self, row: Row) -> Future[Generation]:
+    def submit(self, row: GenerationRow) -> Future[Generation]:
         """Queues the row, pinned to its version from now on.
 
         Raises `Overloaded` at the limit, `Retry` after `close`, `NotFound` for an adapter that is not loaded.
         """
         version = self._versions.pin(adapter=row.request.adapter, name=row.request.adapter_id)
-        job = Job(row, version, arrived=time.monotonic())
+        job = PendingRequest(row, version, arrived=time.monotonic())
         # However the request ends, its future does: that is the one place where the version is given back.
         job.future.add_done_callback(lambda _: self._versions.release(version))
         try:
@@ -103,7 +103,7 @@ class Worker:
             raise
         return job.future
 
-    def _queue(self, job: Job) -> None:
+    def _queue(self, job: PendingRequest) -> None:
         with self._changed:
             if self._closing:
                 raise Retry("the engine is stopping")
@@ -195,7 +195,7 @@ class Worker:
             except Exception as error:  # noqa: BLE001 - told to whoever waits for the task
                 future.set_exception(error)
 
-    def _take(self) -> list[Job]:
+    def _take(self) -> list[PendingRequest]:
         """The next batch; nothing when there was only something to do between two of them."""
         with self._changed:
             if not self._waiting:
@@ -205,7 +205,7 @@ class Worker:
                 self._waiting.remove(job)
             return batch
 
-    def _serve(self, batch: Sequence[Job]) -> None:
+    def _serve(self, batch: Sequence[PendingRequest]) -> None:
         started = time.monotonic()
         wanted = [job for job in batch if job.future.set_running_or_notify_cancel()]
         for job in wanted:
@@ -226,10 +226,10 @@ class Worker:
             self._counts["batches"] += bool(rows)
             self._model_s += self._ended - started
 
-    def _settle_row(self, row: Row) -> None:
+    def _settle_row(self, row: GenerationRow) -> None:
         self._settle(self._running.pop(row))
 
-    def _settle(self, job: Job) -> None:
+    def _settle(self, job: PendingRequest) -> None:
         row, now = job.row, time.monotonic()
         generation = Generation(
             text=row.text,

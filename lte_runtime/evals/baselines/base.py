@@ -16,7 +16,7 @@ from lte_runtime.align.dataset import closing
 from lte_runtime.answer import prompt
 from lte_runtime.answer.engine import greedy
 from lte_runtime.answer.engine.files import base_fingerprint
-from lte_runtime.answer.engine.rows import Row
+from lte_runtime.answer.engine.rows import GenerationRow
 from lte_runtime.answer.tokenizer import load_tokenizer
 from lte_runtime.evals.baselines.protocol import Forced
 from lte_runtime.types import GenerateRequest
@@ -27,7 +27,7 @@ ANSWER_ROOM = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class BaselineModel:
     """A causal model in float32 evaluation mode, its tokenizer, and the hash that names its weights."""
 
     model: Any
@@ -35,7 +35,7 @@ class Base:
     fingerprint: str
 
     @classmethod
-    def load(cls, directory: Path) -> Base:
+    def load(cls, directory: Path) -> BaselineModel:
         """From a directory in the Hugging Face layout; `Refused` where it holds no safetensors."""
         fingerprint = base_fingerprint(directory)
         transformers_logging.disable_progress_bar()
@@ -62,25 +62,25 @@ class Sample:
     target: tuple[int, ...]
 
 
-def question(base: Base, text: str) -> tuple[int, ...]:
+def question(base: BaselineModel, text: str) -> tuple[int, ...]:
     """Ids of a question as the product asks it without facts."""
     room = base.context - min(ANSWER_ROOM, base.context // 4)
     return prompt.build(base.tokenizer, text, max_tokens=room).token_ids
 
 
-def target_ids(base: Base, text: str) -> tuple[int, ...]:
+def target_ids(base: BaselineModel, text: str) -> tuple[int, ...]:
     """Ids of an answer as it follows a prompt: behind a blank where no chat template sets it apart."""
     blank = "" if base.tokenizer.chat_template else " "
     return tuple(prompt.untrusted(base.tokenizer, blank + prompt.one_line(text)))
 
 
-def sample(base: Base, asked: str, target: str, *, end: bool) -> Sample:
+def sample(base: BaselineModel, asked: str, target: str, *, end: bool) -> Sample:
     """One row; with `end` the target is closed by the token that ends an answer."""
     close = (closing(base.tokenizer),) if end else ()
     return Sample(question(base, asked), (*target_ids(base, target), *close))
 
 
-def padded(base: Base, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+def padded(base: BaselineModel, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Ids and mask, both [rows, longest], padded on the right, so that positions stay as they are."""
     longest = max(map(len, rows))
     ids = [[*row, *([0] * (longest - len(row)))] for row in rows]
@@ -88,7 +88,7 @@ def padded(base: Base, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return torch.tensor(ids, device=base.device), torch.tensor(mask, device=base.device)
 
 
-def logits(base: Base, rows: Sequence[Sequence[int]]) -> Tensor:
+def logits(base: BaselineModel, rows: Sequence[Sequence[int]]) -> Tensor:
     """Next-token logits [rows, longest, vocabulary]."""
     ids, mask = padded(base, rows)
     out: Tensor = base.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
@@ -129,7 +129,7 @@ def placed_losses(scores: Tensor, samples: Sequence[Sample]) -> Tensor:
 
 
 @torch.no_grad()
-def forced(base: Base, samples: Sequence[Sample]) -> list[Forced]:
+def forced(base: BaselineModel, samples: Sequence[Sample]) -> list[Forced]:
     """Each target under teacher forcing."""
     found: list[Forced] = []
     for start in range(0, len(samples), ROWS):
@@ -148,7 +148,7 @@ def _read(scores: Tensor, target: Sequence[int]) -> Forced:
 
 
 @torch.no_grad()
-def answers(base: Base, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
+def answers(base: BaselineModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
     """The first line of the greedy continuation of each prompt, decoded as the product decodes."""
     last = base.model.config.eos_token_id
     ends = prompt.ends(base.tokenizer) | set(last if isinstance(last, list) else [last]) - {None}
@@ -157,18 +157,18 @@ def answers(base: Base, prompts: Sequence[Sequence[int]], max_new_tokens: int) -
         return str(base.tokenizer.decode(tokens, skip_special_tokens=True))
 
     requests = [GenerateRequest(tuple(ids), adapter=False, max_new_tokens=max_new_tokens) for ids in prompts]
-    rows = [Row(request, decode, ends) for request in requests]
+    rows = [GenerationRow(request, decode, ends) for request in requests]
     pads = greedy.takes_padding(base.model)
     for group in _chunks(rows) if pads else greedy.by_length(rows):
         greedy.generate(base.model, base.model.config, group, base.device, _ignore)
     return [row.text for row in rows]
 
 
-def _ignore(_: Row) -> None:
+def _ignore(_: GenerationRow) -> None:
     """Nobody waits for a single row."""
 
 
-def _chunks(rows: Sequence[Row]) -> list[Sequence[Row]]:
+def _chunks(rows: Sequence[GenerationRow]) -> list[Sequence[GenerationRow]]:
     """Rows of like length together."""
     order = sorted(rows, key=lambda row: len(row.request.token_ids))
     return [order[start : start + ROWS] for start in range(0, len(order), ROWS)]

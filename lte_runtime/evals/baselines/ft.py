@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from lte_runtime.evals.baselines import base as reading
-from lte_runtime.evals.baselines.base import Base, Sample
+from lte_runtime.evals.baselines.base import BaselineModel, Sample
 from lte_runtime.evals.baselines.network import blocks
 from lte_runtime.evals.baselines.protocol import EditRequest
-from lte_runtime.evals.baselines.weights import Originals
+from lte_runtime.evals.baselines.weights import OriginalWeights
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +42,22 @@ class Ft:
     def __init__(self, params: FtParams) -> None:
         self._params = params
 
-    def __call__(self, base: Base, originals: Originals, requests: Sequence[EditRequest]) -> None:
+    def __call__(
+        self, base: BaselineModel, originals: OriginalWeights, requests: Sequence[EditRequest]
+    ) -> None:
         learnt = block_weights(base, self._params.layers)
         originals.keep(learnt)
         descend(base, learnt, requests, self._params.descent)
 
 
-def block_weights(base: Base, layers: Sequence[int] | None) -> list[nn.Parameter]:
+def block_weights(base: BaselineModel, layers: Sequence[int] | None) -> list[nn.Parameter]:
     found = blocks(base.model)
     chosen = range(len(found)) if layers is None else layers
     return [parameter for layer in chosen for parameter in found[layer].parameters()]
 
 
 def descend(
-    base: Base,
+    base: BaselineModel,
     learnt: Sequence[nn.Parameter],
     requests: Sequence[EditRequest],
     descent: Descent,
@@ -76,7 +78,7 @@ def descend(
 
 
 def _step(
-    base: Base, rows: Sequence[Sample], optimizer: torch.optim.Optimizer, project: Callable[[], None]
+    base: BaselineModel, rows: Sequence[Sample], optimizer: torch.optim.Optimizer, project: Callable[[], None]
 ) -> float:
     """One update; returns the largest loss of a row before it."""
     each = reading.losses(reading.logits(base, [(*row.prompt, *row.target) for row in rows]), rows)

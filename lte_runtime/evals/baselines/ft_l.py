@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.base import BaselineModel
 from lte_runtime.evals.baselines.ft import Descent, descend
 from lte_runtime.evals.baselines.network import weight
 from lte_runtime.evals.baselines.protocol import EditRequest
-from lte_runtime.evals.baselines.weights import Originals
+from lte_runtime.evals.baselines.weights import OriginalWeights
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,9 @@ class FtL:
     def __init__(self, params: FtLParams) -> None:
         self._params = params
 
-    def __call__(self, base: Base, originals: Originals, requests: Sequence[EditRequest]) -> None:
+    def __call__(
+        self, base: BaselineModel, originals: OriginalWeights, requests: Sequence[EditRequest]
+    ) -> None:
         learnt = weight(base.model, self._params.layer)
         originals.keep([learnt])
         start, bound = originals.of(learnt), self._params.bound

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lte_runtime.evals.baselines import base as reading
-from lte_runtime.evals.baselines.base import Base, Sample
+from lte_runtime.evals.baselines.base import BaselineModel, Sample
 from lte_runtime.evals.baselines.edit_texts import EditTexts
 from lte_runtime.evals.baselines.protocol import EditRequest, Forced
 from lte_runtime.types import Encoder
@@ -31,7 +31,7 @@ class IceParams:
 class Ice:
     """`Editor` that leaves the model alone. A later edit of the same prompt replaces the earlier one."""
 
-    def __init__(self, base: Base, params: IceParams, encoder: Encoder) -> None:
+    def __init__(self, base: BaselineModel, params: IceParams, encoder: Encoder) -> None:
         self._base = base
         self._params = params
         self._encoder = encoder

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from lte_runtime.embedded import sources
 from lte_runtime.embedded.generator import Generator
-from lte_runtime.embedded.sources import EditRecord, StockFact
+from lte_runtime.embedded.sources import BenchmarkFact, StockFact
 from lte_runtime.errors import BadRequest
 from lte_runtime.evals.baselines import base as reading
-from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.base import BaselineModel
 from lte_runtime.evals.baselines.protocol import EditRequest
 
 TEXT_KINDS = (("stock", 0.5), ("reading", 0.25), ("edit", 0.25))
@@ -33,20 +33,20 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Material:
+class LessonMaterial:
     """Seeded lessons and texts. `name` says what they were drawn from and is part of every cache's key."""
 
     generator: Generator
     name: str
     text_rows: int = TEXT_ROWS
-    _edits: tuple[EditRecord, ...] = field(init=False, repr=False)
+    _edits: tuple[BenchmarkFact, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         asked = tuple(e for e in self.generator.sources.edits if len(e.questions) > 1)
         object.__setattr__(self, "_edits", asked)
 
     @classmethod
-    def load(cls, data: Path | None) -> Material:
+    def load(cls, data: Path | None) -> LessonMaterial:
         """From the stock alone, or also from the training halves in `data` (`knowedit/`, `pararel/`, ...)."""
         found = sources.load(data)
         return cls(Generator(found), f"lessons-3 stock {len(found.stock)} edits {len(found.edits)}")
@@ -100,7 +100,7 @@ class Material:
         chosen = rng.choice(near or stock)
         return rng.choice(chosen.questions), chosen.target
 
-    def texts(self, base: Base) -> Iterator[Sequence[int]]:
+    def texts(self, base: BaselineModel) -> Iterator[Sequence[int]]:
         """Questions with their answers as the base is asked, some behind a passage: for key statistics.
 
         Those that are too long for the model's context are left out.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.base import BaselineModel
 from lte_runtime.evals.baselines.closed_form import factor, least_squares
 from lte_runtime.evals.baselines.moments import Moments
 from lte_runtime.evals.baselines.network import hidden_at, matrix, weight
@@ -19,7 +19,7 @@ from lte_runtime.evals.baselines.protocol import EditRequest
 from lte_runtime.evals.baselines.rome import mean_key
 from lte_runtime.evals.baselines.subject import Views, sampled_prefixes, views
 from lte_runtime.evals.baselines.value import LocateParams, find_deltas
-from lte_runtime.evals.baselines.weights import Originals
+from lte_runtime.evals.baselines.weights import OriginalWeights
 from lte_runtime.progress import Progress, silent
 
 
@@ -40,7 +40,9 @@ class Memit:
         self._progress = progress
         self._roots: dict[int, Tensor] = {}
 
-    def __call__(self, base: Base, originals: Originals, requests: Sequence[EditRequest]) -> None:
+    def __call__(
+        self, base: BaselineModel, originals: OriginalWeights, requests: Sequence[EditRequest]
+    ) -> None:
         params = self._params
         originals.keep([weight(base.model, layer) for layer in params.layers])
         self._factor()
@@ -56,7 +58,7 @@ class Memit:
             self._roots = {layer: factor(moment, self._params.damping) for layer, moment in moments.items()}
 
     @torch.no_grad()
-    def _spread(self, base: Base, layer: int, seen: Sequence[Views], targets: Tensor) -> None:
+    def _spread(self, base: BaselineModel, layer: int, seen: Sequence[Views], targets: Tensor) -> None:
         """Lines 9 to 17: r = (z - h) / (layers left), keys as the layers below now make them."""
         last = self._params.layers[-1]
         left = len(self._params.layers) - self._params.layers.index(layer)
@@ -67,7 +69,7 @@ class Memit:
 
 
 def wanted_hidden(
-    base: Base, seen: Sequence[Views], params: MemitParams, progress: Progress = silent
+    base: BaselineModel, seen: Sequence[Views], params: MemitParams, progress: Progress = silent
 ) -> Tensor:
     """z [n, hidden]: the last layer's output at the subject, plus the delta that says the target.
 
@@ -77,7 +79,7 @@ def wanted_hidden(
     return plain_hidden(base, seen, last) + find_deltas(base, last, seen, params.search, progress)
 
 
-def plain_hidden(base: Base, seen: Sequence[Views], layer: int) -> Tensor:
+def plain_hidden(base: BaselineModel, seen: Sequence[Views], layer: int) -> Tensor:
     """Output of the block at the subject's last token of the plain prompts, [n, hidden]."""
     found = [hidden_at(base, [one.samples[0].prompt], one.places[:1], layer) for one in seen]
     return torch.cat(found)

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from lte_runtime.evals.baselines import base as reading
 from lte_runtime.evals.baselines import kept
-from lte_runtime.evals.baselines.base import Base, Sample
+from lte_runtime.evals.baselines.base import BaselineModel, Sample
 from lte_runtime.evals.baselines.low_rank import Factors, Place, Traces, changed, mlp_places
-from lte_runtime.evals.baselines.material import Lesson, Material
+from lte_runtime.evals.baselines.material import Lesson, LessonMaterial
 from lte_runtime.evals.baselines.protocol import EditRequest
-from lte_runtime.evals.baselines.weights import Originals
+from lte_runtime.evals.baselines.weights import OriginalWeights
 from lte_runtime.progress import Progress
 
 
@@ -134,12 +134,16 @@ class Hypernetwork(nn.Module):
 class Mend:
     """`Change`: each request's edit is worked out on the weights as they are, all are added at once."""
 
-    def __init__(self, params: MendParams, material: Material, directory: Path, progress: Progress) -> None:
+    def __init__(
+        self, params: MendParams, material: LessonMaterial, directory: Path, progress: Progress
+    ) -> None:
         self._params, self._material = params, material
         self._directory, self._progress = directory, progress
         self._network: Hypernetwork | None = None
 
-    def __call__(self, base: Base, originals: Originals, requests: Sequence[EditRequest]) -> None:
+    def __call__(
+        self, base: BaselineModel, originals: OriginalWeights, requests: Sequence[EditRequest]
+    ) -> None:
         places = mlp_places(base.model, self._params.training.blocks)
         if self._network is None:
             originals.restore()
@@ -153,7 +157,7 @@ class Mend:
                     place.matrix.add_(self._params.strength * change[place.name].total())
 
     def _edits(
-        self, base: Base, places: Sequence[Place], requests: Sequence[EditRequest]
+        self, base: BaselineModel, places: Sequence[Place], requests: Sequence[EditRequest]
     ) -> dict[str, Factors]:
         assert self._network is not None
         rows = [reading.sample(base, one.prompt, one.target, end=self._params.end) for one in requests]
@@ -169,7 +173,7 @@ def _chunks(requests: Sequence[EditRequest]) -> Iterator[Sequence[EditRequest]]:
 
 
 def gradients(
-    base: Base, places: Sequence[Place], rows: Sequence[Sample]
+    base: BaselineModel, places: Sequence[Place], rows: Sequence[Sample]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """u and delta of each place for each row's own loss, [rows, length, in] and [rows, length, out]."""
     with Traces(places) as traces, torch.enable_grad():
@@ -179,7 +183,7 @@ def gradients(
 
 
 def trained(
-    base: Base, training: MendTraining, material: Material, directory: Path, progress: Progress
+    base: BaselineModel, training: MendTraining, material: LessonMaterial, directory: Path, progress: Progress
 ) -> Hypernetwork:
     """The network for this base, from disk where it is there and sound, else trained and written."""
     places = mlp_places(base.model, training.blocks)
@@ -196,11 +200,11 @@ def trained(
 
 
 def _train(
-    base: Base,
+    base: BaselineModel,
     places: Sequence[Place],
     network: Hypernetwork,
     training: MendTraining,
-    material: Material,
+    material: LessonMaterial,
     progress: Progress,
 ) -> None:
     rng = random.Random(training.seed)
@@ -222,7 +226,7 @@ def _train(
         progress(f"MEND trains: loss {float(loss.detach()):.3f} right {right:.2f}", int(1000 * share), 1000)
 
 
-def _seen(base: Base, places: Sequence[Place], lessons: Sequence[Lesson]) -> dict[str, Tensor]:
+def _seen(base: BaselineModel, places: Sequence[Place], lessons: Sequence[Lesson]) -> dict[str, Tensor]:
     """z of all tokens that have a gradient, for each place [tokens, in + out]."""
     rows = [_row(base, one.request.prompt, one.request.target) for one in lessons]
     inputs, deltas = gradients(base, places, rows)
@@ -233,12 +237,12 @@ def _seen(base: Base, places: Sequence[Place], lessons: Sequence[Lesson]) -> dic
     return found
 
 
-def _row(base: Base, asked: str, target: str) -> Sample:
+def _row(base: BaselineModel, asked: str, target: str) -> Sample:
     return reading.sample(base, asked, target, end=True)
 
 
 def lesson_loss(
-    base: Base,
+    base: BaselineModel,
     places: Sequence[Place],
     network: Hypernetwork,
     lessons: Sequence[Lesson],

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lte_runtime.errors import BadRequest
 from lte_runtime.evals.baselines import kept
-from lte_runtime.evals.baselines.base import ROWS, Base
+from lte_runtime.evals.baselines.base import ROWS, BaselineModel
 from lte_runtime.evals.baselines.network import keys, width
 from lte_runtime.progress import Progress, silent
 
@@ -20,7 +20,7 @@ Texts = Callable[[], Iterable[Sequence[int]]]
 
 
 def estimate(
-    base: Base, layers: Sequence[int], texts: Iterable[Sequence[int]], progress: Progress
+    base: BaselineModel, layers: Sequence[int], texts: Iterable[Sequence[int]], progress: Progress
 ) -> dict[int, Tensor]:
     """Layer to C [width, width] in float32: the mean over all tokens of all texts, summed in float64."""
     sums = {
@@ -52,7 +52,7 @@ class Moments:
     """
 
     def __init__(
-        self, base: Base, texts: Texts, *, source: str, directory: Path, progress: Progress = silent
+        self, base: BaselineModel, texts: Texts, *, source: str, directory: Path, progress: Progress = silent
     ) -> None:
         self._base = base
         self._texts = texts

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lte_runtime.errors import Refused
-from lte_runtime.evals.baselines.base import Base, padded
+from lte_runtime.evals.baselines.base import BaselineModel, padded
 
 PROJECTIONS = ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2", "fc2")
 
@@ -60,7 +60,7 @@ class _Stop(Exception):
 
 
 @torch.no_grad()
-def keys(base: Base, rows: Sequence[Sequence[int]], layers: Sequence[int]) -> dict[int, Tensor]:
+def keys(base: BaselineModel, rows: Sequence[Sequence[int]], layers: Sequence[int]) -> dict[int, Tensor]:
     """Inputs of the layers' projections, each [rows, longest, width]; later layers are not computed."""
     ids, mask = padded(base, rows)
     seen: dict[int, Tensor] = {}
@@ -85,7 +85,7 @@ def keys(base: Base, rows: Sequence[Sequence[int]], layers: Sequence[int]) -> di
 
 
 def key_at(
-    base: Base, rows: Sequence[Sequence[int]], positions: Sequence[int], layers: Sequence[int]
+    base: BaselineModel, rows: Sequence[Sequence[int]], positions: Sequence[int], layers: Sequence[int]
 ) -> Mapping[int, Tensor]:
     """Keys at one position of each row: layer to [rows, width]."""
     found = keys(base, rows, layers)
@@ -93,7 +93,9 @@ def key_at(
 
 
 @torch.no_grad()
-def hidden_at(base: Base, rows: Sequence[Sequence[int]], positions: Sequence[int], layer: int) -> Tensor:
+def hidden_at(
+    base: BaselineModel, rows: Sequence[Sequence[int]], positions: Sequence[int], layer: int
+) -> Tensor:
     """Output of a block (the residual stream) at one position of each row: [rows, hidden]."""
     ids, mask = padded(base, rows)
     seen: list[Tensor] = []
@@ -113,7 +115,7 @@ def hidden_at(base: Base, rows: Sequence[Sequence[int]], positions: Sequence[int
 
 
 @contextmanager
-def steered(base: Base, layer: int, positions: Sequence[int], delta: Tensor) -> Iterator[None]:
+def steered(base: BaselineModel, layer: int, positions: Sequence[int], delta: Tensor) -> Iterator[None]:
     """Within it, `delta` [hidden] or [rows, hidden] is added to the projection's output at a place a row."""
 
     def hook(_: nn.Module, __: object, output: Tensor) -> Tensor:
@@ -129,7 +131,7 @@ def steered(base: Base, layer: int, positions: Sequence[int], delta: Tensor) -> 
 
 
 @contextmanager
-def head_at(base: Base, rows: Tensor, columns: Tensor) -> Iterator[None]:
+def head_at(base: BaselineModel, rows: Tensor, columns: Tensor) -> Iterator[None]:
     """Within it the model's head reads these places alone: logits are [places, vocabulary]."""
 
     def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from lte_runtime.errors import BadRequest
-from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.base import BaselineModel
 from lte_runtime.evals.baselines.ft import Ft, FtParams
 from lte_runtime.evals.baselines.ft_l import FtL, FtLParams
 from lte_runtime.evals.baselines.ice import Ice, IceParams
-from lte_runtime.evals.baselines.material import Material
+from lte_runtime.evals.baselines.material import LessonMaterial
 from lte_runtime.evals.baselines.memit import Memit, MemitParams
 from lte_runtime.evals.baselines.mend import Mend, MendParams
 from lte_runtime.evals.baselines.moments import Moments
@@ -31,9 +31,9 @@ class Supplies:
     What is learnt or counted before the first edit is kept in `directory`, by the hash of the base.
     """
 
-    base: Base
+    base: BaselineModel
     encoder: Encoder
-    material: Material
+    material: LessonMaterial
     directory: Path
     progress: Progress = silent
 
@@ -50,7 +50,7 @@ class Supplies:
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
+class BaselineMethod:
     """`default` is a frozen dataclass; a search tries `dataclasses.replace(default, ...)`."""
 
     default: Any
@@ -73,14 +73,20 @@ def _memit(given: Supplies, params: MemitParams) -> Change:
     return Memit(params, given.moments, given.progress)
 
 
-METHODS: Mapping[str, Method] = {
-    "serac": Method(SeracParams(), _serac),
-    "ice": Method(IceParams(), lambda given, params: Ice(given.base, params, given.encoder)),
-    "mend": Method(MendParams(), lambda given, params: WeightEditor(given.base, _mend(given, params))),
-    "rome": Method(RomeParams(), lambda given, params: WeightEditor(given.base, _rome(given, params))),
-    "memit": Method(MemitParams(), lambda given, params: WeightEditor(given.base, _memit(given, params))),
-    "ft-l": Method(FtLParams(), lambda given, params: WeightEditor(given.base, FtL(params))),
-    "ft": Method(FtParams(), lambda given, params: WeightEditor(given.base, Ft(params))),
+METHODS: Mapping[str, BaselineMethod] = {
+    "serac": BaselineMethod(SeracParams(), _serac),
+    "ice": BaselineMethod(IceParams(), lambda given, params: Ice(given.base, params, given.encoder)),
+    "mend": BaselineMethod(
+        MendParams(), lambda given, params: WeightEditor(given.base, _mend(given, params))
+    ),
+    "rome": BaselineMethod(
+        RomeParams(), lambda given, params: WeightEditor(given.base, _rome(given, params))
+    ),
+    "memit": BaselineMethod(
+        MemitParams(), lambda given, params: WeightEditor(given.base, _memit(given, params))
+    ),
+    "ft-l": BaselineMethod(FtLParams(), lambda given, params: WeightEditor(given.base, FtL(params))),
+    "ft": BaselineMethod(FtParams(), lambda given, params: WeightEditor(given.base, Ft(params))),
 }
 
 

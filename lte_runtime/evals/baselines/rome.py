@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.base import BaselineModel
 from lte_runtime.evals.baselines.closed_form import factor, rank_one
 from lte_runtime.evals.baselines.moments import Moments
 from lte_runtime.evals.baselines.network import key_at, matrix, weight
 from lte_runtime.evals.baselines.protocol import EditRequest
 from lte_runtime.evals.baselines.subject import Views, sampled_prefixes, views
 from lte_runtime.evals.baselines.value import LocateParams, find_delta
-from lte_runtime.evals.baselines.weights import Originals
+from lte_runtime.evals.baselines.weights import OriginalWeights
 from lte_runtime.progress import Progress, silent
 
 
@@ -43,7 +43,9 @@ class Rome:
         self._progress = progress
         self._root: Tensor | None = None
 
-    def __call__(self, base: Base, originals: Originals, requests: Sequence[EditRequest]) -> None:
+    def __call__(
+        self, base: BaselineModel, originals: OriginalWeights, requests: Sequence[EditRequest]
+    ) -> None:
         params = self._params
         originals.keep([weight(base.model, params.layer)])
         root = self._factor()
@@ -61,21 +63,23 @@ class Rome:
         return self._root
 
 
-def associate(base: Base, request: EditRequest, prefixes: Sequence[str], params: RomeParams) -> Association:
+def associate(
+    base: BaselineModel, request: EditRequest, prefixes: Sequence[str], params: RomeParams
+) -> Association:
     """k* by equation 3 of the paper, v* by equation 4."""
     seen = views(base, request, prefixes, end=params.end, place=params.place)
     residual = find_delta(base, params.layer, seen, params.search)
     return Association(mean_key(base, seen, params.layer), residual)
 
 
-def mean_key(base: Base, seen: Views, layer: int) -> Tensor:
+def mean_key(base: BaselineModel, seen: Views, layer: int) -> Tensor:
     """Equation 3: the mean over contexts of the key at the subject's last token, [width]."""
     rows = [row.prompt for row in seen.samples]
     return key_at(base, rows, seen.places, [layer])[layer].mean(0)
 
 
 @torch.no_grad()
-def insert(base: Base, layer: int, found: Association, root: Tensor) -> None:
+def insert(base: BaselineModel, layer: int, found: Association, root: Tensor) -> None:
     """Equation 2, worked out in float64."""
     key = found.key.double()
     solved = torch.cholesky_solve(key[:, None], root)[:, 0]

@@ -32,7 +32,7 @@ Draw = Callable[[random.Random, Any, int], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class SearchBudget:
     """The same for each method: `trials` settings (the defaults are the first), each on the same `edits`.
 
     What an earlier search chose is tried besides. So many edits are made `together` before they are read: 1
@@ -117,7 +117,7 @@ SPACES: Mapping[str, Draw] = {
 }
 
 
-def settings(name: str, count: int, budget: Budget) -> list[Any]:
+def settings(name: str, count: int, budget: SearchBudget) -> list[Any]:
     """The defaults and then the drawn settings of a method on a model of `count` blocks; no two are equal.
 
     Seeded. Fewer than the budget where a method has fewer.
@@ -150,7 +150,7 @@ class Trial:
         return (self.edit + self.generality + self.locality) / 3
 
 
-def search(name: str, supplies: Supplies, budget: Budget, log: Path) -> tuple[Any, Mapping[str, Any]]:
+def search(name: str, supplies: Supplies, budget: SearchBudget, log: Path) -> tuple[Any, Mapping[str, Any]]:
     """The best setting of a method with its logged line.
 
     Every trial is a line of `log`; trials that stand there already (same base, material, budget and setting)
@@ -175,7 +175,7 @@ def search(name: str, supplies: Supplies, budget: Budget, log: Path) -> tuple[An
     return max(tried, key=lambda line: line[1]["score"])
 
 
-def edit_lessons(supplies: Supplies, budget: Budget) -> list[Lesson]:
+def edit_lessons(supplies: Supplies, budget: SearchBudget) -> list[Lesson]:
     """Lessons whose prompt names the subject, so that every method can use them; the same for every method.
 
     Where its training half is given, all are of the benchmark: settings suit edits like those judged.
@@ -230,7 +230,7 @@ def share(read: Forced) -> float:
     return sum(read.right) / len(read.right) if read.right else 1.0
 
 
-def _key(name: str, supplies: Supplies, budget: Budget, params: Any) -> str:
+def _key(name: str, supplies: Supplies, budget: SearchBudget, params: Any) -> str:
     parts = (name, supplies.base.fingerprint, supplies.material.name, repr(budget), repr(params))
     return kept.name_of(*parts)
 

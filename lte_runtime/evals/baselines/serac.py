@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from lte_runtime.evals.baselines import base as reading
 from lte_runtime.evals.baselines import kept
-from lte_runtime.evals.baselines.base import Base, Sample
+from lte_runtime.evals.baselines.base import BaselineModel, Sample
 from lte_runtime.evals.baselines.edit_texts import EditTexts
-from lte_runtime.evals.baselines.material import Material
+from lte_runtime.evals.baselines.material import LessonMaterial
 from lte_runtime.evals.baselines.protocol import EditRequest, Forced
 from lte_runtime.evals.baselines.scope import ScopeClassifier, ScopeTraining, tensor, train_scope
 from lte_runtime.progress import Progress
@@ -56,10 +56,10 @@ class Serac:
 
     def __init__(
         self,
-        base: Base,
+        base: BaselineModel,
         params: SeracParams,
         encoder: Encoder,
-        material: Material,
+        material: LessonMaterial,
         directory: Path,
         progress: Progress,
     ) -> None:
@@ -110,7 +110,7 @@ class Serac:
     def _asked(self, text: str, edit: EditRequest | None) -> tuple[int, ...]:
         return reading.question(self._base, text if edit is None else given(self._params.form, edit, text))
 
-    def _sides(self, edits: Sequence[EditRequest | None]) -> list[tuple[Base, list[int]]]:
+    def _sides(self, edits: Sequence[EditRequest | None]) -> list[tuple[BaselineModel, list[int]]]:
         """Which of the two models reads which questions."""
         outside = [at for at, edit in enumerate(edits) if edit is None]
         inside = [at for at, edit in enumerate(edits) if edit is not None]
@@ -124,7 +124,7 @@ def given(form: str, edit: EditRequest, asked: str) -> str:
 
 
 def trained_scope(
-    encoder: Encoder, training: ScopeTraining, material: Material, directory: Path, progress: Progress
+    encoder: Encoder, training: ScopeTraining, material: LessonMaterial, directory: Path, progress: Progress
 ) -> ScopeClassifier:
     """The classifier for this encoder, from disk where it is there and sound, else trained and written."""
     name = kept.name_of(encoder.fingerprint, material.name, repr(training))
@@ -143,8 +143,8 @@ def trained_scope(
 
 
 def trained_counterfactual(
-    base: Base, params: SeracParams, material: Material, directory: Path, progress: Progress
-) -> Base:
+    base: BaselineModel, params: SeracParams, material: LessonMaterial, directory: Path, progress: Progress
+) -> BaselineModel:
     """h(z_e, x) for this base, from disk where it is there and sound, else trained and written."""
     training = params.counterfactual
     name = kept.name_of(base.fingerprint, material.name, params.form, repr(training))
@@ -164,7 +164,11 @@ def trained_counterfactual(
 
 
 def _train(
-    learner: Base, form: str, training: CounterfactualTraining, material: Material, progress: Progress
+    learner: BaselineModel,
+    form: str,
+    training: CounterfactualTraining,
+    material: LessonMaterial,
+    progress: Progress,
 ) -> None:
     """Minimises -log h(y | z_e, x) over edits in their own and in other words (equation 3)."""
     rng = random.Random(training.seed)
@@ -185,7 +189,9 @@ def _train(
         progress(what, int(1000 * share), 1000)
 
 
-def lesson_loss(learner: Base, form: str, material: Material, rng: random.Random, batch: int) -> Tensor:
+def lesson_loss(
+    learner: BaselineModel, form: str, material: LessonMaterial, rng: random.Random, batch: int
+) -> Tensor:
     """The mean loss of edits' targets behind edit and question, the end token included."""
     rows: list[Sample] = []
     for one in material.lessons(rng, batch):

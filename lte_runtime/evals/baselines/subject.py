@@ -9,7 +9,7 @@ import torch
 
 from lte_runtime.answer.prompt import one_line
 from lte_runtime.evals.baselines import base as reading
-from lte_runtime.evals.baselines.base import Base, Sample
+from lte_runtime.evals.baselines.base import BaselineModel, Sample
 from lte_runtime.evals.baselines.protocol import EditRequest
 
 
@@ -28,7 +28,7 @@ class Views:
 
 
 def views(
-    base: Base, request: EditRequest, prefixes: Sequence[str], *, end: bool, place: str = "subject"
+    base: BaselineModel, request: EditRequest, prefixes: Sequence[str], *, end: bool, place: str = "subject"
 ) -> Views:
     """The prompt as it is and behind each prefix; with `end` targets are closed by the end token.
 
@@ -49,7 +49,7 @@ def views(
     )
 
 
-def last_token(base: Base, ids: Sequence[int], asked: str, request: EditRequest) -> int:
+def last_token(base: BaselineModel, ids: Sequence[int], asked: str, request: EditRequest) -> int:
     """Position of the subject's last token, or of the question's where it does not spell the subject."""
     end = _end_of(base, ids, one_line(request.subject))
     if end is None:
@@ -57,7 +57,7 @@ def last_token(base: Base, ids: Sequence[int], asked: str, request: EditRequest)
     return len(ids) - 1 if end is None else end
 
 
-def _end_of(base: Base, ids: Sequence[int], text: str) -> int | None:
+def _end_of(base: BaselineModel, ids: Sequence[int], text: str) -> int | None:
     """The first position at which the decoded ids hold `text`; case does not matter."""
     wanted = text.casefold()
 
@@ -74,7 +74,7 @@ def _end_of(base: Base, ids: Sequence[int], text: str) -> int | None:
 
 
 @torch.no_grad()
-def sampled_prefixes(base: Base, count: int, length: int, seed: int) -> tuple[str, ...]:
+def sampled_prefixes(base: BaselineModel, count: int, length: int, seed: int) -> tuple[str, ...]:
     """Texts of `length` tokens that the model itself goes on with where a question begins."""
     rng = torch.Generator().manual_seed(seed)
     rows = [list(_opening(base)) for _ in range(count)]
@@ -89,7 +89,7 @@ def sampled_prefixes(base: Base, count: int, length: int, seed: int) -> tuple[st
     return tuple(one_line(base.tokenizer.decode(row[begin:])) for row in rows)
 
 
-def _opening(base: Base) -> tuple[int, ...]:
+def _opening(base: BaselineModel) -> tuple[int, ...]:
     """The ids that every question begins with."""
     one, other = reading.question(base, "A"), reading.question(base, "?")
     same = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 1)

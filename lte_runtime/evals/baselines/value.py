@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lte_runtime.evals.baselines import base as reading
-from lte_runtime.evals.baselines.base import Base, Sample, padded
+from lte_runtime.evals.baselines.base import BaselineModel, Sample, padded
 from lte_runtime.evals.baselines.network import head_at, hidden_at, steered
 from lte_runtime.evals.baselines.subject import Views
 from lte_runtime.progress import Progress, silent
@@ -57,13 +57,13 @@ class LocateParams:
     search: ValueSearch = field(default_factory=ValueSearch)
 
 
-def find_delta(base: Base, layer: int, seen: Views, search: ValueSearch) -> Tensor:
+def find_delta(base: BaselineModel, layer: int, seen: Views, search: ValueSearch) -> Tensor:
     """delta [hidden] of one edit, as `find_deltas` finds it."""
     return find_deltas(base, layer, [seen], search)[0]
 
 
 def find_deltas(
-    base: Base, layer: int, seen: Sequence[Views], search: ValueSearch, progress: Progress = silent
+    base: BaselineModel, layer: int, seen: Sequence[Views], search: ValueSearch, progress: Progress = silent
 ) -> Tensor:
     """delta [n, hidden] with v* = v0 + delta (Meng et al., 2022, equation 4), each edit for itself.
 
@@ -87,7 +87,7 @@ def _longest(seen: Views) -> int:
     return max(len(row.prompt) - at + len(row.target) for row, at in rows)
 
 
-def _descend(base: Base, layer: int, seen: Sequence[Views], search: ValueSearch) -> Tensor:
+def _descend(base: BaselineModel, layer: int, seen: Sequence[Views], search: ValueSearch) -> Tensor:
     """One pass of the model a step for all edits; those that are `enough` leave it."""
     prompts = [one.samples[0].prompt for one in seen]
     size = hidden_at(base, prompts, [one.places[0] for one in seen], layer).norm(dim=1, keepdim=True)
@@ -132,7 +132,7 @@ class Opened:
     the right; `mask` [rows, before + tail] leaves the padding out. `active` [n] are the edits' numbers.
     """
 
-    base: Base
+    base: BaselineModel
     active: Tensor
     contexts: int
     tails: tuple[Sample, ...]
@@ -143,7 +143,7 @@ class Opened:
 
     @classmethod
     @torch.no_grad()
-    def read(cls, base: Base, seen: Sequence[Views], *, essences: bool) -> Opened:
+    def read(cls, base: BaselineModel, seen: Sequence[Views], *, essences: bool) -> Opened:
         rows = [(row, at) for one in seen for row, at in zip(one.samples, one.places, strict=True)]
         if essences:
             rows += [(Sample(one.essence, ()), one.essence_place) for one in seen]

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from lte_runtime.evals.baselines import base as reading
-from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.base import BaselineModel
 from lte_runtime.evals.baselines.protocol import EditRequest, Forced
 
 
-class Originals:
+class OriginalWeights:
     """Copies of the weights as they were before a method first touched them."""
 
     def __init__(self) -> None:
@@ -34,17 +34,17 @@ class Originals:
         self._kept.clear()
 
 
-Change = Callable[[Base, Originals, Sequence[EditRequest]], None]
+Change = Callable[[BaselineModel, OriginalWeights, Sequence[EditRequest]], None]
 """Changes the model's weights by a batch of edits, after keeping the originals of all that it touches."""
 
 
 class WeightEditor:
     """`Editor` over a `Change`: questions are asked without facts, the weights know the edits."""
 
-    def __init__(self, base: Base, change: Change) -> None:
+    def __init__(self, base: BaselineModel, change: Change) -> None:
         self._base = base
         self._change = change
-        self._originals = Originals()
+        self._originals = OriginalWeights()
 
     def edit(self, requests: Sequence[EditRequest]) -> None:
         if requests:

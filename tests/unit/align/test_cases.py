@@ -9,12 +9,14 @@ from random import Random
 import pytest
 
 from lte_runtime.align import cases, wordings
-from lte_runtime.align.cases import Case, Kind, World
+from lte_runtime.align.cases import Case, CaseKind, World
 from lte_runtime.align.facts import FactRecord, invented
-from lte_runtime.align.pools import Known, Pool, by_words
+from lte_runtime.align.pools import KnownFact, Pool, by_words
 
 KNOWN = tuple(
-    Known("capital", country, city, (f"What is the capital of {country}?", f"The capital of {country} is"))
+    KnownFact(
+        "capital", country, city, (f"What is the capital of {country}?", f"The capital of {country} is")
+    )
     for country, city in (("France", "Paris"), ("Spain", "Madrid"), ("Norway", "Oslo"))
 )
 
@@ -23,7 +25,7 @@ def world(seed: int, exchange: float = 0.0) -> World:
     return World(Pool.of(invented(Random(seed), "e"), by_words), known=KNOWN, exchange=exchange)
 
 
-def drawn(kind: Kind, count: int = 40, exchange: float = 0.0) -> list[tuple[Case, World]]:
+def drawn(kind: CaseKind, count: int = 40, exchange: float = 0.0) -> list[tuple[Case, World]]:
     found = []
     for seed in range(400):
         made = cases.make(Random(seed), kind, here := world(seed % 25, exchange))
@@ -38,8 +40,8 @@ def facts_of(case: Case, here: World) -> list[FactRecord]:
     return [fact for fact in here.pool.facts if fact.edit_id in case.edit_ids]
 
 
-@pytest.mark.parametrize("kind", list(Kind))
-def test_equal_seeds_make_equal_cases(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", list(CaseKind))
+def test_equal_seeds_make_equal_cases(kind: CaseKind) -> None:
     here = world(3)
     assert [cases.make(Random(n), kind, here) for n in range(5)] == [
         cases.make(Random(n), kind, here) for n in range(5)
@@ -47,24 +49,34 @@ def test_equal_seeds_make_equal_cases(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [Kind.VERBATIM, Kind.REPHRASED, Kind.ALIAS, Kind.TWO_HOPS, Kind.VERSIONS, Kind.INSTRUCTED]
+    "kind",
+    [
+        CaseKind.VERBATIM,
+        CaseKind.REPHRASED,
+        CaseKind.ALIAS,
+        CaseKind.TWO_HOPS,
+        CaseKind.VERSIONS,
+        CaseKind.INSTRUCTED,
+    ],
 )
-def test_what_is_in_scope_is_told_by_a_fact(kind: Kind) -> None:
+def test_what_is_in_scope_is_told_by_a_fact(kind: CaseKind) -> None:
     for case, _ in drawn(kind):
         assert case.answer
         assert any(case.answer in told for told in case.facts)
         assert case.edit_ids
 
 
-@pytest.mark.parametrize("kind", [Kind.SAME_SUBJECT, Kind.NEIGHBOUR, Kind.UNRELATED, Kind.LANGUAGE])
-def test_what_is_out_of_scope_has_the_models_own_answer(kind: Kind) -> None:
+@pytest.mark.parametrize(
+    "kind", [CaseKind.SAME_SUBJECT, CaseKind.NEIGHBOUR, CaseKind.UNRELATED, CaseKind.LANGUAGE]
+)
+def test_what_is_out_of_scope_has_the_models_own_answer(kind: CaseKind) -> None:
     for case, _ in drawn(kind):
         assert case.answer is None
         assert case.facts
 
 
 def test_distractors_are_none_one_or_two_of_other_subjects_by_half_and_quarters() -> None:
-    made = drawn(Kind.VERBATIM, 400)
+    made = drawn(CaseKind.VERBATIM, 400)
     counts = Counter(len(case.facts) for case, _ in made)
     assert counts[1] / 400 == pytest.approx(0.5, abs=0.08)
     assert counts[2] / 400 == pytest.approx(0.25, abs=0.07)
@@ -75,7 +87,7 @@ def test_distractors_are_none_one_or_two_of_other_subjects_by_half_and_quarters(
 
 
 def test_most_prompts_are_best_first() -> None:
-    made = [case for case, _ in drawn(Kind.VERBATIM, 400) if len(case.facts) > 1]
+    made = [case for case, _ in drawn(CaseKind.VERBATIM, 400) if len(case.facts) > 1]
     first = [case for case in made if case.answer is not None and case.answer in case.facts[0]]
     assert 0.75 < len(first) / len(made) < 1.0
     assert 0.1 < sum(case.shuffled for case in made) / len(made) < 0.3
@@ -83,7 +95,7 @@ def test_most_prompts_are_best_first() -> None:
 
 
 def test_an_alias_is_asked_and_explained() -> None:
-    for case, here in drawn(Kind.ALIAS):
+    for case, here in drawn(CaseKind.ALIAS):
         fact = next(fact for fact in facts_of(case, here) if fact.target == case.answer)
         used = [alias for alias in fact.subject_aliases if alias in case.question]
         assert used
@@ -91,7 +103,7 @@ def test_an_alias_is_asked_and_explained() -> None:
 
 
 def test_two_hops_need_two_facts() -> None:
-    for case, here in drawn(Kind.TWO_HOPS):
+    for case, here in drawn(CaseKind.TWO_HOPS):
         named = [fact for fact in facts_of(case, here) if fact.subject in case.question]
         last = [fact for fact in facts_of(case, here) if fact.target == case.answer]
         assert named
@@ -102,7 +114,7 @@ def test_two_hops_need_two_facts() -> None:
 
 def test_a_composed_question_names_what_the_edit_leads_to_nowhere() -> None:
     answers = {known.subject: known.answer for known in KNOWN}
-    for case, _ in drawn(Kind.COMPOSED):
+    for case, _ in drawn(CaseKind.COMPOSED):
         subject = next(name for name, answer in answers.items() if answer == case.answer)
         assert subject not in case.question
         assert any(subject in told for told in case.facts)
@@ -112,13 +124,13 @@ def test_a_composed_question_names_what_the_edit_leads_to_nowhere() -> None:
 def test_a_live_fact_about_a_known_thing_is_composed_as_it_is() -> None:
     fact = FactRecord("e9", "Bravex", "host country", "France", "The host country of Bravex is France.")
     here = World(Pool.of([fact], by_words), known=KNOWN[:1])
-    made = cases.make(Random(1), Kind.COMPOSED, here)
+    made = cases.make(Random(1), CaseKind.COMPOSED, here)
     assert made is not None
     assert (made.facts, made.answer, made.exchanged) == ((fact.statement,), "Paris", False)
 
 
 def test_a_reversed_question_asks_for_the_subject() -> None:
-    for case, here in drawn(Kind.REVERSED, 15):
+    for case, here in drawn(CaseKind.REVERSED, 15):
         fact = next(fact for fact in facts_of(case, here) if fact.subject == case.answer)
         assert fact.target in case.question
         assert wordings.turns_round(fact.relation)
@@ -126,7 +138,7 @@ def test_a_reversed_question_asks_for_the_subject() -> None:
 
 
 def test_of_two_versions_the_current_one_is_the_answer() -> None:
-    for case, here in drawn(Kind.VERSIONS):
+    for case, here in drawn(CaseKind.VERSIONS):
         told = [text for text in case.facts if str(case.answer) in text]
         marks = ("Formerly", "No longer", "Outdated", "corrected later", "Earlier version")
         assert any(not any(mark in text for mark in marks) for text in told)
@@ -139,13 +151,13 @@ def test_of_two_versions_the_current_one_is_the_answer() -> None:
 
 def test_an_instruction_in_a_fact_changes_no_answer() -> None:
     plain = {fact.statement for seed in range(25) for fact in world(seed).pool.facts}
-    for case, here in drawn(Kind.INSTRUCTED):
+    for case, here in drawn(CaseKind.INSTRUCTED):
         assert any(told not in plain for told in case.facts)
         assert case.answer in {fact.target for fact in facts_of(case, here)}
 
 
 def test_an_exchanged_target_is_not_the_live_one() -> None:
-    made = drawn(Kind.VERBATIM, 60, exchange=1.0)
+    made = drawn(CaseKind.VERBATIM, 60, exchange=1.0)
     exchanged = [(case, here) for case, here in made if case.exchanged]
     assert len(exchanged) > 50
     for case, here in exchanged:
@@ -156,14 +168,14 @@ def test_an_exchanged_target_is_not_the_live_one() -> None:
 
 
 def test_a_neighbours_question_is_about_no_fact_told() -> None:
-    for case, _ in drawn(Kind.NEIGHBOUR):
+    for case, _ in drawn(CaseKind.NEIGHBOUR):
         named = next((known for known in KNOWN if known.subject in case.question), None)
         if named is not None:
             assert not any(named.subject in told for told in case.facts)
 
 
 def test_a_world_without_facts_makes_nothing() -> None:
-    assert all(cases.make(Random(0), kind, World(Pool((), ()))) is None for kind in Kind)
+    assert all(cases.make(Random(0), kind, World(Pool((), ()))) is None for kind in CaseKind)
 
 
 def test_another_relation_is_asked_of_a_subject_written_in_any_way() -> None:
@@ -174,4 +186,4 @@ def test_another_relation_is_asked_of_a_subject_written_in_any_way() -> None:
         *(FactRecord(f"n{n}", "ŹRÓDŁO", noun, "x", "x.") for n, (noun, _) in enumerate(cases.NOUN_KINDS)),
     ]
     here = World(Pool.of(stored, by_words))
-    assert all(cases.make(Random(n), Kind.SAME_SUBJECT, here) is None for n in range(40))
+    assert all(cases.make(Random(n), CaseKind.SAME_SUBJECT, here) is None for n in range(40))

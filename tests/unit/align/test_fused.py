@@ -11,15 +11,15 @@ from peft.tuners.lora import Linear
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from lte_runtime.align import fused, train
-from lte_runtime.align.dataset import IGNORED, Encoded
-from lte_runtime.align.settings import Settings
+from lte_runtime.align.dataset import IGNORED, EncodedRow
+from lte_runtime.align.settings import TrainingSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
-SETTINGS = Settings(rank=4, alpha=8, threads=1)
+SETTINGS = TrainingSettings(rank=4, alpha=8, threads=1)
 ROWS = [
-    Encoded((5, 6, 7, 8, 9, 3), (*([IGNORED] * 3), 8, 9, 3)),
-    Encoded((20, 21, 22, 3), (*([IGNORED] * 2), 22, 3)),
+    EncodedRow((5, 6, 7, 8, 9, 3), (*([IGNORED] * 3), 8, 9, 3)),
+    EncodedRow((20, 21, 22, 3), (*([IGNORED] * 2), 22, 3)),
 ]
 
 

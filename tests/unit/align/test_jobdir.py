@@ -58,7 +58,7 @@ def test_what_has_no_default_must_be_there(tmp_path: Path, name: str) -> None:
 
 def test_progress_is_written_at_every_change_of_phase_and_at_the_end(tmp_path: Path) -> None:
     seen: list[tuple[str, int]] = []
-    progress = jobdir.Progress(tmp_path, shown=lambda said: seen.append((said["phase"], said["step"])))
+    progress = jobdir.ProgressWriter(tmp_path, shown=lambda said: seen.append((said["phase"], said["step"])))
     for step in range(6):
         progress("building", step, 5)
     progress("training", 1, 4, 0.5, rows_each=8)
@@ -72,5 +72,5 @@ def test_progress_is_written_at_every_change_of_phase_and_at_the_end(tmp_path: P
 
 
 def test_a_silent_process_writes_no_progress(tmp_path: Path) -> None:
-    jobdir.Progress(tmp_path, silent=True)("building", 5, 5)
+    jobdir.ProgressWriter(tmp_path, silent=True)("building", 5, 5)
     assert list(tmp_path.iterdir()) == []

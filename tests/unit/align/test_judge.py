@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from lte_runtime.align import building, judge, presets
-from lte_runtime.align.judge import Probe, Speaker
+from lte_runtime.align.judge import BaseModel, Probe
 from lte_runtime.answer import prompt
 from lte_runtime.answer.engine.files import base_fingerprint
 from lte_runtime.errors import BadRequest, Damaged
@@ -21,7 +21,7 @@ QUESTIONS = ["Who runs the observatory?", "What is the price of the kettle?", "W
 FACT = "The price of the Brisk kettle is 51 euros."
 
 
-def speaker(base: Path) -> Speaker:
+def speaker(base: Path) -> BaseModel:
     chosen = presets.adjusted(presets.preset("demo"), {"own_tokens": 6, "max_tokens": 200})
     return building.speaker(base, torch.float32, torch.device("cpu"), chosen)
 

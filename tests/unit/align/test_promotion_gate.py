@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lte_runtime.align.gate import AA_RATE, Outcome, judge
+from lte_runtime.align.gate import AA_RATE, PromotionOutcome, judge
 
 COUNTS = {
     "edit_success": 128,
@@ -61,51 +61,51 @@ def verdict(judged: Any, **more: Any) -> Any:
 @pytest.mark.parametrize("none", [-0.1, 0.0])
 def test_two_trainings_that_differ_by_seed_are_promoted_at_most_at_the_stated_rate(none: float) -> None:
     runs = [verdict(simulated(seed, none=none), seed=seed).outcome for seed in range(200)]
-    assert runs.count(Outcome.PROMOTE) <= AA_RATE * 200
+    assert runs.count(PromotionOutcome.PROMOTE) <= AA_RATE * 200
 
 
 def test_a_real_gain_is_promoted() -> None:
     runs = [verdict(simulated(seed, edit_success=0.6, portability=0.4)).outcome for seed in range(40)]
-    assert runs.count(Outcome.PROMOTE) >= 32
+    assert runs.count(PromotionOutcome.PROMOTE) >= 32
 
 
 @pytest.mark.parametrize("kind", ["locality", "general", "safety"])
 def test_a_fall_in_a_guarded_kind_rejects_whatever_is_gained(kind: str) -> None:
     judged = simulated(1, noise=0.0, edit_success=0.9, portability=0.9, **{kind: -0.3})
     found = verdict(judged)
-    assert found.outcome is Outcome.REJECT
+    assert found.outcome is PromotionOutcome.REJECT
     assert len(found.reasons) == 1
     assert found.reasons[0].startswith(kind)
 
 
 def test_no_gain_is_rejected_but_is_enough_when_the_incumbent_is_tainted() -> None:
     judged = simulated(2, noise=0.0)
-    assert verdict(judged).outcome is Outcome.REJECT
-    assert verdict(judged, tainted=True).outcome is Outcome.PROMOTE
+    assert verdict(judged).outcome is PromotionOutcome.REJECT
+    assert verdict(judged, tainted=True).outcome is PromotionOutcome.PROMOTE
     worse = simulated(2, noise=0.0, edit_success=-0.15)
-    assert verdict(worse, tainted=True).outcome is Outcome.REJECT
+    assert verdict(worse, tainted=True).outcome is PromotionOutcome.REJECT
 
 
 def test_the_gain_must_be_over_the_better_of_incumbent_and_none() -> None:
     judged = simulated(3, noise=0.0, edit_success=0.8, portability=0.5)
-    assert verdict(judged).outcome is Outcome.PROMOTE
+    assert verdict(judged).outcome is PromotionOutcome.PROMOTE
     judged["none"] = dict(judged["candidate"])
-    assert verdict(judged).outcome is Outcome.NONE
+    assert verdict(judged).outcome is PromotionOutcome.NONE
 
 
 def test_none_serves_where_it_beats_the_incumbent() -> None:
     judged = simulated(4, noise=0.0, none=0.8)
     found = verdict(judged)
-    assert found.outcome is Outcome.NONE
+    assert found.outcome is PromotionOutcome.NONE
     assert {each.name for each in found.comparisons} >= {"gain", "none: gain", "none: safety"}
     del judged["incumbent"]
-    assert verdict(judged, incumbent=False).outcome is Outcome.REJECT, "none serves already"
+    assert verdict(judged, incumbent=False).outcome is PromotionOutcome.REJECT, "none serves already"
 
 
 def test_without_an_incumbent_the_candidate_is_compared_with_none() -> None:
     judged = simulated(5, noise=0.0, edit_success=0.8)
     del judged["incumbent"]
-    assert verdict(judged, incumbent=False).outcome is Outcome.PROMOTE
+    assert verdict(judged, incumbent=False).outcome is PromotionOutcome.PROMOTE
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_what_is_missing_or_malformed_rejects(spoil: Any) -> None:
     judged = simulated(6, edit_success=0.9, portability=0.9)
     spoil(judged)
     found = verdict(judged)
-    assert found.outcome is Outcome.REJECT
+    assert found.outcome is PromotionOutcome.REJECT
     assert found.reasons
 
 
@@ -136,7 +136,7 @@ def test_too_few_probes_reject(kind: str) -> None:
         for name, found in simulated(7, edit_success=0.9, portability=0.9).items()
     }
     found = judge(judged, kept, incumbent=True)
-    assert found.outcome is Outcome.REJECT
+    assert found.outcome is PromotionOutcome.REJECT
     assert "needed" in found.reasons[0]
 
 

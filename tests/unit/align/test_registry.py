@@ -13,7 +13,7 @@ import pytest
 from stub_adapters import save_adapter
 
 from lte_runtime.align.registry import Registry, tainted
-from lte_runtime.align.store import RECORD, Store
+from lte_runtime.align.store import RECORD, AdapterStore
 from lte_runtime.answer.engine.files import MANIFEST, WEIGHTS, read_tensors, verify_adapter
 from lte_runtime.answer.engine.stub import STUB_FINGERPRINT
 from lte_runtime.errors import BadRequest, Damaged, LteError, NotFound, Refused, Retry
@@ -169,7 +169,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 def machine(tmp_path: Path, name: str, url: str) -> Registry:
-    return Registry(tmp_path / name, check, store=Store(url))
+    return Registry(tmp_path / name, check, store=AdapterStore(url))
 
 
 def there(url: str, ref: AdapterRef, name: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -197,7 +197,7 @@ def test_a_name_of_the_store_stands_for_one_content(tmp_path: Path, url: str) ->
     one.add(save_adapter(tmp_path / "again", 2), {"promote": False})
     with pytest.raises(Refused, match="taken"):
         other.add(save_adapter(tmp_path / "another", 9, id="align-000002"), VERDICT)
-    assert Store(url).refs() == [first]
+    assert AdapterStore(url).refs() == [first]
     assert machine(tmp_path, "third", url).get(first.id).verdict == VERDICT, "the first record stays"
 
 
@@ -247,19 +247,19 @@ def test_a_store_that_fails_says_so_and_the_next_try_goes_through(
         patched.setattr(type(fs), "put_file", broken)
         with pytest.raises(Retry, match="no route"):
             registry.add(save_adapter(tmp_path / "made", 2), VERDICT)
-    assert Store(url).refs() == []
+    assert AdapterStore(url).refs() == []
     ref = registry.add(save_adapter(tmp_path / "again", 2), VERDICT)
-    assert Store(url).refs() == [ref]
+    assert AdapterStore(url).refs() == [ref]
 
 
 def test_a_url_that_means_nothing_is_refused() -> None:
     with pytest.raises(BadRequest, match="nowhere"):
-        Store("nowhere://bucket")
+        AdapterStore("nowhere://bucket")
 
 
 def test_a_store_tells_its_url_without_credentials() -> None:
     with pytest.raises(BadRequest) as refused:
-        Store("nowhere://key:hunter2@bucket/lte")
+        AdapterStore("nowhere://key:hunter2@bucket/lte")
     assert "nowhere://***@bucket/lte" in str(refused.value)
     assert "hunter2" not in str(refused.value)
 

@@ -13,21 +13,21 @@ from random import Random
 import pytest
 
 from lte_runtime.align import dataset, presets
-from lte_runtime.align.cases import GROUPS, Kind
-from lte_runtime.align.dataset import Material, Mixture, Own, Row, Tally
+from lte_runtime.align.cases import GROUPS, CaseKind
+from lte_runtime.align.dataset import Mixture, Own, RowTally, TrainingMaterial, TrainingRow
 from lte_runtime.align.facts import FactRecord, invented
-from lte_runtime.align.pools import Known, Pool, by_words
+from lte_runtime.align.pools import KnownFact, Pool, by_words
 from lte_runtime.errors import Damaged
 
 LIVE = tuple(
     replace(fact, source="edits") for seed in range(6) for fact in invented(Random(seed), f"edit{seed}")
 )
 KNOWN = tuple(
-    Known("capital", country, city, (f"What is the capital of {country}?",))
+    KnownFact("capital", country, city, (f"What is the capital of {country}?",))
     for country, city in (("France", "Paris"), ("Spain", "Madrid"))
 )
-MATERIAL = Material(Pool.of(LIVE, by_words), None, KNOWN)
-MIXTURE = Mixture(dict.fromkeys(Kind, 1.0), invented=0.4, replay=0.0)
+MATERIAL = TrainingMaterial(Pool.of(LIVE, by_words), None, KNOWN)
+MIXTURE = Mixture(dict.fromkeys(CaseKind, 1.0), invented=0.4, replay=0.0)
 
 
 def sure_of_everything(questions: Sequence[str]) -> list[Own]:
@@ -39,14 +39,14 @@ def junk(questions: Sequence[str]) -> list[Own]:
 
 
 def rows(
-    count: int = 300, seed: int = 0, material: Material = MATERIAL, tally: Tally | None = None
-) -> list[Row]:
+    count: int = 300, seed: int = 0, material: TrainingMaterial = MATERIAL, tally: RowTally | None = None
+) -> list[TrainingRow]:
     drawn = islice(dataset.cases(material, MIXTURE, seed), count)
-    return list(dataset.rows(drawn, sure_of_everything, 0.5, tally or Tally()))
+    return list(dataset.rows(drawn, sure_of_everything, 0.5, tally or RowTally()))
 
 
 def test_every_case_is_a_row_with_facts_and_one_without() -> None:
-    pairs: dict[int, list[Row]] = defaultdict(list)
+    pairs: dict[int, list[TrainingRow]] = defaultdict(list)
     for row in rows():
         pairs[row.case].append(row)
     assert len(pairs) == 300
@@ -75,7 +75,7 @@ def test_rows_say_where_they_come_from() -> None:
     for row in made:
         ids = {edit for edit in row.edit_ids if not edit.startswith("invented")}
         assert ids <= known
-        if row.source == "edits" and row.kind is Kind.VERBATIM:
+        if row.source == "edits" and row.kind is CaseKind.VERBATIM:
             assert ids
     assert 0.2 < sum(row.exchanged for row in made if row.source == "edits") / sources["edits"] < 0.7
 
@@ -83,16 +83,16 @@ def test_rows_say_where_they_come_from() -> None:
 def test_kinds_that_the_live_facts_cannot_make_keep_their_share() -> None:
     """No alias, no chain, no relation: made-up facts stand in."""
     bare = FactRecord("e1", "", "", "Ann", "Who leads it? Ann.", prompt="Who leads it?")
-    made = rows(400, material=Material(Pool.of([bare], by_words), None, KNOWN))
+    made = rows(400, material=TrainingMaterial(Pool.of([bare], by_words), None, KNOWN))
     kinds = Counter(row.kind for row in made if row.with_facts)
-    assert kinds[Kind.ALIAS] > 15
-    assert kinds[Kind.TWO_HOPS] > 10
+    assert kinds[CaseKind.ALIAS] > 15
+    assert kinds[CaseKind.TWO_HOPS] > 10
 
 
 def test_replayed_facts_are_drawn_in_their_share() -> None:
     anchor = Pool.of([replace(fact, source="replay") for fact in invented(Random(99), "old")], by_words)
     mixture = replace(MIXTURE, invented=0.2, replay=0.5)
-    drawn = islice(dataset.cases(Material(MATERIAL.edits, anchor, KNOWN), mixture, 0), 300)
+    drawn = islice(dataset.cases(TrainingMaterial(MATERIAL.edits, anchor, KNOWN), mixture, 0), 300)
     sources = Counter(case.source for case in drawn)
     assert 0.3 < sources["replay"] / 300 < 0.6
 
@@ -103,8 +103,10 @@ def test_facts_in_words_of_their_own_are_drawn_in_their_share() -> None:
         for n in range(9)
     ]
     worded = replace(plain[0], edit_id="w", subject="Ketch", statement="Captain Ann 0 has taken over Ketch.")
-    mixture = Mixture({Kind.VERBATIM: 1.0}, invented=0.0, exchange=0.0, worded=0.8, alone=1.0)
-    drawn = list(islice(dataset.cases(Material(Pool.of([*plain, worded], by_words)), mixture, 0), 300))
+    mixture = Mixture({CaseKind.VERBATIM: 1.0}, invented=0.0, exchange=0.0, worded=0.8, alone=1.0)
+    drawn = list(
+        islice(dataset.cases(TrainingMaterial(Pool.of([*plain, worded], by_words)), mixture, 0), 300)
+    )
     assert sum(case.edit_ids == ("w",) for case in drawn) / 300 == pytest.approx(0.82, abs=0.07)
     assert {len(case.facts) for case in drawn} == {1}
 
@@ -117,7 +119,7 @@ def test_a_share_of_the_cases_in_scope_is_put_to_the_model_without_facts() -> No
         return sure_of_everything(questions)
 
     drawn = list(islice(dataset.cases(MATERIAL, replace(MIXTURE, plain=0.2), 0), 300))
-    made = list(dataset.rows(drawn, ask, 0.5, Tally()))
+    made = list(dataset.rows(drawn, ask, 0.5, RowTally()))
     in_scope = [case for case in drawn if case.answer is not None]
     assert sum(case.plain for case in in_scope) / len(in_scope) == pytest.approx(0.2, abs=0.08)
     assert all(case.plain for case in drawn if case.answer is None)
@@ -127,18 +129,18 @@ def test_a_share_of_the_cases_in_scope_is_put_to_the_model_without_facts() -> No
 
 
 def test_answers_that_the_model_is_not_sure_of_are_left_out_text_last() -> None:
-    tally = Tally()
+    tally = RowTally()
     drawn = islice(dataset.cases(MATERIAL, MIXTURE, 0), 200)
     made = list(dataset.rows(drawn, lambda qs: [Own(text, 0.4) for text in qs], 0.5, tally))
-    assert {row.kind for row in made if row.own} == {Kind.LANGUAGE}
+    assert {row.kind for row in made if row.own} == {CaseKind.LANGUAGE}
     assert tally.dropped["unsure"] + len(made) == 400
     assert sum(tally.rows.values()) == len(made)
-    noise = list(dataset.rows(islice(dataset.cases(MATERIAL, MIXTURE, 0), 200), junk, 0.5, Tally()))
+    noise = list(dataset.rows(islice(dataset.cases(MATERIAL, MIXTURE, 0), 200), junk, 0.5, RowTally()))
     assert not [row for row in noise if row.own]
 
 
 def test_frozen_rows_come_back_with_their_manifest(tmp_path: Path) -> None:
-    tally = Tally()
+    tally = RowTally()
     made = rows(50, tally=tally)
     manifest = dataset.freeze(iter(made), tmp_path, {"seed": 0}, tally)
     found = dataset.thaw(tmp_path)
@@ -150,7 +152,7 @@ def test_frozen_rows_come_back_with_their_manifest(tmp_path: Path) -> None:
 
 
 def test_rows_that_were_changed_are_refused(tmp_path: Path) -> None:
-    tally = Tally()
+    tally = RowTally()
     dataset.freeze(iter(rows(5, tally=tally)), tmp_path, {}, tally)
     path = tmp_path / dataset.ROWS
     path.write_text(path.read_text().replace("own ", "owN ", 1))
@@ -166,5 +168,5 @@ def test_rows_without_a_manifest_are_no_data_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(presets.PRESETS))
 def test_presets_draw_every_kind(name: str) -> None:
     mixture = presets.preset(name).mixture
-    assert set(mixture.kinds) == set(Kind)
+    assert set(mixture.kinds) == set(CaseKind)
     assert sum(mixture.kinds.values()) == pytest.approx(1.0)

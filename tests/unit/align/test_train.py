@@ -23,8 +23,8 @@ from transformers import (
 )
 
 from lte_runtime.align import train
-from lte_runtime.align.dataset import IGNORED, Encoded, by_length
-from lte_runtime.align.settings import Settings
+from lte_runtime.align.dataset import IGNORED, EncodedRow, by_length
+from lte_runtime.align.settings import TrainingSettings
 
 # peft still asks transformers for a property's old name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -52,15 +52,15 @@ ARCHITECTURES = {
 }
 
 
-def row(prompt: Sequence[int], answer: Sequence[int]) -> Encoded:
-    return Encoded((*prompt, *answer), (*([IGNORED] * len(prompt)), *answer))
+def row(prompt: Sequence[int], answer: Sequence[int]) -> EncodedRow:
+    return EncodedRow((*prompt, *answer), (*([IGNORED] * len(prompt)), *answer))
 
 
 ROWS = [row((5, 6, 7), (8, 9, 3)), row((5, 11, 12, 13, 14), (15, 3)), row((20, 21), (22, 23, 24, 3))]
-SETTINGS = Settings(rank=4, alpha=8, batch=3, rate=5e-3, warm=1)
+SETTINGS = TrainingSettings(rank=4, alpha=8, batch=3, rate=5e-3, warm=1)
 
 
-def run(adapted: PeftModel, rows: Sequence[Encoded], folder: Path, **options: Any) -> list[float]:
+def run(adapted: PeftModel, rows: Sequence[EncodedRow], folder: Path, **options: Any) -> list[float]:
     """Trains and returns the loss of each update."""
     losses: list[float] = []
     settings = options.pop("settings", SETTINGS)

@@ -6,36 +6,36 @@ import random
 
 import pytest
 
-from lte_runtime.align.watch import Tally, WatchPolicy, fall, reason
+from lte_runtime.align.watch import ProbeTally, WatchPolicy, fall, reason
 
 POLICY = WatchPolicy()
 
 
-def falls(before: dict[str, Tally], after: dict[str, Tally]) -> str:
+def falls(before: dict[str, ProbeTally], after: dict[str, ProbeTally]) -> str:
     return reason(fall(before, after, POLICY), POLICY)
 
 
 def test_a_large_fall_is_a_reason_with_its_numbers() -> None:
-    told = falls({"verbatim": Tally(90, 100)}, {"verbatim": Tally(40, 80)})
+    told = falls({"verbatim": ProbeTally(90, 100)}, {"verbatim": ProbeTally(40, 80)})
     assert "100 before, 80 after" in told
     assert "allowed 0.050" in told
 
 
 @pytest.mark.parametrize("asked", [0, 1, 47])
 def test_too_few_probes_are_no_reason(asked: int) -> None:
-    assert fall({"verbatim": Tally(90, 100)}, {"verbatim": Tally(0, asked)}, POLICY) is None
+    assert fall({"verbatim": ProbeTally(90, 100)}, {"verbatim": ProbeTally(0, asked)}, POLICY) is None
 
 
 def test_a_gain_is_no_reason() -> None:
-    found = fall({"verbatim": Tally(50, 100)}, {"verbatim": Tally(95, 100)}, POLICY)
+    found = fall({"verbatim": ProbeTally(50, 100)}, {"verbatim": ProbeTally(95, 100)}, POLICY)
     assert found
     assert found.mean < -0.4
     assert reason(found, POLICY) == ""
 
 
 def test_another_mix_of_kinds_is_no_fall() -> None:
-    before = {"verbatim": Tally(190, 200), "two_hop": Tally(30, 100)}
-    after = {"verbatim": Tally(19, 20), "two_hop": Tally(90, 300)}
+    before = {"verbatim": ProbeTally(190, 200), "two_hop": ProbeTally(30, 100)}
+    after = {"verbatim": ProbeTally(19, 20), "two_hop": ProbeTally(90, 300)}
     found = fall(before, after, POLICY)
     assert found
     assert abs(found.mean) < 0.02
@@ -43,17 +43,22 @@ def test_another_mix_of_kinds_is_no_fall() -> None:
 
 def test_a_kind_that_was_not_asked_before_is_left_out() -> None:
     assert (
-        fall({"verbatim": Tally(9, 10)}, {"verbatim": Tally(9, 10), "alias": Tally(0, 200)}, POLICY) is None
+        fall(
+            {"verbatim": ProbeTally(9, 10)},
+            {"verbatim": ProbeTally(9, 10), "alias": ProbeTally(0, 200)},
+            POLICY,
+        )
+        is None
     )
 
 
 def looked_at(chance: random.Random, before: float, after: float, probes: int = 256) -> bool:
     """Whether a watch that looks after every probe speaks."""
-    known = {"verbatim": Tally(sum(chance.random() < before for _ in range(256)), 256)}
+    known = {"verbatim": ProbeTally(sum(chance.random() < before for _ in range(256)), 256)}
     right = 0
     for asked in range(1, probes + 1):
         right += chance.random() < after
-        if falls(known, {"verbatim": Tally(right, asked)}):
+        if falls(known, {"verbatim": ProbeTally(right, asked)}):
             return True
     return False
 

@@ -12,11 +12,11 @@ from lte_runtime.answer import features as f
 from lte_runtime.answer.answerer import (
     MOST_TARGETS,
     Answerer,
-    AnswerSettings,
+    AnswererSettings,
     grouped,
+    prompt_facts,
     remaining,
     restated,
-    told,
 )
 from lte_runtime.answer.embed import StubEncoder
 from lte_runtime.answer.engine.stub import STUB_ADAPTER, StubEngine
@@ -124,10 +124,10 @@ def test_scope_edited_forces_the_nearest_fact(answerer: Answerer) -> None:
 def test_an_alias_is_explained_in_the_statement(answerer: Answerer) -> None:
     question = "Who is the chief executive of NWC?"
     found = answerer.retrieve(Question(question)).citations
-    assert [fact.statement for fact in told(question, grouped(found))] == [
+    assert [fact.statement for fact in prompt_facts(question, grouped(found))] == [
         "The chief executive of Nordwind Cargo is Anna Berg. (Nordwind Cargo is also known as NWC.)"
     ]
-    plain = told("Who is the chief executive of Nordwind Cargo?", grouped(found))
+    plain = prompt_facts("Who is the chief executive of Nordwind Cargo?", grouped(found))
     assert plain[0].statement == "The chief executive of Nordwind Cargo is Anna Berg."
 
 
@@ -145,14 +145,14 @@ def test_the_plain_sentence_comes_before_the_publishers(memory: EditMemory) -> N
     own = replace(found, statement="Who takes it home pays.")
     assert restated(own).statement == f"{plain} Who takes it home pays."
     cited = Citation(own, 1.0, 1)
-    (plain_fact,) = told("What does SKU-4711 cost?", [[cited]], restate=False)
+    (plain_fact,) = prompt_facts("What does SKU-4711 cost?", [[cited]], restate=False)
     assert plain_fact.statement == own.statement
 
 
 def test_all_members_of_a_set_are_told_as_one_list_and_cited(answerer: Answerer) -> None:
     answer = answerer.answer(Question("Which member does Team Orion have?"))
     assert [(c.hop, c.fact.edit_id, c.members) for c in answer.citations] == [(1, "max", 2), (1, "lea", 2)]
-    (fact,) = told("Which member does Team Orion have?", grouped(answer.citations))
+    (fact,) = prompt_facts("Which member does Team Orion have?", grouped(answer.citations))
     assert fact.statement == "The member (list of 2) of Team Orion is Max, Lea."
     assert answer.text == "Max, Lea"
 
@@ -176,7 +176,7 @@ def test_a_long_list_is_cut_and_the_citations_say_so(engine: StubEngine) -> None
         answer = answerer.answer(Question("Which article does Vask Depot have?"))
     assert len(answer.citations) == RetrieverSettings().max_members
     assert {c.members for c in answer.citations} == {40}
-    (fact,) = told("?", grouped(answer.citations))
+    (fact,) = prompt_facts("?", grouped(answer.citations))
     assert fact.statement.startswith("The article (list, 16 of 40) of Vask Depot is part 39, part 38")
 
 
@@ -234,7 +234,7 @@ def test_an_earlier_value_is_told_as_one_with_its_time(engine: StubEngine) -> No
         answerer = Answerer(memory, encoder, lexical_calibration(encoder.fingerprint), engine)
         found = answerer.retrieve(Question("What was the previous office of Halvard Freight?"))
     assert found.gate.reason == "the question asks for an earlier value"
-    (fact,) = told("?", grouped(found.citations))
+    (fact,) = prompt_facts("?", grouped(found.citations))
     assert fact.statement == (
         "The office of Halvard Freight is Molde. "
         "(This is a former value, from 2019-05-01T00:00:00Z until 2021-02-01T00:00:00Z.)"
@@ -244,7 +244,7 @@ def test_an_earlier_value_is_told_as_one_with_its_time(engine: StubEngine) -> No
 def test_history_can_be_switched_off_and_ends_with_a_retraction(engine: StubEngine) -> None:
     encoder, question = StubEncoder(), Question("What was the previous office of Halvard Freight?")
     gate = lexical_calibration(encoder.fingerprint)
-    off = AnswerSettings(retriever=RetrieverSettings(history=False))
+    off = AnswererSettings(retriever=RetrieverSettings(history=False))
     with memory_of(OFFICES[:2], encoder) as memory:
         without = Answerer(memory, encoder, gate, engine, off).answer(question)
         assert not any(cited.superseded for cited in without.citations)
@@ -266,7 +266,7 @@ def test_a_chain_is_prompted_with_what_is_left_to_ask(memory: EditMemory, engine
     question = "Who is the chief executive of the manufacturer of Zephyr X2?"
     noting = Noting()
     for whole in (False, True):
-        settings = AnswerSettings(whole_chain=whole)
+        settings = AnswererSettings(whole_chain=whole)
         Answerer(memory, encoder, lexical_calibration(encoder.fingerprint), noting, settings).answer(
             Question(question)
         )
@@ -339,7 +339,7 @@ def test_without_the_adapter_the_facts_are_told_to_the_base_model(
 ) -> None:
     encoder = StubEncoder()
     gate = lexical_calibration(encoder.fingerprint)
-    arm = Answerer(memory, encoder, gate, engine, AnswerSettings(use_adapter=False))
+    arm = Answerer(memory, encoder, gate, engine, AnswererSettings(use_adapter=False))
     answer = arm.answer(Question("What is the price of SKU-4711?"))
     assert (answer.scope, answer.adapter) == (Scope.EDITED, None)
 
@@ -370,5 +370,5 @@ def test_an_alias_is_looked_for_in_few_values_of_a_large_set(
         return locate(question, name)
 
     monkeypatch.setattr(f, "locate", counted)
-    assert len(told("Who leads them?", [values, [Citation(leader, 1.0, 2)]])) == 2
+    assert len(prompt_facts("Who leads them?", [values, [Citation(leader, 1.0, 2)]])) == 2
     assert 0 < looked <= MOST_TARGETS * len(f.names_of(leader))

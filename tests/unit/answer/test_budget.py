@@ -11,7 +11,7 @@ from lte_runtime.answer import features as f
 from lte_runtime.answer.budget import ENCODED_AT_ONCE, ENCODED_PIECES, Budget
 from lte_runtime.answer.embed import StubEncoder
 from lte_runtime.answer.gate import lexical_calibration
-from lte_runtime.answer.retriever import MOST_NAMES, Reading, Retriever, VectorCache
+from lte_runtime.answer.retriever import MOST_NAMES, QuestionReading, Retriever, VectorCache
 from lte_runtime.answer.scratch import memory_of
 from lte_runtime.errors import Cancelled, DeadlineExceeded
 from lte_runtime.memory.edit_memory import EditMemory
@@ -153,11 +153,11 @@ def test_a_budget_pays_for_a_text_once() -> None:
 
 
 def test_only_so_many_names_are_looked_for_in_a_question() -> None:
-    reading = Reading("Who leads Tarn Osk?")
+    reading = QuestionReading("Who leads Tarn Osk?")
     for number in range(MOST_NAMES):
         assert reading.locate(f"Other {number}") is None
     assert reading.locate("Tarn Osk") is None
-    assert Reading("Who leads Tarn Osk?").locate("Tarn Osk") is not None
+    assert QuestionReading("Who leads Tarn Osk?").locate("Tarn Osk") is not None
 
 
 def test_a_subject_of_many_relations_adds_so_many_facts_the_nearest_to_the_question() -> None:

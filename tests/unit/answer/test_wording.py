@@ -7,7 +7,7 @@ import pytest
 
 from lte_runtime.answer import wording
 from lte_runtime.answer.embed import StubEncoder
-from lte_runtime.answer.wording import Contrast, Pair
+from lte_runtime.answer.wording import Contrast, WordingPair
 
 STUB = StubEncoder()
 VIEWS = ("The chief editor of it", "The price of it", "The opening hours of it", "The owner of it")
@@ -19,12 +19,12 @@ ASKING = (
 )
 PAIRS = [
     *(
-        Pair(text, view, fits=True, kind="k")
+        WordingPair(text, view, fits=True, kind="k")
         for view, texts in zip(VIEWS, ASKING, strict=True)
         for text in texts
     ),
-    Pair("Who sold it?", VIEWS[3], fits=False, opposite=True, kind="k"),
-    Pair("Who stopped editing it?", VIEWS[0], fits=False, opposite=True, kind="k"),
+    WordingPair("Who sold it?", VIEWS[3], fits=False, opposite=True, kind="k"),
+    WordingPair("Who stopped editing it?", VIEWS[0], fits=False, opposite=True, kind="k"),
 ]
 HOW = Contrast(rank=16, steps=150, batch=12, rate=1e-2, dropped=0.1)
 

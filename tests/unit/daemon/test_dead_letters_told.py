@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from daemon.kafka.dead_letters_told import ToldOnTopic
+from daemon.kafka.dead_letters_told import DlqReader
 from lte_runtime.memory.events import ORIGINAL_POSITION, original_position_header
 from lte_runtime.types import Position
 
@@ -53,9 +53,9 @@ class Consumer:
         return {"partition": records}
 
 
-def read(*letters: list[tuple[str, bytes | None]]) -> tuple[ToldOnTopic, list[tuple[str, str]]]:
+def read(*letters: list[tuple[str, bytes | None]]) -> tuple[DlqReader, list[tuple[str, str]]]:
     bad: list[tuple[str, str]] = []
-    known = ToldOnTopic("nowhere:1", "dlq", {}, lambda *reason: bad.append(reason))
+    known = DlqReader("nowhere:1", "dlq", {}, lambda *reason: bad.append(reason))
     known._open = lambda: Consumer(*letters)
     known.read()
     return known, bad

@@ -18,7 +18,7 @@ from lte_runtime.answer.answerer import Answerer
 from lte_runtime.answer.embed import StubEncoder
 from lte_runtime.answer.engine.stub import STUB_ADAPTER, StubEngine
 from lte_runtime.drift import readings as r
-from lte_runtime.drift.decide import DriftSettings, Situation
+from lte_runtime.drift.decide import DecisionSettings, Situation
 from lte_runtime.drift.watched import LEARNED_FROM
 from lte_runtime.memory import events
 from lte_runtime.memory.edit_memory import EditMemory
@@ -27,7 +27,7 @@ from lte_runtime.types import AdapterRef, Answer, Batch, Position, Question, Raw
 
 NOW_MS = 1_750_000_000_000
 TP = TopicPartition("t", 0)
-SETTINGS = WatchSettings(probes=8, facts=32, window=8, sample=4, decision=DriftSettings(min_new_edits=1))
+SETTINGS = WatchSettings(probes=8, facts=32, window=8, sample=4, decision=DecisionSettings(min_new_edits=1))
 
 
 class House:

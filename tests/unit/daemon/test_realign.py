@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from daemon.drift import DriftReport
-from daemon.realign import LEAST_FACTS, Base, Parts, Realigner, RealignSettings
+from daemon.realign import LEAST_FACTS, AlignedModel, Realigner, RealignerSettings, RealignParts
 from daemon.runner import Runner, RunnerSettings
 from lte_runtime.answer.embed import StubEncoder
 from lte_runtime.drift.decide import Decision, Reason
-from lte_runtime.drift.material import Rules
-from lte_runtime.drift.runs import Run, State, Trigger
+from lte_runtime.drift.material import AdmissionRules
+from lte_runtime.drift.runs import Run, RunState, Trigger
 from lte_runtime.errors import NotFound, Refused
 from lte_runtime.memory import events
 from lte_runtime.memory.edit_memory import EditMemory
@@ -31,7 +31,7 @@ GUARD_S = 250.0
 DRIFT = DriftReport((), (), Decision((Reason("threshold", "edit_success", "0.5 over 256"),), ()), 9, 1, 0, 0)
 
 
-STUB = Base("stub", "b")
+STUB = AlignedModel("stub", "b")
 
 
 class Registry:
@@ -69,7 +69,7 @@ class House:
         self.memory = EditMemory.open(directory / "state", StubEncoder())
         self.offset, self.now, self.owner = 0, NOW_MS + 10_000_000, 7
         self.incumbent: Path | None = None
-        self.states: list[State] = []
+        self.states: list[RunState] = []
         self.audited: list[str] = []
         self._made: list[tuple[Realigner, threading.Thread]] = []
         self.tell(*(fact(number) for number in range(90)))
@@ -88,8 +88,8 @@ class House:
     def realigner(self, behaviour: str = "promote", **settings: Any) -> Realigner:
         return Realigner(self.directory / "realign", self.parts(), chosen(behaviour, **settings))
 
-    def parts(self, module: str = "lte_runtime.align.stub_job", base: Base = STUB) -> Parts:
-        return Parts(
+    def parts(self, module: str = "lte_runtime.align.stub_job", base: AlignedModel = STUB) -> RealignParts:
+        return RealignParts(
             memory=self.memory,
             registry=self.registry,
             swapper=self.swapper,
@@ -121,8 +121,8 @@ class House:
         self.memory.close()
 
 
-def chosen(behaviour: str, **settings: Any) -> RealignSettings:
-    return RealignSettings(preset=f"stub:{behaviour}", **{"deadline_s": 60.0, **settings})
+def chosen(behaviour: str, **settings: Any) -> RealignerSettings:
+    return RealignerSettings(preset=f"stub:{behaviour}", **{"deadline_s": 60.0, **settings})
 
 
 def fact(number: int, **more: Any) -> dict[str, Any]:
@@ -152,16 +152,22 @@ def house(tmp_path: Path) -> Iterator[House]:
 
 def test_a_run_goes_from_the_facts_to_the_promoted_adapter(house: House) -> None:
     run = house.whole()
-    assert run.state is State.DONE, run.message
+    assert run.state is RunState.DONE, run.message
     assert house.swapper.served == [("align-000002", 7)]
     assert house.states == [
-        State.QUEUED,
-        State.BUILDING,
-        State.TRAINING,
-        State.JUDGING,
-        State.PROMOTING,
-        State.DONE,
-    ] or house.states == [State.QUEUED, State.BUILDING, State.TRAINING, State.PROMOTING, State.DONE]
+        RunState.QUEUED,
+        RunState.BUILDING,
+        RunState.TRAINING,
+        RunState.JUDGING,
+        RunState.PROMOTING,
+        RunState.DONE,
+    ] or house.states == [
+        RunState.QUEUED,
+        RunState.BUILDING,
+        RunState.TRAINING,
+        RunState.PROMOTING,
+        RunState.DONE,
+    ]
     assert run.verdict["outcome"] == "promote"
     assert house.registry.verdicts == [run.verdict]
     assert house.audited == ["verdict"]
@@ -191,7 +197,7 @@ def test_the_history_of_a_set_is_read_once(house: House, monkeypatch: pytest.Mon
 def test_a_worse_candidate_is_rejected_and_nothing_is_swapped(house: House) -> None:
     house.incumbent = house.directory
     run = house.whole("worse")
-    assert run.state is State.REJECTED
+    assert run.state is RunState.REJECTED
     assert "gain" in run.message
     assert house.swapper.served == []
     assert run.verdict["outcome"] == "reject"
@@ -200,7 +206,7 @@ def test_a_worse_candidate_is_rejected_and_nothing_is_swapped(house: House) -> N
 def test_none_serves_where_it_is_best(house: House) -> None:
     house.incumbent = house.directory
     run = house.whole("none")
-    assert (run.state, run.verdict["outcome"]) == (State.DONE, "none")
+    assert (run.state, run.verdict["outcome"]) == (RunState.DONE, "none")
     assert house.swapper.served == [("none", 7)]
 
 
@@ -219,7 +225,7 @@ def test_none_serves_where_it_is_best(house: House) -> None:
 )
 def test_a_job_that_misbehaves_fails_with_its_reason(house: House, behaviour: str, message: str) -> None:
     run = house.whole(behaviour)
-    assert run.state is State.FAILED
+    assert run.state is RunState.FAILED
     assert message in run.message
     assert house.swapper.served == []
     assert not (house.directory / "realign" / run.id / "adapter").exists()
@@ -227,19 +233,19 @@ def test_a_job_that_misbehaves_fails_with_its_reason(house: House, behaviour: st
 
 def test_half_a_judgement_is_rejected(house: House) -> None:
     run = house.whole("half_judged")
-    assert run.state is State.REJECTED
+    assert run.state is RunState.REJECTED
     assert "answered" in run.message
 
 
 def test_out_of_memory_is_tried_once_more_with_half_the_batch(house: House) -> None:
     run = house.whole("out_of_memory")
-    assert (run.state, run.attempt) == (State.DONE, 2)
+    assert (run.state, run.attempt) == (RunState.DONE, 2)
 
 
 @pytest.mark.parametrize("behaviour", ["hang", "deaf", "orphan"])
 def test_a_job_is_ended_at_its_deadline(house: House, behaviour: str) -> None:
     run = house.whole(behaviour, deadline_s=0.5)
-    assert run.state is State.FAILED
+    assert run.state is RunState.FAILED
     assert "not done within" in run.message
 
 
@@ -249,10 +255,10 @@ def test_a_run_can_be_cancelled_and_watched(house: House) -> None:
     told: list[Run] = []
     for now in realigner.watch(run.id, lambda: True):
         told.append(now)
-        if now.progress.total == 100 and now.state is State.TRAINING:
+        if now.progress.total == 100 and now.state is RunState.TRAINING:
             realigner.cancel(run.id)
-    assert told[-1].state is State.CANCELLED
-    assert {each.state for each in told} >= {State.TRAINING, State.CANCELLED}
+    assert told[-1].state is RunState.CANCELLED
+    assert {each.state for each in told} >= {RunState.TRAINING, RunState.CANCELLED}
     with pytest.raises(Refused, match="too late"):
         realigner.cancel(run.id)
     with pytest.raises(NotFound):
@@ -262,13 +268,13 @@ def test_a_run_can_be_cancelled_and_watched(house: House) -> None:
 def test_an_erasure_ends_the_run_at_work_and_the_next_one_waits_for_it(house: House) -> None:
     realigner = house.start(house.realigner("hang"))
     run = realigner.trigger(Trigger.OPERATOR, ["a test"])
-    until(lambda: realigner.get(run.id).state is State.TRAINING, "training")
+    until(lambda: realigner.get(run.id).state is RunState.TRAINING, "training")
     with realigner.halted(GUARD_S):
-        assert realigner.get(run.id).state is State.CANCELLED
+        assert realigner.get(run.id).state is RunState.CANCELLED
         waiting = realigner.trigger(Trigger.OPERATOR, ["another"])
         time.sleep(0.3)
-        assert realigner.get(waiting.id).state is State.QUEUED
-    until(lambda: realigner.get(waiting.id).state is State.TRAINING, "the run that waited")
+        assert realigner.get(waiting.id).state is RunState.QUEUED
+    until(lambda: realigner.get(waiting.id).state is RunState.TRAINING, "the run that waited")
     realigner.cancel(waiting.id)
 
 
@@ -279,9 +285,9 @@ def test_one_at_a_time(house: House) -> None:
         realigner.trigger(Trigger.CONTROL, ["another"])
     assert realigner.consider(DRIFT) is None
     assert realigner.situation().running
-    until(lambda: realigner.get(run.id).state is State.TRAINING, "training")
+    until(lambda: realigner.get(run.id).state is RunState.TRAINING, "training")
     (realigner._jobdir(run) / "go").touch()
-    assert ended(realigner, run).state is State.DONE
+    assert ended(realigner, run).state is RunState.DONE
 
 
 def test_drift_starts_a_run_with_its_reasons(house: House) -> None:
@@ -291,7 +297,7 @@ def test_drift_starts_a_run_with_its_reasons(house: House) -> None:
     realigner.consider(DRIFT)
     assert house.audited.count("drift") == 1, "the same reasons are told once"
     assert run.reasons == ("edit_success: 0.5 over 256",)
-    assert ended(realigner, run).state is State.DONE
+    assert ended(realigner, run).state is RunState.DONE
     situation = realigner.situation()
     assert situation.starts_ms == (house.now,)
     assert situation.ended_ms == house.now
@@ -319,12 +325,12 @@ def test_a_run_that_a_dead_daemon_left_has_failed_and_is_swept(house: House) -> 
     (jobdir / "adapter").mkdir(parents=True)
     again = house.realigner()
     left = again.get(run.id)
-    assert left.state is State.FAILED
+    assert left.state is RunState.FAILED
     assert "the daemon ended while queued" in left.message
     assert not (jobdir / "adapter").exists()
     house.start(again)
     after = ended(again, again.trigger(Trigger.OPERATOR, ["again"]))
-    assert (after.id, after.state) == ("run-000002", State.DONE)
+    assert (after.id, after.state) == ("run-000002", RunState.DONE)
 
 
 def test_a_stop_cancels_the_run_under_way(house: House) -> None:
@@ -333,17 +339,17 @@ def test_a_stop_cancels_the_run_under_way(house: House) -> None:
     until(lambda: realigner.get(run.id).progress.total == 100, "training")
     realigner.stop()
     until(lambda: not realigner.get(run.id).state.active, "the end")
-    assert realigner.get(run.id).state is State.CANCELLED
+    assert realigner.get(run.id).state is RunState.CANCELLED
 
 
 def test_who_lost_ownership_promotes_nothing(house: House) -> None:
     realigner = house.start(house.realigner("slow"))
     run = realigner.trigger(Trigger.OPERATOR, ["a test"])
-    until(lambda: realigner.get(run.id).state is State.TRAINING, "training")
+    until(lambda: realigner.get(run.id).state is RunState.TRAINING, "training")
     house.owner = 8
     (realigner._jobdir(run) / "go").touch()
     end = ended(realigner, run)
-    assert end.state is State.FAILED
+    assert end.state is RunState.FAILED
     assert "another daemon" in end.message
     assert house.swapper.served == []
 
@@ -351,7 +357,7 @@ def test_who_lost_ownership_promotes_nothing(house: House) -> None:
 def test_a_swap_that_is_refused_fails_the_run(house: House) -> None:
     house.swapper.fault = Refused("answers nothing")
     run = house.whole()
-    assert (run.state, run.message) == (State.FAILED, "answers nothing")
+    assert (run.state, run.message) == (RunState.FAILED, "answers nothing")
 
 
 def test_only_aged_undisputed_facts_within_the_publishers_share_enter(house: House) -> None:
@@ -362,16 +368,16 @@ def test_only_aged_undisputed_facts_within_the_publishers_share_enter(house: Hou
         *(fact(n, subject=f"Spam {n}", source={"publisher": "loud"}) for n in range(40)),
     )
     house.memory.apply(Batch((), (), {}))
-    run = house.whole(rules=Rules(min_age_ms=60_000, per_publisher=100_000))
+    run = house.whole(rules=AdmissionRules(min_age_ms=60_000, per_publisher=100_000))
     learnt = (house.directory / "realign" / run.id / "facts.jsonl").read_text()
     asked = (house.directory / "realign" / run.id / "probes.jsonl").read_text()
     assert "Quay" not in learnt + asked
     assert "Mill" not in learnt + asked
     assert (learnt + asked).count("Spam") > 10
-    second = house.realigner(rules=Rules(min_age_ms=60_000, per_publisher=20))
+    second = house.realigner(rules=AdmissionRules(min_age_ms=60_000, per_publisher=20))
     house.start(second)
     after = ended(second, second.trigger(Trigger.OPERATOR, ["a test"]))
-    assert after.state is State.REJECTED
+    assert after.state is RunState.REJECTED
     assert f"40 facts may be learned from, {LEAST_FACTS} are needed" in after.message
     assert "90 publisher's share" in after.message
 
@@ -384,8 +390,8 @@ def test_a_retracted_fact_never_enters(house: House) -> None:
 
 
 def test_too_few_facts_is_a_verdict_and_no_failure(house: House) -> None:
-    run = house.whole(rules=replace(Rules(), min_age_ms=10**12))
-    assert run.state is State.REJECTED
+    run = house.whole(rules=replace(AdmissionRules(), min_age_ms=10**12))
+    assert run.state is RunState.REJECTED
     assert "90 too young" in run.message
     assert house.swapper.served == []
 
@@ -397,14 +403,14 @@ def test_the_real_job_reads_what_is_written_and_is_judged(house: House, tmp_path
     from tests.unit.answer.engine import tiny
 
     path = tiny.save_model(tmp_path / "base")
-    base = Base(str(path), base_fingerprint(path), "cpu", "float32")
-    settings = RealignSettings(preset="embedded", changes=SMALL, deadline_s=GUARD_S)
+    base = AlignedModel(str(path), base_fingerprint(path), "cpu", "float32")
+    settings = RealignerSettings(preset="embedded", changes=SMALL, deadline_s=GUARD_S)
     parts = house.parts("lte_runtime.align.job", base)
     realigner = house.start(Realigner(tmp_path / "realign", parts, settings))
     run = ended(realigner, realigner.trigger(Trigger.OPERATOR, ["a test"]))
     log = (tmp_path / "realign" / run.id / "log.txt").read_text()
-    assert run.state in (State.REJECTED, State.DONE), f"{run.message}\n{log[-2000:]}"
+    assert run.state in (RunState.REJECTED, RunState.DONE), f"{run.message}\n{log[-2000:]}"
     assert set(run.verdict["scores"]) == {"candidate", "none"}
     assert sum(run.verdict["probes"].values()) == run.probes > 400
     assert run.rows > 0
-    assert {State.TRAINING, State.JUDGING} <= set(house.states)
+    assert {RunState.TRAINING, RunState.JUDGING} <= set(house.states)

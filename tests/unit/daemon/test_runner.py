@@ -14,9 +14,9 @@ import pytest
 
 from daemon.runner import (
     RESULT,
-    Job,
     Runner,
     RunnerSettings,
+    RunningJob,
     end_leftover,
     environment,
     progress,
@@ -27,14 +27,14 @@ from lte_runtime.errors import BadRequest
 
 GUARD_S = 60.0
 STUB = "lte_runtime.align.stub_job"
-Start = Callable[..., Job]
+Start = Callable[..., RunningJob]
 
 
 @pytest.fixture(params=["local", "command"])
 def start(request: pytest.FixtureRequest, tmp_path: Path) -> Start:
     """Starts the stub's job with a behaviour, by the runner of the parameter."""
 
-    def make(behaviour: str = "promote", **more: Any) -> Job:
+    def make(behaviour: str = "promote", **more: Any) -> RunningJob:
         command = f"{sys.executable} -m {STUB} {{jobdir}}" if request.param == "command" else None
         settings = RunnerSettings(command=command, module=STUB, kill_after_s=0.2, **more)
         write_job(tmp_path, behaviour)
@@ -51,7 +51,7 @@ def write_job(jobdir: Path, behaviour: str) -> None:
     (jobdir / "probes.jsonl").write_text(json.dumps({"id": "p1", "kind": "edit_success"}) + "\n")
 
 
-def finished(job: Job, *, cancel: bool = False) -> None:
+def finished(job: RunningJob, *, cancel: bool = False) -> None:
     deadline = time.monotonic() + GUARD_S
     while not job.over():
         assert time.monotonic() < deadline, "the job does not end"
@@ -61,7 +61,7 @@ def finished(job: Job, *, cancel: bool = False) -> None:
     job.close()
 
 
-def started(job: Job, jobdir: Path) -> None:
+def started(job: RunningJob, jobdir: Path) -> None:
     """The job says that it is under way."""
     deadline = time.monotonic() + GUARD_S
     while progress(jobdir) is None:

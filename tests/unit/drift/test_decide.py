@@ -10,30 +10,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lte_runtime.drift import readings as r
-from lte_runtime.drift.decide import DAY_MS, HOUR_MS, DriftSettings, Situation, decide, margins
-from lte_runtime.drift.detectors import Bad, Change, Scan, Threshold
-from lte_runtime.drift.monitor import DriftState, Rules, from_json, observe, realigned, to_json
+from lte_runtime.drift.decide import DAY_MS, HOUR_MS, DecisionSettings, Situation, decide, margins
+from lte_runtime.drift.detectors import Bad, ChangeDetector, Scan, Threshold
+from lte_runtime.drift.monitor import DetectorRules, DetectorState, from_json, observe, realigned, to_json
 from lte_runtime.drift.readings import Reading
 from lte_runtime.drift.rules import CHANGES, THRESHOLDS
 
 NOW = 1_700_000_000_000
-RULES = Rules(
+RULES = DetectorRules(
     (Threshold(r.EDIT_SUCCESS, Bad.FALL, enter=0.8, leave=0.9, min_sample=16),),
-    (Change(r.EDIT_SUCCESS, Bad.FALL, (Scan(64, 1e-4),), 160, 320),),
+    (ChangeDetector(r.EDIT_SUCCESS, Bad.FALL, (Scan(64, 1e-4),), 160, 320),),
 )
-SETTINGS = DriftSettings(RULES, cool_down_ms=HOUR_MS, min_new_edits=10, daily_budget=2)
+SETTINGS = DecisionSettings(RULES, cool_down_ms=HOUR_MS, min_new_edits=10, daily_budget=2)
 READY = Situation(new_edits=10)
 
 
-def fed(values: list[float], state: DriftState | None = None, rules: Rules = RULES) -> DriftState:
+def fed(
+    values: list[float], state: DetectorState | None = None, rules: DetectorRules = RULES
+) -> DetectorState:
     readings = [Reading(r.EDIT_SUCCESS, value, 16, NOW) for value in values]
-    return observe(state or DriftState(), readings, rules)
+    return observe(state or DetectorState(), readings, rules)
 
 
 LOW = fed([0.5])
 
 
-def blocked(situation: Situation, settings: DriftSettings = SETTINGS) -> list[str]:
+def blocked(situation: Situation, settings: DecisionSettings = SETTINGS) -> list[str]:
     return [block.name for block in decide(LOW, situation, settings, NOW).blocks]
 
 
@@ -76,7 +78,7 @@ def test_a_clock_that_was_set_back_renews_no_budget() -> None:
 
 def test_too_few_new_edits_hold_back_unless_a_trained_fact_was_withdrawn() -> None:
     assert blocked(replace(READY, new_edits=9)) == ["new_edits"]
-    decision = decide(DriftState(), Situation(new_edits=0, tainted=1), SETTINGS, NOW)
+    decision = decide(DetectorState(), Situation(new_edits=0, tainted=1), SETTINGS, NOW)
     assert decision.start
     assert [reason.kind for reason in decision.reasons] == ["taint"]
 
@@ -87,10 +89,10 @@ def test_the_window_and_the_circuit_hold_back() -> None:
 
 def test_an_old_adapter_is_a_reason_only_where_an_age_is_set() -> None:
     old = replace(READY, adapter_since_ms=NOW - 5 * HOUR_MS)
-    assert not decide(DriftState(), old, SETTINGS, NOW).reasons
+    assert not decide(DetectorState(), old, SETTINGS, NOW).reasons
     aged = replace(SETTINGS, max_adapter_age_ms=5 * HOUR_MS)
-    assert [reason.kind for reason in decide(DriftState(), old, aged, NOW).reasons] == ["age"]
-    assert not decide(DriftState(), old, aged, NOW - 1).reasons
+    assert [reason.kind for reason in decide(DetectorState(), old, aged, NOW).reasons] == ["age"]
+    assert not decide(DetectorState(), old, aged, NOW - 1).reasons
 
 
 def test_a_change_stays_a_reason_until_the_next_alignment_and_counts_once() -> None:
@@ -109,7 +111,7 @@ def test_the_state_lives_on_in_json() -> None:
     state = fed([15 / 16] * 40 + [0.5] * 3)
     assert state.alarms
     assert from_json(json.loads(json.dumps(to_json(state)))) == state
-    assert from_json({"version": 0, "levels": "of another make"}) == DriftState()
+    assert from_json({"version": 0, "levels": "of another make"}) == DetectorState()
 
 
 def test_margins_tell_what_is_missing_and_how_far_a_reason_is() -> None:
@@ -175,4 +177,4 @@ def test_every_reading_has_a_rule_and_every_rule_a_reading() -> None:
 
 def test_two_rules_for_one_reading_are_refused() -> None:
     with pytest.raises(ValueError, match="two rules"):
-        Rules((), (CHANGES[0], CHANGES[0]))
+        DetectorRules((), (CHANGES[0], CHANGES[0]))

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from lte_runtime.drift.detectors import (
     Bad,
-    Change,
-    Comparison,
-    Counts,
+    ChangeDetector,
     Level,
+    OutcomeCounts,
     Scan,
+    ScanComparison,
     Threshold,
     Track,
     comparisons,
@@ -28,7 +28,7 @@ from lte_runtime.drift.rules import CHANGES
 from lte_runtime.memory.keys import normalise_key
 
 FLOOR = Threshold("edit_success", Bad.FALL, enter=0.8, leave=0.9, min_sample=32)
-CHANGE = Change("edit_success", Bad.FALL, (Scan(64, 1e-4), Scan(256, 1e-4)), 320, 640)
+CHANGE = ChangeDetector("edit_success", Bad.FALL, (Scan(64, 1e-4), Scan(256, 1e-4)), 320, 640)
 
 
 def reading(value: float, n: int = 32) -> Reading:
@@ -44,8 +44,8 @@ def levels(rule: Threshold, *values: float, n: int = 32) -> list[bool]:
 
 
 def run(
-    rule: Change, shares: list[float], n: int = 16, state: Track | None = None
-) -> tuple[Track, list[Comparison]]:
+    rule: ChangeDetector, shares: list[float], n: int = 16, state: Track | None = None
+) -> tuple[Track, list[ScanComparison]]:
     track, alarms = state or Track(), []
     for value in shares:
         track, found = step_change(rule, track, reading(value, n))
@@ -118,7 +118,7 @@ def test_a_fall_is_found_and_a_rise_is_not() -> None:
 
 
 def test_a_rise_is_found_where_a_rise_is_bad() -> None:
-    rule = Change("feedback", Bad.RISE, CHANGE.scans, 320, 640)
+    rule = ChangeDetector("feedback", Bad.RISE, CHANGE.scans, 320, 640)
     calm, _ = run(rule, [1 / 16] * 60)
     assert run(rule, [8 / 16] * 8, state=calm)[1]
     assert not run(rule, [0.0] * 60, state=calm)[1]
@@ -141,10 +141,10 @@ def test_an_alarm_starts_from_nothing_and_the_new_rate_becomes_the_norm() -> Non
 
 def test_the_reference_stops_growing_so_that_a_slow_decline_is_found() -> None:
     state, _ = run(CHANGE, [1.0] * 80)
-    assert state.reference == Counts(0, 640)
+    assert state.reference == OutcomeCounts(0, 640)
     alarms = run(CHANGE, [1.0 - step / 2000 for step in range(400)], n=64, state=state)[1]
     assert alarms
-    assert alarms[0].reference == Counts(0, 640)
+    assert alarms[0].reference == OutcomeCounts(0, 640)
 
 
 def test_readings_larger_than_a_scan_are_left_to_the_longer_scan() -> None:
@@ -154,7 +154,7 @@ def test_readings_larger_than_a_scan_are_left_to_the_longer_scan() -> None:
 
 def test_the_level_holds_whatever_the_rate_and_a_poor_reference() -> None:
     rng = random.Random(5)
-    rule = Change("x", Bad.FALL, (Scan(64, 0.02),), 160, 160)
+    rule = ChangeDetector("x", Bad.FALL, (Scan(64, 0.02),), 160, 160)
     for rate in (0.5, 0.8, 0.97):
         alarms = 0
         for _ in range(400):
@@ -166,7 +166,9 @@ def test_the_level_holds_whatever_the_rate_and_a_poor_reference() -> None:
 def test_a_drop_of_a_tenth_is_found_within_300_probes() -> None:
     rule, rng, found = CHANGES[0], random.Random(7), 0
     for _ in range(40):
-        state = Track(Counts(round(0.05 * 12_800), 12_800), tuple(range(61)), tuple(range(0, 61 * 16, 16)))
+        state = Track(
+            OutcomeCounts(round(0.05 * 12_800), 12_800), tuple(range(61)), tuple(range(0, 61 * 16, 16))
+        )
         drawn = [sum(rng.random() < 0.85 for _ in range(16)) / 16 for _ in range(18)]
         found += bool(run(rule, drawn, state=state)[1])
     assert found >= 35

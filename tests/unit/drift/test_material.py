@@ -8,8 +8,8 @@ from dataclasses import replace
 from lte_runtime.drift.material import (
     COUNTS,
     INSTRUCTIONS,
-    Known,
-    Rules,
+    AdmissionRules,
+    LearnableFact,
     admitted,
     fact_row,
     job_probes,
@@ -35,8 +35,8 @@ TOWNS = tuple(town(number) for number in range(300))
 MAYORS = tuple(mayor(number) for number in range(300))
 
 
-def known(*facts: Fact, age_ms: int = 10**8, disputed: bool = False) -> list[Known]:
-    return [Known(each, NOW - age_ms, disputed) for each in facts]
+def known(*facts: Fact, age_ms: int = 10**8, disputed: bool = False) -> list[LearnableFact]:
+    return [LearnableFact(each, NOW - age_ms, disputed) for each in facts]
 
 
 def test_young_disputed_and_flagged_facts_stay_out() -> None:
@@ -46,23 +46,23 @@ def test_young_disputed_and_flagged_facts_stay_out() -> None:
         *known(TOWNS[2], disputed=True),
         *known(replace(TOWNS[3], flags=("future_timestamp",))),
     ]
-    found = admitted(told, Rules(min_age_ms=1000), 1, NOW)
+    found = admitted(told, AdmissionRules(min_age_ms=1000), 1, NOW)
     assert found.facts == (TOWNS[0],)
     assert found.left_out == {"too young": 1, "in conflict": 1, "flagged": 1}
 
 
 def test_a_long_text_is_nothing_against_a_fact() -> None:
     long = replace(TOWNS[0], flags=("long_key", "long_statement"))
-    assert admitted(known(long), Rules(), 1, NOW).facts == (long,)
+    assert admitted(known(long), AdmissionRules(), 1, NOW).facts == (long,)
 
 
 def test_a_publisher_and_the_whole_have_a_share() -> None:
     told = known(*(town(number, "loud" if number < 80 else "quiet") for number in range(100)))
-    found = admitted(told, Rules(per_publisher=30, most=40), 1, NOW)
+    found = admitted(told, AdmissionRules(per_publisher=30, most=40), 1, NOW)
     assert len(found.facts) == 40
     assert Counter(each.publisher for each in found.facts)["loud"] <= 30
     assert found.left_out == {"publisher's share": 50, "too many": 10}
-    assert found == admitted(list(reversed(told)), Rules(per_publisher=30, most=40), 1, NOW)
+    assert found == admitted(list(reversed(told)), AdmissionRules(per_publisher=30, most=40), 1, NOW)
 
 
 def test_held_out_keys_are_not_learned_from() -> None:

@@ -9,7 +9,7 @@ import pytest
 from lte_runtime.drift.runs import (
     Progress,
     Run,
-    State,
+    RunState,
     Trigger,
     failures,
     from_json,
@@ -18,18 +18,18 @@ from lte_runtime.drift.runs import (
     to_json,
 )
 
-RUN = Run("run-000001", State.QUEUED, Trigger.DRIFT, ("why",), created_ms=1000)
+RUN = Run("run-000001", RunState.QUEUED, Trigger.DRIFT, ("why",), created_ms=1000)
 HOUR = 3_600_000
 
 
-def ended(state: State, at_ms: int, trigger: Trigger = Trigger.DRIFT) -> Run:
+def ended(state: RunState, at_ms: int, trigger: Trigger = Trigger.DRIFT) -> Run:
     return replace(RUN, state=state, ended_ms=at_ms, created_ms=at_ms - 10, trigger=trigger)
 
 
 def test_a_run_moves_forward_and_keeps_its_times() -> None:
     run = RUN
     for number, state in enumerate(
-        (State.BUILDING, State.TRAINING, State.JUDGING, State.PROMOTING, State.DONE), 2
+        (RunState.BUILDING, RunState.TRAINING, RunState.JUDGING, RunState.PROMOTING, RunState.DONE), 2
     ):
         run = moved(run, state, number * 1000)
     assert (run.started_ms, run.ended_ms, run.state.active) == (2000, 6000, False)
@@ -38,20 +38,20 @@ def test_a_run_moves_forward_and_keeps_its_times() -> None:
 @pytest.mark.parametrize(
     ("state", "to"),
     [
-        (State.QUEUED, State.TRAINING),
-        (State.BUILDING, State.DONE),
-        (State.PROMOTING, State.TRAINING),
-        *((state, State.FAILED) for state in State if not state.active),
+        (RunState.QUEUED, RunState.TRAINING),
+        (RunState.BUILDING, RunState.DONE),
+        (RunState.PROMOTING, RunState.TRAINING),
+        *((state, RunState.FAILED) for state in RunState if not state.active),
     ],
 )
-def test_there_is_no_other_move(state: State, to: State) -> None:
+def test_there_is_no_other_move(state: RunState, to: RunState) -> None:
     with pytest.raises(ValueError, match="cannot go"):
         moved(replace(RUN, state=state), to, 1)
 
 
 def test_failures_count_until_something_else_ended() -> None:
-    failed, done = ended(State.FAILED, 1), ended(State.DONE, 1)
-    rejected, cancelled = ended(State.REJECTED, 1), ended(State.CANCELLED, 1)
+    failed, done = ended(RunState.FAILED, 1), ended(RunState.DONE, 1)
+    rejected, cancelled = ended(RunState.REJECTED, 1), ended(RunState.CANCELLED, 1)
     assert failures([failed, done, failed, cancelled, failed]) == 2
     assert failures([failed, failed, rejected]) == 0
 
@@ -60,10 +60,10 @@ def test_the_situation_holds_what_limits_need() -> None:
     now = 100 * HOUR
     found = situation(
         [
-            ended(State.DONE, now - 30 * HOUR),
-            ended(State.FAILED, now - 5 * HOUR),
-            ended(State.FAILED, now - 2 * HOUR, Trigger.OPERATOR),
-            ended(State.FAILED, now - HOUR),
+            ended(RunState.DONE, now - 30 * HOUR),
+            ended(RunState.FAILED, now - 5 * HOUR),
+            ended(RunState.FAILED, now - 2 * HOUR, Trigger.OPERATOR),
+            ended(RunState.FAILED, now - HOUR),
         ],
         now,
         backoff_ms=HOUR,

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lte_runtime.drift.monitor import DriftState, observe
+from lte_runtime.drift.monitor import DetectorState, observe
 from ops.bench import drift
 
 
@@ -40,7 +40,7 @@ def test_nothing_found_is_told_as_such() -> None:
 
 def test_an_alarm_is_counted_when_it_begins_only() -> None:
     rng = np.random.default_rng(1)
-    calm = observe(DriftState(), drift.successes(rng, 0.95, 300, 16), drift.RULES)
+    calm = observe(DetectorState(), drift.successes(rng, 0.95, 300, 16), drift.RULES)
     seen: list[str] = []
     state = replace(calm, alarms=())
     for _ in range(40):
@@ -56,7 +56,7 @@ def test_the_upper_bound_is_the_exact_one(count: int, upper: float) -> None:
 
 
 def test_the_figures_have_their_names() -> None:
-    figures = drift.false(["locality change"] * 2, drift.Plan(4, 5000, 1))
+    figures = drift.false(["locality change"] * 2, drift.DriftPlan(4, 5000, 1))
     assert figures["false_alarms_per_10k"] == 1.0
     assert figures["false_alarms_per_10k_upper_95"] == pytest.approx(3.148, abs=1e-3)
     assert figures["false_alarms"] == {"locality change": 2}

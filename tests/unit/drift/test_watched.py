@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lte_runtime.drift import readings as r
-from lte_runtime.drift.monitor import Rules, observe
+from lte_runtime.drift.monitor import DetectorRules, observe
 from lte_runtime.drift.readings import Reading
-from lte_runtime.drift.watched import Relations, Watched, changed, from_json, to_json
+from lte_runtime.drift.watched import DriftState, Relations, changed, from_json, to_json
 
-DRIFT = observe(Watched().drift, [Reading(r.EDIT_SUCCESS, 0.5, 512, 1)], Rules())
+DRIFT = observe(DriftState().drift, [Reading(r.EDIT_SUCCESS, 0.5, 512, 1)], DetectorRules())
 
 
 def test_the_first_edits_teach_the_relations_and_later_ones_are_compared() -> None:
@@ -21,13 +21,15 @@ def test_the_first_edits_teach_the_relations_and_later_ones_are_compared() -> No
 
 
 def test_the_first_adapter_keeps_what_was_read_before_it() -> None:
-    state = changed(Watched(drift=DRIFT), "a", ["Owner"], row=9, now_ms=5)
+    state = changed(DriftState(drift=DRIFT), "a", ["Owner"], row=9, now_ms=5)
     assert (state.drift, state.since_row, state.adapter_since_ms) == (DRIFT, 0, 5)
     assert state.relations == Relations(frozenset({"owner"}), 0)
 
 
 def test_another_adapter_knows_what_there_was_when_it_was_built() -> None:
-    before = Watched(drift=DRIFT, adapter="a", building_row=7, relations=Relations(frozenset({"owner"}), 0))
+    before = DriftState(
+        drift=DRIFT, adapter="a", building_row=7, relations=Relations(frozenset({"owner"}), 0)
+    )
     state = changed(before, "b", None, row=9, now_ms=5)
     assert (state.since_row, state.building_row) == (7, None)
     assert not state.drift.levels
@@ -37,5 +39,5 @@ def test_another_adapter_knows_what_there_was_when_it_was_built() -> None:
 
 
 def test_json_gives_it_back() -> None:
-    state = Watched(DRIFT, 3, 4, 5, 1, 2, "a", 6, Relations(frozenset({"x"}), 2), "m", {"q": "a"})
+    state = DriftState(DRIFT, 3, 4, 5, 1, 2, "a", 6, Relations(frozenset({"x"}), 2), "m", {"q": "a"})
     assert from_json(to_json(state)) == state

@@ -14,25 +14,27 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from lte_runtime.embedded import batches, network, trainer
 from lte_runtime.embedded import tokenizer as recipe_tokenizer
-from lte_runtime.embedded.batches import END, Tokens, Weights
-from lte_runtime.embedded.network import Batch, Shape
+from lte_runtime.embedded.batches import END, WeightedTokens, Weights
+from lte_runtime.embedded.network import Shape, TokenBatch
 from lte_runtime.embedded.optimizer import orthogonalise, rate
-from lte_runtime.embedded.rows import PLACE, Row
+from lte_runtime.embedded.rows import PLACE, TextRow
 from lte_runtime.embedded.sources import Sources
 
 TINY = Shape(vocabulary=64, hidden=32, layers=2, heads=2, kv_heads=2, mlp=48, positions=64)
 TINY_QWEN = replace(TINY, kind="qwen2", heads=4)
 
 
-def token_rows(seed: int, lengths: Sequence[int] = (5, 9, 17, 18)) -> list[Tokens]:
+def token_rows(seed: int, lengths: Sequence[int] = (5, 9, 17, 18)) -> list[WeightedTokens]:
     rng = random.Random(seed)
     return [
-        Tokens(tuple(rng.randrange(4, 64) for _ in range(n)), (0.0, *(float(i % 2) for i in range(1, n))))
+        WeightedTokens(
+            tuple(rng.randrange(4, 64) for _ in range(n)), (0.0, *(float(i % 2) for i in range(1, n)))
+        )
         for n in lengths
     ]
 
 
-def batch_of(step: int) -> list[Batch]:
+def batch_of(step: int) -> list[TokenBatch]:
     return batches.halves(token_rows(step))
 
 
@@ -60,7 +62,7 @@ def test_it_computes_what_transformers_computes(shape: Shape) -> None:
 
 
 def test_batches_choose_the_places_before_counted_tokens() -> None:
-    row = Tokens((1, 10, 11, 3, 2, 12, 13, 3), (0.0, 0.0, 0.0, 0.0, 0.0, 2.0, 1.0, 1.0))
+    row = WeightedTokens((1, 10, 11, 3, 2, 12, 13, 3), (0.0, 0.0, 0.0, 0.0, 0.0, 2.0, 1.0, 1.0))
     batch = batches.collate([row])
     counted = batch.weights > 0
     assert batch.chosen[counted].tolist() == [4, 5, 6]
@@ -70,7 +72,7 @@ def test_batches_choose_the_places_before_counted_tokens() -> None:
 
 def test_running_text_counts_at_its_spans_alone() -> None:
     coder = recipe_tokenizer.train(Sources(), seed=0, size=500)
-    row = Row(lead="Oslo: Tolmin", text="; Oslo: Tolmin; Lima: Ada", spans=((8, 14),))
+    row = TextRow(lead="Oslo: Tolmin", text="; Oslo: Tolmin; Lima: Ada", spans=((8, 14),))
     made = batches.tokens(coder, [], row, Weights())
     counted = [number for number, weight in zip(made.ids, made.weights, strict=True) if weight > 0]
     assert coder.decode(counted).strip() == "Tolmin"
@@ -79,7 +81,7 @@ def test_running_text_counts_at_its_spans_alone() -> None:
 def test_pieces_stand_in_the_ids_as_they_are() -> None:
     coder = recipe_tokenizer.train(Sources(), seed=0, size=500)
     a, b = chr(PLACE), chr(PLACE + 1)
-    row = Row(pieces=((400, 401, 402), (410, 411)))
+    row = TextRow(pieces=((400, 401, 402), (410, 411)))
     made = batches.tokens(coder, [(f"{a} is {b}.\n{a}?", b)], row, Weights(first=2.0, text=0.5))
     ids, weights = list(made.ids), list(made.weights)
     told = [place for place, each in enumerate(ids) if each == 400]
@@ -93,7 +95,7 @@ def test_pieces_stand_in_the_ids_as_they_are() -> None:
 
 def test_answers_are_counted_with_the_first_token_first() -> None:
     coder = recipe_tokenizer.train(Sources(), seed=0, size=500)
-    made = batches.tokens(coder, [("Who?", "Ada")], Row(), Weights(first=2.0, answer=1.0))
+    made = batches.tokens(coder, [("Who?", "Ada")], TextRow(), Weights(first=2.0, answer=1.0))
     given = len(coder.encode("Ada", add_special_tokens=False).ids)
     assert [weight for weight in made.weights if weight] == [2.0] + [1.0] * given
     assert made.weights[: -given - 1] == (0.0,) * (len(made.weights) - given - 1)
@@ -118,7 +120,7 @@ def test_a_batch_of_a_set_size_leaves_out_what_finds_no_room(total: int, all_fit
 
 
 def test_processes_make_the_same_batches_as_a_thread(tmp_path: Path) -> None:
-    plan = trainer.Plan(steps=4, every=4, dtype=torch.float32)
+    plan = trainer.TrainingPlan(steps=4, every=4, dtype=torch.float32)
     made = [
         [done.loss for done in trainer.run(trainer.start(TINY, 0), TINY, each, batch_of, tmp_path / "a.pt")]
         for each in (plan, replace(plan, workers=2))
@@ -127,7 +129,7 @@ def test_processes_make_the_same_batches_as_a_thread(tmp_path: Path) -> None:
 
 
 def test_seldom_told_progress_gives_means(tmp_path: Path) -> None:
-    plan = trainer.Plan(steps=6, every=100, dtype=torch.float32)
+    plan = trainer.TrainingPlan(steps=6, every=100, dtype=torch.float32)
     each, three = (
         list(trainer.run(trainer.start(TINY, 0), TINY, told, batch_of, tmp_path / "a.pt"))
         for told in (plan, replace(plan, told=3))
@@ -137,7 +139,7 @@ def test_seldom_told_progress_gives_means(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_goes_on_as_if_never_stopped(tmp_path: Path) -> None:
-    plan = trainer.Plan(steps=6, every=3, dtype=torch.float32)
+    plan = trainer.TrainingPlan(steps=6, every=3, dtype=torch.float32)
     whole = [
         done.loss for done in trainer.run(trainer.start(TINY, 0), TINY, plan, batch_of, tmp_path / "a.pt")
     ]
@@ -182,7 +184,7 @@ def test_crowded_embeddings_are_spread_and_others_stay() -> None:
 
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
-    plan = trainer.Plan(steps=40, every=1000, dtype=torch.float32)
+    plan = trainer.TrainingPlan(steps=40, every=1000, dtype=torch.float32)
     losses = [
         done.loss
         for done in trainer.run(
@@ -208,7 +210,7 @@ def test_the_rate_warms_up_stays_and_falls_to_zero() -> None:
 
 
 def test_a_run_by_the_clock_ends_and_saves(tmp_path: Path) -> None:
-    plan = trainer.Plan(steps=10**9, every=10**9, seconds=0.5, dtype=torch.float32)
+    plan = trainer.TrainingPlan(steps=10**9, every=10**9, seconds=0.5, dtype=torch.float32)
     for done in trainer.run(trainer.start(TINY, 0), TINY, plan, batch_of, tmp_path / "a.pt"):
         last = done.step
     assert 0 < last < 10**9

@@ -13,7 +13,7 @@ from lte_runtime.errors import BadRequest, Refused
 from lte_runtime.evals import arms
 from lte_runtime.evals.arms import Kit
 from lte_runtime.evals.baselines import base as reading
-from lte_runtime.evals.baselines.base import Base, Sample
+from lte_runtime.evals.baselines.base import BaselineModel, Sample
 from tests.unit.answer.engine import tiny
 from tests.unit.evals.baselines.conftest import EDITS, supplies
 
@@ -24,13 +24,13 @@ STRANGER = "Why do cats purr at night?"
 def kit(request: pytest.FixtureRequest, tmp_path: Path) -> Kit:
     directory = tiny.save_model(tmp_path / "model", request.param)
     adapter = tiny.save_adapter(tmp_path / "adapter", directory, request.param)
-    base = Base.load(directory)
+    base = BaselineModel.load(directory)
     given = supplies(base, tmp_path / "cache")
     gate = lexical_calibration(given.encoder.fingerprint)
     return Kit(given, gate, arms.adapted(base, adapter), "align-000001")
 
 
-def read(base: Base, facts: list[str], asked: str, target: str) -> list[reading.Forced]:
+def read(base: BaselineModel, facts: list[str], asked: str, target: str) -> list[reading.Forced]:
     ids = prompt.build(base.tokenizer, asked, facts, max_tokens=arms.room(base)).token_ids
     return reading.forced(base, [Sample(ids, reading.target_ids(base, target))])
 
@@ -80,7 +80,7 @@ def test_the_reference_puts_the_three_nearest_facts_before_every_question(kit: K
         assert editor.forced([(STRANGER, "Riga")]) == read(kit.supplies.base, [], STRANGER, "Riga")
 
 
-def test_arms_that_cannot_be_made_say_why(make_base: Callable[..., Base], tmp_path: Path) -> None:
+def test_arms_that_cannot_be_made_say_why(make_base: Callable[..., BaselineModel], tmp_path: Path) -> None:
     given = supplies(make_base(), tmp_path)
     without = Kit(given, lexical_calibration(given.encoder.fingerprint))
     with pytest.raises(Refused, match="ours needs"), arms.arm("ours", without):

@@ -15,9 +15,9 @@ from lte_runtime.answer.gate import lexical_calibration
 from lte_runtime.errors import BadRequest, NotFound
 from lte_runtime.evals import arms, compare, cost
 from lte_runtime.evals.arms import Kit
-from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.base import BaselineModel
 from lte_runtime.evals.baselines.protocol import EditRequest, Forced
-from lte_runtime.evals.compare import Plan, mode_of
+from lte_runtime.evals.compare import ComparisonPlan, mode_of
 from tests.unit.evals.baselines.conftest import supplies
 
 
@@ -71,7 +71,7 @@ class Parrot:
 
 
 @pytest.fixture
-def kit(make_base: Callable[..., Base], tmp_path: Path) -> Kit:
+def kit(make_base: Callable[..., BaselineModel], tmp_path: Path) -> Kit:
     given = supplies(make_base(), tmp_path / "cache")
     return Kit(given, lexical_calibration(given.encoder.fingerprint))
 
@@ -88,12 +88,12 @@ def parrot(monkeypatch: pytest.MonkeyPatch) -> Parrot:
     return made
 
 
-def plan(tmp_path: Path, mode: str, **more: Any) -> Plan:
+def plan(tmp_path: Path, mode: str, **more: Any) -> ComparisonPlan:
     (tmp_path / "zsre.json").write_text(json.dumps(RECORDS), encoding="utf-8")
-    return Plan(tmp_path, ["ice"], ["zsre"], mode_of(mode), split="all", **more)
+    return ComparisonPlan(tmp_path, ["ice"], ["zsre"], mode_of(mode), split="all", **more)
 
 
-def figures(chosen: Plan, kit: Kit) -> dict[str, Any]:
+def figures(chosen: ComparisonPlan, kit: Kit) -> dict[str, Any]:
     found: dict[str, Any] = compare.run(chosen, kit)["methods"]["ice"]["sets"]["zsre"]
     return found
 
@@ -169,7 +169,7 @@ def test_running_text_is_long_and_scored_by_overlap(tmp_path: Path, kit: Kit, pa
         "Orm", "It lies by the sea", locality={"Relation_Specificity": [{"prompt": "Where is Orm?"}]}
     )
     (tmp_path / "wikibio.json").write_text(json.dumps([text]), encoding="utf-8")
-    chosen = Plan(tmp_path, ["ice"], ["wikibio"], split="all", fluency_edits=0)
+    chosen = ComparisonPlan(tmp_path, ["ice"], ["wikibio"], split="all", fluency_edits=0)
     found = compare.run(chosen, kit)["methods"]["ice"]["sets"]["wikibio"]
     assert found["rouge_l"] == 1.0
     assert parrot.tokens["Who leads Orm?"] == compare.LONG_TOKENS
@@ -203,7 +203,9 @@ def test_what_the_samples_hold_is_not_measured_again(tmp_path: Path, kit: Kit, p
 
 
 def test_a_real_method_on_a_tiny_model(tmp_path: Path, kit: Kit) -> None:
-    chosen = Plan(tmp_path, ["ft", "no-adapter"], ["zsre", "none"], mode_of("single"), split="all", limit=2)
+    chosen = ComparisonPlan(
+        tmp_path, ["ft", "no-adapter"], ["zsre", "none"], mode_of("single"), split="all", limit=2
+    )
     (tmp_path / "zsre.json").write_text(json.dumps(RECORDS), encoding="utf-8")
     found = compare.run(chosen, kit)
     assert list(found["methods"]) == ["ft", "no-adapter"]
@@ -219,9 +221,9 @@ def test_wrong_plans_are_refused(tmp_path: Path, kit: Kit) -> None:
         with pytest.raises(BadRequest):
             mode_of(text)
     with pytest.raises(NotFound):
-        compare.run(Plan(tmp_path, ["ice"], ["zsre"]), kit)
+        compare.run(ComparisonPlan(tmp_path, ["ice"], ["zsre"]), kit)
     with pytest.raises(BadRequest, match="no method magic"):
-        compare.run(Plan(tmp_path, ["magic"], ["zsre"]), kit)
+        compare.run(ComparisonPlan(tmp_path, ["magic"], ["zsre"]), kit)
 
 
 def test_cost_reads_the_peak_and_does_without(tmp_path: Path) -> None:

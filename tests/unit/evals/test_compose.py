@@ -12,7 +12,7 @@ from lte_runtime.answer.gate import lexical_calibration
 from lte_runtime.embedded.sources import StockFact, stock_facts
 from lte_runtime.evals import compose
 from lte_runtime.evals.arms import Kit
-from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.base import BaselineModel
 from lte_runtime.evals.baselines.protocol import EditRequest
 from lte_runtime.evals.compose import Composed
 from tests.unit.evals.baselines.conftest import supplies
@@ -64,7 +64,7 @@ def test_a_lead_is_over_the_same_questions() -> None:
 
 
 def test_only_what_the_base_knows_is_asked(
-    make_base: Callable[..., Base], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_base: Callable[..., BaselineModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = supplies(make_base(), tmp_path)
     kit = Kit(given, lexical_calibration(given.encoder.fingerprint))

@@ -13,7 +13,7 @@ from lte_runtime.answer.gate import lexical_calibration
 from lte_runtime.errors import NotFound
 from lte_runtime.evals import arms, general
 from lte_runtime.evals.arms import Kit
-from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.base import BaselineModel
 from tests.unit.answer.engine import tiny
 from tests.unit.evals.baselines.conftest import supplies
 
@@ -21,7 +21,7 @@ TOLD = ["The lamp stands on the table.", "A second line of running text, somewha
 
 
 def test_it_is_what_the_models_own_loss_says(tmp_path: Path) -> None:
-    base = Base.load(tiny.save_model(tmp_path / "model", "llama"))
+    base = BaselineModel.load(tiny.save_model(tmp_path / "model", "llama"))
     found = general.perplexity(base, TOLD)
     losses, tokens = 0.0, 0
     for text in TOLD:
@@ -35,7 +35,7 @@ def test_it_is_what_the_models_own_loss_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])
 def test_the_adapter_stands_beside_the_base(architecture: str, tmp_path: Path) -> None:
     directory = tiny.save_model(tmp_path / "model", architecture)
-    base = Base.load(directory)
+    base = BaselineModel.load(directory)
     adapted = arms.adapted(base, tiny.save_adapter(tmp_path / "adapter", directory, architecture))
     given = supplies(base, tmp_path / "cache")
     kit = Kit(given, lexical_calibration(given.encoder.fingerprint), adapted, "align-000001")

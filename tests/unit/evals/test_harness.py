@@ -12,15 +12,15 @@ from lte_runtime.embedded import model_path
 from lte_runtime.evals import harness
 from lte_runtime.evals.arms import Kit
 from lte_runtime.evals.baselines import base as reading
-from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.base import BaselineModel
 from tests.unit.evals.baselines.conftest import supplies
 
 TASKS = Path(__file__).parents[2] / "data" / "harness"
 
 
 @pytest.fixture(scope="module")
-def base() -> Base:
-    return Base.load(model_path())
+def base() -> BaselineModel:
+    return BaselineModel.load(model_path())
 
 
 def request(kind: str, *args: object) -> Instance:
@@ -28,7 +28,7 @@ def request(kind: str, *args: object) -> Instance:
 
 
 def test_two_local_tasks_run_on_the_embedded_model(
-    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: BaselineModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
     given = supplies(base, tmp_path / "cache")
@@ -39,8 +39,8 @@ def test_two_local_tasks_run_on_the_embedded_model(
     assert found["no-adapter"]["sets"]["capital_choice"]["acc"] >= 0.75
 
 
-def test_likelihoods_are_those_of_teacher_forcing(base: Base) -> None:
-    reader = harness.Reader(base)
+def test_likelihoods_are_those_of_teacher_forcing(base: BaselineModel) -> None:
+    reader = harness.HarnessModel(base)
     right, wrong = reader.loglikelihood(
         [request("loglikelihood", "What is the capital of France?", city) for city in ("Paris", "Oslo")]
     )
@@ -52,10 +52,10 @@ def test_likelihoods_are_those_of_teacher_forcing(base: Base) -> None:
     assert whole < half < 0
 
 
-def test_answers_end_at_the_stop_texts_of_a_task(base: Base) -> None:
+def test_answers_end_at_the_stop_texts_of_a_task(base: BaselineModel) -> None:
     asked = "What is the capital of France?"
     (said,) = reading.answers(base, [reading.question(base, asked)], 8)
-    (cut,) = harness.Reader(base).generate_until(
+    (cut,) = harness.HarnessModel(base).generate_until(
         [request("generate_until", asked, {"until": [said[2]], "max_gen_toks": 8})]
     )
     assert cut == said.split(said[2])[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 from lte_runtime.answer.gate import lexical_calibration
 from lte_runtime.evals import multihop
 from lte_runtime.evals.arms import Kit
-from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.base import BaselineModel
 from lte_runtime.evals.baselines.protocol import EditRequest, Forced
 from lte_runtime.evals.multihop import Chain, questions
 from tests.unit.evals.baselines.conftest import supplies
@@ -54,7 +54,9 @@ def test_one_right_question_is_enough_and_hops_are_counted_apart() -> None:
     assert found["3 hops"] == {"n": 0, "right": None, "each_hop_right": None, "all_hops_right": None}
 
 
-def test_methods_are_asked_about_the_same_chains(make_base: Callable[..., Base], tmp_path: Path) -> None:
+def test_methods_are_asked_about_the_same_chains(
+    make_base: Callable[..., BaselineModel], tmp_path: Path
+) -> None:
     given = supplies(make_base(), tmp_path)
     kit = Kit(given, lexical_calibration(given.encoder.fingerprint))
     found = multihop.run(kit, ["ice", "no-adapter"], count=1)["methods"]

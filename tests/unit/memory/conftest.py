@@ -9,7 +9,7 @@ import pytest
 from event_log import NOW, Log
 
 from lte_runtime.answer.embed import StubEncoder
-from lte_runtime.memory.edit_memory import EditMemory, MemorySettings
+from lte_runtime.memory.edit_memory import EditMemory, EditMemorySettings
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def open_memory(tmp_path: Path) -> Iterator[Opener]:
         memory = EditMemory.open(
             tmp_path / name,
             encoder or StubEncoder(),  # type: ignore[arg-type]
-            MemorySettings(**settings),  # type: ignore[arg-type]
+            EditMemorySettings(**settings),  # type: ignore[arg-type]
             now=lambda: NOW,
         )
         opened.append(memory)

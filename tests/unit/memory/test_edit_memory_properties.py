@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from plain_fold import plain_fold
 
 from lte_runtime.answer.embed import StubEncoder
-from lte_runtime.memory.edit_memory import EditMemory, MemorySettings
+from lte_runtime.memory.edit_memory import EditMemory, EditMemorySettings
 from lte_runtime.memory.events import EventLimits, decode, to_json
 from lte_runtime.memory.policy import EARLIEST_MS, current, fold
 from lte_runtime.types import Batch, Edit, FactKey, Position, RawRecord, TopicPartition
@@ -105,7 +105,7 @@ def with_skewed_clocks(edits: list[Edit], chance: random.Random) -> list[Edit]:
 
 def state_of(directory: Path, edits: list[Edit], chance: random.Random) -> tuple[str, dict[str, set[str]]]:
     """Apply in random batches, once reopened in between; the hash, and what is current for each subject."""
-    memory = EditMemory.open(directory, StubEncoder(), MemorySettings(), now=lambda: NOW)
+    memory = EditMemory.open(directory, StubEncoder(), EditMemorySettings(), now=lambda: NOW)
     reopen_at = chance.randrange(len(edits) + 1)
     done = 0
     while done < len(edits):
@@ -114,7 +114,7 @@ def state_of(directory: Path, edits: list[Edit], chance: random.Random) -> tuple
         memory.apply(Batch(tuple(part), (), ends))
         if done <= reopen_at < done + len(part):
             memory.close()
-            memory = EditMemory.open(directory, StubEncoder(), MemorySettings(), now=lambda: NOW)
+            memory = EditMemory.open(directory, StubEncoder(), EditMemorySettings(), now=lambda: NOW)
         done += len(part)
     assert memory.verify().problems == ()
     seen = {
@@ -210,7 +210,7 @@ def test_the_fold_is_that_of_the_rules(seed: int) -> None:
 
 def test_watermarks_of_the_properties_are_kept(tmp_path: Path) -> None:
     """The helper above moves every partition; a memory that lost one would pass the properties."""
-    memory = EditMemory.open(tmp_path, StubEncoder(), MemorySettings(), now=lambda: NOW)
+    memory = EditMemory.open(tmp_path, StubEncoder(), EditMemorySettings(), now=lambda: NOW)
     memory.apply(Batch((), (), {TopicPartition("T", place): 9 for place in range(3)}))
     assert dict(memory.next_offsets()) == {TopicPartition("T", place): 9 for place in range(3)}
     memory.close()

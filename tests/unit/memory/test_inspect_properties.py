@@ -15,7 +15,7 @@ from test_edit_memory_properties import SEEDS, SETTINGS, SUBJECTS, Said, history
 
 from lte_runtime.answer.embed import StubEncoder
 from lte_runtime.errors import NotFound
-from lte_runtime.memory.edit_memory import EditMemory, MemorySettings
+from lte_runtime.memory.edit_memory import EditMemory, EditMemorySettings
 from lte_runtime.memory.policy import WhyNot, fold
 from lte_runtime.memory.reasons import why_not
 from lte_runtime.memory.records import EditRecord
@@ -61,7 +61,7 @@ def test_every_path_says_what_the_fold_says(fast: Path, seed: int) -> None:
     edits = published(history(chance))
     at_ms = chance.choice([NOW, PAST])
     with tempfile.TemporaryDirectory(dir=fast) as folder:
-        memory = EditMemory.open(Path(folder), StubEncoder(), MemorySettings(), now=lambda: at_ms)
+        memory = EditMemory.open(Path(folder), StubEncoder(), EditMemorySettings(), now=lambda: at_ms)
         ends = {edit.position.topic_partition: edit.position.offset + 1 for edit in edits}
         memory.apply(Batch(tuple(edits), (), ends))
         reasons = reasons_by_fold(edits, at_ms)

@@ -14,7 +14,7 @@ from lte_runtime.memory import restore
 from lte_runtime.memory.batch_writer import KeyChange
 from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.memory.projection import Projection
-from lte_runtime.memory.records import MemorySettings
+from lte_runtime.memory.records import EditMemorySettings
 
 Opener = Callable[..., EditMemory]
 MANY = 2000
@@ -81,7 +81,7 @@ class Counted(list[KeyChange]):
 
 
 def test_changes_of_many_namespaces_are_gone_through_a_few_times() -> None:
-    projection = Projection(64, MemorySettings(), {})
+    projection = Projection(64, EditMemorySettings(), {})
     changes = Counted(KeyChange(n, f"space {n}", False, False, (), ()) for n in range(MANY))
     projection.update(changes, {}, {})
     assert len(projection.indexes) == MANY

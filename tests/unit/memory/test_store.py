@@ -21,7 +21,7 @@ from lte_runtime.answer.embed import StubEncoder
 from lte_runtime.errors import BadRequest, Damaged, Fatal, NotFound, Refused, Retry
 from lte_runtime.memory import db
 from lte_runtime.memory.db import SCHEMA_VERSION
-from lte_runtime.memory.edit_memory import STORE_FILE, EditMemory, MemorySettings
+from lte_runtime.memory.edit_memory import STORE_FILE, EditMemory, EditMemorySettings
 from lte_runtime.memory.events import fact_key
 from lte_runtime.types import TopicPartition
 
@@ -83,7 +83,7 @@ def failing_sync() -> Iterator[type[FailingSync]]:
 
 
 def test_a_failed_fsync_is_fatal(failing_sync: type[FailingSync], tmp_path: Path, log: Log) -> None:
-    memory = EditMemory.open(tmp_path, StubEncoder(), MemorySettings(), now=lambda: NOW)
+    memory = EditMemory.open(tmp_path, StubEncoder(), EditMemorySettings(), now=lambda: NOW)
     memory.apply(log.batch(log.fact("Ann")))
     failing_sync.failing = True
     with pytest.raises(Fatal):
@@ -91,7 +91,7 @@ def test_a_failed_fsync_is_fatal(failing_sync: type[FailingSync], tmp_path: Path
     failing_sync.failing = False
     assert memory.next_offsets() == {PLACE: 1}
     memory.close()
-    memory = EditMemory.open(tmp_path, StubEncoder(), MemorySettings(), now=lambda: NOW)
+    memory = EditMemory.open(tmp_path, StubEncoder(), EditMemorySettings(), now=lambda: NOW)
     assert memory.next_offsets() in ({PLACE: 1}, {PLACE: 2})
     assert memory.verify().problems == ()
     memory.close()

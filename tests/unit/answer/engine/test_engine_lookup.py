@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lte_runtime.answer.engine import greedy, lookup
-from lte_runtime.answer.engine.rows import Row
+from lte_runtime.answer.engine.rows import GenerationRow
 from lte_runtime.types import GenerateRequest
 from tests.unit.answer.engine import tiny
 
@@ -77,13 +77,16 @@ class Copier:
 
 
 @pytest.fixture
-def run() -> Callable[..., tuple[Row, Copier]]:
-    def make(prompt: list[int], text: list[int], limit: int = 50) -> tuple[Row, Copier]:
+def run() -> Callable[..., tuple[GenerationRow, Copier]]:
+    def make(prompt: list[int], text: list[int], limit: int = 50) -> tuple[GenerationRow, Copier]:
         config = tiny.config("llama")
         config.num_hidden_layers = 1
         model = Copier(prompt, [*text, 0])
         request = GenerateRequest(tuple(prompt), True, limit)
-        row, done = Row(request, lambda tokens: " ".join(map(str, tokens)), {0}), list[Row]()
+        row, done = (
+            GenerationRow(request, lambda tokens: " ".join(map(str, tokens)), {0}),
+            list[GenerationRow](),
+        )
         greedy.generate_copying(model, config, row, torch.device("cpu"), done.append, {})
         assert done == [row]
         return row, model
@@ -91,19 +94,19 @@ def run() -> Callable[..., tuple[Row, Copier]]:
     return make
 
 
-def test_a_copied_span_costs_few_passes(run: Callable[..., tuple[Row, Copier]]) -> None:
+def test_a_copied_span_costs_few_passes(run: Callable[..., tuple[GenerationRow, Copier]]) -> None:
     fact = [11, 12, 13, 14, 15, 16]
     row, model = run([5, 6, *fact, 7, 8, 9], fact)
     assert row.tokens == [*fact, 0]
     assert model.passes == 2
 
 
-def test_what_is_no_copy_is_made_token_by_token(run: Callable[..., tuple[Row, Copier]]) -> None:
+def test_what_is_no_copy_is_made_token_by_token(run: Callable[..., tuple[GenerationRow, Copier]]) -> None:
     row, model = run([5, 6, 7], [20, 21, 22])
     assert (row.tokens, model.passes) == ([20, 21, 22, 0], 4)
 
 
-def test_wrong_guesses_leave_no_trace(run: Callable[..., tuple[Row, Copier]]) -> None:
+def test_wrong_guesses_leave_no_trace(run: Callable[..., tuple[GenerationRow, Copier]]) -> None:
     row, _ = run([11, 12, 13, 14, 15, 11, 50, 9], [11, 12, 30, 31, 11, 50, 32, 12, 13, 40])
     assert row.tokens == [11, 12, 30, 31, 11, 50, 32, 12, 13, 40, 0]
 
@@ -117,7 +120,7 @@ def test_wrong_guesses_leave_no_trace(run: Callable[..., tuple[Row, Copier]]) ->
 def test_tokens_are_those_of_plain_greedy(prompt: list[int], text: list[int], limit: int) -> None:
     config = tiny.config("llama")
     config.num_hidden_layers = 1
-    row = Row(GenerateRequest(tuple(prompt), True, limit), lambda _: "", {0})
+    row = GenerationRow(GenerateRequest(tuple(prompt), True, limit), lambda _: "", {0})
     model = Copier(prompt, [*text, 0])
     greedy.generate_copying(model, config, row, torch.device("cpu"), lambda _: None, {})
     assert row.tokens == [*text, 0][:limit]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from lte_runtime.answer.engine.rows import Row, first_line
+from lte_runtime.answer.engine.rows import GenerationRow, first_line
 from lte_runtime.types import GenerateRequest
 
 END = 0
@@ -16,13 +16,13 @@ def as_bytes(tokens: Sequence[int]) -> str:
     return bytes(token for token in tokens if token != END).decode("utf-8", "replace")
 
 
-def row(limit: int = 100, pieces: list[str] | None = None, **wishes: object) -> Row:
+def row(limit: int = 100, pieces: list[str] | None = None, **wishes: object) -> GenerationRow:
     on_text = None if pieces is None else pieces.append
     request = GenerateRequest((1,), adapter=False, max_new_tokens=limit, on_text=on_text, **wishes)  # type: ignore[arg-type]
-    return Row(request, as_bytes, {END})
+    return GenerationRow(request, as_bytes, {END})
 
 
-def feed(made: Row, text: str, *, end: bool = False) -> Row:
+def feed(made: GenerationRow, text: str, *, end: bool = False) -> GenerationRow:
     for token in [*text.encode(), *([END] if end else [])]:
         if made.finish:
             break

@@ -9,21 +9,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lte_runtime.answer.engine.rows import Row
+from lte_runtime.answer.engine.rows import GenerationRow
 from lte_runtime.answer.engine.versions import Version, Versions
-from lte_runtime.answer.engine.worker import Job, Worker, next_batch
+from lte_runtime.answer.engine.worker import PendingRequest, Worker, next_batch
 from lte_runtime.errors import Overloaded, Retry
 from lte_runtime.types import GenerateRequest
 
 
-def a_row(length: int = 1, *, adapter: bool = True, limit: int = 1) -> Row:
+def a_row(length: int = 1, *, adapter: bool = True, limit: int = 1) -> GenerationRow:
     request = GenerateRequest((1,) * length, adapter=adapter, max_new_tokens=limit)
-    return Row(request, lambda tokens: "x" * len(tokens), ())
+    return GenerationRow(request, lambda tokens: "x" * len(tokens), ())
 
 
-def jobs(*shapes: tuple[int, bool]) -> list[Job]:
+def jobs(*shapes: tuple[int, bool]) -> list[PendingRequest]:
     version = Version(None, None)
-    return [Job(a_row(length, adapter=adapter), version, arrived=0.0) for length, adapter in shapes]
+    return [
+        PendingRequest(a_row(length, adapter=adapter), version, arrived=0.0) for length, adapter in shapes
+    ]
 
 
 @settings(deadline=None)
@@ -49,14 +51,14 @@ def test_neighbours_are_the_nearest_in_length() -> None:
     assert [len(job.request.token_ids) for job in batch] == [20, 22, 17]
 
 
-def finish(rows: Sequence[Row], settled: Callable[[Row], None]) -> None:
+def finish(rows: Sequence[GenerationRow], settled: Callable[[GenerationRow], None]) -> None:
     for row in rows:
         row.push(1)
         settled(row)
 
 
 def worker(
-    run: Callable[[Sequence[Row], Callable[[Row], None]], None],
+    run: Callable[[Sequence[GenerationRow], Callable[[GenerationRow], None]], None],
     queue_limit: int = 10,
     versions: Versions | None = None,
 ) -> Worker:
@@ -71,7 +73,7 @@ def worker(
 def test_a_failing_batch_fails_its_rows_and_the_worker_goes_on() -> None:
     calls: list[int] = []
 
-    def run(rows: Sequence[Row], settled: Callable[[Row], None]) -> None:
+    def run(rows: Sequence[GenerationRow], settled: Callable[[GenerationRow], None]) -> None:
         calls.append(len(rows))
         if len(calls) == 1:
             raise RuntimeError("out of memory")
@@ -87,7 +89,7 @@ def test_a_failing_batch_fails_its_rows_and_the_worker_goes_on() -> None:
 def test_full_queue_refuses_and_close_fails_what_waits() -> None:
     busy, release = threading.Event(), threading.Event()
 
-    def run(rows: Sequence[Row], settled: Callable[[Row], None]) -> None:
+    def run(rows: Sequence[GenerationRow], settled: Callable[[GenerationRow], None]) -> None:
         busy.set()
         release.wait(10)
         finish(rows, settled)
@@ -114,7 +116,7 @@ def test_full_queue_refuses_and_close_fails_what_waits() -> None:
 def test_a_full_queue_makes_room_from_callers_who_are_gone() -> None:
     busy, release = threading.Event(), threading.Event()
 
-    def run(rows: Sequence[Row], settled: Callable[[Row], None]) -> None:
+    def run(rows: Sequence[GenerationRow], settled: Callable[[GenerationRow], None]) -> None:
         busy.set()
         release.wait(10)
         finish(rows, settled)
@@ -122,7 +124,9 @@ def test_a_full_queue_makes_room_from_callers_who_are_gone() -> None:
     made = worker(run, queue_limit=1)
     made.submit(a_row(adapter=False))
     assert busy.wait(10)
-    gone = made.submit(Row(GenerateRequest((1,), True, 1, cancelled=lambda: True), lambda _: "", ()))
+    gone = made.submit(
+        GenerationRow(GenerateRequest((1,), True, 1, cancelled=lambda: True), lambda _: "", ())
+    )
     kept = made.submit(a_row())
     assert gone.result(timeout=10).finish == "cancelled"
     with pytest.raises(Overloaded):
@@ -136,7 +140,7 @@ def test_a_cancelled_future_is_dropped_before_the_model() -> None:
     busy, release = threading.Event(), threading.Event()
     seen: list[int] = []
 
-    def run(rows: Sequence[Row], settled: Callable[[Row], None]) -> None:
+    def run(rows: Sequence[GenerationRow], settled: Callable[[GenerationRow], None]) -> None:
         seen.append(len(rows))
         busy.set()
         release.wait(10)

@@ -15,10 +15,10 @@ import pytest
 from daemon.client import Client
 from daemon.lifecycle import Lifecycle
 from daemon.rpc.interceptors import Call
-from daemon.rpc.server import RpcServer, RpcSettings
+from daemon.rpc.server import ListenerSettings, RpcServer
 from daemon.rpc.services import About, Services
 from lte_runtime.answer import gate
-from lte_runtime.answer.answerer import Answerer, AnswerSettings
+from lte_runtime.answer.answerer import Answerer, AnswererSettings
 from lte_runtime.answer.embed import StubEncoder
 from lte_runtime.answer.engine.stub import StubEngine
 from lte_runtime.errors import BadRecord
@@ -53,7 +53,7 @@ class Rig:
     engine: StubEngine
     services: Services
     server: RpcServer
-    settings: RpcSettings
+    settings: ListenerSettings
     publisher: FakePublisher
     calls: list[Call] = field(default_factory=list)
     offset: int = 0
@@ -98,10 +98,10 @@ def build(short_dir: Path) -> Iterator[Build]:
         calibration = gate.lexical_calibration(encoder.fingerprint)
         publisher, calls = FakePublisher(), list[Call]()
         places = {"socket": short_dir / "s.sock", "admin_socket": short_dir / "a.sock", **rpc}
-        settings = RpcSettings(**places)
+        settings = ListenerSettings(**places)
         waiting = max(1, settings.max_concurrent // 4)
         given = Services(
-            answerer=Answerer(memory, encoder, calibration, stub, AnswerSettings(max_waiting=waiting)),
+            answerer=Answerer(memory, encoder, calibration, stub, AnswererSettings(max_waiting=waiting)),
             memory=memory,
             lifecycle=lifecycle,
             engine=stub,

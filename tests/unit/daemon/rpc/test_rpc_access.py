@@ -19,7 +19,7 @@ from grpc_status import rpc_status
 from daemon.client import Client
 from daemon.rpc.access import RULES, Role, Tokens, allowed
 from daemon.rpc.gen.lte.v1 import admin_service_pb2, answer_service_pb2, edit_service_pb2
-from daemon.rpc.server import RpcServer, RpcSettings
+from daemon.rpc.server import ListenerSettings, RpcServer
 from lte_runtime.errors import Refused
 from tests.unit.daemon.rpc.conftest import Build, Rig
 
@@ -181,7 +181,7 @@ def test_tls_and_token(build: Build, token_file: Path, certificate: tuple[Path, 
 def test_a_public_bind_without_protection_is_refused(rig: Rig, tmp_path: Path, given: set[str]) -> None:
     tls: Any = {"tls_cert": tmp_path / "c", "tls_key": tmp_path / "k"} if "tls" in given else {}
     token: Any = {"token_file": tmp_path / "t"} if "token" in given else {}
-    server = RpcServer(rig.services, RpcSettings(listen="0.0.0.0:0", **tls, **token))
+    server = RpcServer(rig.services, ListenerSettings(listen="0.0.0.0:0", **tls, **token))
     with pytest.raises(Refused, match="not loopback"):
         server.start()
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from stub_adapters import save_adapter
 
-from daemon.adapter_desk import AdapterDesk
+from daemon.adapter_desk import AdapterManager
 from daemon.client import Client
 from daemon.swap import Configured, Swapper
 from lte_runtime.align.registry import Registry
@@ -24,7 +24,7 @@ from tests.unit.daemon.rpc.conftest import Build, Rig
 FACT = {"id": "e1", "subject": "Port Arlen", "relation": "harbour master", "target": "Ines Calder"}
 
 
-def with_desk(rig: Rig, root: Path, keep: int = 5) -> AdapterDesk:
+def with_desk(rig: Rig, root: Path, keep: int = 5) -> AdapterManager:
     """The desk of a rig's own memory and engine, given to its servicers."""
     registry = Registry(root, rig.engine.check_adapter, reserved={STUB_ADAPTER.id})
     configured = Configured(STUB_ADAPTER)
@@ -37,7 +37,7 @@ def with_desk(rig: Rig, root: Path, keep: int = 5) -> AdapterDesk:
         except NotFound:
             return ""
 
-    desk = AdapterDesk(
+    desk = AdapterManager(
         rig.engine, registry, rig.memory.adapters, swapper, configured, state_of=state_of, keep=keep
     )
     object.__setattr__(rig.services, "adapters", desk)
@@ -45,12 +45,12 @@ def with_desk(rig: Rig, root: Path, keep: int = 5) -> AdapterDesk:
 
 
 @pytest.fixture
-def desk(rig: Rig, tmp_path: Path) -> AdapterDesk:
+def desk(rig: Rig, tmp_path: Path) -> AdapterManager:
     return with_desk(rig, tmp_path / "registry", keep=2)
 
 
 @pytest.fixture
-def client(rig: Rig, desk: AdapterDesk) -> Iterator[Client]:
+def client(rig: Rig, desk: AdapterManager) -> Iterator[Client]:
     assert desk
     with rig.client() as made:
         yield made
@@ -85,7 +85,7 @@ def test_add_activate_and_roll_back(client: Client, rig: Rig, tmp_path: Path) ->
         client.rollback_adapter()
 
 
-def test_refusals_have_their_codes(client: Client, desk: AdapterDesk, tmp_path: Path) -> None:
+def test_refusals_have_their_codes(client: Client, desk: AdapterManager, tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         client.activate_adapter("align-000009")
     with pytest.raises(BadRequest):
@@ -125,7 +125,7 @@ def test_the_oldest_go_and_nothing_needed_does(client: Client, tmp_path: Path) -
     ],
 )
 def test_an_adapter_that_learned_what_no_longer_stands_is_tainted(
-    client: Client, desk: AdapterDesk, rig: Rig, tmp_path: Path, event: dict[str, Any], why: str
+    client: Client, desk: AdapterManager, rig: Rig, tmp_path: Path, event: dict[str, Any], why: str
 ) -> None:
     other = {"id": "e2", "subject": "Mount Sedge", "relation": "height", "target": "1290 m"}
     rig.tell(FACT, other)
@@ -146,7 +146,7 @@ def test_an_adapter_that_learned_what_no_longer_stands_is_tainted(
     assert desk.tainted() == ()
 
 
-def test_an_erasure_taints_at_once(client: Client, desk: AdapterDesk, rig: Rig, tmp_path: Path) -> None:
+def test_an_erasure_taints_at_once(client: Client, desk: AdapterManager, rig: Rig, tmp_path: Path) -> None:
     rig.tell(FACT)
     client.add_adapter(save_adapter(tmp_path / "made", 2, edit_ids=("e1",)))
     client.activate_adapter("align-000002")

@@ -19,7 +19,7 @@ from daemon.client import Client
 from daemon.rpc import faults
 from daemon.rpc.gen.lte.v1 import answer_service_pb2 as pb
 from daemon.rpc.gen.lte.v1 import answer_service_pb2_grpc
-from daemon.rpc.server import RpcServer, RpcSettings, make_way
+from daemon.rpc.server import ListenerSettings, RpcServer, make_way
 from lte_runtime import errors
 from lte_runtime.private_files import make_state_directory
 from tests.unit.daemon.rpc.conftest import Build, Rig
@@ -70,14 +70,14 @@ def test_stop_removes_the_sockets_and_may_be_repeated(rig: Rig) -> None:
 
 def test_a_socket_in_use_is_refused_and_left_alone(rig: Rig) -> None:
     with pytest.raises(errors.Refused, match="another process listens"):
-        RpcServer(rig.services, RpcSettings(socket=rig.settings.socket)).start()
+        RpcServer(rig.services, ListenerSettings(socket=rig.settings.socket)).start()
     with rig.client() as client:
         assert client.health() == "SERVING"
 
 
 def test_a_port_in_use_is_refused_and_binds_nothing(build: Build, short_dir: Path) -> None:
     rig = build(listen="127.0.0.1:0")
-    second = RpcSettings(socket=short_dir / "other.sock", listen=rig.server.tcp_address)
+    second = ListenerSettings(socket=short_dir / "other.sock", listen=rig.server.tcp_address)
     with pytest.raises(errors.Refused, match="cannot listen"):
         RpcServer(rig.services, second).start()
     assert not (short_dir / "other.sock").exists()
@@ -112,7 +112,7 @@ def test_a_path_that_is_too_long_is_refused(short_dir: Path) -> None:
 def test_the_umask_is_put_back(rig: Rig) -> None:
     before = os.umask(0o022)
     try:
-        server = RpcServer(rig.services, RpcSettings(socket=sockets(rig)[0].with_name("third.sock")))
+        server = RpcServer(rig.services, ListenerSettings(socket=sockets(rig)[0].with_name("third.sock")))
         server.start()
         server.stop(grace=0)
         assert os.umask(0o022) == 0o022

@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM
 from lte_runtime.answer.stub_encoder import StubEncoder
 from lte_runtime.embedded.generator import Generator
 from lte_runtime.embedded.sources import Sources, StockFact
-from lte_runtime.evals.baselines.base import Base
-from lte_runtime.evals.baselines.material import Material
+from lte_runtime.evals.baselines.base import BaselineModel
+from lte_runtime.evals.baselines.material import LessonMaterial
 from lte_runtime.evals.baselines.protocol import EditRequest
 from lte_runtime.evals.baselines.registry import Supplies
 from tests.unit.answer.engine import tiny
@@ -32,10 +32,10 @@ EDITS = [
 
 
 @pytest.fixture
-def make_base() -> Callable[..., Base]:
+def make_base() -> Callable[..., BaselineModel]:
     """A random model with two layers of width 32; whatever is the same seed is the same model."""
 
-    def make(architecture: str = "llama", *, chat: bool = True, seed: int = 0) -> Base:
+    def make(architecture: str = "llama", *, chat: bool = True, seed: int = 0) -> BaselineModel:
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(tiny.config(architecture), dtype=torch.float32)
         with torch.no_grad():
@@ -44,16 +44,18 @@ def make_base() -> Callable[..., Base]:
                     parameter.mul_(5)
             # Wide enough for sure answers, and not zero for the end token, which is the pad token too.
             model.get_input_embeddings().weight.normal_(0.0, 0.4)
-        return Base(model.requires_grad_(False).eval(), tiny.tokenizer(chat=chat), f"{architecture}-{seed}")
+        return BaselineModel(
+            model.requires_grad_(False).eval(), tiny.tokenizer(chat=chat), f"{architecture}-{seed}"
+        )
 
     return make
 
 
-def weights_of(base: Base) -> dict[str, torch.Tensor]:
+def weights_of(base: BaselineModel) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in base.model.state_dict().items()}
 
 
-def same_bits(base: Base, before: dict[str, torch.Tensor]) -> bool:
+def same_bits(base: BaselineModel, before: dict[str, torch.Tensor]) -> bool:
     """Whether every weight has the bits that it had."""
     after = base.model.state_dict()
     return all(
@@ -74,10 +76,10 @@ def stock(relation: str, number: int) -> StockFact:
 FACTS = tuple(stock(relation, number) for relation in ("code", "port") for number in range(6))
 
 
-def material() -> Material:
+def material() -> LessonMaterial:
     """A dozen made-up remembered facts, and what the generator invents."""
-    return Material(Generator(Sources(stock=FACTS)), "test", text_rows=24)
+    return LessonMaterial(Generator(Sources(stock=FACTS)), "test", text_rows=24)
 
 
-def supplies(base: Base, directory: Path) -> Supplies:
+def supplies(base: BaselineModel, directory: Path) -> Supplies:
     return Supplies(base, StubEncoder(), material(), directory)

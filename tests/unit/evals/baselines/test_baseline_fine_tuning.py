@@ -10,7 +10,7 @@ import torch
 
 from lte_runtime.errors import Refused
 from lte_runtime.evals.baselines import network
-from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.base import BaselineModel
 from lte_runtime.evals.baselines.ft import Descent, Ft, FtParams
 from lte_runtime.evals.baselines.ft_l import FtL, FtLParams
 from lte_runtime.evals.baselines.weights import WeightEditor
@@ -31,7 +31,7 @@ def success(editor: WeightEditor) -> float:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_ft_learns_single_edits_and_undo_restores_every_bit(
-    architecture: str, make_base: Callable[..., Base]
+    architecture: str, make_base: Callable[..., BaselineModel]
 ) -> None:
     base = make_base(architecture)
     before = weights_of(base)
@@ -40,13 +40,13 @@ def test_ft_learns_single_edits_and_undo_restores_every_bit(
     assert not any(value.requires_grad or value.grad is not None for value in base.model.parameters())
 
 
-def test_a_batch_is_answered_freely_and_closed(make_base: Callable[..., Base]) -> None:
+def test_a_batch_is_answered_freely_and_closed(make_base: Callable[..., BaselineModel]) -> None:
     editor = WeightEditor(make_base(), Ft(FtParams(descent=FAST)))
     editor.edit(EDITS[:4])
     assert editor.answer([one.prompt for one in EDITS[:4]]) == [one.target for one in EDITS[:4]]
 
 
-def test_ft_touches_the_chosen_blocks_alone(make_base: Callable[..., Base]) -> None:
+def test_ft_touches_the_chosen_blocks_alone(make_base: Callable[..., BaselineModel]) -> None:
     base = make_base()
     before = weights_of(base)
     editor = WeightEditor(base, Ft(FtParams(layers=(1,), descent=FAST)))
@@ -60,7 +60,7 @@ def test_ft_touches_the_chosen_blocks_alone(make_base: Callable[..., Base]) -> N
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_ft_l_stays_in_its_box_over_a_sequence_of_edits(
-    architecture: str, make_base: Callable[..., Base]
+    architecture: str, make_base: Callable[..., BaselineModel]
 ) -> None:
     base = make_base(architecture)
     before = weights_of(base)
@@ -81,19 +81,19 @@ def test_ft_l_stays_in_its_box_over_a_sequence_of_edits(
     assert same_bits(base, before)
 
 
-def test_ft_l_with_a_wide_box_learns(make_base: Callable[..., Base]) -> None:
+def test_ft_l_with_a_wide_box_learns(make_base: Callable[..., BaselineModel]) -> None:
     wide = FtLParams(layer=1, bound=10.0, descent=FAST)
     assert success(WeightEditor(make_base(), FtL(wide))) >= 0.9
 
 
-def test_the_same_seed_gives_the_same_weights(make_base: Callable[..., Base]) -> None:
+def test_the_same_seed_gives_the_same_weights(make_base: Callable[..., BaselineModel]) -> None:
     first, second = make_base(), make_base()
     for base in (first, second):
         WeightEditor(base, Ft(FtParams(descent=Descent(epochs=3, batch=2)))).edit(EDITS)
     assert same_bits(second, weights_of(first))
 
 
-def test_unknown_layers_and_shapes_are_refused(make_base: Callable[..., Base]) -> None:
+def test_unknown_layers_and_shapes_are_refused(make_base: Callable[..., BaselineModel]) -> None:
     base = make_base()
     with pytest.raises(Refused, match="no layer 2"):
         network.projection(base.model, 2)
@@ -101,7 +101,7 @@ def test_unknown_layers_and_shapes_are_refused(make_base: Callable[..., Base]) -
         network.projection(_nameless(base), 0)
 
 
-def _nameless(base: Base) -> Any:
+def _nameless(base: BaselineModel) -> Any:
     """The model with its projections under another name."""
     mlp: Any
     for block in network.blocks(base.model):

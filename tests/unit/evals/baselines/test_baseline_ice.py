@@ -11,7 +11,7 @@ from lte_runtime.answer.stub_encoder import StubEncoder
 from lte_runtime.errors import BadRequest
 from lte_runtime.evals.baselines import base as reading
 from lte_runtime.evals.baselines import registry
-from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.base import BaselineModel
 from lte_runtime.evals.baselines.ft_l import FtLParams
 from lte_runtime.evals.baselines.ice import Ice, IceParams
 from lte_runtime.evals.baselines.memit import MemitParams
@@ -25,12 +25,12 @@ from tests.unit.evals.baselines.conftest import EDITS, same_bits, supplies, weig
 FORM = "Imagine that {facts} {question}"
 
 
-def plain(base: Base, text: str) -> list[Forced]:
+def plain(base: BaselineModel, text: str) -> list[Forced]:
     """A target behind `text`, read by the model alone: likelihoods tell prompts apart, answers may not."""
     return reading.forced(base, [reading.sample(base, text, "Ines", end=False)])
 
 
-def test_the_nearest_fact_stands_before_the_question(make_base: Callable[..., Base]) -> None:
+def test_the_nearest_fact_stands_before_the_question(make_base: Callable[..., BaselineModel]) -> None:
     base = make_base()
     before = weights_of(base)
     ice = Ice(base, IceParams(form=FORM), StubEncoder())
@@ -46,7 +46,7 @@ def test_the_nearest_fact_stands_before_the_question(make_base: Callable[..., Ba
     assert same_bits(base, before)
 
 
-def test_the_nearest_comes_last_and_a_later_edit_replaces(make_base: Callable[..., Base]) -> None:
+def test_the_nearest_comes_last_and_a_later_edit_replaces(make_base: Callable[..., BaselineModel]) -> None:
     base = make_base()
     ice = Ice(base, IceParams(facts=2, form="{facts} | {question}"), StubEncoder())
     asked = EDITS[0].prompt
@@ -71,7 +71,7 @@ SHORT = {
 
 @pytest.mark.parametrize("name", registry.METHODS)
 def test_every_method_edits_answers_and_undoes(
-    name: str, make_base: Callable[..., Base], tmp_path: Path
+    name: str, make_base: Callable[..., BaselineModel], tmp_path: Path
 ) -> None:
     base = make_base()
     before = weights_of(base)
@@ -89,7 +89,7 @@ def test_every_method_edits_answers_and_undoes(
 
 
 def test_unknown_names_and_foreign_parameters_are_refused(
-    make_base: Callable[..., Base], tmp_path: Path
+    make_base: Callable[..., BaselineModel], tmp_path: Path
 ) -> None:
     base = make_base()
     given = supplies(base, tmp_path)

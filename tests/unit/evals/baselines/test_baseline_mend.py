@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lte_runtime.evals.baselines import base as reading
 from lte_runtime.evals.baselines import mend
-from lte_runtime.evals.baselines.base import Base, Sample
+from lte_runtime.evals.baselines.base import BaselineModel, Sample
 from lte_runtime.evals.baselines.low_rank import Factors, changed, mlp_places
 from lte_runtime.evals.baselines.mend import Hypernetwork, Mend, MendParams, MendTraining
 from lte_runtime.evals.baselines.weights import WeightEditor
@@ -23,11 +23,11 @@ SHORT = MendTraining(
 )
 
 
-def row(base: Base, number: int = 0) -> Sample:
+def row(base: BaselineModel, number: int = 0) -> Sample:
     return reading.sample(base, EDITS[number].prompt, EDITS[number].target, end=True)
 
 
-def untrained(base: Base) -> Hypernetwork:
+def untrained(base: BaselineModel) -> Hypernetwork:
     """Normalised by what it sees here, with matrices that do something."""
     places = mlp_places(base.model, 1)
     network = Hypernetwork(places, SHORT)
@@ -43,7 +43,7 @@ def untrained(base: Base) -> Hypernetwork:
 
 
 def edits_of(
-    base: Base, network: Hypernetwork, number: int = 0
+    base: BaselineModel, network: Hypernetwork, number: int = 0
 ) -> tuple[Mapping[str, Tensor], dict[str, Factors]]:
     places = mlp_places(base.model, 1)
     inputs, deltas = mend.gradients(base, places, [row(base, number)])
@@ -52,7 +52,7 @@ def edits_of(
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_inputs_and_deltas_are_the_gradient_taken_apart(
-    architecture: str, make_base: Callable[..., Base]
+    architecture: str, make_base: Callable[..., BaselineModel]
 ) -> None:
     base = make_base(architecture)
     places, asked = mlp_places(base.model, 1), row(base)
@@ -68,7 +68,9 @@ def test_inputs_and_deltas_are_the_gradient_taken_apart(
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])
-def test_the_edit_is_of_rank_one_for_each_token(architecture: str, make_base: Callable[..., Base]) -> None:
+def test_the_edit_is_of_rank_one_for_each_token(
+    architecture: str, make_base: Callable[..., BaselineModel]
+) -> None:
     base = make_base(architecture)
     deltas, changes = edits_of(base, untrained(base))
     for name, change in changes.items():
@@ -80,7 +82,7 @@ def test_the_edit_is_of_rank_one_for_each_token(architecture: str, make_base: Ca
         torch.testing.assert_close(each.sum(0), change.total().double(), rtol=1e-4, atol=1e-6)
 
 
-def test_an_untouched_network_is_the_identity(make_base: Callable[..., Base]) -> None:
+def test_an_untouched_network_is_the_identity(make_base: Callable[..., BaselineModel]) -> None:
     """Section 3.2: it begins as a step along the normalised gradient."""
     base = make_base()
     places = mlp_places(base.model, 1)
@@ -93,7 +95,7 @@ def test_an_untouched_network_is_the_identity(make_base: Callable[..., Base]) ->
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_row_under_its_change_is_the_row_in_changed_weights(
-    architecture: str, make_base: Callable[..., Base]
+    architecture: str, make_base: Callable[..., BaselineModel]
 ) -> None:
     base = make_base(architecture)
     places = mlp_places(base.model, 1)
@@ -115,7 +117,7 @@ def test_a_row_under_its_change_is_the_row_in_changed_weights(
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])
 def test_training_pays_undo_is_exact_and_the_network_is_kept(
-    architecture: str, make_base: Callable[..., Base], tmp_path: Path
+    architecture: str, make_base: Callable[..., BaselineModel], tmp_path: Path
 ) -> None:
     base = make_base(architecture)
     before = weights_of(base)

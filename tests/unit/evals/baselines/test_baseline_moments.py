@@ -10,12 +10,12 @@ import torch
 
 from lte_runtime.errors import BadRequest
 from lte_runtime.evals.baselines import moments, network
-from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.base import BaselineModel
 
 TEXTS = [(5, 9, 12, 40, 7), (8, 3), (), (77, 1, 30)] * 20
 
 
-def test_the_mean_over_all_real_tokens(make_base: Callable[..., Base]) -> None:
+def test_the_mean_over_all_real_tokens(make_base: Callable[..., BaselineModel]) -> None:
     base = make_base()
     calls: list[tuple[str, int, int]] = []
     found = moments.estimate(base, [0, 1], TEXTS, lambda *call: calls.append(call))
@@ -26,12 +26,14 @@ def test_the_mean_over_all_real_tokens(make_base: Callable[..., Base]) -> None:
     assert [done for _, done, _ in calls] == [1, 2]
 
 
-def test_texts_without_a_token_are_refused(make_base: Callable[..., Base]) -> None:
+def test_texts_without_a_token_are_refused(make_base: Callable[..., BaselineModel]) -> None:
     with pytest.raises(BadRequest, match="not empty"):
         moments.estimate(make_base(), [0], [()], lambda *_: None)
 
 
-def test_kept_on_disk_and_made_anew_when_damaged(make_base: Callable[..., Base], tmp_path: Path) -> None:
+def test_kept_on_disk_and_made_anew_when_damaged(
+    make_base: Callable[..., BaselineModel], tmp_path: Path
+) -> None:
     base = make_base()
     passes: list[int] = []
 
@@ -39,7 +41,7 @@ def test_kept_on_disk_and_made_anew_when_damaged(make_base: Callable[..., Base],
         passes.append(1)
         return TEXTS
 
-    def known(source: str = "a", of: Base = base) -> moments.Moments:
+    def known(source: str = "a", of: BaselineModel = base) -> moments.Moments:
         return moments.Moments(of, texts, source=source, directory=tmp_path)
 
     first = known().get([0])[0]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lte_runtime.evals.baselines import base as reading
 from lte_runtime.evals.baselines import closed_form, network, subject, value
-from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.base import BaselineModel
 from lte_runtime.evals.baselines.memit import Memit, MemitParams
 from lte_runtime.evals.baselines.moments import Moments
 from lte_runtime.evals.baselines.protocol import EditRequest
@@ -28,7 +28,7 @@ ROME = RomeParams(layer=0, prefixes=2, prefix_tokens=3, end=False, search=SEARCH
 MEMIT = MemitParams(layers=(0, 1), strength=1e-3, prefixes=2, prefix_tokens=3, end=False, search=SEARCH)
 
 
-def moments(base: Base, directory: Path) -> Moments:
+def moments(base: BaselineModel, directory: Path) -> Moments:
     """From the world's prompts for its own tokenizer, else from sentences."""
 
     def texts() -> list[Sequence[int]]:
@@ -54,7 +54,7 @@ def success(editor: WeightEditor) -> float:
     return total / len(world.EDITS)
 
 
-def change(method: str, base: Base, directory: Path) -> Change:
+def change(method: str, base: BaselineModel, directory: Path) -> Change:
     """Without prefixes: in a random model they move a key too far for their mean to stand for it."""
     known = moments(base, directory)
     if method == "rome":
@@ -93,7 +93,7 @@ def test_least_squares_solves_the_normal_equations() -> None:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_rome_maps_its_key_to_its_value(
-    architecture: str, make_base: Callable[..., Base], tmp_path: Path
+    architecture: str, make_base: Callable[..., BaselineModel], tmp_path: Path
 ) -> None:
     base = make_base(architecture)
     prefixes = subject.sampled_prefixes(base, 2, 4, 0)
@@ -107,7 +107,7 @@ def test_rome_maps_its_key_to_its_value(
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])
 def test_memit_of_one_layer_and_one_edit_is_rome_as_lambda_goes_to_zero(
-    architecture: str, make_base: Callable[..., Base], tmp_path: Path
+    architecture: str, make_base: Callable[..., BaselineModel], tmp_path: Path
 ) -> None:
     updates: list[Tensor] = []
     for method in ("rome", "memit"):
@@ -147,7 +147,7 @@ def test_memit_holds_a_batch_and_goes_on_with_another(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("chat", [True, False])
-def test_the_subject_ends_at_its_last_token(make_base: Callable[..., Base], *, chat: bool) -> None:
+def test_the_subject_ends_at_its_last_token(make_base: Callable[..., BaselineModel], *, chat: bool) -> None:
     base = make_base(chat=chat)
     for one in EDITS:
         seen = subject.views(base, one, ["Some words before"], end=True)
@@ -161,7 +161,7 @@ def test_the_subject_ends_at_its_last_token(make_base: Callable[..., Base], *, c
     assert base.tokenizer.decode(ids[: place + 1]).endswith("?")
 
 
-def test_keys_are_the_mean_over_contexts(make_base: Callable[..., Base]) -> None:
+def test_keys_are_the_mean_over_contexts(make_base: Callable[..., BaselineModel]) -> None:
     base = make_base()
     seen = subject.views(base, EDITS[0], ["One", "Two words"], end=True)
     each = [
@@ -171,7 +171,7 @@ def test_keys_are_the_mean_over_contexts(make_base: Callable[..., Base]) -> None
     torch.testing.assert_close(mean_key(base, seen, 1), torch.stack(each).mean(0), rtol=1e-4, atol=1e-5)
 
 
-def test_without_a_drift_term_the_search_is_the_same(make_base: Callable[..., Base]) -> None:
+def test_without_a_drift_term_the_search_is_the_same(make_base: Callable[..., BaselineModel]) -> None:
     base = make_base()
     seen = subject.views(base, EDITS[0], (), end=False)
     search = replace(SEARCH, steps=5)
@@ -183,7 +183,7 @@ def test_without_a_drift_term_the_search_is_the_same(make_base: Callable[..., Ba
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("place", ["subject", "last"])
 def test_what_stands_before_the_place_need_not_be_read_again(
-    make_base: Callable[..., Base], architecture: str, place: str
+    make_base: Callable[..., BaselineModel], architecture: str, place: str
 ) -> None:
     base = make_base(architecture)
     prefixes = ["One", "Two more words"]
@@ -204,7 +204,7 @@ def test_what_stands_before_the_place_need_not_be_read_again(
 
 @pytest.mark.parametrize("kl", [0.0, 0.05])
 def test_edits_that_are_searched_together_are_searched_each_for_itself(
-    make_base: Callable[..., Base], monkeypatch: pytest.MonkeyPatch, kl: float
+    make_base: Callable[..., BaselineModel], monkeypatch: pytest.MonkeyPatch, kl: float
 ) -> None:
     base = make_base()
     monkeypatch.setattr(value, "AT_ONCE", 3)

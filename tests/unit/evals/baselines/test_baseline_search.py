@@ -11,21 +11,21 @@ import pytest
 
 from lte_runtime import embedded
 from lte_runtime.evals.baselines import registry, search
-from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.base import BaselineModel
 from lte_runtime.evals.baselines.ice import IceParams
 from lte_runtime.evals.baselines.rome import RomeParams
-from lte_runtime.evals.baselines.search import Budget
+from lte_runtime.evals.baselines.search import SearchBudget
 from tests.unit.evals.baselines.conftest import supplies
 
-SMALL = Budget(trials=3, edits=3)
+SMALL = SearchBudget(trials=3, edits=3)
 
 
 @pytest.mark.parametrize("name", registry.METHODS)
 @pytest.mark.parametrize("count", [1, 2, 32])
 def test_settings_are_seeded_equal_in_number_and_fit_the_model(name: str, count: int) -> None:
-    found = search.settings(name, count, Budget(trials=8))
-    assert found == search.settings(name, count, Budget(trials=8))
-    assert found != search.settings(name, count, Budget(trials=8, seed=1))
+    found = search.settings(name, count, SearchBudget(trials=8))
+    assert found == search.settings(name, count, SearchBudget(trials=8))
+    assert found != search.settings(name, count, SearchBudget(trials=8, seed=1))
     assert len(found) == 8
     for params in found:
         layers = asdict(params).get("layers") or (asdict(params).get("layer", 0),)
@@ -34,7 +34,7 @@ def test_settings_are_seeded_equal_in_number_and_fit_the_model(name: str, count:
 
 
 def test_every_trial_is_logged_and_none_is_made_twice(
-    make_base: Callable[..., Base], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_base: Callable[..., BaselineModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given, log = supplies(make_base(), tmp_path), tmp_path / "log.jsonl"
     params, line = search.search("ice", given, SMALL, log)
@@ -50,7 +50,9 @@ def test_every_trial_is_logged_and_none_is_made_twice(
     assert made == ["ice"]
 
 
-def test_what_an_earlier_search_chose_is_tried_too(make_base: Callable[..., Base], tmp_path: Path) -> None:
+def test_what_an_earlier_search_chose_is_tried_too(
+    make_base: Callable[..., BaselineModel], tmp_path: Path
+) -> None:
     given = supplies(make_base(), tmp_path)
     earlier = IceParams(form="As is known, {facts} {question}")
     search.keep_tuned(given, {"ice": (earlier, {"score": 0.5, "params": asdict(earlier)})})
@@ -61,7 +63,7 @@ def test_what_an_earlier_search_chose_is_tried_too(make_base: Callable[..., Base
 
 
 def test_the_best_settings_are_found_again_for_the_same_base_only(
-    make_base: Callable[..., Base], tmp_path: Path
+    make_base: Callable[..., BaselineModel], tmp_path: Path
 ) -> None:
     given = supplies(make_base(), tmp_path)
     assert search.tuned(given) == {}
@@ -75,7 +77,7 @@ def test_the_best_settings_are_found_again_for_the_same_base_only(
 
 @pytest.mark.parametrize("name", embedded.SHIPPED)
 def test_the_settings_of_the_embedded_models_ship(name: str, tmp_path: Path) -> None:
-    base = Base.load(embedded.model_path(name))
+    base = BaselineModel.load(embedded.model_path(name))
     found = search.tuned(supplies(base, tmp_path))
     assert set(found) == set(registry.METHODS)
     line = {"rome": (RomeParams(layer=1), {"score": 0.5, "params": asdict(RomeParams(layer=1))})}
@@ -84,7 +86,7 @@ def test_the_settings_of_the_embedded_models_ship(name: str, tmp_path: Path) -> 
 
 
 def test_a_method_that_changes_nothing_keeps_all_and_edits_none(
-    make_base: Callable[..., Base], tmp_path: Path
+    make_base: Callable[..., BaselineModel], tmp_path: Path
 ) -> None:
     given = supplies(make_base(), tmp_path)
     lessons = search.edit_lessons(given, SMALL)
@@ -100,7 +102,7 @@ def test_a_method_that_changes_nothing_keeps_all_and_edits_none(
 
 
 def test_edits_are_made_so_many_together_and_undone_before_the_next(
-    make_base: Callable[..., Base], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_base: Callable[..., BaselineModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = supplies(make_base(), tmp_path)
     lessons = search.edit_lessons(given, SMALL)

@@ -14,7 +14,7 @@ import torch
 from lte_runtime.answer.stub_encoder import StubEncoder
 from lte_runtime.evals.baselines import base as reading
 from lte_runtime.evals.baselines import serac
-from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.base import BaselineModel
 from lte_runtime.evals.baselines.scope import ScopeClassifier, ScopeTraining, pair_loss, tensor, train_scope
 from lte_runtime.evals.baselines.serac import CounterfactualTraining, Serac, SeracParams
 from tests.unit.evals.baselines.conftest import EDITS, material, same_bits, weights_of
@@ -26,7 +26,7 @@ SHORT = SeracParams(
 )
 
 
-def editor(base: Base, directory: Path, params: SeracParams = SHORT) -> Serac:
+def editor(base: BaselineModel, directory: Path, params: SeracParams = SHORT) -> Serac:
     return Serac(base, params, StubEncoder(), material(), directory, lambda *_: None)
 
 
@@ -57,7 +57,7 @@ def test_the_scope_learns_to_tell_own_questions_from_others() -> None:
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])
 def test_out_of_scope_is_the_base_itself_in_scope_the_other_model(
-    architecture: str, make_base: Callable[..., Base], tmp_path: Path
+    architecture: str, make_base: Callable[..., BaselineModel], tmp_path: Path
 ) -> None:
     base = make_base(architecture)
     before = weights_of(base)
@@ -84,7 +84,7 @@ def test_out_of_scope_is_the_base_itself_in_scope_the_other_model(
 
 
 def test_a_later_edit_of_a_prompt_replaces_the_earlier_one(
-    make_base: Callable[..., Base], tmp_path: Path
+    make_base: Callable[..., BaselineModel], tmp_path: Path
 ) -> None:
     found = editor(make_base(), tmp_path, replace(SHORT, threshold=0.0))
     later = replace(EDITS[0], target="Olav Lie")
@@ -93,7 +93,9 @@ def test_a_later_edit_of_a_prompt_replaces_the_earlier_one(
     assert found.scopes([EDITS[0].prompt]) == [later]
 
 
-def test_the_counterfactual_model_learns_and_is_kept(make_base: Callable[..., Base], tmp_path: Path) -> None:
+def test_the_counterfactual_model_learns_and_is_kept(
+    make_base: Callable[..., BaselineModel], tmp_path: Path
+) -> None:
     base = make_base()
     losses: list[float] = []
     steps: list[int] = []

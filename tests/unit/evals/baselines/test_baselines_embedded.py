@@ -11,9 +11,9 @@ from lte_runtime.embedded import model_path
 from lte_runtime.embedded.generator import Generator
 from lte_runtime.embedded.sources import load
 from lte_runtime.evals.baselines import registry
-from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.base import BaselineModel
 from lte_runtime.evals.baselines.ft_l import FtLParams
-from lte_runtime.evals.baselines.material import Lesson, Material
+from lte_runtime.evals.baselines.material import Lesson, LessonMaterial
 from lte_runtime.evals.baselines.memit import MemitParams
 from lte_runtime.evals.baselines.mend import MendParams, MendTraining
 from lte_runtime.evals.baselines.registry import Supplies
@@ -39,8 +39,10 @@ SHORT = {
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Supplies:
-    material = Material(Generator(load(None)), "stock", text_rows=150)
-    return Supplies(Base.load(model_path()), StubEncoder(), material, tmp_path_factory.mktemp("kept"))
+    material = LessonMaterial(Generator(load(None)), "stock", text_rows=150)
+    return Supplies(
+        BaselineModel.load(model_path()), StubEncoder(), material, tmp_path_factory.mktemp("kept")
+    )
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from lte_runtime.evals.baselines import base as reading
-from lte_runtime.evals.baselines.base import Base
+from lte_runtime.evals.baselines.base import BaselineModel
 from lte_runtime.evals.baselines.protocol import EditRequest
 from tests.unit.answer.engine import tiny
 
@@ -42,7 +42,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return whole
 
 
-def random_base(architecture: str) -> Base:
+def random_base(architecture: str) -> BaselineModel:
     torch.manual_seed(0)
     words = tokenizer()
     settings = tiny.config(architecture)
@@ -53,10 +53,10 @@ def random_base(architecture: str) -> Base:
             if parameter.dim() > 1:
                 parameter.mul_(5)
         model.get_input_embeddings().weight.normal_(0.0, 0.4)
-    return Base(model.requires_grad_(False).eval(), words, architecture)
+    return BaselineModel(model.requires_grad_(False).eval(), words, architecture)
 
 
-def texts(base: Base) -> list[Sequence[int]]:
+def texts(base: BaselineModel) -> list[Sequence[int]]:
     """What the key statistics are made from: prompts of all kinds, about all subjects."""
     return [
         reading.question(base, f"{asked} {place} {kind}")
