@@ -72,7 +72,8 @@ Moment = Annotated[
 class EventSource(BaseModel):
     """Where the fact comes from and who vouches for it."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    __qualname__ = "Source"  # its name under `$defs` of the published schema, which does not change
+    model_config = ConfigDict(extra="ignore", frozen=True, title="Source")
     uri: Text | None = Field(
         default=None, description="Where it can be read. With `id` it makes the event unique."
     )
