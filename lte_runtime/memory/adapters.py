@@ -74,10 +74,10 @@ class AdapterLedger:
 
     def way_back(self) -> list[Activation]:
         """The pointer and all that rollbacks would lead to, in that order; ends with the configured one."""
-        found = [self.active()]
-        while (earlier := self.before(found[-1])) is not None:
-            found.append(earlier)
-        return found
+        activations = [self.active()]
+        while (earlier := self.before(activations[-1])) is not None:
+            activations.append(earlier)
+        return activations
 
     def point(
         self, adapter: str, sha256: str, reason: str, epoch: int, *, followed: bool = False
@@ -146,19 +146,19 @@ class AdapterLedger:
     def trained_on(self, adapter: str) -> list[Trained]:
         """The edits of an adapter's training set."""
         with self._writing, faults():
-            found = self._connection.execute(
+            rows = self._connection.execute(
                 "SELECT edit_id, why, at FROM trained_edits WHERE adapter=? ORDER BY edit_id", (adapter,)
             )
-            return [Trained(*row) for row in found]
+            return [Trained(*row) for row in rows]
 
     def tainted(self, adapter: str) -> list[Trained]:
         """Those of them that no longer stand."""
         with self._writing, faults():
-            found = self._connection.execute(
+            rows = self._connection.execute(
                 "SELECT edit_id, why, at FROM trained_edits WHERE adapter=? AND why<>'' ORDER BY edit_id",
                 (adapter,),
             )
-            return [Trained(*row) for row in found]
+            return [Trained(*row) for row in rows]
 
     def suspects(self, adapter: str, after: int) -> list[str]:
         """Edits of its training set that rows behind `after` could have withdrawn or corrected."""

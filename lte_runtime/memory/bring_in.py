@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from lte_runtime.memory.batch_writer import StoreResult
 from lte_runtime.memory.events import LONG_KEY, LONG_STATEMENT
-from lte_runtime.memory.intake import take_in
+from lte_runtime.memory.intake import encode_edits
 from lte_runtime.memory.store import Store
 from lte_runtime.memory.views import encode_views, flag_long_texts
 from lte_runtime.types import Batch, Encoder, Vectors
@@ -61,42 +61,44 @@ class BatchEncoder:
         views = self._store.missing_views(batch.edits)
         if len(views) >= BESIDE_FROM:
             try:
-                return self._beside(batch, views, now_ms, confirm)
+                return self._encode_while_writing(batch, views, now_ms, confirm)
             except Unencodable:
                 pass  # one by one, so that the bad text alone goes to the quarantine
-        return self._before(batch, views, now_ms, confirm)
+        return self._encode_then_write(batch, views, now_ms, confirm)
 
-    def _before(
+    def _encode_then_write(
         self, batch: Batch, views: Mapping[bytes, str], now_ms: int, confirm: Callable[[], None]
     ) -> CommittedBatch:
         begun = time.perf_counter()
-        missing = self._store.missing_views
-        taken = take_in(batch.edits, batch.rejected, views, missing, self._encoder, self._encode_batch)
+        missing_views = self._store.missing_views
+        intake = encode_edits(
+            batch.edits, batch.rejected, views, missing_views, self._encoder, self._encode_batch
+        )
         encoded = time.perf_counter()
 
         def vectors() -> Mapping[bytes, Vectors]:
             confirm()
-            return taken.vectors
+            return intake.vectors
 
         result = self._store.apply(
-            taken.edits, taken.rejected, vectors, batch.next_offsets, now_ms, batch.leader_epochs
+            intake.edits, intake.rejected, vectors, batch.next_offsets, now_ms, batch.leader_epochs
         )
         return CommittedBatch(
-            result, taken.vectors, (encoded - begun) * 1e3, (time.perf_counter() - encoded) * 1e3
+            result, intake.vectors, (encoded - begun) * 1e3, (time.perf_counter() - encoded) * 1e3
         )
 
-    def _beside(
+    def _encode_while_writing(
         self, batch: Batch, views: Mapping[bytes, str], now_ms: int, confirm: Callable[[], None]
     ) -> CommittedBatch:
         begun = time.perf_counter()
         encoding = self._thread.submit(encode_views, views, self._encoder, self._encode_batch)
-        waited = 0.0
+        waited_ms = 0.0
 
         def vectors() -> Mapping[bytes, Vectors]:
-            nonlocal waited
-            asked = time.perf_counter()
+            nonlocal waited_ms
+            wait_began = time.perf_counter()
             encoded = encoding.result()
-            waited = (time.perf_counter() - asked) * 1e3
+            waited_ms = (time.perf_counter() - wait_began) * 1e3
             if encoded.failed:
                 raise Unencodable
             confirm()
@@ -105,8 +107,8 @@ class BatchEncoder:
         result = self._store.apply(
             batch.edits, batch.rejected, vectors, batch.next_offsets, now_ms, batch.leader_epochs
         )
-        whole = (time.perf_counter() - begun) * 1e3
-        return CommittedBatch(result, encoding.result().vectors, waited, whole - waited)
+        total_ms = (time.perf_counter() - begun) * 1e3
+        return CommittedBatch(result, encoding.result().vectors, waited_ms, total_ms - waited_ms)
 
 
 def _long_texts(batch: Batch) -> dict[str, int]:

@@ -89,11 +89,11 @@ class BufferedRows:
     def search(self, vector: Vectors, k: int) -> tuple[list[int], list[float]]:
         """The best `k` (<= live) for `vector` [1, dimension], best first; raises what the graph raises."""
         walked, read = min(k, self._graph.live), min(k, self._waiting.live)
-        found = list(zip(*self._graph.search(vector, walked), strict=True)) if walked else []
+        hits = list(zip(*self._graph.search(vector, walked), strict=True)) if walked else []
         if read:
-            found += zip(*self._waiting.search(vector, read), strict=True)
-            found = heapq.nsmallest(k, found, key=lambda each: (-each[1], each[0]))
-        return [key for key, _ in found], [score for _, score in found]
+            hits += zip(*self._waiting.search(vector, read), strict=True)
+            hits = heapq.nsmallest(k, hits, key=lambda hit: (-hit[1], hit[0]))
+        return [key for key, _ in hits], [score for _, score in hits]
 
     def export(self, ids: Sequence[int]) -> tuple[list[int], Vectors]:
         """Copies of the vectors of those ids that are live: (ids, [n, dimension])."""

@@ -184,10 +184,10 @@ def open_writer(path: Path, busy_timeout_ms: int, refold: Refold) -> Connection:
     with faults(), _opening(path):
         create(path)
         connection = _connect_writer(path, busy_timeout_ms)
-        found = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
-        if found != ["ok"]:
+        check_results = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
+        if check_results != ["ok"]:
             connection.close()
-            raise Damaged(f"the store {path.name} is damaged: {'; '.join(map(str, found))[:300]}")
+            raise Damaged(f"the store {path.name} is damaged: {'; '.join(map(str, check_results))[:300]}")
         marked = connection.pragma("application_id") == _CHECKED
         if connection.reserve_bytes() != _CHECKSUM_BYTES:
             if marked:

@@ -78,12 +78,12 @@ class EditMemory:
         lock: DirectoryLock,
         store: Store,
         projection: Projection,
-        known: SnapshotInfo | None,
+        snapshot_info: SnapshotInfo | None,
     ) -> None:
         self.directory, self.encoder, self.settings, self.now = directory, encoder, settings, now
         self._lock, self._store, self._projection = lock, store, projection
-        self._bring_in = BatchEncoder(store, encoder, settings.encode_batch)
-        self._snapshot = known
+        self._batch_encoder = BatchEncoder(store, encoder, settings.encode_batch)
+        self._snapshot = snapshot_info
         self.attempts = Attempts(directory)
         """For whoever feeds `apply`: what was in work when the process died."""
         self._writing = threading.RLock()
@@ -118,11 +118,11 @@ class EditMemory:
                 projection = Projection(
                     encoder.dimension, settings, reads.offsets(store.connection, store.topics)
                 )
-                known = restore(projection, store, directory / SNAPSHOTS)
+                snapshot_info = restore(projection, store, directory / SNAPSHOTS)
         except BaseException:
             lock.release()
             raise
-        return cls(directory, encoder, settings, now, lock, store, projection, known)
+        return cls(directory, encoder, settings, now, lock, store, projection, snapshot_info)
 
     def close(self) -> None:
         """Close every connection and give the directory free; harmless a second time."""
@@ -132,7 +132,7 @@ class EditMemory:
             self._closed = True
             for reader in self._readers:
                 reader.close()
-            self._bring_in.close()
+            self._batch_encoder.close()
             self._store.close()
             self._lock.release()
 
@@ -150,9 +150,9 @@ class EditMemory:
         with self._writing:
             with faults():
                 batch, unproven = restore_positions(batch, self._store.connection)
-            brought = self._bring_in.apply(batch, self.now(), confirm)
-            result, stored = brought.result, time.perf_counter()
-            new = self._new_vectors(result.changes, brought.vectors)
+            committed = self._batch_encoder.apply(batch, self.now(), confirm)
+            result, stored = committed.result, time.perf_counter()
+            new = self._new_vectors(result.changes, committed.vectors)
             self._projection.update(result.changes, new, batch.next_offsets)
             self._duplicates += result.duplicates
             self._conflicts += result.conflicts
@@ -163,11 +163,11 @@ class EditMemory:
                 rejected=result.rejected,
                 conflicts=result.conflicts,
                 unproven=unproven,
-                encoded=len(brought.vectors),
-                encode_ms=brought.encode_ms,
-                store_ms=brought.store_ms,
+                encoded=len(committed.vectors),
+                encode_ms=committed.encode_ms,
+                store_ms=committed.store_ms,
                 index_ms=(time.perf_counter() - stored) * 1000,
-                long_texts=brought.long_texts,
+                long_texts=committed.long_texts,
             )
 
     def leader_epochs(self) -> Mapping[TopicPartition, int]:
@@ -195,16 +195,20 @@ class EditMemory:
             self._projection.rewind(resume_at)
             return replace(lost, withdrawn=withdraw)
 
-    def _new_vectors(self, changes: Sequence[KeyChange], made: Mapping[bytes, Vectors]) -> dict[int, Vectors]:
+    def _new_vectors(
+        self, changes: Sequence[KeyChange], encoded: Mapping[bytes, Vectors]
+    ) -> dict[int, Vectors]:
         """Vectors [windows, dimension] of the keys that have a fact now: just made, or stored earlier."""
-        come = [change for change in changes if change.present and not change.was_present]
-        found = {
-            each.key_id: made[each.view_hash] for each in come if each.view_hash and each.view_hash in made
+        appeared = [change for change in changes if change.present and not change.was_present]
+        vectors = {
+            change.key_id: encoded[change.view_hash]
+            for change in appeared
+            if change.view_hash and change.view_hash in encoded
         }
-        stored = [each.key_id for each in come if each.key_id not in found]
+        stored_ids = [change.key_id for change in appeared if change.key_id not in vectors]
         with faults():
-            rows = reads.views_of(self._store.connection, stored, self.encoder.dimension)
-        return found | dict(zip(stored, rows, strict=True))
+            rows = reads.views_of(self._store.connection, stored_ids, self.encoder.dimension)
+        return vectors | dict(zip(stored_ids, rows, strict=True))
 
     # -- questions ---------------------------------------------------------------------------------
 
@@ -316,20 +320,20 @@ class EditMemory:
 
     # -- for those who watch -----------------------------------------------------------------------
 
-    def sample_facts(self, wanted: int, rng: Random) -> tuple[Fact, ...]:
-        """The current facts of at most `wanted` keys, drawn from all namespaces; the same for the same
+    def sample_facts(self, limit: int, rng: Random) -> tuple[Fact, ...]:
+        """The current facts of at most `limit` keys, drawn from all namespaces; the same for the same
         store and generator."""
         at = self._at(None)
         with faults():
-            keys = sampling.sample_keys(self._reader(), wanted, rng)
-            found = at.facts(self._reader(), keys)
-        return tuple(fact for facts in found.values() for fact in facts)
+            keys = sampling.sample_keys(self._reader(), limit, rng)
+            facts_by_key = at.facts(self._reader(), keys)
+        return tuple(fact for facts in facts_by_key.values() for fact in facts)
 
     def facts_of_keys(self, key_ids: Sequence[int]) -> tuple[Fact, ...]:
         """The current facts of these keys; a key without one adds nothing."""
         with faults():
-            found = self._at(None).facts(self._reader(), key_ids)
-        return tuple(fact for facts in found.values() for fact in facts)
+            facts_by_key = self._at(None).facts(self._reader(), key_ids)
+        return tuple(fact for facts in facts_by_key.values() for fact in facts)
 
     def arrivals(self, after: int, limit: int) -> list[sampling.Arrival]:
         """Edits behind the store's row `after`, in the order in which they were applied."""
@@ -425,7 +429,7 @@ class EditMemory:
     def quarantine_get(self, row_id: int) -> QuarantineRow:
         """One quarantined record; raises `NotFound`."""
         with faults():
-            return quarantine.one(self._reader(), self._store.topics, row_id)
+            return quarantine.row_by_id(self._reader(), self._store.topics, row_id)
 
     def quarantine_pending_dlq(self, limit: int = 100) -> list[QuarantineRow]:
         """Records that the dead-letter topic does not have yet, oldest first."""
@@ -470,8 +474,8 @@ class EditMemory:
     def snapshot(self) -> SnapshotInfo:
         """Write the indexes beside the store, for a quick start. One at a time; events wait for the copy."""
         with self._snapshotting:
-            folder, keep = self.directory / SNAPSHOTS, self.settings.snapshot_keep
-            self._snapshot = save(self._projection, self._store, folder, keep, self.now(), self._writing)
+            snapshots, keep = self.directory / SNAPSHOTS, self.settings.snapshot_keep
+            self._snapshot = save(self._projection, self._store, snapshots, keep, self.now(), self._writing)
             return self._snapshot
 
     def maintain(self) -> None:
@@ -495,9 +499,9 @@ class EditMemory:
             with faults():
                 self._quarantine_bytes = quarantine.totals(self._store.connection)[1]
         with self._snapshotting, self._writing, faults(), disk.faults("erased snapshots cannot be removed"):
-            had = finish_erasure(self._store, self.directory / SNAPSHOTS)
+            removed_snapshots = finish_erasure(self._store, self.directory / SNAPSHOTS)
             self._snapshot = None
-        if had:
+        if removed_snapshots:
             self.snapshot()
         return receipt
 

@@ -152,14 +152,14 @@ def _blank_retractions(store: Store, key: FactKey, key_id: int) -> None:
 def _quarantined(store: Store, key: FactKey) -> list[int]:
     """Quarantined records that name the key, or hold its parts in whatever form."""
     sql = "SELECT id, topic, partition, offset, ts, topic_name, key, value FROM quarantine WHERE state<>?"
-    found = []
+    row_ids = []
     for row_id, topic, partition, offset, ts, name, raw_key, value in store.connection.execute(
         sql, (ERASED,)
     ):
         position = Position(store.topics[topic], partition, offset)
         if _names(RawRecord(name, position, raw_key, value, (), ts), key):
-            found.append(row_id)
-    return found
+            row_ids.append(row_id)
+    return row_ids
 
 
 def _names(record: RawRecord, key: FactKey) -> bool:
@@ -188,11 +188,11 @@ def finish_erasure(store: Store, snapshots: Path) -> int:
     between; returns how many snapshots went. Raises `Retry` when readers hold the log."""
     if store.meta_get(UNFINISHED) is None:
         return 0
-    had = remove_all(snapshots)
+    removed = remove_all(snapshots)
     _scrub(store.connection)
     with transaction(store.connection):
         store.connection.execute("DELETE FROM meta WHERE name=?", (UNFINISHED,))
-    return had
+    return removed
 
 
 def _scrub(connection: Connection, patience_s: float = 10.0) -> None:

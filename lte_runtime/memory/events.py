@@ -187,15 +187,15 @@ def _ids(event: Event, edit: Edit, attributes: Mapping[str, str]) -> tuple[str, 
     A retraction with `id` and no key withdraws that edit. With both, `id` names the retraction itself and,
     if an edit of the key bears it, also the edit that goes.
     """
-    given = clean_text(event.id or "")
-    own = given or clean_text(attributes.get("id", ""))
+    event_id = clean_text(event.id or "")
+    own_id = event_id or clean_text(attributes.get("id", ""))
     if edit.op is Op.ASSERT:
-        return own or derived_id(edit.position), None
-    retracts = clean_text(event.retracts or "") or given or None
+        return own_id or derived_id(edit.position), None
+    retracts = clean_text(event.retracts or "") or event_id or None
     if edit.key is None:
         named = clean_text(event.retracts or "")
-        return (own if named and own else f"retract:{retracts}"), retracts
-    return own or derived_id(edit.position), retracts
+        return (own_id if named and own_id else f"retract:{retracts}"), retracts
+    return own_id or derived_id(edit.position), retracts
 
 
 def derived_id(position: Position) -> str:
@@ -206,11 +206,11 @@ def derived_id(position: Position) -> str:
 
 def _clean_names(names: list[str]) -> tuple[str, ...]:
     """Names without doubles, in order; empty ones go."""
-    found: dict[str, str] = {}
+    unique: dict[str, str] = {}
     for name in map(clean_text, names):
         if normalise_key(name):
-            found.setdefault(normalise_key(name), name)
-    return tuple(found.values())
+            unique.setdefault(normalise_key(name), name)
+    return tuple(unique.values())
 
 
 def _flags(event: Event) -> tuple[str, ...]:
@@ -230,8 +230,8 @@ def content_hash(edit: Edit, retracts: str | None) -> str:
     names = (*edit.subject_aliases, "\x1e", *edit.target_aliases)
     parts = (edit.op, key, retracts, edit.subject, edit.relation, edit.prompt, edit.target, edit.statement)
     more = (edit.revision, edit.valid_from, edit.valid_until, edit.cardinality, edit.confidence)
-    said = (*parts, *more, edit.source_uri, edit.publisher, *names)
-    return hashlib.sha256(json.dumps(said, ensure_ascii=True).encode()).hexdigest()
+    content = (*parts, *more, edit.source_uri, edit.publisher, *names)
+    return hashlib.sha256(json.dumps(content, ensure_ascii=True).encode()).hexdigest()
 
 
 def _check_writer(edit: Edit, writers: Mapping[str, frozenset[str]]) -> None:

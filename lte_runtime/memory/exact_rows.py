@@ -29,7 +29,7 @@ def scan(rows: Exportable, vector: Vectors, k: int) -> tuple[list[int], list[flo
     """The best `k` by reading every live vector in slices, whatever holds them: slow, and right."""
     ids = rows.ids()
     parts = [rows.export(ids[start : start + _SLICE]) for start in range(0, len(ids), _SLICE)]
-    keys = np.concatenate([np.asarray(kept, np.int64) for kept, _ in parts])
+    keys = np.concatenate([np.asarray(part_ids, np.int64) for part_ids, _ in parts])
     scores = np.concatenate([np.vecdot(vectors, vector[0]) for _, vectors in parts])
     order = np.lexsort((keys, -scores))[:k]
     return [int(key) for key in keys[order]], [float(score) for score in scores[order]]
@@ -90,8 +90,8 @@ class ExactRows:
 
     def export(self, ids: Sequence[int]) -> tuple[list[int], Vectors]:
         """Copies of the vectors of those ids that are live: (ids, [n, dimension])."""
-        kept = [key for key in ids if key in self._row_of]
-        return kept, self._matrix[[self._row_of[key] for key in kept]]
+        live_ids = [key for key in ids if key in self._row_of]
+        return live_ids, self._matrix[[self._row_of[key] for key in live_ids]]
 
     def save(self, directory: Path) -> None:
         with (directory / _FILE).open("wb") as out:

@@ -99,10 +99,12 @@ class HnswRows:
 
     def export(self, ids: Sequence[int]) -> tuple[list[int], Vectors]:
         """Copies of the vectors of those ids that are live: (ids, [n, dimension])."""
-        kept = [key for key in ids if key in self._label_of]
-        if not kept:
+        live_ids = [key for key in ids if key in self._label_of]
+        if not live_ids:
             return [], np.empty((0, self._dimension), np.float32)
-        return kept, np.asarray(self._graph.get_items([self._label_of[key] for key in kept]), np.float32)
+        return live_ids, np.asarray(
+            self._graph.get_items([self._label_of[key] for key in live_ids]), np.float32
+        )
 
     def save(self, directory: Path) -> None:
         """Write graph and labels; raises OSError when the graph came out short, as hnswlib does not."""

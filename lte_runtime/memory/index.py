@@ -152,9 +152,9 @@ class VectorIndex:
 
         A poor figure of a graph that has grown since it was built asks for a rebuild.
         """
-        found = recall(self, sample, k)
-        self._weak = found < _LEAST_RECALL and self._streamed > _STREAMED_SHARE * self.live
-        return found
+        share = recall(self, sample, k)
+        self._weak = share < _LEAST_RECALL and self._streamed > _STREAMED_SHARE * self.live
+        return share
 
     def needs_rebuild(self) -> bool:
         """Whether dead rows are too many, or the last check of recall was poor for the order of arrival."""
@@ -287,9 +287,9 @@ class VectorIndex:
         ids = _shuffled(self.ids())
         for start in range(0, len(ids), _EXPORT):
             with self._lock.read():
-                kept, vectors = source.export(ids[start : start + _EXPORT])
-            if kept:
-                fresh.put(kept, vectors, threads)
+                live_ids, vectors = source.export(ids[start : start + _EXPORT])
+            if live_ids:
+                fresh.put(live_ids, vectors, threads)
         return fresh
 
     def _caught_up(self, fresh: Rows) -> bool:

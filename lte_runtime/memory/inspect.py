@@ -265,9 +265,9 @@ def _behind(entries: list[JudgedEdit], row: int | None) -> list[JudgedEdit]:
     """The entries that come after the one with a row."""
     if row is None:
         return entries
-    for place, entry in enumerate(entries):
+    for index, entry in enumerate(entries):
         if row in entry.rows:
-            return entries[place + 1 :]
+            return entries[index + 1 :]
     raise _foreign_token()
 
 

@@ -22,7 +22,7 @@ class Intake:
 Missing = Callable[[Sequence[Edit]], Mapping[bytes, str]]
 
 
-def take_in(
+def encode_edits(
     edits: Sequence[Edit],
     rejected: Sequence[Rejected],
     views: Mapping[bytes, str],
@@ -31,36 +31,38 @@ def take_in(
     batch: int,
 ) -> Intake:
     """Encode `views`, which the store misses for these edits; one bad text stops no other."""
-    made = Intake(edits=list(edits), rejected=list(rejected))
+    intake = Intake(edits=list(edits), rejected=list(rejected))
     while views:
         encoded = encode_views(views, encoder, batch)
-        made.vectors |= encoded.vectors
+        intake.vectors |= encoded.vectors
         if not encoded.failed:
             break
-        _refuse(made, encoded.failed)
+        _reject_unencodable(intake, encoded.failed)
         # After a refused text, another spelling of its key may follow in the batch.
-        views = {name: text for name, text in missing_views(made.edits).items() if name not in made.vectors}
-    return made
+        views = {
+            name: text for name, text in missing_views(intake.edits).items() if name not in intake.vectors
+        }
+    return intake
 
 
-def _refuse(made: Intake, failed: Mapping[bytes, str]) -> None:
-    kept = []
-    for edit in made.edits:
-        reason = failed.get(_view_of(edit))
+def _reject_unencodable(intake: Intake, failed: Mapping[bytes, str]) -> None:
+    encodable = []
+    for edit in intake.edits:
+        reason = failed.get(_view_hash_of(edit))
         if reason is None:
-            kept.append(edit)
+            encodable.append(edit)
         else:
-            made.rejected.append(_refused(edit, "encoder_failed", reason))
-    made.edits = kept
+            intake.rejected.append(_rejection(edit, "encoder_failed", reason))
+    intake.edits = encodable
 
 
-def _view_of(edit: Edit) -> bytes:
+def _view_hash_of(edit: Edit) -> bytes:
     if edit.op is not Op.ASSERT or edit.key is None:
         return b""
     return view_hash(view_text(edit, edit.key))
 
 
-def _refused(edit: Edit, code: str, message: str) -> Rejected:
+def _rejection(edit: Edit, code: str, message: str) -> Rejected:
     if edit.raw is None:
         raise ValueError("an edit without its raw record cannot be quarantined")
     return Rejected(edit.raw, code, message)

@@ -37,10 +37,10 @@ class KeyHighWater:
             return None
         return at_time(edit, max(latest, usable_ms(edit.timestamp_ms)))
 
-    def saw(self, edit: Edit) -> None:
+    def observe(self, edit: Edit) -> None:
         """Account for an edit with its effective time."""
         revision = -1 if edit.revision is None else edit.revision
-        self.saw_delivery(edit)
+        self.observe_delivery(edit)
         self.moment = max(tuple(self.moment), moment_of(edit))
         if edit.op is Op.ASSERT:
             self.order = max(tuple(self.order), order_of(edit))
@@ -49,7 +49,7 @@ class KeyHighWater:
             self.retract_revision = max(self.retract_revision, revision)
             self.retract_moment = max(tuple(self.retract_moment), moment_of(edit))
 
-    def saw_delivery(self, edit: Edit) -> None:
+    def observe_delivery(self, edit: Edit) -> None:
         """Account for one more delivery of an edit, with its effective time."""
         position, partition = edit.position, _partition(edit.position)
         log, offset, latest = self.partitions.get(partition, (0, -1, 0))
@@ -63,7 +63,7 @@ class KeyHighWater:
             return False
         return edit.revision is None or edit.revision > max(self.revision, self.retract_revision)
 
-    def is_last_word(self, retraction: Edit) -> bool:
+    def is_latest_retraction(self, retraction: Edit) -> bool:
         """Whether a retraction was published after everything else and repeats none."""
         if moment_of(retraction) <= tuple(self.moment):
             return False
@@ -114,7 +114,7 @@ class KeyUpdate:
         self.chain = chained(self.chain, edit)
         self.names.update(names_of(edit))
 
-    def take(self, standing: Sequence[Edit]) -> None:
+    def set_standing(self, standing: Sequence[Edit]) -> None:
         """Account for all facts that stand, lowest first."""
         self.facts = len(standing)
         self.chain, self.names = b"", {}

@@ -225,14 +225,14 @@ def _as_acronym(name: str, question: str) -> bool:
 
 def _uncovered(text: str, words: Sequence[Token], spans: dict[range, str]) -> Iterator[list[str]]:
     """Runs of words that no exact name covers; words that are written as one stay together, "4711 b"."""
-    covered = {place for span in spans for place in span}
+    covered = {index for span in spans for index in span}
     run: list[str] = []
-    for place, word in enumerate(words):
-        if place in covered:
+    for index, word in enumerate(words):
+        if index in covered:
             if run:
                 yield run
             run = []
-        elif run and joined(text, words[place - 1], word):
+        elif run and joined(text, words[index - 1], word):
             run[-1] += " " + word.text
         else:
             run.append(word.text)

@@ -82,17 +82,17 @@ def digits(text: str) -> list[str]:
     return _DIGITS.findall(text)
 
 
-def joined(folded: str, left: Token, right: Token) -> bool:
-    """Whether `left` and `right`, neighbours in `folded`, are parts of one written word.
+def joined(folded: str, before: Token, after: Token) -> bool:
+    """Whether `before` and `after`, neighbours in `folded`, are parts of one written word.
 
     "2.3" + "1" in v2.3.1, "4711" + "b" in 4711-B and "c" + "+" in C++ are; "boston" + "based" are two.
     """
-    gap = folded[left.end : right.start]
+    gap = folded[before.end : after.start]
     if gap == "":
-        return _is_symbol(left.text) or _is_symbol(right.text)
+        return _is_symbol(before.text) or _is_symbol(after.text)
     if gap == ".":
         return True
-    return gap in ("-", "/", "_", ":") and (_has_digit(left.text) or _has_digit(right.text))
+    return gap in ("-", "/", "_", ":") and (_has_digit(before.text) or _has_digit(after.text))
 
 
 def _is_symbol(text: str) -> bool:

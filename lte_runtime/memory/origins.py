@@ -26,7 +26,7 @@ _APPLIED = (
 )
 
 
-def claimed(record: RawRecord) -> Position | None:
+def claimed_position(record: RawRecord) -> Position | None:
     """The earlier place that a header names, if it is well-formed."""
     values = [value for name, value in record.headers if name == ORIGINAL_POSITION]
     parts = values[-1].decode("utf-8", "replace").rsplit("/", 3) if values else []
@@ -49,7 +49,7 @@ class Origins:
 
     def of(self, record: RawRecord, content: str | None) -> RawRecord:
         """The record where it first stood, or itself. `content` is the hash of the edit that it makes."""
-        place = claimed(record)
+        place = claimed_position(record)
         if place is None or not _earlier(place, record):
             return record
         origin = self._origin(place, record, content)
@@ -80,27 +80,32 @@ def _earlier(place: Position, record: RawRecord) -> bool:
 
 def restore_positions(batch: Batch, connection: Connection) -> tuple[Batch, int]:
     """The batch with proven replays at their first places, and how many claims were not proven."""
-    claims = [edit.raw for edit in batch.edits if edit.raw and _claims(edit.raw)]
-    claims += [one.record for one in batch.rejected if _claims(one.record)]
+    claims = [edit.raw for edit in batch.edits if edit.raw and _has_claim(edit.raw)]
+    claims += [rejection.record for rejection in batch.rejected if _has_claim(rejection.record)]
     if not claims:
         return batch, 0
     origins = Origins(
         connection,
         {edit.position: edit for edit in batch.edits},
-        {one.record.position: one.record for one in batch.rejected},
+        {rejection.record.position: rejection.record for rejection in batch.rejected},
     )
-    edits = tuple(_placed(edit, origins) for edit in batch.edits)
-    rejected = tuple(Rejected(origins.of(one.record, None), one.code, one.message) for one in batch.rejected)
-    placed = {edit.raw.position for edit in edits if edit.raw} | {one.record.position for one in rejected}
-    unproven = sum(record.position in placed for record in claims)
+    edits = tuple(_restored(edit, origins) for edit in batch.edits)
+    rejected = tuple(
+        Rejected(origins.of(rejection.record, None), rejection.code, rejection.message)
+        for rejection in batch.rejected
+    )
+    positions = {edit.raw.position for edit in edits if edit.raw} | {
+        rejection.record.position for rejection in rejected
+    }
+    unproven = sum(record.position in positions for record in claims)
     return Batch(edits, rejected, batch.next_offsets), unproven
 
 
-def _claims(record: RawRecord) -> bool:
+def _has_claim(record: RawRecord) -> bool:
     return any(name == ORIGINAL_POSITION for name, _ in record.headers)
 
 
-def _placed(edit: Edit, origins: Origins) -> Edit:
+def _restored(edit: Edit, origins: Origins) -> Edit:
     if edit.raw is None or (record := origins.of(edit.raw, edit.content_hash)) is edit.raw:
         return edit
     own = edit.id == derived_id(edit.position)

@@ -131,10 +131,12 @@ def fold(history: Sequence[Edit]) -> KeyState:
     asserts = sorted((edit for edit in unique if edit.op is Op.ASSERT), key=order_of)
     retractions = sorted((edit for edit in unique if edit.op is Op.RETRACT), key=moment_of)
     members = _revisions_joined(asserts)
-    withdrawn = _withdrawals(members, retractions)
-    standing = [member for member in members if id(member) not in withdrawn]
-    taken = [replace(member, withdrawn_by=retraction_id) for member, retraction_id in withdrawn.values()]
-    return KeyState(tuple(standing), tuple(taken), tuple(retractions))
+    withdrawals = _withdrawals(members, retractions)
+    standing = [member for member in members if id(member) not in withdrawals]
+    withdrawn = [
+        replace(member, withdrawn_by=retraction_id) for member, retraction_id in withdrawals.values()
+    ]
+    return KeyState(tuple(standing), tuple(withdrawn), tuple(retractions))
 
 
 def _withdrawals(members: Sequence[Member], retractions: Sequence[Edit]) -> dict[int, tuple[Member, str]]:
@@ -143,17 +145,17 @@ def _withdrawals(members: Sequence[Member], retractions: Sequence[Edit]) -> dict
     for member in members:
         for edit_id in member.ids:
             by_id.setdefault(edit_id, []).append(member)
-    withdrawn: dict[int, tuple[Member, str]] = {}
+    withdrawals: dict[int, tuple[Member, str]] = {}
     standing = _Standing(members)
-    for retraction in _spoken_once(retractions, by_id):
+    for retraction in _distinct_retractions(retractions, by_id):
         standing.publish_before(retraction)
         if retraction.retracts in by_id:
-            taken = [member for member in by_id[retraction.retracts] if id(member) not in withdrawn]
+            withdrawn = [member for member in by_id[retraction.retracts] if id(member) not in withdrawals]
         else:
-            taken = standing.taken_by(retraction)
-        standing.remove(taken)
-        withdrawn |= {id(member): (member, retraction.id) for member in taken}
-    return withdrawn
+            withdrawn = standing.withdrawn_by(retraction)
+        standing.remove(withdrawn)
+        withdrawals |= {id(member): (member, retraction.id) for member in withdrawn}
+    return withdrawals
 
 
 class _Standing:
@@ -184,7 +186,7 @@ class _Standing:
                 self._all.publish(rank)
                 self._by_target[self._members[rank].target].publish(rank)
 
-    def taken_by(self, retraction: Edit) -> list[Member]:
+    def withdrawn_by(self, retraction: Edit) -> list[Member]:
         """What a retraction of the key takes."""
         if retraction.key is None:
             return []
@@ -195,8 +197,8 @@ class _Standing:
         targets = [target for target in self._targets(retraction) if target in self._by_target]
         return [member for target in targets for member in self._reached(self._by_target[target], retraction)]
 
-    def remove(self, taken: Iterable[Member]) -> None:
-        for member in taken:
+    def remove(self, members: Iterable[Member]) -> None:
+        for member in members:
             rank = self._rank[id(member)]
             self._removed.add(rank)
             self._all.remove(rank)
@@ -264,23 +266,23 @@ def _revisions_joined(asserts: Sequence[Edit]) -> list[Member]:
     return [Member(edits[0], tuple(edit.id for edit in edits)) for edits in groups.values()]
 
 
-def _spoken_once(retractions: Sequence[Edit], known: Container[str | None]) -> Iterable[Edit]:
+def _distinct_retractions(retractions: Sequence[Edit], edit_ids: Container[str | None]) -> Iterable[Edit]:
     """Retractions of the key with the same revision and target are one."""
-    seen: dict[object, Edit] = {}
+    unique: dict[object, Edit] = {}
     for edit in retractions:
-        by_key = edit.revision is not None and edit.retracts not in known
-        same = (edit.revision, edit.target and target_form(edit)) if by_key else object()
-        seen.setdefault(same, edit)
-    return seen.values()
+        by_key = edit.revision is not None and edit.retracts not in edit_ids
+        content = (edit.revision, edit.target and target_form(edit)) if by_key else object()
+        unique.setdefault(content, edit)
+    return unique.values()
 
 
-def taken_by(
-    retraction: Edit, standing: Sequence[Member], known: Collection[str], *, newest: bool = False
+def withdrawn_members(
+    retraction: Edit, standing: Sequence[Member], edit_ids: Collection[str], *, newest: bool = False
 ) -> list[Member]:
     """What one retraction takes. One that names an edit of this key takes that and nothing else, whenever
     it was published; an own id that names nothing here leaves a retraction of the key. `newest`: it was
     published after all that stands, so that only revisions decide what it reaches."""
-    if retraction.retracts in known:
+    if retraction.retracts in edit_ids:
         return [member for member in standing if retraction.retracts in member.ids]
     if retraction.key is None:
         return []

@@ -92,14 +92,14 @@ class Projection:
         changes_of: dict[str, list[KeyChange]] = defaultdict(list)
         for change in changes:
             changes_of[change.namespace].append(change)
-        for namespace, own in changes_of.items():
+        for namespace, own_changes in changes_of.items():
             index = self.index_for(namespace)
-            gone = [change.key_id for change in own if change.was_present and not change.present]
-            come = [change.key_id for change in own if change.present and not change.was_present]
-            if gone:
-                index.remove(gone)
-            if come:
-                index.add({key_id: vectors[key_id] for key_id in come})
+            removed = [change.key_id for change in own_changes if change.was_present and not change.present]
+            added = [change.key_id for change in own_changes if change.present and not change.was_present]
+            if removed:
+                index.remove(removed)
+            if added:
+                index.add({key_id: vectors[key_id] for key_id in added})
 
     def _move_names(self, changes: Sequence[KeyChange]) -> None:
         for change in changes:
@@ -148,10 +148,12 @@ class Projection:
         return True
 
 
-def reached(have: Watermarks, want: Watermarks) -> bool:
+def reached(watermarks: Watermarks, at_least: Watermarks) -> bool:
     """Whether every wanted next offset is visible."""
-    return all(have.get(place, 0) >= offset for place, offset in want.items())
+    return all(watermarks.get(topic_partition, 0) >= offset for topic_partition, offset in at_least.items())
 
 
 def _advanced(old: Watermarks, new: Watermarks) -> Watermarks:
-    return {**old, **{place: max(offset, old.get(place, 0)) for place, offset in new.items()}}
+    """No watermark moves back."""
+    moved = {partition: max(offset, old.get(partition, 0)) for partition, offset in new.items()}
+    return {**old, **moved}

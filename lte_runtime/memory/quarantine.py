@@ -32,14 +32,14 @@ def insert(connection: Connection, rejected: Rejected, topic: int, received_ms: 
     record = rejected.record
     headers = json.dumps([[name, base64.b64encode(value or b"").decode()] for name, value in record.headers])
     size = len(headers) + len(record.key or b"") + len(record.value or b"")
-    where = record.position
+    position = record.position
     connection.execute(
         _INSERT,
         (
             topic,
-            where.partition,
-            where.offset,
-            where.log,
+            position.partition,
+            position.offset,
+            position.log,
             record.timestamp_ms,
             size,
             rejected.code,
@@ -57,7 +57,7 @@ def insert(connection: Connection, rejected: Rejected, topic: int, received_ms: 
         return size
     connection.execute(
         "UPDATE quarantine SET code=?, message=? WHERE topic=? AND partition=? AND offset=? AND log=?",
-        (rejected.code, rejected.message[:1000], topic, where.partition, where.offset, where.log),
+        (rejected.code, rejected.message[:1000], topic, position.partition, position.offset, position.log),
     )
     return 0
 
@@ -67,11 +67,11 @@ def has_rows(connection: Connection) -> bool:
     return connection.execute("SELECT 1 FROM quarantine LIMIT 1").fetchone() is not None
 
 
-def mark_replayed(connection: Connection, topic: int, where: Position) -> None:
+def mark_replayed(connection: Connection, topic: int, position: Position) -> None:
     """The record at a position, if it was refused, has become an edit after all."""
     connection.execute(
         "UPDATE quarantine SET state=? WHERE topic=? AND partition=? AND offset=? AND log=? AND state<>?",
-        (REPLAYED, topic, where.partition, where.offset, where.log, ERASED),
+        (REPLAYED, topic, position.partition, position.offset, position.log, ERASED),
     )
 
 
@@ -85,8 +85,8 @@ def rows(
     connection: Connection, topics: Mapping[int, str], where: str, values: Sequence[object]
 ) -> list[QuarantineRow]:
     """Rows that a condition selects, as values."""
-    found = connection.execute(f"SELECT {_COLUMNS} FROM quarantine WHERE {where}", tuple(values))
-    return [_row(row, topics) for row in found]
+    cursor = connection.execute(f"SELECT {_COLUMNS} FROM quarantine WHERE {where}", tuple(values))
+    return [_row(row, topics) for row in cursor]
 
 
 def page(connection: Connection, topics: Mapping[int, str], limit: int, after: int) -> list[QuarantineRow]:
@@ -95,11 +95,11 @@ def page(connection: Connection, topics: Mapping[int, str], limit: int, after: i
     return [_row(row, topics) for row in connection.execute(sql, (after, limit))]
 
 
-def one(connection: Connection, topics: Mapping[int, str], row_id: int) -> QuarantineRow:
-    found = rows(connection, topics, "id=?", (row_id,))
-    if not found:
+def row_by_id(connection: Connection, topics: Mapping[int, str], row_id: int) -> QuarantineRow:
+    matches = rows(connection, topics, "id=?", (row_id,))
+    if not matches:
         raise NotFound(f"no quarantined record {row_id}")
-    return found[0]
+    return matches[0]
 
 
 def set_state(connection: Connection, ids: Sequence[int], old: str, new: str) -> None:

@@ -28,10 +28,10 @@ def _listed(start: str) -> str:
     """
     outer, inner = (_VALID.format(name, start=start.format(name)) for name in "fg")
     return (
-        "WITH wanted AS MATERIALIZED (SELECT j.key AS place, j.value AS key, coalesce((SELECT g.rank FROM "
+        "WITH selected AS MATERIALIZED (SELECT j.key AS place, j.value AS key, coalesce((SELECT g.rank FROM "
         f"facts g WHERE g.key=j.value AND NOT g.many AND {inner} ORDER BY g.rank DESC LIMIT 1), 0) AS floor "
-        "FROM json_each(?1) j), listed AS (SELECT f.*, w.place, row_number() OVER (PARTITION BY w.place "
-        "ORDER BY f.rank DESC) AS nth FROM wanted w CROSS JOIN facts f ON f.key=w.key AND f.rank>=w.floor "
+        "FROM json_each(?1) j), listed AS (SELECT f.*, s.place, row_number() OVER (PARTITION BY s.place "
+        "ORDER BY f.rank DESC) AS nth FROM selected s CROSS JOIN facts f ON f.key=s.key AND f.rank>=s.floor "
         f"WHERE {outer}) "
     )
 
@@ -84,17 +84,17 @@ def facts_at(
     """
     if not key_ids:
         return {}
-    found: dict[int, dict[str, Fact]] = {key_id: {} for key_id in key_ids}
+    facts_by_key: dict[int, dict[str, Fact]] = {key_id: {} for key_id in key_ids}
     sql = _FACTS_AS_OF if as_of else _FACTS_NOW
     for row in connection.execute(sql, (json.dumps(list(key_ids)), at_ms, most)):
         many, target, *key, key_id, rank, since, start, end, crc = row[EDIT_WIDTH:]
         edit = edit_from(row, FactKey(*key), topics)
         values = (key_id, rank, row[0], since, start, end, many, target)
         check_row(crc, "fact", *values, *evidence_of(edit))
-        members = found[key_id]
+        members = facts_by_key[key_id]
         if (many or not members) and target not in members:
             members[target] = fact_of(edit, key_id)
-    return {key_id: tuple(members.values()) for key_id, members in found.items()}
+    return {key_id: tuple(members.values()) for key_id, members in facts_by_key.items()}
 
 
 def count_members(connection: Connection, key_id: int, at_ms: int, *, as_of: bool) -> int:
@@ -138,11 +138,13 @@ def key_of(connection: Connection, key_id: int) -> FactKey:
 
 def offsets(connection: Connection, topics: Mapping[int, str]) -> dict[TopicPartition, int]:
     """The durable next offsets; raises `Damaged` for one that was not written like that."""
-    found = {}
-    for topic, partition, next_, crc in connection.execute("SELECT topic, partition, next, crc FROM offsets"):
-        check_row(crc, "offset", topic, partition, next_)
-        found[TopicPartition(topics[topic], partition)] = next_
-    return found
+    offset_of = {}
+    for topic, partition, next_offset, crc in connection.execute(
+        "SELECT topic, partition, next, crc FROM offsets"
+    ):
+        check_row(crc, "offset", topic, partition, next_offset)
+        offset_of[TopicPartition(topics[topic], partition)] = next_offset
+    return offset_of
 
 
 def leader_epochs(connection: Connection, topics: Mapping[int, str]) -> dict[TopicPartition, int]:

@@ -28,13 +28,15 @@ def recall(index: Searchable, sample: Vectors, k: int) -> float:
     A hit has a score of at least the exact k-th less 1e-6: ties are nobody's fault. Rows are read in slices,
     so that the check of a large index stops no change; what changes meanwhile blurs the figure.
     """
-    least = _exact_scores(index, sample, k)
-    if not least.size:
+    exact = _exact_scores(index, sample, k)
+    if not exact.size:
         return 1.0
-    count = int(least.shape[1])
-    found = [index.search(row[None], count)[1] for row in sample]
+    count = int(exact.shape[1])
+    score_lists = [index.search(row[None], count)[1] for row in sample]
     hits = sum(
-        bool(score >= bar - 1e-6) for bar, scores in zip(least[:, -1], found, strict=True) for score in scores
+        bool(score >= bar - 1e-6)
+        for bar, scores in zip(exact[:, -1], score_lists, strict=True)
+        for score in scores
     )
     return hits / (count * len(sample))
 

@@ -96,15 +96,15 @@ def _encode_windows(store: Store, encoder: Encoder, batch: int) -> None:
 def restore(projection: Projection, store: Store, snapshots: Path) -> SnapshotInfo | None:
     """Bring an empty projection up to the store: a snapshot that is whole and the store's own, then what
     changed since; else everything from the stored vectors."""
-    found = _own_snapshot(store, projection, snapshots)
-    if found is not None:
+    newest = _own_snapshot(store, projection, snapshots)
+    if newest is not None:
         try:
-            _load(projection, store, found)
-            return _info(found)
+            _load(projection, store, newest)
+            return _info(newest)
         except (Damaged, ValueError) as error:
-            snapshot.put_aside(found.path)
+            snapshot.put_aside(newest.path)
             projection.take_over(projection.empty_copy())
-            log.warning("snapshot %s cannot be used, the index is built anew: %s", found.path.name, error)
+            log.warning("snapshot %s cannot be used, the index is built anew: %s", newest.path.name, error)
     fill(projection, store)
     return None
 
@@ -126,29 +126,29 @@ def _add(projection: Projection, store: Store, rows: list[reads.KeyNames], *, ve
 
 def _own_snapshot(store: Store, projection: Projection, snapshots: Path) -> snapshot.Snapshot | None:
     """The newest whole snapshot if this very store wrote it (not one that was restored from a copy)."""
-    found = snapshot.read_verified(snapshots)
-    if found is None:
+    newest = snapshot.read_verified(snapshots)
+    if newest is None:
         return None
     tokens = json.loads(store.meta_get(TOKENS) or "{}")
-    same = tokens.get(found.about.get("token")) == found.about.get("sequence")
-    return found if same and found.about.get("dimension") == projection.dimension else None
+    is_own = tokens.get(newest.about.get("token")) == newest.about.get("sequence")
+    return newest if is_own and newest.about.get("dimension") == projection.dimension else None
 
 
-def _load(projection: Projection, store: Store, found: snapshot.Snapshot) -> None:
+def _load(projection: Projection, store: Store, stored: snapshot.Snapshot) -> None:
     """Graphs from verified files, names from the store, then what the files do not hold."""
-    for folder, namespace in found.about["namespaces"].items():
-        projection.index_for(namespace).load(found.path / folder)
+    for index_dir, namespace in stored.about["namespaces"].items():
+        projection.index_for(namespace).load(stored.path / index_dir)
     indexed = {name: set(index.ids()) for name, index in projection.indexes.items()}
-    wanted: dict[str, set[int]] = {}
+    key_ids: dict[str, set[int]] = {}
     for block in blocks((row for row in reads.key_names(store.connection) if row.present), _BLOCK):
         for row in block:
-            wanted.setdefault(row.namespace, set()).add(row.key_id)
+            key_ids.setdefault(row.namespace, set()).add(row.key_id)
         old = [row for row in block if row.key_id in indexed.get(row.namespace, ())]
         new = [row for row in block if row.key_id not in indexed.get(row.namespace, ())]
         _add(projection, store, old, vectors=False)
         _add(projection, store, new)
     for namespace, ids in indexed.items():
-        projection.index_for(namespace).remove(sorted(ids - wanted.get(namespace, set())))
+        projection.index_for(namespace).remove(sorted(ids - key_ids.get(namespace, set())))
 
 
 def save(
@@ -158,12 +158,12 @@ def save(
     not while these are made durable. Raises `Retry` when the disk is full, `Fatal` when it fails."""
     about: dict[str, Any] = {}  # read by `snapshot.write` after `copy`
 
-    def copy(folder: Path) -> None:
+    def copy(scratch: Path) -> None:
         with writing:
             about.update(_about(projection, store, now_ms))
             for name, namespace in about["namespaces"].items():
-                (folder / name).mkdir(mode=DIRECTORY_MODE)
-                projection.indexes[namespace].save(folder / name)
+                (scratch / name).mkdir(mode=DIRECTORY_MODE)
+                projection.indexes[namespace].save(scratch / name)
 
     with disk.faults("the snapshot cannot be written"):
         return _info(snapshot.write(snapshots, copy, about, keep=keep))
@@ -174,8 +174,8 @@ def _about(projection: Projection, store: Store, now_ms: int) -> dict[str, Any]:
     token = uuid.uuid4().hex
     with transaction(store.connection):
         tokens = json.loads(store.meta_get(TOKENS) or "{}")
-        kept = dict(list(tokens.items())[1 - _TOKENS_KEPT :])
-        store.meta_set(TOKENS, json.dumps({**kept, token: store.sequence}))
+        recent = dict(list(tokens.items())[1 - _TOKENS_KEPT :])
+        store.meta_set(TOKENS, json.dumps({**recent, token: store.sequence}))
     graphs = sorted(name for name, index in projection.indexes.items() if _is_saved(index))
     names = {f"index-{place:04d}": name for place, name in enumerate(graphs)}
     return {
@@ -193,10 +193,10 @@ def _is_saved(index: ViewIndex) -> bool:
     return index.path == HnswRows.path
 
 
-def _info(written: snapshot.Snapshot) -> SnapshotInfo:
-    size = sum(path.stat().st_size for path in written.path.rglob("*") if path.is_file())
-    about = written.about
-    return SnapshotInfo(written.path.name, int(about["sequence"]), size, int(about["created_ms"]))
+def _info(stored: snapshot.Snapshot) -> SnapshotInfo:
+    size = sum(path.stat().st_size for path in stored.path.rglob("*") if path.is_file())
+    about = stored.about
+    return SnapshotInfo(stored.path.name, int(about["sequence"]), size, int(about["created_ms"]))
 
 
 def blocks(items: Iterable[T], size: int) -> Iterator[list[T]]:

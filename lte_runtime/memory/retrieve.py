@@ -56,8 +56,8 @@ def candidates(
     ambiguous = _ambiguous(hits, facts)
     items = [
         _candidate(fact, dense[key_id], hits.get(key_id), key_id in ambiguous)
-        for key_id, found in facts.items()
-        for fact in found
+        for key_id, key_facts in facts.items()
+        for fact in key_facts
     ]
     items.sort(key=lambda item: (-(item.dense + LEXICAL_WEIGHT * item.lexical), item.fact.key_id))
     return Candidates(tuple(items), watermarks, path)
@@ -67,15 +67,15 @@ def _nearest(
     projection: Projection, connection: Connection, at: At, vector: Vectors, namespace: str, k: int
 ) -> tuple[dict[int, float], dict[int, tuple[Fact, ...]], str]:
     """The nearest keys that have a fact at the time: the search widens while expired ones take places."""
-    wide, facts = k, dict[int, tuple[Fact, ...]]()
+    width, facts = k, dict[int, tuple[Fact, ...]]()
     while True:
-        ids, scores, path = projection.search(namespace, vector, wide)
+        ids, scores, path = projection.search(namespace, vector, width)
         facts |= at.facts(connection, [key_id for key_id in ids if key_id not in facts], MOST_MEMBERS)
         valid = [key_id for key_id in ids if facts[key_id]][:k]
-        if len(valid) >= k or len(ids) < wide or wide >= WIDEST * k:
+        if len(valid) >= k or len(ids) < width or width >= WIDEST * k:
             dense = dict(zip(ids, scores, strict=True))
             return {i: dense[i] for i in valid}, {i: facts[i] for i in valid}, path
-        wide *= 4
+        width *= 4
 
 
 def _named(

@@ -43,8 +43,8 @@ def check_row(crc: int, what: str, *values: object) -> None:
 
 def evidence_of(edit: Edit) -> tuple[object, ...]:
     """What an answer cites and the hash of the content leaves out: id, time and place."""
-    where = edit.position
-    return (edit.id, edit.timestamp_ms, where.topic_id, where.partition, where.offset, where.log)
+    position = edit.position
+    return (edit.id, edit.timestamp_ms, position.topic_id, position.partition, position.offset, position.log)
 
 
 def edit_values(edit: Edit, key_id: int | None, topic: int) -> tuple[object, ...]:

@@ -25,22 +25,22 @@ class Arrival:
     relation: str | None
 
 
-def sample_keys(connection: Connection, wanted: int, rng: Random) -> list[int]:
-    """At most `wanted` different keys that have a fact: the same for the same store and generator.
+def sample_keys(connection: Connection, limit: int, rng: Random) -> list[int]:
+    """At most `limit` different keys that have a fact: the same for the same store and generator.
 
     Exact where keys are few; among many, a key behind a run of withdrawn ones is likelier than another.
     """
     top = int(connection.execute("SELECT coalesce(max(id), 0) FROM keys").fetchone()[0])
-    if top <= _LISTED * wanted:
+    if top <= _LISTED * limit:
         rows = connection.execute("SELECT id FROM keys WHERE facts>0 ORDER BY id").fetchall()
         ids = [int(row[0]) for row in rows]
-        return sorted(rng.sample(ids, min(wanted, len(ids))))
-    return sorted(set(_drawn(connection, wanted, top, rng)))
+        return sorted(rng.sample(ids, min(limit, len(ids))))
+    return sorted(set(_drawn(connection, limit, top, rng)))
 
 
-def _drawn(connection: Connection, wanted: int, top: int, rng: Random) -> Iterator[int]:
+def _drawn(connection: Connection, count: int, top: int, rng: Random) -> Iterator[int]:
     sql = "SELECT id FROM keys WHERE id>=? AND facts>0 ORDER BY id LIMIT 1"
-    for _ in range(wanted):
+    for _ in range(count):
         row = connection.execute(sql, (rng.randint(1, top),)).fetchone()
         if row is not None:
             yield int(row[0])

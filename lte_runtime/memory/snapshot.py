@@ -43,15 +43,15 @@ def write(
     make_private(directory)
     _sweep(directory)
     number = max((_number(path) for path in directory.iterdir()), default=0) + 1
-    beside = directory / f"tmp-{number:012d}"
-    beside.mkdir(mode=DIRECTORY_MODE)
+    scratch = directory / f"tmp-{number:012d}"
+    scratch.mkdir(mode=DIRECTORY_MODE)
     try:
-        fill(beside)
-        _finish(beside, dict(about))
+        fill(scratch)
+        _finish(scratch, dict(about))
         final = directory / f"snapshot-{number:012d}"
-        beside.rename(final)
+        scratch.rename(final)
     except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
         raise
     sync(directory)
     for old in _finished(directory)[keep:]:
@@ -91,11 +91,11 @@ def remove_all(directory: Path) -> int:
     """Delete every snapshot, finished, damaged or half-made; returns how many there were."""
     if not directory.is_dir():
         return 0
-    found = [path for path in directory.iterdir() if path.is_dir()]
-    for path in found:
+    snapshots = [path for path in directory.iterdir() if path.is_dir()]
+    for path in snapshots:
         shutil.rmtree(path)
     sync(directory)
-    return len(found)
+    return len(snapshots)
 
 
 def _number(path: Path) -> int:
@@ -157,13 +157,13 @@ def _manifest_body(path: Path) -> dict[str, Any]:
 
 def _files(folder: Path) -> list[Path]:
     """Regular files below `folder`, sorted; anything else (a link, a socket) is damage."""
-    found = []
+    files = []
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise Damaged(f"{folder.name}: {path.name} is no plain file")
         if path.is_file():
-            found.append(path)
-    return found
+            files.append(path)
+    return files
 
 
 def _canonical(value: object) -> bytes:

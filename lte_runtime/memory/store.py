@@ -50,7 +50,7 @@ class Store:
 
     def missing_views(self, edits: Iterable[Edit]) -> dict[bytes, str]:
         """Hash and text of the views that keys of these edits need and the store has no vector for."""
-        wanted: dict[bytes, str] = {}
+        views: dict[bytes, str] = {}
         seen: set[FactKey] = set()
         with faults():
             for edit in edits:
@@ -59,8 +59,8 @@ class Store:
                 seen.add(edit.key)
                 if not self._has_view(edit.key):
                     text = view_text(edit, edit.key)
-                    wanted[view_hash(text)] = text
-            return {name: text for name, text in wanted.items() if not self._has_vector(name)}
+                    views[view_hash(text)] = text
+            return {name: text for name, text in views.items() if not self._has_vector(name)}
 
     def _has_view(self, key: FactKey) -> bool:
         row = self.connection.execute("SELECT view_hash FROM keys WHERE key=?", (key.text,)).fetchone()
@@ -101,10 +101,10 @@ class Store:
         """Partitions were cut back to these offsets: go on there, in another log. With `withdraw`, edits that
         only the cut part held are taken out. One transaction."""
         with transaction(self.connection):
-            for place, offset in resume_at.items():
-                number = self.topic_number(place.topic_id)
-                truncation.add(self.connection, number, place.partition, offset, now_ms)
-                self.put_offset(place, offset, -1)
+            for topic_partition, offset in resume_at.items():
+                number = self.topic_number(topic_partition.topic_id)
+                truncation.add(self.connection, number, topic_partition.partition, offset, now_ms)
+                self.put_offset(topic_partition, offset, -1)
             keys = truncation.take_out(self.connection, self.topics, resume_at, now_ms) if withdraw else []
             changes = BatchWriter(self, now_ms).refold(keys).changes
             self.meta_set(SEQUENCE, str(self.sequence + 1))
@@ -126,13 +126,13 @@ class Store:
     ) -> None:
         """Forward only: a batch that was read twice does not take a watermark back."""
         durable = reads.offsets(self.connection, self.topics)
-        for place, offset in next_offsets.items():
-            if offset >= durable.get(place, 0):
-                self.put_offset(place, offset, leader_epochs.get(place, -1))
+        for topic_partition, offset in next_offsets.items():
+            if offset >= durable.get(topic_partition, 0):
+                self.put_offset(topic_partition, offset, leader_epochs.get(topic_partition, -1))
 
-    def put_offset(self, place: TopicPartition, offset: int, leader_epoch: int) -> None:
+    def put_offset(self, topic_partition: TopicPartition, offset: int, leader_epoch: int) -> None:
         """Set a durable next offset, in the caller's transaction."""
-        values = (self.topic_number(place.topic_id), place.partition, offset)
+        values = (self.topic_number(topic_partition.topic_id), topic_partition.partition, offset)
         self.connection.execute(
             "INSERT OR REPLACE INTO offsets(topic, partition, next, leader_epoch, crc) VALUES(?,?,?,?,?)",
             (*values, leader_epoch, row_crc(*values)),
@@ -165,7 +165,7 @@ class _Unopened:
     retracted: set[tuple[str, str]] = field(default_factory=set)
 
     def topic_number(self, topic_id: str) -> int:
-        return next(number for number, known in self.topics.items() if known == topic_id)
+        return next(number for number, known_id in self.topics.items() if known_id == topic_id)
 
 
 def refold_all(connection: Connection) -> None:

@@ -121,8 +121,8 @@ def take_out(
 def _ranges(topics: Mapping[int, str], resume_at: Offsets) -> str:
     numbers = {topic_id: number for number, topic_id in topics.items()}
     rows = (
-        [numbers[place.topic_id], place.partition, offset]
-        for place, offset in resume_at.items()
-        if place.topic_id in numbers
+        [numbers[topic_partition.topic_id], topic_partition.partition, offset]
+        for topic_partition, offset in resume_at.items()
+        if topic_partition.topic_id in numbers
     )
     return json.dumps(list(rows))

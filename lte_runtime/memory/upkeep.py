@@ -53,11 +53,11 @@ def _key_problems(store: Store, key_id: int, key: FactKey, count: int, chain: by
     folded = b""
     for member in members:
         folded = chained(folded, member.edit)
-    wanted = [(rank, rows[name_of(m.edit)], target_form(m.edit)) for rank, m in enumerate(members)]
-    found = store.connection.execute(
+    expected = [(rank, rows[name_of(m.edit)], target_form(m.edit)) for rank, m in enumerate(members)]
+    stored = store.connection.execute(
         "SELECT rank, edit, target FROM facts WHERE key=? ORDER BY rank", (key_id,)
     )
-    if len(members) != count or folded != chain or wanted != found.fetchall():
+    if len(members) != count or folded != chain or expected != stored.fetchall():
         return [f"key {key_id}: facts differ from the fold of its {len(rows)} edits"]
     return []
 
@@ -68,17 +68,19 @@ def _vector_problems(db: Connection, projection: Projection) -> tuple[int, list[
     namespaces = {row[0] for row in db.execute("SELECT DISTINCT namespace FROM keys")}
     for namespace in sorted(namespaces | set(projection.indexes)):
         rows = db.execute("SELECT id FROM keys WHERE namespace=? AND facts>0 ORDER BY id", (namespace,))
-        wanted = [row[0] for row in rows]
-        total += len(wanted)
+        key_ids = [row[0] for row in rows]
+        total += len(key_ids)
         index = projection.indexes.get(namespace)
-        if sorted(index.ids() if index else []) != wanted:
+        if sorted(index.ids() if index else []) != key_ids:
             problems.append(f"index of {namespace!r}: its keys are not those of the store")
             continue
-        problems += _differing(db, projection, namespace, wanted)
+        problems += _vector_differences(db, projection, namespace, key_ids)
     return total, problems
 
 
-def _differing(db: Connection, projection: Projection, namespace: str, ids: list[int]) -> Iterator[str]:
+def _vector_differences(
+    db: Connection, projection: Projection, namespace: str, ids: list[int]
+) -> Iterator[str]:
     for block in blocks(ids, _BLOCK):
         try:
             stored = reads.views_of(db, block, projection.dimension)
@@ -86,11 +88,13 @@ def _differing(db: Connection, projection: Projection, namespace: str, ids: list
             yield f"vectors of {namespace!r}: {error}"
             continue
         indexed = projection.indexes[namespace].views(block)
-        if not all(_alike(view, indexed.get(key_id)) for key_id, view in zip(block, stored, strict=True)):
+        if not all(
+            _same_vectors(view, indexed.get(key_id)) for key_id, view in zip(block, stored, strict=True)
+        ):
             yield f"index of {namespace!r}: a vector differs from the stored one"
 
 
-def _alike(stored: Vectors, indexed: Vectors | None) -> bool:
+def _same_vectors(stored: Vectors, indexed: Vectors | None) -> bool:
     """Whether the index holds every window of a view as it is stored."""
     if indexed is None or indexed.shape != stored.shape:
         return False

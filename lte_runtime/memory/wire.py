@@ -101,8 +101,8 @@ class _Integer(_Number):
 
 def _headers(raw: tuple[tuple[str, bytes], ...]) -> dict[str, str]:
     """Headers that matter, decoded; foreign ones may hold any bytes and are left alone."""
-    wanted = ((name.lower(), value) for name, value in raw)
-    return {name: _header_text(name, value) for name, value in wanted if _matters(name)}
+    lowered = ((name.lower(), value) for name, value in raw)
+    return {name: _header_text(name, value) for name, value in lowered if _matters(name)}
 
 
 def _matters(name: str) -> bool:
