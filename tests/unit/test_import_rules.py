@@ -81,8 +81,8 @@ IMPURE = ("time", "datetime", "threading", "logging", "structlog", "os", "socket
 
 
 def _modules() -> list[Path]:
-    found = (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))
-    return [path for path in found if "daemon/rpc/gen" not in path.as_posix()]
+    paths = (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))
+    return [path for path in paths if "daemon/rpc/gen" not in path.as_posix()]
 
 
 def _imports(path: Path) -> Iterator[str]:
@@ -204,18 +204,18 @@ def test_the_runtime_is_importable_without_the_daemon() -> None:
 
 def _reached(start: str) -> set[str]:
     """Names of all modules that `start` imports, however far away and however lazily."""
-    found: set[str] = set()
+    names: set[str] = set()
     waiting = [start]
     while waiting:
         name = waiting.pop()
-        if name in found:
+        if name in names:
             continue
-        found.add(name)
+        names.add(name)
         stem = ROOT / name.replace(".", "/")
         for path in (stem.with_suffix(".py"), stem / "__init__.py"):
             if path.exists() and name.partition(".")[0] in PACKAGES:
                 waiting += _imports(path)
-    return found
+    return names
 
 
 @pytest.mark.parametrize("start", ["lte_runtime.align.job", "lte_runtime.align.work"])

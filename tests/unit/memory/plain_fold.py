@@ -18,17 +18,17 @@ def plain_fold(history: Sequence[Edit]) -> Outcome:
     asserts = sorted((edit for edit in unique if edit.op is Op.ASSERT), key=order_of)
     retractions = sorted((edit for edit in unique if edit.op is Op.RETRACT), key=moment_of)
     standing = policy._revisions_joined(asserts)
-    known = {edit_id for member in standing for edit_id in member.ids}
+    edit_ids = {edit_id for member in standing for edit_id in member.ids}
     withdrawn: dict[tuple[str, ...], str] = {}
-    for retraction in policy._spoken_once(retractions, known):
-        taken = _taken(retraction, standing, known)
-        withdrawn |= {member.ids: retraction.id for member in taken}
-        standing = [member for member in standing if member not in taken]
+    for retraction in policy._distinct_retractions(retractions, edit_ids):
+        reached = _withdrawn_members(retraction, standing, edit_ids)
+        withdrawn |= {member.ids: retraction.id for member in reached}
+        standing = [member for member in standing if member not in reached]
     return [member.ids for member in standing], withdrawn
 
 
-def _taken(retraction: Edit, standing: Sequence[Member], known: set[str]) -> list[Member]:
-    if retraction.retracts in known:
+def _withdrawn_members(retraction: Edit, standing: Sequence[Member], edit_ids: set[str]) -> list[Member]:
+    if retraction.retracts in edit_ids:
         return [member for member in standing if retraction.retracts in member.ids]
     if retraction.key is None:
         return []

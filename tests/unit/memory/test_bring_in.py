@@ -21,13 +21,13 @@ def facts(log: Log, count: int) -> list[Edit]:
 
 def test_large_and_small_batches_make_the_same_state(open_memory: Opener, log: Log) -> None:
     edits = [*facts(log, BESIDE_FROM + 20), log.fact("Later", subject="Firm 3")]
-    whole, single = open_memory("whole"), open_memory("single")
-    applied = whole.apply(log.batch(*edits))
+    large, single = open_memory("large"), open_memory("single")
+    applied = large.apply(log.batch(*edits))
     for edit in edits:
         single.apply(log.batch(edit))
     assert (len(applied.applied), applied.encoded) == (len(edits), len(edits) - 1)
-    assert whole.state_hash() == single.state_hash()
-    for memory in (whole, single):
+    assert large.state_hash() == single.state_hash()
+    for memory in (large, single):
         assert memory.verify().problems == ()
         (item, *_) = memory.candidates("Who is the boss of Firm 3?", None, namespace="default").items
         assert item.fact.target == "Later"

@@ -18,21 +18,21 @@ from tests.unit.memory.test_index import D, agrees, unit
 @pytest.fixture
 def rows() -> BufferedRows:
     """0-9 in the graph, 10-19 waiting; exact rows stand for the graph."""
-    made, vectors = BufferedRows(ExactRows(D), D), unit(20)
-    made.put(range(10), vectors[:10])
-    made.put_later(range(10, 20), vectors[10:])
-    return made
+    buffered, vectors = BufferedRows(ExactRows(D), D), unit(20)
+    buffered.put(range(10), vectors[:10])
+    buffered.put_later(range(10, 20), vectors[10:])
+    return buffered
 
 
 def test_both_halves_are_searched_as_one(rows: BufferedRows) -> None:
-    whole, vectors = ExactRows(D), unit(20)
-    whole.put(range(20), vectors)
+    exact, vectors = ExactRows(D), unit(20)
+    exact.put(range(20), vectors)
     for seed in range(10):
         for k in (1, 3, 15, 20):
             ids, scores = rows.search(unit(1, seed), k)
-            known_ids, known_scores = whole.search(unit(1, seed), k)
-            assert ids == known_ids
-            np.testing.assert_allclose(scores, known_scores, atol=1e-6)
+            exact_ids, exact_scores = exact.search(unit(1, seed), k)
+            assert ids == exact_ids
+            np.testing.assert_allclose(scores, exact_scores, atol=1e-6)
 
 
 def test_an_id_is_in_one_half_alone(rows: BufferedRows) -> None:
@@ -40,8 +40,8 @@ def test_an_id_is_in_one_half_alone(rows: BufferedRows) -> None:
     rows.put_later([0], newer[:1])
     rows.put([10], newer[1:])
     assert (rows.live, rows.waiting, sorted(rows.ids())) == (20, 10, list(range(20)))
-    kept, vectors = rows.export([0, 10, 99])
-    assert {key: vector.tolist() for key, vector in zip(kept, vectors, strict=True)} == {
+    ids, vectors = rows.export([0, 10, 99])
+    assert {key: vector.tolist() for key, vector in zip(ids, vectors, strict=True)} == {
         0: newer[0].tolist(),
         10: newer[1].tolist(),
     }
@@ -70,21 +70,21 @@ def settled() -> None:
 def test_single_rows_go_into_the_graph_beside_searches(tmp_path: Path) -> None:
     index, vectors = VectorIndex(D, hnsw_from=50), unit(900)
     index.add(range(100), vectors[:100])
-    known = dict(enumerate(vectors[:100]))
+    vector_of = dict(enumerate(vectors[:100]))
     for key in range(100, 900):
         index.add([key], vectors[key : key + 1])
-        known[key] = vectors[key]
+        vector_of[key] = vectors[key]
         if key % 40 == 0:
             index.remove([key - 60])
-            del known[key - 60]
-            agrees(index, known, unit(1, key), 3)
+            del vector_of[key - 60]
+            agrees(index, vector_of, unit(1, key), 3)
     settled()
-    assert (index.path, index.live) == ("hnsw", len(known))
+    assert (index.path, index.live) == ("hnsw", len(vector_of))
     assert index.recall(vectors[-100:], 3) >= 0.99
     index.save(tmp_path)
     again = VectorIndex(D, hnsw_from=50)
     again.load(tmp_path)
-    assert sorted(again.ids()) == sorted(known)
+    assert sorted(again.ids()) == sorted(vector_of)
 
 
 def test_a_row_that_waits_survives_a_rebuild_and_a_removal() -> None:

@@ -49,10 +49,10 @@ class Encoder(StubEncoder):
     def encode(self, texts: Sequence[str], *, query: bool = False) -> Vectors:
         if any("refuse" in text for text in texts):
             raise ValueError("refused")
-        made = super().encode(texts, query=query)
+        vectors = super().encode(texts, query=query)
         self.encoded += len(texts)
-        made[["nan" in text for text in texts]] = np.nan
-        return made
+        vectors[["nan" in text for text in texts]] = np.nan
+        return vectors
 
 
 def test_an_event_is_found_and_cited(open_memory: Opener, log: Log) -> None:
@@ -60,10 +60,14 @@ def test_an_event_is_found_and_cited(open_memory: Opener, log: Log) -> None:
     edit = log.fact("Ann", id="a", subject_aliases=["Acme Corp"], source={"uri": "u", "publisher": "hr"})
     applied = memory.apply(log.batch(edit))
     assert (applied.applied, applied.duplicates, applied.rejected) == (("a",), 0, 0)
-    found = ask(memory).items[0]
-    assert (found.fact.edit_id, found.fact.target, found.fact.position) == ("a", "Ann", edit.position)
-    assert (found.fact.key, found.fact.source_uri, found.fact.publisher) == (BOSS, "u", "hr")
-    assert found.lexical == 1.0
+    candidate = ask(memory).items[0]
+    assert (candidate.fact.edit_id, candidate.fact.target, candidate.fact.position) == (
+        "a",
+        "Ann",
+        edit.position,
+    )
+    assert (candidate.fact.key, candidate.fact.source_uri, candidate.fact.publisher) == (BOSS, "u", "hr")
+    assert candidate.lexical == 1.0
     assert [fact.target for fact in memory.facts_of_subject("ACME corp", namespace="default")] == ["Ann"]
     assert memory.candidates("boss of Acme", None, namespace="other").items == ()
 
@@ -279,8 +283,10 @@ def test_an_ambiguous_name_brings_all_and_is_flagged(open_memory: Opener, log: L
         log.fact(name, subject=f"Mercury {name}", subject_aliases=["Mercury"]) for name in ("Band", "Car")
     ]
     memory.apply(log.batch(*facts, log.fact("Ann")))
-    found = {item.fact.target: item.ambiguous for item in ask(memory, "Who is the boss of Mercury?").items}
-    assert found == {"Band": True, "Car": True, "Ann": False}
+    ambiguous = {
+        item.fact.target: item.ambiguous for item in ask(memory, "Who is the boss of Mercury?").items
+    }
+    assert ambiguous == {"Band": True, "Car": True, "Ann": False}
 
 
 def test_a_set_comes_whole(open_memory: Opener, log: Log) -> None:
@@ -332,8 +338,8 @@ def test_a_second_owner_is_refused_and_told_of_the_first(open_memory: Opener) ->
 def test_both_index_paths(open_memory: Opener, log: Log, mode: str) -> None:
     memory = open_memory(index_mode=mode)
     memory.apply(log.batch(*(log.fact(f"P{n}", subject=f"Firm {n}") for n in range(50))))
-    found = ask(memory, "The boss of Firm 7")
-    assert (found.items[0].fact.target, found.index_path) == ("P7", mode)
+    candidates = ask(memory, "The boss of Firm 7")
+    assert (candidates.items[0].fact.target, candidates.index_path) == ("P7", mode)
     assert memory.recall_self_check() == 1.0
 
 
@@ -356,11 +362,11 @@ def test_a_retraction_is_never_served_from_its_watermark_on(open_memory: Opener,
     def read() -> None:
         place = TopicPartition("T", 0)
         while not stop.is_set():
-            found = ask(memory)
-            seen = found.watermarks.get(place, 0)
+            candidates = ask(memory)
+            seen = candidates.watermarks.get(place, 0)
             wrong.extend(
                 (item.fact.edit_id, seen)
-                for item in found.items
+                for item in candidates.items
                 if int(item.fact.edit_id[1:]) + 2 <= seen  # its retraction lies below the watermark
             )
 

@@ -43,12 +43,12 @@ def history_of(chance: random.Random) -> list[Said]:
     """Up to 60 events; a retraction by id belongs to the key of the edit that it names."""
     names = [f"e{number}" for number in range(chance.randint(1, 60))]
     subject_of = {name: chance.choice(SUBJECTS) for name in names}
-    said = []
+    events = []
     for name in names:
         value = _event(name, subject_of[name], chance)
         subject = subject_of[value["id"]] if value else subject_of[name]
-        said.append(Said(subject, value if value is None or chance.random() < 0.97 else None))
-    return said
+        events.append(Said(subject, value if value is None or chance.random() < 0.97 else None))
+    return events
 
 
 def _event(name: str, subject: str, chance: random.Random) -> dict[str, Any]:
@@ -71,11 +71,11 @@ def _event(name: str, subject: str, chance: random.Random) -> dict[str, Any]:
 
 def shuffled(history: list[Said], chance: random.Random) -> list[Said]:
     """Another order that keeps each key's own, with repeats of events that have an id."""
-    queues = {subject: [said for said in history if said.subject == subject] for subject in SUBJECTS}
+    queues = {subject: [event for event in history if event.subject == subject] for subject in SUBJECTS}
     order: list[Said] = []
     while any(queues.values()):
         order.append(queues[chance.choice([name for name, queue in queues.items() if queue])].pop(0))
-        repeatable = [said for said in order if said.value is not None]
+        repeatable = [event for event in order if event.value is not None]
         if repeatable and chance.random() < 0.2:
             order.append(chance.choice(repeatable))
     return order
@@ -85,10 +85,10 @@ def published(order: list[Said]) -> list[Edit]:
     """The events with the places that this order gives them, each key in its own partition."""
     offsets = dict.fromkeys(SUBJECTS, 0)
     edits = []
-    for at, said in enumerate(order):
-        position = Position("T", SUBJECTS.index(said.subject), offsets[said.subject])
-        offsets[said.subject] += 1
-        edits.append(decode(said.record(position, NOW - 10_000 + at), EventLimits(), NOW))
+    for at, event in enumerate(order):
+        position = Position("T", SUBJECTS.index(event.subject), offsets[event.subject])
+        offsets[event.subject] += 1
+        edits.append(decode(event.record(position, NOW - 10_000 + at), EventLimits(), NOW))
     return edits
 
 
@@ -121,19 +121,19 @@ def state_of(directory: Path, edits: list[Edit], chance: random.Random) -> tuple
         subject: {fact.target for fact in memory.facts_of_subject(subject, namespace="default")}
         for subject in SUBJECTS
     }
-    made = memory.state_hash(), seen
+    state = memory.state_hash(), seen
     memory.close()
-    return made
+    return state
 
 
 def folded(edits: list[Edit]) -> dict[str, set[str]]:
     """The oracle: the fold of each key's whole history, without store, batch or index."""
-    told = {}
+    targets_of = {}
     for subject in SUBJECTS:
         key = FactKey("default", subject.lower(), "boss")
         of_key = [edit for edit in edits if edit.key == key or edit.key is None]
-        told[subject] = {edit.target or "" for edit in current(fold(of_key), NOW)}
-    return told
+        targets_of[subject] = {edit.target or "" for edit in current(fold(of_key), NOW)}
+    return targets_of
 
 
 TRIALS = int(os.environ.get("LTE_TRIALS", "40"))

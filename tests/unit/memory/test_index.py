@@ -27,19 +27,21 @@ def unit(n: int, seed: int = SEED, dimension: int = D) -> Vectors:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
-def exact(known: dict[int, Vectors], query: Vectors, k: int) -> list[tuple[int, float]]:
-    scores = sorted(((float(row @ query[0]), key) for key, row in known.items()), key=lambda s: (-s[0], s[1]))
+def exact(vector_of: dict[int, Vectors], query: Vectors, k: int) -> list[tuple[int, float]]:
+    scores = sorted(
+        ((float(row @ query[0]), key) for key, row in vector_of.items()), key=lambda s: (-s[0], s[1])
+    )
     return [(key, score) for score, key in scores[:k]]
 
 
-def agrees(index: VectorIndex, known: dict[int, Vectors], query: Vectors, k: int) -> None:
+def agrees(index: VectorIndex, vector_of: dict[int, Vectors], query: Vectors, k: int) -> None:
     """The index gives what a dictionary would: as many, with scores as good, each id's score its own."""
     ids, scores, _ = index.search(query, k)
-    truth = exact(known, query, k)
+    truth = exact(vector_of, query, k)
     assert len(ids) == len(set(ids)) == len(truth)
     np.testing.assert_allclose(scores, [score for _, score in truth], atol=1e-5)
     for key, score in zip(ids, scores, strict=True):
-        assert float(known[key] @ query[0]) == pytest.approx(score, abs=1e-5)
+        assert float(vector_of[key] @ query[0]) == pytest.approx(score, abs=1e-5)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -68,9 +70,9 @@ def test_a_new_vector_takes_the_place_of_the_old(mode: str) -> None:
     index, old, new = VectorIndex(D, mode=mode), unit(50), unit(50, 9)
     index.add(range(50), old)
     index.add(range(0, 50, 2), new[::2])
-    known = {key: new[key] if key % 2 == 0 else old[key] for key in range(50)}
+    vector_of = {key: new[key] if key % 2 == 0 else old[key] for key in range(50)}
     for row in old:
-        agrees(index, known, row[None], 5)
+        agrees(index, vector_of, row[None], 5)
     assert index.live == 50
 
 
@@ -150,8 +152,8 @@ def test_ids_and_vectors_come_back() -> None:
         index, rows = VectorIndex(D, mode=mode), unit(6)
         index.add(range(6), rows)
         index.remove([2])
-        kept, vectors = index.vectors([5, 2, 77, 0])
-        assert kept == [5, 0]
+        ids, vectors = index.vectors([5, 2, 77, 0])
+        assert ids == [5, 0]
         np.testing.assert_array_equal(vectors, rows[[5, 0]])
         assert sorted(index.ids()) == [0, 1, 3, 4, 5]
         assert index.vectors([2])[1].shape == (0, D)
@@ -170,22 +172,22 @@ def test_any_history_agrees_with_a_dictionary(
     mode: str, steps: Sequence[tuple[str, list[int]]], seed: int
 ) -> None:
     index = VectorIndex(D, mode=mode, hnsw_from=12)
-    known: dict[int, Vectors] = {}
+    vector_of: dict[int, Vectors] = {}
     for turn, (kind, ids) in enumerate(steps):
         if kind == "add":
             rows = unit(len(ids), seed * 100 + turn)
             index.add(ids, rows)
-            known.update(zip(ids, rows, strict=True))
+            vector_of.update(zip(ids, rows, strict=True))
         elif kind == "remove":
             index.remove(ids)
-            known = {key: row for key, row in known.items() if key not in ids}
+            vector_of = {key: row for key, row in vector_of.items() if key not in ids}
         else:
             index.rebuild()
             assert index.dead == 0
-        assert index.live == len(known)
-        assert set(index.ids()) == set(known)
-    agrees(index, known, unit(1, seed), 3)
-    agrees(index, known, unit(1, seed + 1), 40)
+        assert index.live == len(vector_of)
+        assert set(index.ids()) == set(vector_of)
+    agrees(index, vector_of, unit(1, seed), 3)
+    agrees(index, vector_of, unit(1, seed + 1), 40)
 
 
 # --- rebuild -----------------------------------------------------------------------------------------------
@@ -311,10 +313,10 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path, mode: str) -> None:
     index.save(tmp_path)
     again = VectorIndex(D, mode=mode, hnsw_from=100)
     again.load(tmp_path)
-    known = {key: rows[key + 250] if key < 60 else rows[key] for key in range(50, 300)}
+    vector_of = {key: rows[key + 250] if key < 60 else rows[key] for key in range(50, 300)}
     assert (again.live, again.dead, again.path) == (index.live, index.dead, index.path)
     for seed in range(20):
-        agrees(again, known, unit(1, seed), 3)
+        agrees(again, vector_of, unit(1, seed), 3)
     again.add(range(300, 400), rows[300:])
     assert again.live == 350
 

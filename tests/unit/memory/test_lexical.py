@@ -47,10 +47,10 @@ NAMES = {
 
 @pytest.fixture(scope="module")
 def index() -> NameIndex:
-    made = NameIndex()
+    name_index = NameIndex()
     for key_id, names in NAMES.items():
-        made.add(key_id, "default", names)
-    return made
+        name_index.add(key_id, "default", names)
+    return name_index
 
 
 def exact_ids(index: NameIndex, question: str) -> set[int]:
@@ -164,8 +164,8 @@ def test_digits_always_agree() -> None:
     for key_id, code in enumerate(codes[::2]):
         index.add(key_id, "default", [code])
     for place, code in enumerate(codes):
-        found = {hit.key_id for hit in index.find(f"What is the price of {code} today?", "default", 50)}
-        assert found == ({place // 2} if place % 2 == 0 else set()), code
+        key_ids = {hit.key_id for hit in index.find(f"What is the price of {code} today?", "default", 50)}
+        assert key_ids == ({place // 2} if place % 2 == 0 else set()), code
 
 
 def test_longer_names_come_first_and_limit_holds() -> None:

@@ -50,8 +50,8 @@ def test_a_snapshot_of_many_namespaces_is_a_few_files(
     assert status.snapshot == info
     assert (status.index_path["large"], status.index_path["space 7"]) == ("hnsw", "exact")
     assert (status.vectors_live, memory.verify().problems) == (MANY + 60, ())
-    found = memory.candidates("boss of Acme", None, namespace="space 7")
-    assert [item.fact.target for item in found.items] == ["P7"]
+    candidates = memory.candidates("boss of Acme", None, namespace="space 7")
+    assert [item.fact.target for item in candidates.items] == ["P7"]
 
 
 def test_a_snapshot_of_the_version_before_is_read(

@@ -195,8 +195,10 @@ def test_a_scheduled_fact_waits_under_the_current_one(log: Log) -> None:
 def test_why_not(log: Log) -> None:
     history = [log.fact("Ann", id="a"), log.fact("Bo", id="b"), log.fact("Cy", id="c"), log.retract(id="c")]
     state = fold(history)
-    told = {name: (why_not(state, name, NOW).reason, why_not(state, name, NOW).winner_id) for name in "abc"}
-    assert told == {"a": ("superseded", "b"), "b": ("current", None), "c": ("retracted", "retract:c")}
+    reasons = {
+        name: (why_not(state, name, NOW).reason, why_not(state, name, NOW).winner_id) for name in "abc"
+    }
+    assert reasons == {"a": ("superseded", "b"), "b": ("current", None), "c": ("retracted", "retract:c")}
     assert why_not(state, "retract:c", NOW).reason == "retraction"
     with pytest.raises(NotFound):
         why_not(state, "x", NOW)

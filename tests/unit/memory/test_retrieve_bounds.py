@@ -61,8 +61,8 @@ def test_a_set_of_hundreds_gives_its_newest_members_and_leaves_room_for_others()
     ] + [{"op": "assert", "id": "o", "subject": "Big Set", "relation": "owner", "target": "Ola Vik"}]
     with memory_of(events, StubEncoder()) as memory:
         items = memory.candidates("Who is a member of Big Set?", None, namespace="default").items
-        one = next(item.fact for item in items if item.fact.relation == "member")
-        cited, total = memory.members_beside(one, 16)
+        member = next(item.fact for item in items if item.fact.relation == "member")
+        cited, total = memory.members_beside(member, 16)
         owner = next(item.fact for item in items if item.fact.relation == "owner")
         alone = memory.members_beside(owner, 16)
     members = {item.fact.edit_id for item in items} - {"o"}

@@ -27,12 +27,12 @@ def names(directory: Path) -> list[str]:
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    made = snapshot.write(tmp_path, fill(b"one two"), {"offset": 7})
-    found = snapshot.read_verified(tmp_path)
-    assert found == made
-    assert found.about == {"offset": 7}
-    assert (found.path / "part" / "b.bin").read_bytes() == b"owt eno"
-    assert found.size == 14
+    written = snapshot.write(tmp_path, fill(b"one two"), {"offset": 7})
+    read = snapshot.read_verified(tmp_path)
+    assert read == written
+    assert read.about == {"offset": 7}
+    assert (read.path / "part" / "b.bin").read_bytes() == b"owt eno"
+    assert read.size == 14
 
 
 def test_nothing_there_is_none(tmp_path: Path) -> None:
@@ -43,9 +43,9 @@ def test_nothing_there_is_none(tmp_path: Path) -> None:
 def test_newest_is_taken_and_old_ones_go(tmp_path: Path) -> None:
     for turn in range(4):
         snapshot.write(tmp_path, fill(b"x"), {"turn": turn}, keep=2)
-    found = snapshot.read_verified(tmp_path)
-    assert found is not None
-    assert found.about == {"turn": 3}
+    newest = snapshot.read_verified(tmp_path)
+    assert newest is not None
+    assert newest.about == {"turn": 3}
     assert names(tmp_path) == ["snapshot-000000000003", "snapshot-000000000004"]
 
 
@@ -101,44 +101,44 @@ def test_damage_falls_back_to_the_older_one(
         snapshot.write(directory, fill(b"old content"), {"turn": 0})
         newer = snapshot.write(directory, fill(b"new content"), {"turn": 1})
         harm(newer.path / name, random.Random(SEED + turn))
-        found = snapshot.read_verified(directory)
-        assert found is not None
-        assert found.about == {"turn": 0}, f"turn {turn}"
+        newest = snapshot.read_verified(directory)
+        assert newest is not None
+        assert newest.about == {"turn": 0}, f"turn {turn}"
         assert names(directory) == ["damaged-000000000002", "snapshot-000000000001"]
 
 
 def test_two_files_exchanged_are_seen(tmp_path: Path) -> None:
-    made = snapshot.write(tmp_path, fill(b"abc"), {})
-    first, second = made.path / "a.bin", made.path / "part" / "b.bin"
-    kept = first.read_bytes()
+    written = snapshot.write(tmp_path, fill(b"abc"), {})
+    first, second = written.path / "a.bin", written.path / "part" / "b.bin"
+    content = first.read_bytes()
     first.write_bytes(second.read_bytes())
-    second.write_bytes(kept)
+    second.write_bytes(content)
     assert snapshot.read_verified(tmp_path) is None
 
 
 def test_a_file_too_many_is_seen(tmp_path: Path) -> None:
-    made = snapshot.write(tmp_path, fill(b"abc"), {})
-    (made.path / "extra").write_bytes(b"")
+    written = snapshot.write(tmp_path, fill(b"abc"), {})
+    (written.path / "extra").write_bytes(b"")
     assert snapshot.read_verified(tmp_path) is None
 
 
 def test_at_most_three_damaged_ones_are_kept(tmp_path: Path) -> None:
     for turn in range(5):
-        made = snapshot.write(tmp_path, fill(b"abc"), {"turn": turn}, keep=9)
-        (made.path / "a.bin").write_bytes(b"zzz")
+        written = snapshot.write(tmp_path, fill(b"abc"), {"turn": turn}, keep=9)
+        (written.path / "a.bin").write_bytes(b"zzz")
         assert snapshot.read_verified(tmp_path) is None
     assert names(tmp_path) == [f"damaged-{number:012d}" for number in (3, 4, 5)]
 
 
 def test_numbers_go_on_after_damage(tmp_path: Path) -> None:
-    made = snapshot.write(tmp_path, fill(b"abc"), {})
-    snapshot.put_aside(made.path)
+    written = snapshot.write(tmp_path, fill(b"abc"), {})
+    snapshot.put_aside(written.path)
     assert snapshot.write(tmp_path, fill(b"abc"), {}).path.name == "snapshot-000000000002"
 
 
 def test_remove_all(tmp_path: Path) -> None:
-    made = snapshot.write(tmp_path, fill(b"secret"), {})
-    snapshot.put_aside(made.path)
+    written = snapshot.write(tmp_path, fill(b"secret"), {})
+    snapshot.put_aside(written.path)
     snapshot.write(tmp_path, fill(b"secret"), {})
     assert snapshot.remove_all(tmp_path) == 2
     assert names(tmp_path) == []

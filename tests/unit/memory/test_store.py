@@ -138,11 +138,11 @@ def test_changed_text_is_never_served(open_memory: Opener, log: Log, tmp_path: P
     filled(memory, log)
     memory.close()
     path = tmp_path / "state" / STORE_FILE
-    whole = path.read_bytes()
-    path.write_bytes(whole.replace(b'"Bo"', b'"Xo"'))
+    intact = path.read_bytes()
+    path.write_bytes(intact.replace(b'"Bo"', b'"Xo"'))
     with pytest.raises(Damaged):
         open_memory()
-    path.write_bytes(whole)
+    path.write_bytes(intact)
     connection = apsw.Connection(str(path))
     connection.execute("""UPDATE edits SET body=replace(body, '"Bo"', '"Xo"')""")
     connection.close()
@@ -255,8 +255,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from event_log import Log
 from lte_runtime.answer.embed import StubEncoder
-from lte_runtime.memory.edit_memory import EditMemory, MemorySettings
-memory = EditMemory.open(Path(sys.argv[1]), StubEncoder(), MemorySettings())
+from lte_runtime.memory.edit_memory import EditMemory, EditMemorySettings
+memory = EditMemory.open(Path(sys.argv[1]), StubEncoder(), EditMemorySettings())
 log = Log()
 log.next = max(memory.next_offsets().values(), default=0)
 while True:
@@ -347,7 +347,7 @@ def test_a_copy_of_a_store_in_use_is_whole_and_checked(open_memory: Opener, log:
     path.write_bytes(data)
     with pytest.raises(Damaged):
         db.copy_store(path, tmp_path / "other.db")
-    assert [one.name for one in tmp_path.glob("*.db*")] == ["copy.db"]
+    assert [file.name for file in tmp_path.glob("*.db*")] == ["copy.db"]
 
 
 _KILLED = """
