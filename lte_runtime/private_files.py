@@ -114,5 +114,5 @@ def unwritable(path: Path, error: OSError) -> Refused:
     """Why a store cannot be opened on `path`, and what to do."""
     cure = _CURES.get(error.errno or 0, "check the disk, or set state_dir to another one")
     return Refused(
-        f"cannot write to {path}: {error.strerror}. The store cannot be served without writing there: {cure}"
+        f"cannot write to {path}: {error.strerror}. The daemon must be able to write there: {cure}"
     )

@@ -237,7 +237,7 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question with the caller's wishes. `deadline` is on the monotonic clock, seconds."""
+    """A question and how the caller wants it answered. `deadline` is on the monotonic clock, seconds."""
 
     text: str
     namespace: str = "default"
@@ -250,7 +250,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """Facts chosen for a question and the gate's word on it, without generation."""
+    """Facts chosen for a question and the gate's decision, without generation."""
 
     citations: tuple[Citation, ...]
     gate: GateDecision

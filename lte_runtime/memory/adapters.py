@@ -67,7 +67,7 @@ class AdapterLedger:
         return self._rows("ORDER BY no DESC LIMIT ?", limit)
 
     def before(self, activation: Activation) -> Activation | None:
-        """Where a rollback from here leads; None when nothing was before."""
+        """Where a rollback from here leads; None when there is nothing before it."""
         if activation.back < 0:
             return None
         return self._rows("WHERE no=?", activation.back)[0] if activation.back else START
@@ -82,7 +82,7 @@ class AdapterLedger:
     def point(
         self, adapter: str, sha256: str, reason: str, epoch: int, *, followed: bool = False
     ) -> Activation:
-        """Move the pointer, in one transaction. Raises `Refused` for an epoch below one that was seen.
+        """Move the pointer, in one transaction. Raises `Refused` for an epoch below the highest one so far.
 
         `followed`: another daemon moved its pointer, and this one follows.
         """
@@ -98,7 +98,7 @@ class AdapterLedger:
             return self._append(target.adapter, target.sha256, reason, epoch, target.back, False)
 
     def epoch(self) -> int:
-        """The highest epoch of any move, but for those whose epochs are void."""
+        """The highest epoch of any move; void epochs do not count."""
         sql = """
             SELECT max(epoch) FROM activations WHERE no >
               coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE name=?), 0)"""
@@ -107,8 +107,8 @@ class AdapterLedger:
             return int(row[0] or 0)
 
     def void_epochs(self, through: int) -> None:
-        """The epochs of the moves up to this number count no more: they are of no claim that still stands."""
-        log.warning("epochs up to %d are void: the control topic has no such claim", self.epoch())
+        """Ignore the epochs of the moves up to this number from now on: their claims are gone."""
+        log.warning("epochs up to %d are void: the control topic no longer holds their claims", self.epoch())
         sql = "INSERT INTO meta VALUES(?,?) ON CONFLICT DO UPDATE SET value=excluded.value"
         with self._writing, transaction(self._connection):
             self._connection.execute(sql, (_VOID_EPOCHS, str(through)))
@@ -117,7 +117,7 @@ class AdapterLedger:
         self, adapter: str, sha256: str, reason: str, epoch: int, back: int, followed: bool
     ) -> Activation:
         if epoch < self.epoch():
-            raise Refused(f"epoch {epoch} is over: {self.epoch()} was seen")
+            raise Refused(f"epoch {epoch} is over: the adapter was already moved in epoch {self.epoch()}")
         with transaction(self._connection):
             number = self._connection.execute("SELECT max(no) FROM activations").fetchone()[0] or 0
             values = (number + 1, adapter, sha256, reason, epoch, self._now(), back, int(followed))

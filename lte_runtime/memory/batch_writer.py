@@ -249,7 +249,7 @@ class BatchWriter:
     def _conflict(self, edit: Edit) -> None:
         if edit.raw is None:
             raise ValueError("an edit without its raw record cannot be quarantined")
-        message = f"id {edit.id!r} was used for another content of this key"
+        message = f"id {edit.id!r} is already used by an edit of this key with other content"
         self._result.conflicts += 1
         self._quarantine(Rejected(edit.raw, "id_conflict", message))
 

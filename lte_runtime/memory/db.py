@@ -142,15 +142,17 @@ def faults() -> Iterator[None]:
     try:
         yield
     except (apsw.FullError, apsw.BusyError, apsw.LockedError) as error:
-        raise Retry(f"the store cannot be written now: {error}") from error
+        raise Retry(f"the store cannot be written at the moment: {error}") from error
     except (apsw.CorruptError, apsw.NotADBError, apsw.FormatError, UnicodeDecodeError) as error:
-        raise Damaged(f"the store is damaged: {error}; restore a copy or let it be rebuilt") from error
+        raise Damaged(
+            f"the store is damaged: {error}; restore a backup or rebuild it from the topic"
+        ) from error
     except (apsw.IOError, apsw.ReadOnlyError) as error:
         if getattr(error, "extendedresult", None) == apsw.SQLITE_IOERR_DATA:
             raise Damaged(
-                "the store is damaged: a page does not match its checksum; restore a copy"
+                "the store is damaged: a page does not match its checksum; restore a backup"
             ) from error
-        raise Fatal(f"the store's disk failed, nothing more is written: {error}") from error
+        raise Fatal(f"the disk of the store failed, so nothing more is written: {error}") from error
 
 
 Refold = Callable[["Connection"], None]
@@ -192,7 +194,7 @@ def open_writer(path: Path, busy_timeout_ms: int, refold: Refold) -> Connection:
         if connection.reserve_bytes() != _CHECKSUM_BYTES:
             if marked:
                 raise Damaged(
-                    f"the store {path.name} is damaged: its header denies the checksums of its pages"
+                    f"the store {path.name} is damaged: its header no longer says that pages have checksums"
                 )
             connection = _add_checksums(connection, path, busy_timeout_ms)
         if not marked:  # last, so that a kill before it means once more, not damage
@@ -212,14 +214,14 @@ def open_reader(path: Path, busy_timeout_ms: int) -> Connection:
 def copy_store(path: Path, to: Path, busy_timeout_ms: int = 5000) -> None:
     """A whole, checked copy of a store that may be in use; it appears whole or not at all.
 
-    Raises `NotFound` without a store, `BadRequest` where `to` is there already or its folder is missing.
+    Raises `NotFound` without a store, `BadRequest` where `to` exists already or its directory is missing.
     """
     if not path.is_file():
         raise NotFound(f"there is no store at {path}")
     if to.exists():
-        raise BadRequest(f"{to} is there already: name a new file")
+        raise BadRequest(f"{to} already exists: choose another file name")
     if not to.parent.is_dir():
-        raise BadRequest(f"there is no folder {to.parent}: make it first")
+        raise BadRequest(f"there is no directory {to.parent}: create it first")
     scratch = to.with_name(f"{to.name}.part")
     scratch.unlink(missing_ok=True)
     connection = open_reader(path, busy_timeout_ms)
@@ -284,7 +286,7 @@ def _migrate(connection: Connection, path: Path, refold: Refold) -> None:
     if version > SCHEMA_VERSION:
         raise Refused(
             f"the store has schema {version}, this program knows {SCHEMA_VERSION}: upgrade the program, or "
-            f"put back the copy {path.name}.before-N that the newer one kept"
+            f"put back the copy {path.name}.before-N that the newer program made"
         )
     if version == SCHEMA_VERSION:
         return
@@ -299,9 +301,9 @@ def _migrate(connection: Connection, path: Path, refold: Refold) -> None:
 
 
 def _keep_copy(path: Path, to: Path) -> None:
-    """The store as the earlier version left it; a copy of an earlier attempt is as good."""
+    """Copy the store as the earlier version left it, unless an earlier attempt has."""
     if not to.exists():
-        log.info("store of an earlier version: a copy is kept as %s", to.name)
+        log.info("the store is of an earlier version and is upgraded; a copy of it stays as %s", to.name)
         copy_store(path, to)
 
 

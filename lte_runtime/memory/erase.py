@@ -58,7 +58,7 @@ def erase_key(store: Store, key: FactKey, directory: Path, now_ms: int) -> tuple
         quarantined = _quarantined(store, key)
         texts = _texts(store, key, key_id)
     if key_id is None and not quarantined:
-        raise NotFound(f"nothing is known of {key.text.replace(chr(31), '/')!r}")
+        raise NotFound(f"no edit and no quarantined record names {key.text.replace(chr(31), '/')!r}")
     files = remove_files(directory, texts)
     with transaction(db):
         edits, positions, vectors = (
@@ -202,7 +202,9 @@ def _scrub(connection: Connection, patience_s: float = 10.0) -> None:
         connection.execute("VACUUM")
         while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
             if time.monotonic() > deadline:
-                raise Retry("the fact is out of the store, but readers hold its write-ahead log: erase again")
+                raise Retry(
+                    "the fact is erased, but open readers keep its text in the write-ahead log: erase again"
+                )
             time.sleep(0.02)
 
 

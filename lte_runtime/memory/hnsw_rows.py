@@ -107,11 +107,11 @@ class HnswRows:
         )
 
     def save(self, directory: Path) -> None:
-        """Write graph and labels; raises OSError when the graph came out short, as hnswlib does not."""
+        """Write graph and labels; raises OSError for a file cut short, which hnswlib does not report."""
         target = directory / _GRAPH
         self._graph.save_index(str(target))
         if target.stat().st_size != self._graph.index_file_size():
-            raise OSError(f"{target.name} was written in part")
+            raise OSError(f"{target.name} was only partly written")
         np.save(directory / _LABELS, self._id_of[: self._graph.get_current_count()], allow_pickle=False)
 
     @classmethod

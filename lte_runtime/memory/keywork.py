@@ -1,4 +1,4 @@
-"""One key while a batch is applied: what is known of it, and whether an edit may simply go on top."""
+"""One key while a batch is applied: its row, and whether an edit may simply go on top."""
 
 from __future__ import annotations
 

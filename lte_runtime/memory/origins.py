@@ -1,8 +1,8 @@
 """Replayed records go back to the place where they first stood, if that can be checked.
 
 Place decides order, and any publisher can write the header that names one. So it counts only where the same
-record is known to have stood: quarantined with the same key and value, or as an edit of the same content, in
-the store or earlier in the batch. Otherwise the record keeps its own place.
+record stood: quarantined with the same key and value, or as an edit of the same content, in the store or
+earlier in the batch. Otherwise the record keeps its own place.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _is_number(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Origins:
-    """What is known of earlier places: the store's rows, and the records of the batch."""
+    """Where records stood earlier: by the store's rows, and by the records of the batch."""
 
     connection: Connection
     edits: Mapping[Position, Edit]

@@ -109,7 +109,7 @@ def set_state(connection: Connection, ids: Sequence[int], old: str, new: str) ->
 
 
 def totals(connection: Connection) -> tuple[int, int, int]:
-    """(rows, bytes, rows that the dead-letter topic does not have yet)."""
+    """(rows, bytes, rows that are not in the dead-letter topic yet)."""
     rows_, size = connection.execute("SELECT count(*), coalesce(sum(size), 0) FROM quarantine").fetchone()
     waiting = connection.execute("SELECT count(*) FROM quarantine WHERE state=?", (PENDING,)).fetchone()[0]
     return int(rows_), int(size), int(waiting)

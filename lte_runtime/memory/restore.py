@@ -49,7 +49,7 @@ def open_store(
                     store.meta_set(ENCODER, encoder.fingerprint)
                     store.meta_set(WINDOWS, "1")
             elif made_by != encoder.fingerprint:
-                _encode_again(store, encoder, settings.encode_batch, on_progress or _silent)
+                _reencode_views(store, encoder, settings.encode_batch, on_progress or _silent)
             elif store.meta_get(WINDOWS) is None:
                 _encode_windows(store, encoder, settings.encode_batch)
     except BaseException:
@@ -59,10 +59,10 @@ def open_store(
 
 
 def _silent(_done: int, _total: int) -> None:
-    """No progress wanted."""
+    """Nobody watches."""
 
 
-def _encode_again(store: Store, encoder: Encoder, batch: int, on_progress: Progress) -> None:
+def _reencode_views(store: Store, encoder: Encoder, batch: int, on_progress: Progress) -> None:
     """Replace every vector and then the fingerprint, in one transaction: never half of each."""
     rows = store.connection.execute(
         "SELECT DISTINCT view_hash, view FROM keys WHERE view_hash IS NOT NULL"
@@ -74,7 +74,9 @@ def _encode_again(store: Store, encoder: Encoder, batch: int, on_progress: Progr
         for block in blocks(rows, 512):
             encoded = encode_views(dict(block), encoder, batch)
             if encoded.failed:
-                raise Refused(f"the encoder fails on stored text: {next(iter(encoded.failed.values()))}")
+                raise Refused(
+                    f"the encoder cannot encode a text of the store: {next(iter(encoded.failed.values()))}"
+                )
             store.put_vectors(encoded.vectors)
             done += len(block)
             on_progress(done, len(rows))
@@ -83,7 +85,7 @@ def _encode_again(store: Store, encoder: Encoder, batch: int, on_progress: Progr
 
 
 def _encode_windows(store: Store, encoder: Encoder, batch: int) -> None:
-    """Give the long views of a store of before their further vectors, once."""
+    """Give long views of an earlier version's store a vector for each further window, once."""
     rows = store.connection.execute("SELECT DISTINCT view_hash, view FROM keys WHERE view_hash IS NOT NULL")
     long = {name: view for name, view in rows if len(encoder.windows(view)) > 1}
     with transaction(store.connection):
@@ -104,7 +106,11 @@ def restore(projection: Projection, store: Store, snapshots: Path) -> SnapshotIn
         except (Damaged, ValueError) as error:
             snapshot.put_aside(newest.path)
             projection.take_over(projection.empty_copy())
-            log.warning("snapshot %s cannot be used, the index is built anew: %s", newest.path.name, error)
+            log.warning(
+                "snapshot %s cannot be used, so the index is rebuilt from the store: %s",
+                newest.path.name,
+                error,
+            )
     fill(projection, store)
     return None
 

@@ -35,10 +35,10 @@ def sample_keys(connection: Connection, limit: int, rng: Random) -> list[int]:
         rows = connection.execute("SELECT id FROM keys WHERE facts>0 ORDER BY id").fetchall()
         ids = [int(row[0]) for row in rows]
         return sorted(rng.sample(ids, min(limit, len(ids))))
-    return sorted(set(_drawn(connection, limit, top, rng)))
+    return sorted(set(_random_ids(connection, limit, top, rng)))
 
 
-def _drawn(connection: Connection, count: int, top: int, rng: Random) -> Iterator[int]:
+def _random_ids(connection: Connection, count: int, top: int, rng: Random) -> Iterator[int]:
     sql = "SELECT id FROM keys WHERE id>=? AND facts>0 ORDER BY id LIMIT 1"
     for _ in range(count):
         row = connection.execute(sql, (rng.randint(1, top),)).fetchone()

@@ -36,7 +36,7 @@ class Snapshot:
 def write(
     directory: Path, fill: Callable[[Path], None], about: Mapping[str, Any], *, keep: int = 2
 ) -> Snapshot:
-    """Make a new snapshot of what `fill` writes into the folder it is given; older ones beyond `keep` go.
+    """Make a new snapshot of what `fill` writes into its directory; older ones beyond `keep` are removed.
 
     `about` must be JSON. Raises OSError when the disk refuses; nothing half-made is left then.
     """
@@ -76,7 +76,7 @@ def read_verified(directory: Path) -> Snapshot | None:
 
 
 def put_aside(path: Path) -> Path:
-    """Rename a snapshot that cannot be used, so that it is looked at by people only. Returns its new path."""
+    """Rename a snapshot that cannot be used, so that only people look at it. Returns its new path."""
     directory = path.parent
     aside = directory / path.name.replace("snapshot-", "damaged-")
     shutil.rmtree(aside, ignore_errors=True)
@@ -114,34 +114,38 @@ def _sweep(directory: Path) -> None:
         shutil.rmtree(path)
 
 
-def _finish(folder: Path, about: dict[str, Any]) -> None:
+def _finish(directory: Path, about: dict[str, Any]) -> None:
     """Make all files durable, then the manifest, then the folder."""
     hashes = {}
-    for path in _files(folder):
+    for path in _files(directory):
         path.chmod(FILE_MODE)
         sync(path)
-        hashes[path.relative_to(folder).as_posix()] = _sha256(path)
+        hashes[path.relative_to(directory).as_posix()] = _sha256(path)
     body = {"about": about, "files": hashes}
     manifest = {"body": body, "sha256": hashlib.sha256(_canonical(body)).hexdigest()}
-    target = folder / _MANIFEST
+    target = directory / _MANIFEST
     create(target)
     target.write_bytes(_canonical(manifest))
     sync(target)
-    for place in (*(path for path in folder.rglob("*") if path.is_dir()), folder):
+    for place in (*(path for path in directory.rglob("*") if path.is_dir()), directory):
         sync(place)
 
 
-def _verified(folder: Path) -> Snapshot:
-    """The snapshot in `folder`; raises `Damaged` when a byte, a file or the manifest is not as written."""
-    body = _manifest_body(folder / _MANIFEST)
+def _verified(directory: Path) -> Snapshot:
+    """The snapshot in `directory`; raises `Damaged` when a byte, a file or the manifest is not as written."""
+    body = _manifest_body(directory / _MANIFEST)
     expected = body["files"]
-    present = {path.relative_to(folder).as_posix(): path for path in _files(folder) if path.name != _MANIFEST}
+    present = {
+        path.relative_to(directory).as_posix(): path for path in _files(directory) if path.name != _MANIFEST
+    }
     if set(present) != set(expected):
-        raise Damaged(f"{folder.name}: files {sorted(set(present) ^ set(expected))} are missing or too many")
+        raise Damaged(
+            f"{directory.name}: files {sorted(set(present) ^ set(expected))} are missing or unexpected"
+        )
     for name, path in present.items():
         if _sha256(path) != expected[name]:
-            raise Damaged(f"{folder.name}: {name} is not what was written")
-    return Snapshot(folder, body["about"], expected, sum(path.stat().st_size for path in present.values()))
+            raise Damaged(f"{directory.name}: {name} is not what was written")
+    return Snapshot(directory, body["about"], expected, sum(path.stat().st_size for path in present.values()))
 
 
 def _manifest_body(path: Path) -> dict[str, Any]:
@@ -155,12 +159,12 @@ def _manifest_body(path: Path) -> dict[str, Any]:
     raise Damaged(f"{path.parent.name}: the manifest is not what was written")
 
 
-def _files(folder: Path) -> list[Path]:
-    """Regular files below `folder`, sorted; anything else (a link, a socket) is damage."""
+def _files(directory: Path) -> list[Path]:
+    """Regular files below `directory`, sorted; anything else (a link, a socket) is damage."""
     files = []
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(directory.rglob("*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise Damaged(f"{folder.name}: {path.name} is no plain file")
+            raise Damaged(f"{directory.name}: {path.name} is no plain file")
         if path.is_file():
             files.append(path)
     return files

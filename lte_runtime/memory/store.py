@@ -175,4 +175,4 @@ def refold_all(connection: Connection) -> None:
     for number, parts in enumerate(keys):
         BatchWriter(_Unopened(connection, topics), 0).refold([FactKey(*parts)])
         if number % REFOLD_LOG_EVERY == REFOLD_LOG_EVERY - 1:
-            log.info("bringing the store to this version: %d of %d keys", number + 1, len(keys))
+            log.info("upgrading the store to this version: %d of %d keys", number + 1, len(keys))

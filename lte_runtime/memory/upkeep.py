@@ -72,7 +72,7 @@ def _vector_problems(db: Connection, projection: Projection) -> tuple[int, list[
         total += len(key_ids)
         index = projection.indexes.get(namespace)
         if sorted(index.ids() if index else []) != key_ids:
-            problems.append(f"index of {namespace!r}: its keys are not those of the store")
+            problems.append(f"index of {namespace!r}: its keys differ from those of the store")
             continue
         problems += _vector_differences(db, projection, namespace, key_ids)
     return total, problems

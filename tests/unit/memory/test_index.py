@@ -368,7 +368,7 @@ def test_short_write_is_noticed(tmp_path: Path) -> None:
     index = VectorIndex(D, mode="hnsw")
     index.add(range(30), unit(30))
     (tmp_path / "hnsw.bin").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="in part"):
+    with pytest.raises(OSError, match="partly written"):
         index.save(tmp_path)
 
 

@@ -335,7 +335,7 @@ def test_a_copy_of_a_store_in_use_is_whole_and_checked(open_memory: Opener, log:
     db.copy_store(path, copy)
     before = memory.state_hash()
     memory.apply(log.batch(log.fact("Cy", id="c")))
-    with pytest.raises(BadRequest, match="there already"):
+    with pytest.raises(BadRequest, match="already exists"):
         db.copy_store(path, copy)
     memory.close()
     path.write_bytes(copy.read_bytes())
