@@ -265,7 +265,7 @@ def _pair(case: Case, number: int, own: Own, sure: float, tally: RowTally) -> It
 def write_rows(
     training_rows: Iterable[TrainingRow], directory: Path, description: Mapping[str, Any], tally: RowTally
 ) -> dict[str, Any]:
-    """Writes the rows to `folder` and, last and by rename, the manifest with their hash; returns it."""
+    """Writes the rows to `directory` and, last and by rename, the manifest with their hash; returns it."""
     directory.mkdir(parents=True, exist_ok=True)
     digest, count, edit_ids = hashlib.sha256(), 0, set[str]()
     with (directory / ROWS).open("w", encoding="utf-8") as file:
