@@ -74,7 +74,7 @@ class JobRun:
 def run(
     job_dir: Path, signals: Signals, shown: Callable[[Mapping[str, Any]], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Runs the job of `folder` and returns its result, written last. Never raises for a failed job."""
+    """Runs the job of `job_dir` and returns its result, written last. Never raises for a failed job."""
     rank = _rank()
     started = time.monotonic()
     try:
