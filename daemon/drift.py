@@ -375,7 +375,7 @@ class DriftWatch:
 
     def _keep_meters(self) -> None:
         for name, meter in self._meters.items():
-            self._memory.meta_set(name, json.dumps(meter.kept()))
+            self._memory.meta_set(name, json.dumps(meter.to_json()))
 
     def _restored(self) -> DriftState:
         for name, meter in self._meters.items():

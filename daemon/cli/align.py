@@ -71,7 +71,7 @@ def data(
     with TemporaryDirectory() as scratch, parts.progress(not json_) as progress:
         folder = out or Path(scratch)
         _freeze(settings, preset, found, beside, seed, cases, folder, progress)
-        rows, manifest = dataset.thaw(folder) or ([], {})
+        rows, manifest = dataset.read_rows(folder) or ([], {})
     chosen = _samples(rows, samples) if explain else {}
     if json_:
         told = {kind: [asdict(row) for row in some] for kind, some in chosen.items()}
@@ -101,7 +101,7 @@ def _freeze(
     progress("loading the model", 0, cases)
     chosen, directory = presets.preset(preset), _base(settings)
     device = choose_device(settings.model.device)
-    speaker = building.speaker(directory, choose_dtype(settings.model.dtype, device), device, chosen)
+    speaker = building.load_base_model(directory, choose_dtype(settings.model.dtype, device), device, chosen)
     near, described = building.neighbours(settings.encoder.model)
     made_of = building.material(found, beside, chosen, speaker, near, seed)
     tally = dataset.RowTally()
@@ -113,7 +113,9 @@ def _freeze(
             yield row
 
     head = {"seed": seed, "preset": preset, "base_fingerprint": base_fingerprint(directory)}
-    dataset.freeze(rows(), folder, {**head, "neighbours": described, "known": len(made_of.known)}, tally)
+    dataset.write_rows(
+        rows(), folder, {**head, "neighbours": described, "known": len(made_of.known_facts)}, tally
+    )
 
 
 def _facts(

@@ -33,7 +33,7 @@ def load_model(directory: Path, dtype: torch.dtype, device: torch.device) -> Any
     return loaded.requires_grad_(False).eval().to(device)
 
 
-def speaker(
+def load_base_model(
     directory: Path, dtype: torch.dtype, device: torch.device, preset: Preset, halvings: int = 0
 ) -> BaseModel:
     """The base as it is served, for own answers and for judging."""
@@ -46,37 +46,37 @@ def speaker(
 
 
 def material(
-    found: Sequence[FactRecord],
+    facts: Sequence[FactRecord],
     anchor: Sequence[FactRecord],
     preset: Preset,
-    speaker: BaseModel,
+    base_model: BaseModel,
     near: Near,
     seed: int,
 ) -> TrainingMaterial:
     """Pools of the facts and of the anchor set, each a seeded sample where there are too many, and what the
     base knows."""
     rng = random.Random(f"{seed}:material")
-    edits = _sampled(found, preset.most_facts, rng)
+    edits = _sampled(facts, preset.most_facts, rng)
     replay = _sampled(anchor, preset.most_facts, rng)
     return TrainingMaterial(
         Pool.of(edits, near),
         Pool.of(replay, near) if replay else None,
-        known_facts(speaker, preset.known, rng),
+        known_facts(base_model, preset.known, rng),
     )
 
 
-def _sampled(found: Sequence[FactRecord], most: int, rng: random.Random) -> tuple[FactRecord, ...]:
-    return tuple(found) if len(found) <= most else tuple(rng.sample(list(found), most))
+def _sampled(facts: Sequence[FactRecord], most: int, rng: random.Random) -> tuple[FactRecord, ...]:
+    return tuple(facts) if len(facts) <= most else tuple(rng.sample(list(facts), most))
 
 
-def known_facts(speaker: BaseModel, most: int, rng: random.Random) -> tuple[KnownFact, ...]:
+def known_facts(base_model: BaseModel, most: int, rng: random.Random) -> tuple[KnownFact, ...]:
     """Facts of the stock that the base itself answers right, out of `most` that it is asked."""
     stock = list(stock_facts())
-    asked = rng.sample(stock, min(most, len(stock)))
-    said = speaker.own([fact.questions[-1] for fact in asked])
+    sample = rng.sample(stock, min(most, len(stock)))
+    answers = base_model.own([fact.questions[-1] for fact in sample])
     return tuple(
         KnownFact(relation_of(fact), fact.subject, own.text, fact.questions)
-        for fact, own in zip(asked, said, strict=True)
+        for fact, own in zip(sample, answers, strict=True)
         if relation_of(fact) and matches(own.text, (fact.target, *fact.aliases))
     )
 
@@ -100,6 +100,9 @@ def neighbours(way: str) -> tuple[Near, str]:
     try:
         encoder = load_encoder() if way == "encoder" else load_encoder(way)
     except (Refused, ImportError) as error:
-        print(f"no sentence encoder here ({error}): neighbours by shared words", file=sys.stderr)
+        print(
+            f"no sentence encoder on this host ({error}): near facts are found by shared words instead",
+            file=sys.stderr,
+        )
         return by_words, "shared words (no encoder on this host)"
     return by_vectors(encoder.encode), f"encoder {encoder.fingerprint}"

@@ -82,7 +82,7 @@ class World:
 
     pool: Pool
     wordings: Wordings = field(default_factory=Wordings)
-    known: tuple[KnownFact, ...] = ()
+    known_facts: tuple[KnownFact, ...] = ()
     exchange: float = 0.0
     worded: float = 0.0
     alone: float = 0.5
@@ -105,8 +105,8 @@ def _drawn(rng: Random, world: World) -> tuple[int, FactRecord, bool]:
 def _exchanged(rng: Random, world: World, fact: FactRecord) -> tuple[FactRecord, bool]:
     if rng.random() >= world.exchange:
         return fact, False
-    made = fact.with_target(_other_target(rng, world.pool, fact))
-    return (made, True) if made else (fact, False)
+    exchanged = fact.with_target(_other_target(rng, world.pool, fact))
+    return (exchanged, True) if exchanged else (fact, False)
 
 
 def _other_target(rng: Random, pool: Pool, fact: FactRecord) -> str:
@@ -128,23 +128,23 @@ def _case(
     world: World,
     kind: CaseKind,
     question: str,
-    told: Sequence[tuple[str, FactRecord]],
+    prompt_facts: Sequence[tuple[str, FactRecord]],
     answer: str | None,
     *,
-    beside: Sequence[tuple[str, FactRecord]] = (),
+    distractors: Sequence[tuple[str, FactRecord]] = (),
     exchanged: bool = False,
 ) -> Case:
     """Best first: what is asked for, then what is near; now and then in another order, as retrieval errs."""
-    both = [*told, *beside]
-    shuffled = len(both) > 1 and rng.random() < SHUFFLED
+    pairs = [*prompt_facts, *distractors]
+    shuffled = len(pairs) > 1 and rng.random() < SHUFFLED
     if shuffled:
-        rng.shuffle(both)
-    ids = tuple(dict.fromkeys(fact.edit_id for _, fact in both if fact.edit_id))
+        rng.shuffle(pairs)
+    ids = tuple(dict.fromkeys(fact.edit_id for _, fact in pairs if fact.edit_id))
     source = world.pool.facts[0].source if ids else "known"
-    return Case(kind, question, tuple(text for text, _ in both), answer, ids, source, shuffled, exchanged)
+    return Case(kind, question, tuple(text for text, _ in pairs), answer, ids, source, shuffled, exchanged)
 
 
-def _beside(rng: Random, world: World, place: int, most: int = 2) -> list[tuple[str, FactRecord]]:
+def _distractors(rng: Random, world: World, place: int, most: int = 2) -> list[tuple[str, FactRecord]]:
     crowded = (1 - world.alone) / 2
     count = rng.choices((0, 1, 2), (world.alone, crowded, crowded))[0]
     return [(fact.statement, fact) for fact in world.pool.neighbours(place, min(count, most), rng)]
@@ -153,27 +153,34 @@ def _beside(rng: Random, world: World, place: int, most: int = 2) -> list[tuple[
 def _verbatim(rng: Random, world: World) -> Case:
     place, fact, exchanged = _drawn(rng, world)
     question = rng.choice(world.wordings.verbatim(fact))
-    told = [(fact.statement, fact)]
-    beside = _beside(rng, world, place)
+    prompt_facts = [(fact.statement, fact)]
+    distractors = _distractors(rng, world, place)
     return _case(
-        rng, world, CaseKind.VERBATIM, question, told, fact.target, beside=beside, exchanged=exchanged
+        rng,
+        world,
+        CaseKind.VERBATIM,
+        question,
+        prompt_facts,
+        fact.target,
+        distractors=distractors,
+        exchanged=exchanged,
     )
 
 
 def _rephrased(rng: Random, world: World) -> Case | None:
     place, fact, exchanged = _drawn(rng, world)
-    asked = world.wordings.rephrased(fact)
-    if not asked:
+    questions = world.wordings.rephrased(fact)
+    if not questions:
         return None
-    told = [(fact.statement, fact)]
+    prompt_facts = [(fact.statement, fact)]
     return _case(
         rng,
         world,
         CaseKind.REPHRASED,
-        rng.choice(asked),
-        told,
+        rng.choice(questions),
+        prompt_facts,
         fact.target,
-        beside=_beside(rng, world, place),
+        distractors=_distractors(rng, world, place),
         exchanged=exchanged,
     )
 
@@ -184,18 +191,18 @@ def _alias(rng: Random, world: World) -> Case | None:
     place = rng.choice(world.pool.aliased)
     fact, exchanged = _exchanged(rng, world, world.pool.facts[place])
     alias = rng.choice(fact.subject_aliases)
-    asked = world.wordings.rephrased(fact, alias)
-    if not asked:
+    questions = world.wordings.rephrased(fact, alias)
+    if not questions:
         return None
-    told = [(fact.explained(alias), fact)]
+    prompt_facts = [(fact.explained(alias), fact)]
     return _case(
         rng,
         world,
         CaseKind.ALIAS,
-        rng.choice(asked),
-        told,
+        rng.choice(questions),
+        prompt_facts,
         fact.target,
-        beside=_beside(rng, world, place),
+        distractors=_distractors(rng, world, place),
         exchanged=exchanged,
     )
 
@@ -207,23 +214,30 @@ def _two_hops(rng: Random, world: World) -> Case | None:
     first = world.pool.facts[place]
     after, exchanged = _exchanged(rng, world, after)
     question = w.two_hops(rng.choice(w.TWO_HOPS), first, after.relation)
-    told = [(first.statement, first), (after.statement, after)]
-    beside = [
-        each
-        for each in _beside(rng, world, place, 1)
-        if each[1].edit_id not in (first.edit_id, after.edit_id)
+    prompt_facts = [(first.statement, first), (after.statement, after)]
+    distractors = [
+        pair
+        for pair in _distractors(rng, world, place, 1)
+        if pair[1].edit_id not in (first.edit_id, after.edit_id)
     ]
     return _case(
-        rng, world, CaseKind.TWO_HOPS, question, told, after.target, beside=beside, exchanged=exchanged
+        rng,
+        world,
+        CaseKind.TWO_HOPS,
+        question,
+        prompt_facts,
+        after.target,
+        distractors=distractors,
+        exchanged=exchanged,
     )
 
 
 def _composed(rng: Random, world: World) -> Case | None:
     """The fact says who or what it is; the rest of the question the model knows."""
-    if not world.known:
+    if not world.known_facts:
         return None
-    known = rng.choice(world.known)
-    by_edit = world.pool.by_target.get(known.subject, ())
+    known_fact = rng.choice(world.known_facts)
+    by_edit = world.pool.by_target.get(known_fact.subject, ())
     if by_edit:
         place = rng.choice(by_edit)
         fact = world.pool.facts[place]
@@ -232,27 +246,41 @@ def _composed(rng: Random, world: World) -> Case | None:
         with_relation = world.pool.facts[place]
         if w.kind_of(with_relation.relation) not in LINKED:
             return None
-        linked = with_relation.with_target(known.subject)
+        linked = with_relation.with_target(known_fact.subject)
         if linked is None:
             return None
         fact = linked
-    question = w.two_hops(rng.choice(w.TWO_HOPS), fact, known.relation)
-    told = [(fact.statement, fact)]
-    beside = _beside(rng, world, place)
+    question = w.two_hops(rng.choice(w.TWO_HOPS), fact, known_fact.relation)
+    prompt_facts = [(fact.statement, fact)]
+    distractors = _distractors(rng, world, place)
     return _case(
-        rng, world, CaseKind.COMPOSED, question, told, known.answer, beside=beside, exchanged=not by_edit
+        rng,
+        world,
+        CaseKind.COMPOSED,
+        question,
+        prompt_facts,
+        known_fact.answer,
+        distractors=distractors,
+        exchanged=not by_edit,
     )
 
 
 def _reversed(rng: Random, world: World) -> Case | None:
     place, fact, exchanged = _drawn(rng, world)
-    one = exchanged or world.pool.single_subject(fact)
-    if not (fact.relation and fact.subject and w.turns_round(fact.relation) and one):
+    single = exchanged or world.pool.single_subject(fact)
+    if not (fact.relation and fact.subject and w.turns_round(fact.relation) and single):
         return None
     question = w.turned(rng.choice(w.REVERSED), fact)
-    told, beside = [(fact.statement, fact)], _beside(rng, world, place)
+    prompt_facts, distractors = [(fact.statement, fact)], _distractors(rng, world, place)
     return _case(
-        rng, world, CaseKind.REVERSED, question, told, fact.subject, beside=beside, exchanged=exchanged
+        rng,
+        world,
+        CaseKind.REVERSED,
+        question,
+        prompt_facts,
+        fact.subject,
+        distractors=distractors,
+        exchanged=exchanged,
     )
 
 
@@ -263,14 +291,14 @@ _OUTDATED = (
     "{old} (This was corrected later.)",
     "Earlier version, replaced since: {old}",
 )
-_DATED = "As of {year}: {told}"
+_DATED = "As of {year}: {statement}"
 
 
 def _versions(rng: Random, world: World) -> Case | None:
     """Two versions of one fact, told apart by a mark, by dates, or by their order alone (best first)."""
     place, fact, exchanged = _drawn(rng, world)
     old = fact.with_target(_other_target(rng, world.pool, fact))
-    asked = (*world.wordings.verbatim(fact), *world.wordings.rephrased(fact))
+    questions = (*world.wordings.verbatim(fact), *world.wordings.rephrased(fact))
     if old is None or old.target == fact.target:
         return None
     now_text, old_text, ordered = fact.statement, old.statement, False
@@ -279,18 +307,20 @@ def _versions(rng: Random, world: World) -> Case | None:
         old_text = rng.choice(_OUTDATED).format(old=old.statement)
     elif way < 0.75:
         year = rng.randint(2005, 2026)
-        now_text = _DATED.format(year=year, told=fact.statement)
-        old_text = _DATED.format(year=year - rng.randint(1, 9), told=old.statement)
+        now_text = _DATED.format(year=year, statement=fact.statement)
+        old_text = _DATED.format(year=year - rng.randint(1, 9), statement=old.statement)
     else:
         ordered = True
     both = [(now_text, fact), (old_text, fact)]
     if not ordered:
         rng.shuffle(both)
-    beside = _beside(rng, world, place, 1)
-    ids = tuple(dict.fromkeys(f.edit_id for _, f in (*both, *beside) if f.edit_id))
-    facts = tuple(text for text, _ in (*both, *beside))
+    distractors = _distractors(rng, world, place, 1)
+    ids = tuple(dict.fromkeys(f.edit_id for _, f in (*both, *distractors) if f.edit_id))
+    facts = tuple(text for text, _ in (*both, *distractors))
     source = world.pool.facts[0].source
-    return Case(CaseKind.VERSIONS, rng.choice(asked), facts, fact.target, ids, source, not ordered, exchanged)
+    return Case(
+        CaseKind.VERSIONS, rng.choice(questions), facts, fact.target, ids, source, not ordered, exchanged
+    )
 
 
 _ORDERS = (
@@ -312,44 +342,44 @@ _ORDERS = (
 def _instructed(rng: Random, world: World) -> Case | None:
     """A fact, its own or a neighbour's, carries an instruction; it is text, and changes nothing."""
     place, fact, exchanged = _drawn(rng, world)
-    asked = (*world.wordings.verbatim(fact), *world.wordings.rephrased(fact))
+    questions = (*world.wordings.verbatim(fact), *world.wordings.rephrased(fact))
     order = rng.choice(_ORDERS).format(z=names.value(rng.choice(("name", "number", "place")), rng))
-    beside = _beside(rng, world, place)
-    told = [(fact.statement, fact)]
-    if beside and rng.random() < 0.5:
-        beside[0] = (f"{beside[0][0]} {order}", beside[0][1])
+    distractors = _distractors(rng, world, place)
+    prompt_facts = [(fact.statement, fact)]
+    if distractors and rng.random() < 0.5:
+        distractors[0] = (f"{distractors[0][0]} {order}", distractors[0][1])
     else:
-        told = [(f"{fact.statement} {order}", fact)]
+        prompt_facts = [(f"{fact.statement} {order}", fact)]
     return _case(
         rng,
         world,
         CaseKind.INSTRUCTED,
-        rng.choice(asked),
-        told,
+        rng.choice(questions),
+        prompt_facts,
         fact.target,
-        beside=beside,
+        distractors=distractors,
         exchanged=exchanged,
     )
 
 
 def _same_subject(rng: Random, world: World) -> Case | None:
     """Another relation of the subject is asked: of a live fact's, or of one that the base knows."""
-    if world.known and rng.random() < 0.7:
-        known = rng.choice(world.known)
+    if world.known_facts and rng.random() < 0.7:
+        known_fact = rng.choice(world.known_facts)
         noun, kind = rng.choice(NOUN_KINDS)
-        if noun == known.relation:
+        if noun == known_fact.relation:
             return None
-        told = f"The {noun} of {known.subject} is {names.value(kind, rng)}."
+        statement = f"The {noun} of {known_fact.subject} is {names.value(kind, rng)}."
         place = rng.randrange(len(world.pool.facts))
-        fact = FactRecord("", known.subject, noun, "", told)
+        fact = FactRecord("", known_fact.subject, noun, "", statement)
         return _case(
             rng,
             world,
             CaseKind.SAME_SUBJECT,
-            rng.choice(known.questions),
-            [(told, fact)],
+            rng.choice(known_fact.questions),
+            [(statement, fact)],
             None,
-            beside=_beside(rng, world, place),
+            distractors=_distractors(rng, world, place),
         )
     place, fact, _ = _drawn(rng, world)
     stored = {f.relation for f in world.pool.by_subject.get(normalise_key(fact.subject), (fact,))}
@@ -357,38 +387,44 @@ def _same_subject(rng: Random, world: World) -> Case | None:
     if not fact.subject or noun in stored or any(noun in held or held in noun for held in stored if held):
         return None
     question = rng.choice(w.GENERIC).replace("{n}", noun).replace("{s}", fact.subject)
-    beside = _beside(rng, world, place)
-    return _case(rng, world, CaseKind.SAME_SUBJECT, question, [(fact.statement, fact)], None, beside=beside)
+    distractors = _distractors(rng, world, place)
+    return _case(
+        rng, world, CaseKind.SAME_SUBJECT, question, [(fact.statement, fact)], None, distractors=distractors
+    )
 
 
 def _neighbour(rng: Random, world: World) -> Case | None:
     """The same relation of another subject is asked, about which nothing is told."""
-    if world.known and rng.random() < 0.7:
-        known = rng.choice(world.known)
-        others = rng.sample(world.known, min(60, len(world.known)))
-        alike = [k for k in others if k.relation == known.relation and k.subject != known.subject]
+    if world.known_facts and rng.random() < 0.7:
+        known_fact = rng.choice(world.known_facts)
+        others = rng.sample(world.known_facts, min(60, len(world.known_facts)))
+        alike = [k for k in others if k.relation == known_fact.relation and k.subject != known_fact.subject]
         if not alike:
             return None
         other = rng.choice(alike)
-        told = f"The {other.relation} of {other.subject} is {rng.choice(others).answer}."
-        fact = FactRecord("", other.subject, other.relation, "", told)
-        return _case(rng, world, CaseKind.NEIGHBOUR, rng.choice(known.questions), [(told, fact)], None)
+        statement = f"The {other.relation} of {other.subject} is {rng.choice(others).answer}."
+        fact = FactRecord("", other.subject, other.relation, "", statement)
+        return _case(
+            rng, world, CaseKind.NEIGHBOUR, rng.choice(known_fact.questions), [(statement, fact)], None
+        )
     place, fact, _ = _drawn(rng, world)
     near = [f for f in world.pool.neighbours(place, 3, rng) if f.relation == fact.relation]
     if not near:
         return None
-    asked = rng.choice(near)
-    question = rng.choice((*world.wordings.verbatim(asked), *world.wordings.rephrased(asked)))
+    neighbour = rng.choice(near)
+    question = rng.choice((*world.wordings.verbatim(neighbour), *world.wordings.rephrased(neighbour)))
     return _case(rng, world, CaseKind.NEIGHBOUR, question, [(fact.statement, fact)], None)
 
 
 def _unrelated(rng: Random, world: World) -> Case | None:
-    if not world.known:
+    if not world.known_facts:
         return None
     place, fact, _ = _drawn(rng, world)
-    question = rng.choice(rng.choice(world.known).questions)
-    beside = _beside(rng, world, place)
-    return _case(rng, world, CaseKind.UNRELATED, question, [(fact.statement, fact)], None, beside=beside)
+    question = rng.choice(rng.choice(world.known_facts).questions)
+    distractors = _distractors(rng, world, place)
+    return _case(
+        rng, world, CaseKind.UNRELATED, question, [(fact.statement, fact)], None, distractors=distractors
+    )
 
 
 INSTRUCTIONS = tuple(
@@ -399,9 +435,15 @@ INSTRUCTIONS = tuple(
 
 def _language(rng: Random, world: World) -> Case:
     place, fact, _ = _drawn(rng, world)
-    beside = _beside(rng, world, place)
+    distractors = _distractors(rng, world, place)
     return _case(
-        rng, world, CaseKind.LANGUAGE, rng.choice(INSTRUCTIONS), [(fact.statement, fact)], None, beside=beside
+        rng,
+        world,
+        CaseKind.LANGUAGE,
+        rng.choice(INSTRUCTIONS),
+        [(fact.statement, fact)],
+        None,
+        distractors=distractors,
     )
 
 

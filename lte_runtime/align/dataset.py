@@ -62,20 +62,20 @@ def encode(tokenizer: Any, example: Example, max_tokens: int) -> EncodedRow:
     built = prompt.build(tokenizer, example.question, example.facts, max_tokens=max_tokens)
     if built.used_facts < len(example.facts):
         raise BadRequest(f"the facts do not fit in {max_tokens} tokens")
-    asked = built.token_ids
-    given = (*prompt.untrusted(tokenizer, example.answer), closing(tokenizer))
-    return EncodedRow((*asked, *given), (*([IGNORED] * len(asked)), *given))
+    prompt_ids = built.token_ids
+    answer_ids = (*prompt.untrusted(tokenizer, example.answer), closing(tokenizer))
+    return EncodedRow((*prompt_ids, *answer_ids), (*([IGNORED] * len(prompt_ids)), *answer_ids))
 
 
 def fitting(tokenizer: Any, examples: Iterable[Example], max_tokens: int) -> list[EncodedRow]:
     """The examples as ids, without those that do not fit."""
-    made = []
+    rows = []
     for example in examples:
         try:
-            made.append(encode(tokenizer, example, max_tokens))
+            rows.append(encode(tokenizer, example, max_tokens))
         except BadRequest:
             continue
-    return made
+    return rows
 
 
 def closing(tokenizer: Any) -> int:
@@ -167,7 +167,7 @@ class TrainingMaterial:
 
     edits: Pool
     replay: Pool | None = None
-    known: tuple[KnownFact, ...] = ()
+    known_facts: tuple[KnownFact, ...] = ()
 
 
 def cases(material: TrainingMaterial, mixture: Mixture, seed: int) -> Iterator[Case]:
@@ -181,9 +181,9 @@ def cases(material: TrainingMaterial, mixture: Mixture, seed: int) -> Iterator[C
         for attempt in range(12):
             # Where the live facts hold no such case (no alias, no chain), made-up ones do: the shares stay.
             world = _world(rng, material, mixture, learnt, f"invented-{number}", made_up=attempt > 3)
-            made = make(rng, kind, world)
-            if made is not None:
-                yield replace(made, plain=made.answer is None or rng.random() < mixture.plain)
+            case = make(rng, kind, world)
+            if case is not None:
+                yield replace(case, plain=case.answer is None or rng.random() < mixture.plain)
                 break
         number += 1
 
@@ -194,10 +194,10 @@ def _world(
     roll = rng.random()
     if made_up or roll < mixture.invented or not material.edits.facts:
         facts = invented(rng, prefix)
-        return World(Pool.of(facts, by_words), learnt, material.known, alone=mixture.alone)
+        return World(Pool.of(facts, by_words), learnt, material.known_facts, alone=mixture.alone)
     replayed = material.replay is not None and roll < mixture.invented + mixture.replay
     pool = material.replay if replayed and material.replay else material.edits
-    return World(pool, learnt, material.known, mixture.exchange, mixture.worded, mixture.alone)
+    return World(pool, learnt, material.known_facts, mixture.exchange, mixture.worded, mixture.alone)
 
 
 @dataclass
@@ -237,11 +237,11 @@ def _own(chunk: Sequence[Case], ask: AskBase) -> dict[str, Own]:
 
 
 def _pair(case: Case, number: int, own: Own, sure: float, tally: RowTally) -> Iterator[TrainingRow]:
-    wanted = sure * _RUNNING if case.kind is CaseKind.LANGUAGE else sure
-    said = own.text if own.sure >= wanted else ""
+    min_sure = sure * _RUNNING if case.kind is CaseKind.LANGUAGE else sure
+    own_text = own.text if own.sure >= min_sure else ""
     for facts, answer, is_own in (
-        (case.facts, said if case.answer is None else case.answer, case.answer is None),
-        ((), said, True),
+        (case.facts, own_text if case.answer is None else case.answer, case.answer is None),
+        ((), own_text, True),
     )[: 2 if case.plain else 1]:
         if not answer:
             tally.dropped["unsure" if own.text else "silent"] += 1
@@ -262,14 +262,14 @@ def _pair(case: Case, number: int, own: Own, sure: float, tally: RowTally) -> It
         yield row
 
 
-def freeze(
-    made: Iterable[TrainingRow], folder: Path, described: Mapping[str, Any], tally: RowTally
+def write_rows(
+    training_rows: Iterable[TrainingRow], directory: Path, description: Mapping[str, Any], tally: RowTally
 ) -> dict[str, Any]:
-    """Writes the rows to `folder` and, last and by rename, the manifest with their hash; returns it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes the rows to `directory` and, last and by rename, the manifest with their hash; returns it."""
+    directory.mkdir(parents=True, exist_ok=True)
     digest, count, edit_ids = hashlib.sha256(), 0, set[str]()
-    with (folder / ROWS).open("w", encoding="utf-8") as file:
-        for row in made:
+    with (directory / ROWS).open("w", encoding="utf-8") as file:
+        for row in training_rows:
             line = row.line()
             file.write(line)
             digest.update(line.encode())
@@ -277,7 +277,7 @@ def freeze(
             # What is replayed was an edit too: once withdrawn, it taints whoever learned it.
             edit_ids.update(row.edit_ids if row.source in ("edits", "replay") else ())
     manifest = {
-        **described,
+        **description,
         "data_hash": digest.hexdigest(),
         "rows": count,
         "kinds": dict(sorted(tally.rows.items())),
@@ -286,20 +286,20 @@ def freeze(
         "dropped": dict(sorted(tally.dropped.items())),
         "edit_ids": sorted(edit_ids),
     }
-    new = folder / f"{MANIFEST}.new"
+    new = directory / f"{MANIFEST}.new"
     new.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    new.replace(folder / MANIFEST)
+    new.replace(directory / MANIFEST)
     return manifest
 
 
-def thaw(folder: Path) -> tuple[list[TrainingRow], dict[str, Any]] | None:
+def read_rows(directory: Path) -> tuple[list[TrainingRow], dict[str, Any]] | None:
     """The frozen rows and their manifest; None where there are none yet. Raises `Damaged` by the hash."""
-    if not (folder / MANIFEST).exists():
+    if not (directory / MANIFEST).exists():
         return None
-    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
-    data = (folder / ROWS).read_bytes()
+    manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text("utf-8"))
+    data = (directory / ROWS).read_bytes()
     if hashlib.sha256(data).hexdigest() != manifest["data_hash"]:
-        raise Damaged(f"{folder / ROWS} does not have the hash that its manifest says")
+        raise Damaged(f"{directory / ROWS} was changed: its hash is not the one in {MANIFEST}")
     return [_row(line) for line in data.decode().splitlines()], manifest
 
 

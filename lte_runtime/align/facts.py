@@ -49,8 +49,8 @@ class FactRecord:
         """The fact with another target; None where its statement does not hold the target exactly once."""
         if self.statement.count(self.target) != 1 or self.target in self.subject:
             return None
-        told = self.statement.replace(self.target, target)
-        return replace(self, target=target, target_aliases=(), statement=told)
+        statement = self.statement.replace(self.target, target)
+        return replace(self, target=target, target_aliases=(), statement=statement)
 
 
 def load(path: Path, source: str = "edits") -> tuple[FactRecord, ...]:
@@ -62,10 +62,10 @@ def load(path: Path, source: str = "edits") -> tuple[FactRecord, ...]:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadRequest(f"{path}: {error}") from None
-    found = tuple(_knowedit(text, path, source) if text.lstrip()[:1] == "[" else _lines(text, path, source))
-    if not found:
-        raise BadRequest(f"{path} holds no fact")
-    return found
+    facts = tuple(_knowedit(text, path, source) if text.lstrip()[:1] == "[" else _lines(text, path, source))
+    if not facts:
+        raise BadRequest(f"{path} contains no fact")
+    return facts
 
 
 def _lines(text: str, path: Path, source: str) -> Iterator[FactRecord]:
@@ -75,11 +75,11 @@ def _lines(text: str, path: Path, source: str) -> Iterator[FactRecord]:
         try:
             row = json.loads(line)
             # Test files wrap an event with its questions.
-            made = from_mapping(row.get("event", row), source)
+            fact = from_mapping(row.get("event", row), source)
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise BadRequest(f"{path}, line {number}: {error}") from None
-        if made is not None:
-            yield made
+        if fact is not None:
+            yield fact
 
 
 def from_mapping(row: Mapping[str, Any], source: str = "edits") -> FactRecord | None:
@@ -119,7 +119,7 @@ def _knowedit(text: str, path: Path, source: str) -> Iterator[FactRecord]:
             if record.get("target_new"):
                 yield _of_record(record, source)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise BadRequest(f"{path} is no list of records: {error!r}") from None
+        raise BadRequest(f"{path} is not a list of records: {error!r}") from None
 
 
 def _of_record(record: Mapping[str, Any], source: str) -> FactRecord:
@@ -161,9 +161,9 @@ def invented(rng: random.Random, prefix: str) -> tuple[FactRecord, ...]:
     kind = rng.choice(SUBJECT_KINDS)
     subjects = _subjects(rng, kind, 3)
     relations = _relations(rng, kind, 3)
-    made = [_fact(rng, subject, relation) for subject in subjects for relation in relations]
-    made += [_linked(rng, fact) for fact in made if _kind_of(fact.relation, relations) in LINKED][:3]
-    return tuple(replace(fact, edit_id=f"{prefix}-{number}") for number, fact in enumerate(made))
+    facts = [_fact(rng, subject, relation) for subject in subjects for relation in relations]
+    facts += [_linked(rng, fact) for fact in facts if _kind_of(fact.relation, relations) in LINKED][:3]
+    return tuple(replace(fact, edit_id=f"{prefix}-{number}") for number, fact in enumerate(facts))
 
 
 def _subjects(rng: random.Random, kind: str, count: int) -> list[str]:
@@ -192,10 +192,10 @@ def _relations(rng: random.Random, kind: str, count: int) -> list[_Relation]:
     while len(chosen) < count:
         if fitting and rng.random() < 0.5:
             worded = rng.choice(fitting)
-            made = _Relation(worded.noun, worded.target, worded.statements + _PLAIN[:2])
+            relation = _Relation(worded.noun, worded.target, worded.statements + _PLAIN[:2])
         else:
-            made = _Relation(*rng.choice(NOUN_KINDS))
-        chosen[made.noun] = made
+            relation = _Relation(*rng.choice(NOUN_KINDS))
+        chosen[relation.noun] = relation
     return list(chosen.values())
 
 
@@ -205,14 +205,16 @@ def _kind_of(noun: str, relations: Sequence[_Relation]) -> str:
 
 def _fact(rng: random.Random, subject: str, relation: _Relation) -> FactRecord:
     target = names.value(relation.target, rng)
-    told = rng.choice(relation.statements)
+    statement = rng.choice(relation.statements)
     for mark, text in (("{n}", relation.noun), ("{s}", subject), ("{t}", target)):
-        told = told.replace(mark, text)
+        statement = statement.replace(mark, text)
     aliases = (names.name(rng, 1, 2),) if rng.random() < 0.3 else ()
-    told = told.replace("..", ".")
-    if not told.startswith(target):  # the target is spelled as it is to be answered
-        told = told[0].upper() + told[1:]
-    return FactRecord("", subject, relation.noun, target, told, subject_aliases=aliases, source="invented")
+    statement = statement.replace("..", ".")
+    if not statement.startswith(target):  # the target is spelled as it is to be answered
+        statement = statement[0].upper() + statement[1:]
+    return FactRecord(
+        "", subject, relation.noun, target, statement, subject_aliases=aliases, source="invented"
+    )
 
 
 def _linked(rng: random.Random, fact: FactRecord) -> FactRecord:

@@ -78,12 +78,12 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """JSON values, as the registry keeps them."""
-        made = [{**asdict(each), "ok": each.ok} for each in self.comparisons]
+        comparisons = [{**asdict(comparison), "ok": comparison.ok} for comparison in self.comparisons]
         return {
             "outcome": self.outcome.value,
             "reasons": list(self.reasons),
-            "comparisons": made,
-            "scores": {arm: dict(found) for arm, found in self.scores.items()},
+            "comparisons": comparisons,
+            "scores": {arm: dict(shares) for arm, shares in self.scores.items()},
             "probes": dict(self.counts),
             "seed": self.seed,
             "tainted": self.tainted,
@@ -106,7 +106,9 @@ def judge(
     """
     settings = settings or PromotionSettings()
     arms = (CANDIDATE, INCUMBENT, NONE) if incumbent else (CANDIDATE, NONE)
-    counts = {kind: sum(each == kind for each in kinds.values()) for kind in sorted(set(kinds.values()))}
+    counts = {
+        kind: sum(probe_kind == kind for probe_kind in kinds.values()) for kind in sorted(set(kinds.values()))
+    }
     faults = tuple(_faults(judged, kinds, arms, counts, settings))
     if faults:
         return Verdict(PromotionOutcome.REJECT, faults, (), {}, counts, seed, tainted)
@@ -117,11 +119,11 @@ def judge(
     }
     gain = _gain(table, draws, arms, settings, tainted)
     guards = tuple(_guard(table, draws, CANDIDATE, arms, kind, settings) for kind in GUARDED)
-    reasons = tuple(_told(each) for each in (gain, *guards) if not each.ok)
+    reasons = tuple(_described(comparison) for comparison in (gain, *guards) if not comparison.ok)
     if not reasons:
         return Verdict(PromotionOutcome.PROMOTE, (), (gain, *guards), scores, counts, seed, tainted)
     without = _without(table, draws, arms, settings, tainted) if incumbent else ()
-    wins = bool(without) and all(each.ok for each in without)
+    wins = bool(without) and all(comparison.ok for comparison in without)
     outcome = PromotionOutcome.NONE if wins else PromotionOutcome.REJECT
     return Verdict(outcome, reasons, (gain, *guards, *without), scores, counts, seed, tainted)
 
@@ -134,10 +136,10 @@ def _faults(
     settings: PromotionSettings,
 ) -> Iterator[str]:
     for arm in arms:
-        found = judged.get(arm, {})
-        if set(found) != set(kinds):
-            yield f"{arm} answered {len(found)} probes, {len(kinds)} were asked"
-        elif not all(type(value) is int and value in (0, 1) for value in found.values()):
+        judgements = judged.get(arm, {})
+        if set(judgements) != set(kinds):
+            yield f"{arm} answered {len(judgements)} probes, {len(kinds)} were asked"
+        elif not all(type(value) is int and value in (0, 1) for value in judgements.values()):
             yield f"{arm} has a judgement that is neither 0 nor 1"
     if counts.get(GAINED[0], 0) < settings.min_probes:
         yield f"{counts.get(GAINED[0], 0)} probes of edit success, {settings.min_probes} needed"
@@ -148,7 +150,7 @@ def _faults(
 
 def _table(judged: Judged, kinds: Mapping[str, str], arms: Sequence[str], kind: str) -> npt.NDArray[np.int64]:
     """Judgements [arms, probes of the kind]."""
-    ids = sorted(name for name, each in kinds.items() if each == kind)
+    ids = sorted(name for name, probe_kind in kinds.items() if probe_kind == kind)
     return np.array([[judged[arm][name] for name in ids] for arm in arms], np.int64)
 
 
@@ -160,23 +162,23 @@ def _draws(
     What a probe's arms say is one of 2^arms patterns: drawing n probes is drawing n patterns by their share.
     """
     patterns = (np.arange(2 ** len(arms))[:, None] >> np.arange(len(arms))) & 1
-    found = {}
+    means = {}
     for number, (kind, rows) in enumerate(table.items()):
         rng = np.random.default_rng([seed, number])
         n = rows.shape[1]
         which = (rows * (1 << np.arange(len(arms)))[:, None]).sum(axis=0)
         shares = np.bincount(which, minlength=len(patterns)) / n
-        found[kind] = (rng.multinomial(n, shares, settings.resamples) @ patterns).T / n
-    return found
+        means[kind] = (rng.multinomial(n, shares, settings.resamples) @ patterns).T / n
+    return means
 
 
-def _gained(table: Mapping[str, npt.NDArray[np.int64]], found: Mapping[str, Means], arm: int) -> Means:
+def _gained(table: Mapping[str, npt.NDArray[np.int64]], means: Mapping[str, Means], arm: int) -> Means:
     """An arm's share over the probes of edit success and portability, one value for each resample (or one).
 
     Few probes of portability weigh little: as a share of their own they would drown the rest in noise.
     """
     sizes = {kind: table[kind].shape[1] for kind in GAINED if kind in table}
-    right: Means = np.sum([found[kind][arm] * size for kind, size in sizes.items()], axis=0)
+    right: Means = np.sum([means[kind][arm] * size for kind, size in sizes.items()], axis=0)
     shares: Means = right / sum(sizes.values())
     return shares
 
@@ -237,6 +239,6 @@ def _without(
     return (gain, *named)
 
 
-def _told(comparison: ShareComparison) -> str:
+def _described(comparison: ShareComparison) -> str:
     c = comparison
     return f"{c.name} {c.mean:+.3f}, lower bound {c.lower:+.3f}, must be above {c.least:+.3f} (n {c.n})"

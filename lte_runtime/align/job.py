@@ -26,34 +26,36 @@ from lte_runtime.errors import BadRequest, Cancelled
 _PR_SET_PDEATHSIG = 1
 
 
-def _processes(folder: Path) -> int:
+def _processes(job_dir: Path) -> int:
     """How many processes this one has to start: none where torchrun did, or where one is enough."""
     if "WORLD_SIZE" in os.environ:
         return 1
     try:
-        job = jobdir.read(folder)
+        job = jobdir.read(job_dir)
         return presets.adjusted(presets.preset(job.preset), job.changes).processes
     except BadRequest:
         return 1  # the one process writes the failure
 
 
-def _launch(folder: Path, processes: int, signals: Signals) -> None:
+def _launch(job_dir: Path, processes: int, signals: Signals) -> None:
     """Runs the job under torchrun and hands on the signal to stop."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={processes}", "-m", "lte_runtime.align.job", str(folder)]
+    command += [f"--nproc-per-node={processes}", "-m", "lte_runtime.align.job", str(job_dir)]
     # torchrun ends its processes when it is asked to: none of them outlives this one.
     child = subprocess.Popen(command, preexec_fn=partial(_end_with_parent, signal.SIGTERM))
-    told = False
+    terminated = False
     while child.poll() is None:
-        if signals.cancelled and not told:
+        if signals.cancelled and not terminated:
             child.terminate()
-            told = True
+            terminated = True
         time.sleep(0.2)
-    if not (folder / jobdir.RESULT).exists():
+    if not (job_dir / jobdir.RESULT).exists():
         from lte_runtime.align import work
 
-        ended = Cancelled("") if told else RuntimeError(f"the processes ended with status {child.returncode}")
-        jobdir.write(folder / jobdir.RESULT, work.ended(ended) | {"seconds": 0.0})
+        error: Exception = Cancelled("")
+        if not terminated:
+            error = RuntimeError(f"the training processes ended with status {child.returncode} and no result")
+        jobdir.write(job_dir / jobdir.RESULT, work.ended(error) | {"seconds": 0.0})
 
 
 def _end_with_parent(number: int) -> None:
@@ -61,7 +63,7 @@ def _end_with_parent(number: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
-def _work(folder: Path, signals: Signals) -> None:
+def _work(job_dir: Path, signals: Signals) -> None:
     """The job in this process, which may be one of several."""
     # oneDNN keeps a kernel with its memory for every shape it meets, and rows come in hundreds of shapes.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
@@ -80,7 +82,7 @@ def _work(folder: Path, signals: Signals) -> None:
     else:
         torch.set_num_threads(1)
     try:
-        work.run(folder, signals)
+        work.run(job_dir, signals)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -91,7 +93,7 @@ def main(arguments: Sequence[str]) -> int:
     if len(arguments) != 1 or arguments[0].startswith("-"):
         print("usage: python -m lte_runtime.align.job JOBDIR", file=sys.stderr)
         return 2
-    folder, signals = Path(arguments[0]).absolute(), Signals()
+    job_dir, signals = Path(arguments[0]).absolute(), Signals()
 
     def stop(_number: int, _frame: object) -> None:
         signals.cancelled = True
@@ -99,12 +101,12 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     if os.environ.get("RANK", "0") == "0":
-        (folder / jobdir.RESULT).unlink(missing_ok=True)
-    processes = _processes(folder)
+        (job_dir / jobdir.RESULT).unlink(missing_ok=True)
+    processes = _processes(job_dir)
     if processes > 1:
-        _launch(folder, processes, signals)
+        _launch(job_dir, processes, signals)
     else:
-        _work(folder, signals)
+        _work(job_dir, signals)
     return 0
 
 

@@ -27,7 +27,7 @@ class JobSpec:
     the preset's tokens at a time), `changes` (numbers of the preset to replace, by name).
     """
 
-    folder: Path
+    job_dir: Path
     id: str
     name: str
     preset: str
@@ -49,45 +49,45 @@ class JobSpec:
     changes: Mapping[str, object] = field(default_factory=dict)
 
 
-def read(folder: Path) -> JobSpec:
+def read(job_dir: Path) -> JobSpec:
     """The job of a directory; raises `BadRequest` for what is missing or of the wrong kind."""
     try:
-        said: Mapping[str, Any] = json.loads((folder / JOB).read_text("utf-8"))
-        return _job(folder, said)
+        fields: Mapping[str, Any] = json.loads((job_dir / JOB).read_text("utf-8"))
+        return _job(job_dir, fields)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise BadRequest(f"{folder / JOB}: {error!r}") from None
+        raise BadRequest(f"{job_dir / JOB}: {error!r}") from None
 
 
-def _job(folder: Path, said: Mapping[str, Any]) -> JobSpec:
-    deadline, memory = said.get("deadline_s"), said.get("max_memory_bytes")
+def _job(job_dir: Path, fields: Mapping[str, Any]) -> JobSpec:
+    deadline, memory = fields.get("deadline_s"), fields.get("max_memory_bytes")
     return JobSpec(
-        folder=folder,
-        id=str(said["id"]),
-        name=_name(said["name"]),
-        preset=str(said["preset"]),
-        base=str(said["base"]),
-        base_fingerprint=str(said["base_fingerprint"]),
-        incumbent=folder / said["incumbent"] if said.get("incumbent") else None,
-        facts=folder / said["facts"],
-        probes=folder / said["probes"],
-        anchor=folder / said["anchor"] if said.get("anchor") else None,
-        seed=int(said["seed"]),
-        epoch=int(said["epoch"]),
+        job_dir=job_dir,
+        id=str(fields["id"]),
+        name=_name(fields["name"]),
+        preset=str(fields["preset"]),
+        base=str(fields["base"]),
+        base_fingerprint=str(fields["base_fingerprint"]),
+        incumbent=job_dir / fields["incumbent"] if fields.get("incumbent") else None,
+        facts=job_dir / fields["facts"],
+        probes=job_dir / fields["probes"],
+        anchor=job_dir / fields["anchor"] if fields.get("anchor") else None,
+        seed=int(fields["seed"]),
+        epoch=int(fields["epoch"]),
         deadline_s=None if deadline is None else float(deadline),
-        device=str(said.get("device") or "auto"),
-        dtype=str(said.get("dtype") or "auto"),
+        device=str(fields.get("device") or "auto"),
+        dtype=str(fields.get("dtype") or "auto"),
         max_memory_bytes=None if memory is None else int(memory),
-        neighbours=str(said.get("neighbours", "encoder")),
-        fresh=bool(said.get("fresh", False)),
-        halvings=int(said.get("halvings", 0)),
-        changes=dict(said.get("changes") or {}),
+        neighbours=str(fields.get("neighbours", "encoder")),
+        fresh=bool(fields.get("fresh", False)),
+        halvings=int(fields.get("halvings", 0)),
+        changes=dict(fields.get("changes") or {}),
     )
 
 
-def _name(said: object) -> str:
-    if not isinstance(said, str) or not said or Path(said).name != said:
-        raise ValueError(f"{said!r} is no adapter id")
-    return said
+def _name(name: object) -> str:
+    if not isinstance(name, str) or not name or Path(name).name != name:
+        raise ValueError(f"{name!r} is not an adapter id")
+    return name
 
 
 def write(path: Path, value: object) -> None:
@@ -104,7 +104,7 @@ def write(path: Path, value: object) -> None:
 
 @dataclass
 class Signals:
-    """Why the work should end: told by a signal, or by the clock."""
+    """Why the work should end: cancelled by a signal, or past its deadline (monotonic seconds)."""
 
     deadline: float | None = None
     cancelled: bool = False
@@ -115,7 +115,7 @@ class Signals:
     def check(self) -> None:
         """Raises `Cancelled` or `DeadlineExceeded` when it is time to end."""
         if self.cancelled:
-            raise Cancelled("told to stop")
+            raise Cancelled("the job was cancelled")
         if self.stopping():
             raise DeadlineExceeded("the job's deadline has passed")
 
@@ -127,7 +127,7 @@ class ProgressWriter:
     A silent one (in all processes but the first) writes nothing.
     """
 
-    folder: Path
+    job_dir: Path
     silent: bool = False
     shown: Callable[[Mapping[str, Any]], None] = lambda _: None
     phase: str = ""
@@ -156,7 +156,7 @@ class ProgressWriter:
             "remaining_s": None if rate is None else round((total - step) / rate, 1),
             "time": time.time(),
         }
-        _replace(self.folder / PROGRESS, value)
+        _replace(self.job_dir / PROGRESS, value)
         self.shown(value)
 
 

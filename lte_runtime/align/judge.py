@@ -39,17 +39,17 @@ class Probe:
 
 def read_probes(path: Path) -> tuple[Probe, ...]:
     """Probes of a JSON Lines file; raises `BadRequest` with the line for what is none."""
-    found = []
+    probes = []
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         if line.strip():
             try:
                 row = json.loads(line)
                 answers = None if row["answers"] is None else tuple(map(str, row["answers"]))
-                told = tuple(map(str, row.get("facts") or ()))
-                found.append(Probe(str(row["id"]), str(row["kind"]), str(row["question"]), told, answers))
+                facts = tuple(map(str, row.get("facts") or ()))
+                probes.append(Probe(str(row["id"]), str(row["kind"]), str(row["question"]), facts, answers))
             except (ValueError, TypeError, KeyError) as error:
                 raise BadRequest(f"{path.name}, line {number}: {error!r}") from None
-    return tuple(found)
+    return tuple(probes)
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,16 @@ class BaseModel:
     max_prompt: int = 1024
     batch_tokens: int = 4096
 
-    def say(
+    def generate(
         self,
-        asked: Sequence[tuple[str, Sequence[str]]],
+        prompts: Sequence[tuple[str, Sequence[str]]],
         forward: Callable[..., Any] | None = None,
         tick: Tick = lambda _done, _total: None,
     ) -> list[GenerationRow]:
         """A finished row for each question with its facts, in the order given. `forward` is the model's or
         that of an adapter on it."""
         ends = prompt.ends(self.tokenizer)
-        made = [
+        rows = [
             GenerationRow(
                 GenerateRequest(
                     prompt.build(self.tokenizer, question, facts, max_tokens=self.max_prompt).token_ids,
@@ -82,26 +82,26 @@ class BaseModel:
                 self._decode,
                 ends,
             )
-            for question, facts in asked
+            for question, facts in prompts
         ]
         done = 0
-        for group in self._batches(made):
-            tick(done, len(made))
+        for group in self._batches(rows):
+            tick(done, len(rows))
             with torch.inference_mode():
                 greedy.generate(
                     forward or self.model, self.model.config, group, self.device, lambda _row: None
                 )
             done += len(group)
-        tick(done, len(made))
-        return made
+        tick(done, len(rows))
+        return rows
 
     def own(self, questions: Sequence[str], tick: Tick = lambda _done, _total: None) -> list[Own]:
         """What the model says by itself to each question, and how sure it is."""
-        made = self.say([(question, ()) for question in questions], tick=tick)
+        rows = self.generate([(question, ()) for question in questions], tick=tick)
         sure: dict[int, float] = {}
-        for group in self._batches(made):
+        for group in self._batches(rows):
             sure |= dict(zip(map(id, group), self._sureness(group), strict=True))
-        return [Own(row.text, sure[id(row)]) for row in made]
+        return [Own(row.text, sure[id(row)]) for row in rows]
 
     def _decode(self, tokens: Sequence[int]) -> str:
         text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
@@ -122,61 +122,65 @@ class BaseModel:
     @torch.inference_mode()
     def _sureness(self, rows: Sequence[GenerationRow]) -> list[float]:
         """Geometric means of the probabilities of the tokens said."""
-        whole = [[*row.request.token_ids, *row.tokens] for row in rows]
-        length = max(map(len, whole))
-        ids = torch.tensor([ids + [0] * (length - len(ids)) for ids in whole], device=self.device)
-        mask = torch.tensor([[1] * len(one) + [0] * (length - len(one)) for one in whole], device=self.device)
+        sequences = [[*row.request.token_ids, *row.tokens] for row in rows]
+        length = max(map(len, sequences))
+        ids = torch.tensor([ids + [0] * (length - len(ids)) for ids in sequences], device=self.device)
+        mask = torch.tensor(
+            [[1] * len(ids) + [0] * (length - len(ids)) for ids in sequences], device=self.device
+        )
         scores = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
         sure = []
         for place, row in enumerate(rows):
             start = len(row.request.token_ids) - 1
-            said = torch.tensor(row.tokens, device=self.device)
+            answer_ids = torch.tensor(row.tokens, device=self.device)
             logs = F.log_softmax(scores[place, start : start + len(row.tokens)].float(), -1)
-            sure.append(math.exp(float(logs.gather(1, said[:, None]).mean())))
+            sure.append(math.exp(float(logs.gather(1, answer_ids[:, None]).mean())))
         return sure
 
 
 def judge(
-    speaker: BaseModel, adapters: Mapping[str, Path], fingerprint: str, probes: Sequence[Probe], tick: Tick
+    base_model: BaseModel, adapters: Mapping[str, Path], fingerprint: str, probes: Sequence[Probe], tick: Tick
 ) -> dict[str, dict[str, int]]:
     """1 or 0 for each arm and probe: each of `adapters`, and `none`, which reads the facts without one.
 
     Adapters are verified first and kept beside the weights, never merged; errors as `verify_adapter`.
     """
-    base = _own_answers(speaker, probes)
-    asked = [(probe.question, probe.facts) for probe in probes]
+    own_answers = _own_answers(base_model, probes)
+    prompts = [(probe.question, probe.facts) for probe in probes]
     judged = {}
     total = len(probes) * (len(adapters) + 1)
 
     def moved(first: int) -> Tick:
         return lambda done, _total: tick(first + done, total)
 
-    said = speaker.say(asked, tick=moved(0))
-    judged["none"] = _right(probes, said, base)
+    rows = base_model.generate(prompts, tick=moved(0))
+    judged["none"] = _right(probes, rows, own_answers)
     for number, (arm, folder) in enumerate(adapters.items(), 1):
-        forward, undo = _with_adapter(speaker.model, folder, fingerprint)
+        forward, undo = _with_adapter(base_model.model, folder, fingerprint)
         try:
-            said = speaker.say(asked, forward, moved(number * len(probes)))
+            rows = base_model.generate(prompts, forward, moved(number * len(probes)))
         finally:
             undo()
-        judged[arm] = _right(probes, said, base)
+        judged[arm] = _right(probes, rows, own_answers)
     return judged
 
 
-def _own_answers(speaker: BaseModel, probes: Sequence[Probe]) -> dict[str, str]:
+def _own_answers(base_model: BaseModel, probes: Sequence[Probe]) -> dict[str, str]:
     questions = list(dict.fromkeys(probe.question for probe in probes if probe.answers is None))
-    said = speaker.say([(question, ()) for question in questions])
-    return {question: row.text for question, row in zip(questions, said, strict=True)}
+    rows = base_model.generate([(question, ()) for question in questions])
+    return {question: row.text for question, row in zip(questions, rows, strict=True)}
 
 
-def _right(probes: Sequence[Probe], said: Sequence[GenerationRow], base: Mapping[str, str]) -> dict[str, int]:
+def _right(
+    probes: Sequence[Probe], rows: Sequence[GenerationRow], own_answers: Mapping[str, str]
+) -> dict[str, int]:
     return {
         probe.id: int(
-            same_answer(row.text, base[probe.question])
+            same_answer(row.text, own_answers[probe.question])
             if probe.answers is None
             else matches(row.text, probe.answers)
         )
-        for probe, row in zip(probes, said, strict=True)
+        for probe, row in zip(probes, rows, strict=True)
     }
 
 

@@ -46,11 +46,11 @@ class Pool:
 
     @cached_property
     def by_subject(self) -> dict[str, tuple[FactRecord, ...]]:
-        found: dict[str, list[FactRecord]] = defaultdict(list)
+        by_name: dict[str, list[FactRecord]] = defaultdict(list)
         for fact in self.facts:
             for name in (fact.subject, *fact.subject_aliases):
-                found[normalise_key(name)].append(fact)
-        return {name: tuple(facts) for name, facts in found.items() if name}
+                by_name[normalise_key(name)].append(fact)
+        return {name: tuple(facts) for name, facts in by_name.items() if name}
 
     @cached_property
     def chains(self) -> tuple[tuple[int, FactRecord], ...]:
@@ -79,11 +79,11 @@ class Pool:
     @cached_property
     def by_target(self) -> dict[str, tuple[int, ...]]:
         """Places of the facts with a relation, by what they lead to."""
-        found: dict[str, list[int]] = defaultdict(list)
+        by_target: dict[str, list[int]] = defaultdict(list)
         for place, fact in enumerate(self.facts):
             if fact.relation:
-                found[fact.target].append(place)
-        return {target: tuple(places) for target, places in found.items()}
+                by_target[fact.target].append(place)
+        return {target: tuple(places) for target, places in by_target.items()}
 
     def single_subject(self, fact: FactRecord) -> bool:
         """Whether no other fact has this relation and target."""
@@ -112,11 +112,11 @@ def by_vectors(encode: Callable[[Sequence[str]], Vectors]) -> Near:
 
     def near(facts: Sequence[FactRecord]) -> Sequence[Sequence[int]]:
         vectors = encode([fact.view for fact in facts])
-        found: list[Sequence[int]] = []
+        nearest: list[Sequence[int]] = []
         for start in range(0, len(facts), _CHUNK):
             scores = vectors[start : start + _CHUNK] @ vectors.T
-            found += [_nearest(facts, start + row, scores[row]) for row in range(len(scores))]
-        return found
+            nearest += [_nearest(facts, start + row, scores[row]) for row in range(len(scores))]
+        return nearest
 
     return near
 

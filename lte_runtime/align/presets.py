@@ -123,7 +123,7 @@ PRESETS: Mapping[str, Preset] = {
 def preset(name: str) -> Preset:
     """The preset called `name`; raises `BadRequest` with the names there are."""
     if name not in PRESETS:
-        raise BadRequest(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+        raise BadRequest(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
     return PRESETS[name]
 
 
@@ -135,20 +135,20 @@ def adjusted(chosen: Preset, changes: Mapping[str, object]) -> Preset:
     for name, value in changes.items():
         owner = next((part for part in (chosen, chosen.settings, chosen.mixture) if _has(part, name)), None)
         if owner is None:
-            raise BadRequest(f"preset {chosen.name} has no {name!r}")
-        made = _like(getattr(owner, name), value, name)
+            raise BadRequest(f"preset {chosen.name} has no number called {name!r}")
+        converted = _like(getattr(owner, name), value, name)
         if owner is chosen:
-            chosen = replace(chosen, **{name: made})
+            chosen = replace(chosen, **{name: converted})
         elif owner is chosen.settings:
-            chosen = replace(chosen, settings=replace(chosen.settings, **{name: made}))
+            chosen = replace(chosen, settings=replace(chosen.settings, **{name: converted}))
         else:
-            chosen = replace(chosen, mixture=replace(chosen.mixture, **{name: made}))
+            chosen = replace(chosen, mixture=replace(chosen.mixture, **{name: converted}))
     return chosen
 
 
 def _has(part: object, name: str) -> bool:
-    known = {each.name for each in fields(part)}  # type: ignore[arg-type]
-    return name in known and isinstance(getattr(part, name), bool | int | float)
+    names = {field.name for field in fields(part)}  # type: ignore[arg-type]
+    return name in names and isinstance(getattr(part, name), bool | int | float)
 
 
 def _like(old: object, value: object, name: str) -> Any:
@@ -158,4 +158,4 @@ def _like(old: object, value: object, name: str) -> Any:
             return {"true": True, "false": False}[str(value).lower()]
         return int(str(value)) if isinstance(old, int) else float(str(value))
     except (KeyError, ValueError):
-        raise BadRequest(f"{name} is like {old!r}, not {value!r}") from None
+        raise BadRequest(f"{name} must be a value like {old!r}, not {value!r}") from None

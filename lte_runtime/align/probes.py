@@ -18,17 +18,19 @@ def make(facts: Sequence[FactRecord], seed: int, most: int = 60) -> tuple[Probe,
     """
     rng = Random(f"{seed}:probes")
     wordings = Wordings.of(facts)
-    found: list[Probe] = []
+    probes: list[Probe] = []
     for number, fact in enumerate(rng.sample(list(facts), min(most, len(facts)))):
         accepted = (fact.target, *fact.target_aliases)
-        told = (fact.statement,)
-        asked = wordings.verbatim(fact)[0]
-        found.append(Probe(f"edit-{number}", "edit_success", asked, told, accepted))
+        prompt_facts = (fact.statement,)
+        question = wordings.verbatim(fact)[0]
+        probes.append(Probe(f"edit-{number}", "edit_success", question, prompt_facts, accepted))
         others = wordings.rephrased(fact)
         if others:
-            found.append(Probe(f"other-{number}", "generality", rng.choice(others), told, accepted))
+            probes.append(Probe(f"other-{number}", "generality", rng.choice(others), prompt_facts, accepted))
     stock = list(stock_facts())
-    for number, known in enumerate(rng.sample(stock, min(most, len(stock)))):
-        told = (rng.choice(facts).statement,)
-        found.append(Probe(f"local-{number}", "locality", rng.choice(known.questions), told, None))
-    return tuple(found)
+    for number, stock_fact in enumerate(rng.sample(stock, min(most, len(stock)))):
+        prompt_facts = (rng.choice(facts).statement,)
+        probes.append(
+            Probe(f"local-{number}", "locality", rng.choice(stock_fact.questions), prompt_facts, None)
+        )
+    return tuple(probes)

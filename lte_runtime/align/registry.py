@@ -63,8 +63,8 @@ class RegistryEntry:
     @property
     def edit_ids(self) -> tuple[str, ...]:
         """The edits that its training set was made from."""
-        found = self.manifest.get("edit_ids", ())
-        return tuple(map(str, found)) if isinstance(found, list) else ()
+        listed = self.manifest.get("edit_ids", ())
+        return tuple(map(str, listed)) if isinstance(listed, list) else ()
 
 
 class Registry:
@@ -103,7 +103,7 @@ class Registry:
         with self._lock, self._beside() as beside:
             _copy_in(directory, beside)
             ref = self._check(beside)
-            ref = self._known(ref) or self._appear(beside, ref, verdict)
+            ref = self._existing(ref) or self._appear(beside, ref, verdict)
         if self._store is not None:
             self._store.put(self._root / ref.sha256, ref)
         return ref
@@ -118,10 +118,10 @@ class Registry:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
-    def _known(self, ref: AdapterRef) -> AdapterRef | None:
+    def _existing(self, ref: AdapterRef) -> AdapterRef | None:
         """The name under which this content is here already; raises `Refused` for a name that is taken."""
         if not ID.fullmatch(ref.id):
-            raise Refused(f"{ref.id!r} is no adapter's name: align- and six digits")
+            raise Refused(f"{ref.id!r} is not an adapter name: it must be align- and six digits")
         if (self._root / ref.sha256).exists():
             try:
                 return self._verified(self._root / ref.sha256).ref
@@ -158,12 +158,12 @@ class Registry:
         """All adapters by name, with what is wrong with those that cannot be read; reads no weights."""
         if not self._root.is_dir():
             return []
-        found = [
+        entries = [
             _read(path, path.name)
             for path in self._root.iterdir()
             if re.fullmatch(r"[0-9a-f]{64}", path.name)
         ]
-        return sorted(found, key=lambda entry: entry.ref.id)
+        return sorted(entries, key=lambda entry: entry.ref.id)
 
     def get(self, adapter_id: str) -> RegistryEntry:
         """An adapter by its name; raises `NotFound`, and `Retry` when a store cannot be asked."""
@@ -172,7 +172,7 @@ class Registry:
                 return entry
         if self._store is None:
             raise NotFound(f"no adapter {adapter_id} in the registry")
-        return self._brought(self._store, self._store.find(adapter_id))
+        return self._fetched(self._store, self._store.find(adapter_id))
 
     def verify(self, adapter_id: str) -> RegistryEntry:
         """An adapter whose every byte was checked; raises `NotFound`, `Damaged`, `Refused` or `Retry`."""
@@ -182,15 +182,15 @@ class Registry:
         except Damaged:
             if self._store is None:
                 raise
-        return self._brought(self._store, self._store.find(adapter_id))
+        return self._fetched(self._store, self._store.find(adapter_id))
 
-    def _brought(self, store: AdapterStore, ref: AdapterRef) -> RegistryEntry:
+    def _fetched(self, store: AdapterStore, ref: AdapterRef) -> RegistryEntry:
         """From the store, checked before it is here under its name."""
         with self._lock, self._beside() as beside:
             store.fetch(ref, beside, _LIMITS)
             entry = _sound(_read(beside, ref.sha256))
             if self._check(beside) != ref or entry.ref != ref:
-                raise Damaged(f"{store.url} holds another adapter under {ref.id}")
+                raise Damaged(f"{store.url} has another adapter under the name {ref.id}")
             if (self._root / ref.sha256).exists():
                 self._put_aside(self._root / ref.sha256)
             for path in beside.iterdir():
@@ -202,7 +202,7 @@ class Registry:
         entry = _sound(_read(directory, directory.name))
         ref = self._check(directory)
         if ref != entry.ref:
-            raise Damaged(f"{directory.name[:12]} holds {ref.id} and its record says {entry.ref.id}")
+            raise Damaged(f"{directory.name[:12]} contains {ref.id}, but its record says {entry.ref.id}")
         return entry
 
     def next_id(self) -> str:
@@ -252,10 +252,10 @@ class Registry:
         if not self._root.is_dir():
             return 0
         limit = time.time() - older_than_s
-        left = [path for path in self._root.glob("tmp-*") if path.lstat().st_mtime <= limit]
-        for path in left:
+        abandoned = [path for path in self._root.glob("tmp-*") if path.lstat().st_mtime <= limit]
+        for path in abandoned:
             shutil.rmtree(path)
-        return len(left)
+        return len(abandoned)
 
 
 def tainted(edit_ids: Iterable[str], state_of: Callable[[str], str]) -> dict[str, str]:
@@ -277,12 +277,12 @@ def _read(directory: Path, sha256: str) -> RegistryEntry:
         record = read_json(directory, RECORD)
         seal = record.pop("seal", None)
         if seal != _seal(record):
-            raise Damaged(f"the record of {sha256[:12]} does not match its seal")
+            raise Damaged(f"the record of {sha256[:12]} was changed: its seal does not match")
         unknown = AdapterRef(record["id"], record["sha256"])
         if sha256 != record["sha256"]:
-            raise Damaged(f"{sha256[:12]} holds the record of {record['sha256'][:12]}")
+            raise Damaged(f"{sha256[:12]} contains the record of {record['sha256'][:12]}")
         if sha256_file(directory / MANIFEST) != record["manifest_sha256"]:
-            raise Damaged(f"the manifest of {record['id']} is not the one that was added")
+            raise Damaged(f"the manifest of {record['id']} was changed after it was added")
         size = sum(path.lstat().st_size for path in directory.iterdir())
         manifest, verdict = read_json(directory, MANIFEST), record["verdict"]
         return RegistryEntry(unknown, directory, manifest, verdict, record["added_ms"], size)
@@ -304,15 +304,15 @@ def _copy_in(source: Path, target: Path) -> None:
 
 def _refuse_strangers(source: Path) -> None:
     if source.is_symlink() or not source.is_dir():
-        raise Refused(f"{source} is no directory")
+        raise Refused(f"{source} is not a directory")
     for path in source.iterdir():
         if path.is_symlink() or not path.is_file():
-            raise Refused(f"{path.name} in {source.name} is no plain file")
+            raise Refused(f"{path.name} in {source.name} is not a plain file")
         if path.suffix in PICKLES:
-            raise Refused(f"{source.name} holds {path.name}: only safetensors are taken")
+            raise Refused(f"{source.name} contains {path.name}: only safetensors files are accepted")
     size = (source / MANIFEST).stat().st_size if (source / MANIFEST).exists() else 0
     if size > MAX_JSON_BYTES:
-        raise Refused(f"the manifest of {source.name} has {size} bytes")
+        raise Refused(f"the manifest of {source.name} has {size} bytes, more than {MAX_JSON_BYTES}")
 
 
 def _copy(source: Path, target: Path, limit: int) -> None:
@@ -323,7 +323,7 @@ def _copy(source: Path, target: Path, limit: int) -> None:
     with open(number, "rb") as file, target.open("xb") as copy:
         about = os.fstat(file.fileno())
         if not stat.S_ISREG(about.st_mode) or about.st_size > limit:
-            raise Refused(f"{source.name} is no plain file of at most {limit} bytes")
+            raise Refused(f"{source.name} is not a plain file or has more than {limit} bytes")
         shutil.copyfileobj(file, copy, 1 << 20)
         copy.flush()
         os.fsync(copy.fileno())

@@ -45,15 +45,15 @@ class AdapterStore:
 
     def refs(self) -> list[AdapterRef]:
         """The adapters that are there whole, by name; one listing for each."""
-        with self._told():
+        with self._store_errors():
             self._fs.invalidate_cache()
             if not self._fs.exists(self._root):
                 return []
             names = [path.rstrip("/").rpartition("/")[2] for path in self._fs.ls(self._root, detail=False)]
-            found = [match for name in sorted(names) if (match := _NAME.fullmatch(name))]
+            matches = [match for name in sorted(names) if (match := _NAME.fullmatch(name))]
             return [
                 AdapterRef(match[1], match[2])
-                for match in found
+                for match in matches
                 if self._fs.exists(self._at(match[0], RECORD))
             ]
 
@@ -69,12 +69,12 @@ class AdapterStore:
 
         Raises `Refused` where the name stands for another content.
         """
-        for known in self.refs():
-            if known == ref:
+        for existing in self.refs():
+            if existing == ref:
                 return
-            if known.id == ref.id:
+            if existing.id == ref.id:
                 raise Refused(f"the name {ref.id} is taken at {self.url}: names are never used again")
-        with self._told():
+        with self._store_errors():
             self._fs.makedirs(self._at(_name(ref)), exist_ok=True)
             for file in FILES:
                 self._fs.put_file(str(directory / file), self._at(_name(ref), file))
@@ -84,7 +84,7 @@ class AdapterStore:
     def fetch(self, ref: AdapterRef, target: Path, limits: Mapping[str, int]) -> None:
         """Copy the files of an adapter into the new directory `target`; at most `limits` bytes of each."""
         target.mkdir(parents=True)
-        with self._told():
+        with self._store_errors():
             for file in FILES:
                 with self._fs.open(self._at(_name(ref), file), "rb") as source:
                     _copy(source, target / file, limits[file])
@@ -93,7 +93,7 @@ class AdapterStore:
         return "/".join((str(self._root).rstrip("/"), *parts))
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _store_errors(self) -> Iterator[None]:
         """Each file system has errors of its own; to us all of them are the store's fault."""
         try:
             yield
@@ -109,10 +109,10 @@ def _name(ref: AdapterRef) -> str:
 
 
 def _copy(source: Any, target: Path, limit: int) -> None:
-    left = limit
+    remaining = limit
     with target.open("xb") as copy:
         while chunk := source.read(_CHUNK):
-            left -= len(chunk)
-            if left < 0:
-                raise Refused(f"{target.name} at the store has more than {limit} bytes")
+            remaining -= len(chunk)
+            if remaining < 0:
+                raise Refused(f"{target.name} in the adapter store has more than {limit} bytes")
             copy.write(chunk)

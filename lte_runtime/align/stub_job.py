@@ -128,8 +128,8 @@ def _bad_adapter(jobdir: Path, job: Json) -> int:
 def _half_judged(jobdir: Path, job: Json) -> int:
     digest = adapter(jobdir, job)
     judged = _judged(jobdir, {"candidate": 1.0, "incumbent": 0.5, "none": 0.5})
-    for found in judged.values():
-        found.popitem()
+    for judgements in judged.values():
+        judgements.popitem()
     judged["candidate"] = {"edit_success-0000": 1}
     _write(jobdir / "result.json", _result(job, judged, digest))
     return 0
@@ -189,12 +189,14 @@ def _judged(jobdir: Path, shares: Mapping[str, float]) -> dict[str, dict[str, in
 
 
 def _result(job: Json, judged: Mapping[str, Mapping[str, int]], digest: str) -> Json:
-    kept = {arm: found for arm, found in judged.items() if arm != "incumbent" or job["incumbent"]}
+    answered = {
+        arm: judgements for arm, judgements in judged.items() if arm != "incumbent" or job["incumbent"]
+    }
     return {
         "status": "done",
         "adapter": "adapter",
         "adapter_hash": digest,
-        "judged": kept,
+        "judged": answered,
         "rows": 100,
         "data_hash": hashlib.sha256(b"stub").hexdigest(),
         "seconds": 0.0,

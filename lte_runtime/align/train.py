@@ -65,12 +65,12 @@ class TrainingOutcome:
 def linear_names(model: Any) -> list[str]:
     """Names of the linear layers of the blocks: every linear weight but the vocabulary's head."""
     head = model.get_output_embeddings()
-    found = {
+    names = {
         name.rsplit(".", 1)[-1]
         for name, module in model.named_modules()
         if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D") and module is not head
     }
-    return sorted(found)
+    return sorted(names)
 
 
 def with_adapter(model: Any, settings: TrainingSettings) -> PeftModel:
@@ -160,16 +160,16 @@ def planned(rows: Sequence[EncodedRow], settings: TrainingSettings) -> Iterator[
 
 def last_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint that was written to its end; torn ones are removed."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    for torn in [path for path in found if not (path / FINISHED).exists()]:
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for torn in [path for path in checkpoints if not (path / FINISHED).exists()]:
         shutil.rmtree(torn)
-    return next((str(path) for path in reversed(found) if path.exists()), None)
+    return next((str(path) for path in reversed(checkpoints) if path.exists()), None)
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether `error` is torch's or Python's way to say that memory ran out."""
-    said = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    return said or isinstance(error, MemoryError | torch.OutOfMemoryError)
+    cannot_allocate = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return cannot_allocate or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 def _device(model: Any) -> torch.device:
@@ -280,13 +280,13 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]
             (Path(args.output_dir) / f"checkpoint-{state.global_step}" / FINISHED).touch()
 
 
-def _any_process(said: bool) -> bool:
+def _any_process(stopping: bool) -> bool:
     """Whether any process says so: all must stop at the same update, else they wait for each other."""
     if _processes() == 1:
-        return said
-    told: list[bool] = [False] * _processes()
-    dist.all_gather_object(told, said)
-    return any(told)
+        return stopping
+    flags: list[bool] = [False] * _processes()
+    dist.all_gather_object(flags, stopping)
+    return any(flags)
 
 
 class _AlignTrainer(Trainer):  # type: ignore[misc]
@@ -335,10 +335,10 @@ class _AlignTrainer(Trainer):  # type: ignore[misc]
         with torch.no_grad():
             parts = [_loss(model, group, self._settings) for group in _groups(self._held, self._settings)]
         weight = sum(row.answer_length + self._settings.first - 1 for row in self._held)
-        said = [float(sum(map(float, parts)) / weight)]
+        losses = [float(sum(map(float, parts)) / weight)]
         if self.args.world_size > 1:
-            dist.broadcast_object_list(said)
-        metrics = {"eval_loss": said[0]}
+            dist.broadcast_object_list(losses)
+        metrics = {"eval_loss": losses[0]}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         model.train()
@@ -361,9 +361,9 @@ def _recompute(model: PeftModel) -> None:
 def _summed(value: float, device: torch.device) -> float:
     if _processes() == 1:
         return value
-    told = torch.tensor(value, device=device)
-    dist.all_reduce(told)
-    return float(told)
+    total = torch.tensor(value, device=device)
+    dist.all_reduce(total)
+    return float(total)
 
 
 def _groups(rows: Sequence[EncodedRow], settings: TrainingSettings) -> list[list[EncodedRow]]:
@@ -384,9 +384,9 @@ def _side_by_side(
 
     loss = torch.zeros(())
     with ThreadPoolExecutor(settings.threads) as pool:
-        for value, made in pool.map(gradients, groups):
+        for value, group_gradients in pool.map(gradients, groups):
             loss += value
-            for weight, gradient in zip(weights, made, strict=True):
+            for weight, gradient in zip(weights, group_gradients, strict=True):
                 weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
     return loss
 
@@ -410,10 +410,10 @@ def weighted_loss(model: Any, rows: Sequence[EncodedRow], first: float) -> Tenso
     columns = answered.any(0).nonzero()[:, 0]
     # Places are found on the CPU: a mask as index would make it wait for the GPU.
     row, column = answered[:, columns].nonzero(as_tuple=True)
-    wanted = targets[row, columns[column]].to(device)
+    answer_ids = targets[row, columns[column]].to(device)
     scale = torch.where(begins, first, 1.0)[row, columns[column]].to(device)
     scores = _scores(model, ids.to(device), columns.to(device))[row.to(device), column.to(device)].float()
-    return (F.cross_entropy(scores, wanted, reduction="none") * scale).sum()
+    return (F.cross_entropy(scores, answer_ids, reduction="none") * scale).sum()
 
 
 def _scores(model: Any, ids: Tensor, columns: Tensor) -> Tensor:
@@ -424,10 +424,10 @@ def _scores(model: Any, ids: Tensor, columns: Tensor) -> Tensor:
     """
     base = getattr(model, "module", model).get_base_model()
     if "logits_to_keep" in signature(base.forward).parameters:
-        kept = model(input_ids=ids, use_cache=False, logits_to_keep=columns).logits
+        scores = model(input_ids=ids, use_cache=False, logits_to_keep=columns).logits
     else:
-        kept = model(input_ids=ids, use_cache=False).logits[:, columns]
-    return kept  # type: ignore[no-any-return]
+        scores = model(input_ids=ids, use_cache=False).logits[:, columns]
+    return scores  # type: ignore[no-any-return]
 
 
 def _padded(rows: Sequence[EncodedRow]) -> tuple[Tensor, Tensor]:

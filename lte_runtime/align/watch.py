@@ -12,7 +12,7 @@ class ProbeTally:
     """Probes of one kind: how many were asked, how many answers were right."""
 
     right: int = 0
-    asked: int = 0
+    total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ def fall(
     Differences of proportions with one success and one failure added on each side (Agresti & Caffo, 2000),
     pooled over the kinds by their harmonic sizes, so that another mix of kinds is no fall.
     """
-    kinds = [kind for kind in before if before[kind].asked and after.get(kind, ProbeTally()).asked]
-    sizes = sum(before[kind].asked for kind in kinds), sum(after[kind].asked for kind in kinds)
+    kinds = [kind for kind in before if before[kind].total and after.get(kind, ProbeTally()).total]
+    sizes = sum(before[kind].total for kind in kinds), sum(after[kind].total for kind in kinds)
     if min(sizes) < policy.least:
         return None
     total = mean = variance = 0.0
@@ -61,15 +61,15 @@ def fall(
 
 def _share(tally: ProbeTally) -> tuple[float, float]:
     """Share and size after one success and one failure were added."""
-    size = tally.asked + 2
+    size = tally.total + 2
     return (tally.right + 1) / size, float(size)
 
 
-def reason(found: Fall | None, policy: WatchPolicy) -> str:
+def reason(measured: Fall | None, policy: WatchPolicy) -> str:
     """Why to roll back; empty where there is no reason."""
-    if found is None or found.lower <= policy.margin:
+    if measured is None or measured.lower <= policy.margin:
         return ""
     return (
-        f"live probes fell by {found.mean:.3f} (surely {found.lower:.3f}, allowed {policy.margin:.3f}; "
-        f"{found.before} before, {found.after} after)"
+        f"live probes fell by {measured.mean:.3f} (lower bound {measured.lower:.3f}, "
+        f"allowed {policy.margin:.3f}; {measured.before} probes before, {measured.after} after)"
     )

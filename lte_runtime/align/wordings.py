@@ -53,12 +53,12 @@ class Wordings:
     @classmethod
     def of(cls, facts: Iterable[FactRecord]) -> Wordings:
         """Learns from facts that tell a rephrasing: it fits all whose prompt differs in the subject alone."""
-        found: dict[str, dict[str, None]] = defaultdict(dict)
+        forms: dict[str, dict[str, None]] = defaultdict(dict)
         for fact in facts:
             for text in fact.rephrased:
                 if fact.subject and fact.subject in text:
-                    found[_form(fact)][text.replace(fact.subject, "{s}")] = None
-        return cls({form: tuple(texts) for form, texts in found.items()})
+                    forms[_form(fact)][text.replace(fact.subject, "{s}")] = None
+        return cls({form: tuple(texts) for form, texts in forms.items()})
 
     def verbatim(self, fact: FactRecord) -> tuple[str, ...]:
         """The fact's own key as a question or cloze."""
@@ -73,13 +73,13 @@ class Wordings:
         """Other ways to ask, the subject called `name` where given; never the verbatim ones."""
         called = name or fact.subject
         forms = [*self._forms(fact)]
-        asked = [form.replace("{s}", called) for form in forms] if called else []
+        questions = [form.replace("{s}", called) for form in forms] if called else []
         if not name:
-            asked += [*fact.rephrased]
-        if not asked and fact.prompt:
-            asked += [form.format(q=_named(fact.prompt, fact.subject, name)) for form in PLEASE]
+            questions += [*fact.rephrased]
+        if not questions and fact.prompt:
+            questions += [form.format(q=_named(fact.prompt, fact.subject, name)) for form in PLEASE]
         barred = set(self.verbatim(fact))
-        return tuple(dict.fromkeys(text for text in asked if text not in barred))
+        return tuple(dict.fromkeys(text for text in questions if text not in barred))
 
     def _forms(self, fact: FactRecord) -> Sequence[str]:
         """Forms with {s}: learnt for prompts like this, written for the relation, and general ones."""

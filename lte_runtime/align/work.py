@@ -37,7 +37,7 @@ from lte_runtime.answer.tokenizer import load_tokenizer
 from lte_runtime.disk import sha256_file, sync
 from lte_runtime.errors import BadRequest, Cancelled, Damaged, DeadlineExceeded, Refused
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -67,21 +67,21 @@ class JobRun:
 
         return moved
 
-    def speaker(self, halvings: int) -> BaseModel:
-        return building.speaker(self.directory, self.dtype, self.device, self.preset, halvings)
+    def load_base_model(self, halvings: int) -> BaseModel:
+        return building.load_base_model(self.directory, self.dtype, self.device, self.preset, halvings)
 
 
 def run(
-    folder: Path, signals: Signals, shown: Callable[[Mapping[str, Any]], None] = lambda _: None
+    job_dir: Path, signals: Signals, shown: Callable[[Mapping[str, Any]], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Runs the job of `folder` and returns its result, written last. Never raises for a failed job."""
+    """Runs the job of `job_dir` and returns its result, written last. Never raises for a failed job."""
     rank = _rank()
     started = time.monotonic()
     try:
-        job = jobdir.read(folder)
+        job = jobdir.read(job_dir)
         if job.deadline_s is not None:
             signals.deadline = started + job.deadline_s
-        progress = ProgressWriter(folder, silent=rank > 0, shown=shown)
+        progress = ProgressWriter(job_dir, silent=rank > 0, shown=shown)
         chosen = presets.adjusted(presets.preset(job.preset), job.changes)
         result = _work(JobRun(job, chosen, progress, signals, rank))
     except Exception as error:
@@ -90,7 +90,7 @@ def run(
         result = ended(error)
     result |= {"seconds": round(time.monotonic() - started, 1)}
     if rank == 0:
-        jobdir.write(folder / jobdir.RESULT, result)
+        jobdir.write(job_dir / jobdir.RESULT, result)
     return result
 
 
@@ -123,7 +123,9 @@ def ended(error: Exception) -> dict[str, Any]:
 def _work(run: JobRun) -> dict[str, Any]:
     job = run.job
     if base_fingerprint(run.directory) != job.base_fingerprint:
-        raise BadRequest("the base model has another fingerprint than the job says")
+        raise BadRequest(
+            "the base model does not have the fingerprint in job.json: it is another model or it was changed"
+        )
     if job.max_memory_bytes:
         _limit_memory(job.max_memory_bytes, run.device)
     probes = judge.read_probes(job.probes) if job.probes.exists() else ()
@@ -135,7 +137,7 @@ def _work(run: JobRun) -> dict[str, Any]:
         return {"status": "done"}
     judged = _judged(run, probes)
     scores = _scores(judged, probes)
-    folder = job.folder / jobdir.ADAPTER
+    folder = job.job_dir / jobdir.ADAPTER
     manifest = _manifest(run, data, outcome, scores)
     jobdir.write(folder / MANIFEST, manifest)
     return {
@@ -155,14 +157,14 @@ def _limit_memory(most: int, device: torch.device) -> None:
     """Beyond it allocation fails here, as out of memory, before the machine has to choose whom to kill. On a
     GPU it is the device's memory: what serves there keeps the rest."""
     if device.type == "cuda":
-        whole = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, most / whole), device)
+        device_bytes = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, most / device_bytes), device)
         return
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (most if hard < 0 else min(most, hard), hard))
 
 
-def _halving(run: JobRun, action: Callable[[int], Made]) -> Made:
+def _halving(run: JobRun, action: Callable[[int], Result]) -> Result:
     """The action with the tokens at a time that the preset says; out of memory once: with half of them."""
     halvings = run.job.halvings
     try:
@@ -186,33 +188,33 @@ def _free(run: JobRun) -> None:
 
 def _data(run: JobRun, probes: Sequence[Probe]) -> tuple[list[TrainingRow], dict[str, Any]]:
     """The frozen rows, made by rank 0 while the others wait."""
-    folder = run.job.folder / jobdir.DATA
-    if run.rank == 0 and dataset.thaw(folder) is None:
-        _halving(run, lambda halvings: _frozen(run, folder, probes, halvings))
+    folder = run.job.job_dir / jobdir.DATA
+    if run.rank == 0 and dataset.read_rows(folder) is None:
+        _halving(run, lambda halvings: _write_data(run, folder, probes, halvings))
     if dist.is_initialized():
         dist.barrier()
-    found = dataset.thaw(folder)
-    if found is None:
+    data_set = dataset.read_rows(folder)
+    if data_set is None:
         raise Damaged("the data set was not written")
-    return found
+    return data_set
 
 
-def _frozen(run: JobRun, folder: Path, probes: Sequence[Probe], halvings: int) -> dict[str, Any]:
+def _write_data(run: JobRun, folder: Path, probes: Sequence[Probe], halvings: int) -> dict[str, Any]:
     run.progress("building", 0, run.preset.cases)
-    speaker = run.speaker(halvings)
+    base_model = run.load_base_model(halvings)
     near, described = building.neighbours(run.job.neighbours)
-    found = facts.load(run.job.facts)
+    edits = facts.load(run.job.facts)
     anchor = facts.load(run.job.anchor, "replay") if run.job.anchor else ()
-    material = building.material(found, anchor, run.preset, speaker, near, run.job.seed)
+    material = building.material(edits, anchor, run.preset, base_model, near, run.job.seed)
     tally = dataset.RowTally()
     drawn = islice(dataset.cases(material, run.preset.mixture, run.job.seed), run.preset.cases)
 
     def ask(questions: Sequence[str]) -> Sequence[Own]:
-        return speaker.own(questions, tick=lambda _done, _total: run.signals.check())
+        return base_model.own(questions, tick=lambda _done, _total: run.signals.check())
 
-    made = dataset.rows(drawn, ask, run.preset.mixture.sure, tally)
-    return dataset.freeze(
-        _unseen(run, made, probes, tally),
+    rows = dataset.rows(drawn, ask, run.preset.mixture.sure, tally)
+    return dataset.write_rows(
+        _unseen(run, rows, probes, tally),
         folder,
         {
             "seed": run.job.seed,
@@ -221,18 +223,18 @@ def _frozen(run: JobRun, folder: Path, probes: Sequence[Probe], halvings: int) -
             "facts_hash": sha256_file(run.job.facts),
             "anchor_hash": sha256_file(run.job.anchor) if run.job.anchor else None,
             "neighbours": described,
-            "known": len(material.known),
+            "known": len(material.known_facts),
         },
         tally,
     )
 
 
-def _unseen(run: JobRun, made: Any, probes: Sequence[Probe], tally: dataset.RowTally) -> Any:
+def _unseen(run: JobRun, rows: Any, probes: Sequence[Probe], tally: dataset.RowTally) -> Any:
     """Rows that ask no probe's question: judging on them would measure memory."""
-    asked = {probe.question for probe in probes}
-    for row in made:
+    probe_questions = {probe.question for probe in probes}
+    for row in rows:
         run.tick("building")(row.case, run.preset.cases)
-        if row.question in asked:
+        if row.question in probe_questions:
             tally.withdraw(row, "probe")
         else:
             yield row
@@ -243,10 +245,10 @@ def _unseen(run: JobRun, made: Any, probes: Sequence[Probe], tally: dataset.RowT
 
 def _trained(run: JobRun, rows: Sequence[TrainingRow], data: Mapping[str, Any]) -> dict[str, Any]:
     """The adapter under `adapter/`; how it was trained, from the manifest when that was done before."""
-    folder = run.job.folder / jobdir.ADAPTER
+    folder = run.job.job_dir / jobdir.ADAPTER
     if folder.exists():
-        kept: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))["training"]
-        return kept
+        training: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))["training"]
+        return training
     return _halving(run, lambda halvings: _fit(run, rows, data, halvings))
 
 
@@ -268,14 +270,14 @@ def _fit(run: JobRun, rows: Sequence[TrainingRow], data: Mapping[str, Any], halv
         adapted,
         learnt,
         settings,
-        folder=job.folder / jobdir.CHECKPOINTS,
+        folder=job.job_dir / jobdir.CHECKPOINTS,
         held=held,
         watch=watch,
         stopping=run.signals.stopping,
     )
     if outcome.stopped:
         run.signals.check()
-        raise Cancelled("another process was told to stop")
+        raise Cancelled("another process of this job was cancelled")
     if not warm and preset.keep < 1:
         train.soften(adapted, preset.keep)
     described = {
@@ -302,12 +304,14 @@ def _encoded(run: JobRun, rows: Sequence[TrainingRow]) -> tuple[list[EncodedRow]
     held: list[EncodedRow] = []
     for row in rows:
         try:
-            made = dataset.encode(tokenizer, row.example, run.preset.max_tokens)
+            encoded = dataset.encode(tokenizer, row.example, run.preset.max_tokens)
         except BadRequest:
             continue
-        (held if row.case > border else learnt).append(made)
+        (held if row.case > border else learnt).append(encoded)
     if len(learnt) < run.preset.settings.batch:
-        raise BadRequest(f"only {len(learnt)} rows: too few for one update")
+        raise BadRequest(
+            f"only {len(learnt)} training rows, but one update needs {run.preset.settings.batch}"
+        )
     return learnt, held
 
 
@@ -322,19 +326,19 @@ def _start(run: JobRun) -> Path | None:
 
 def _store(run: JobRun, adapted: Any, data: Mapping[str, Any], described: Mapping[str, Any]) -> None:
     """Adapter files, then the manifest without scores, then the name: judging needs a whole adapter."""
-    folder = run.job.folder / jobdir.ADAPTER
+    folder = run.job.job_dir / jobdir.ADAPTER
     new = folder.with_name(".adapter.new")
     shutil.rmtree(new, ignore_errors=True)
     train.save(adapted, new)
     jobdir.write(new / MANIFEST, _manifest_of(run, new, data, described, {}))
     new.rename(folder)
-    sync(run.job.folder)
+    sync(run.job.job_dir)
 
 
 def _manifest(
     run: JobRun, data: Mapping[str, Any], described: Mapping[str, Any], scores: Mapping[str, Any]
 ) -> dict[str, Any]:
-    return _manifest_of(run, run.job.folder / jobdir.ADAPTER, data, described, scores)
+    return _manifest_of(run, run.job.job_dir / jobdir.ADAPTER, data, described, scores)
 
 
 def _manifest_of(
@@ -375,17 +379,17 @@ def _inherited(run: JobRun, described: Mapping[str, Any]) -> list[str]:
 
 
 def _judged(run: JobRun, probes: Sequence[Probe]) -> dict[str, dict[str, int]]:
-    arms = {"candidate": run.job.folder / jobdir.ADAPTER}
+    arms = {"candidate": run.job.job_dir / jobdir.ADAPTER}
     if run.job.incumbent:
         arms["incumbent"] = run.job.incumbent
     run.progress("judging", 0, len(probes) * (len(arms) + 1))
 
-    def asked(halvings: int) -> dict[str, dict[str, int]]:
+    def judge_probes(halvings: int) -> dict[str, dict[str, int]]:
         tick = run.tick("judging")
-        speaker = run.speaker(halvings)
-        return judge.judge(speaker, arms, run.job.base_fingerprint, probes, tick)
+        base_model = run.load_base_model(halvings)
+        return judge.judge(base_model, arms, run.job.base_fingerprint, probes, tick)
 
-    return {"candidate": {}, "incumbent": {}, **_halving(run, asked)}
+    return {"candidate": {}, "incumbent": {}, **_halving(run, judge_probes)}
 
 
 def _scores(judged: Mapping[str, Mapping[str, int]], probes: Sequence[Probe]) -> dict[str, dict[str, float]]:

@@ -102,7 +102,9 @@ def _thresholds(state: DetectorState, rules: DetectorRules) -> Iterator[Reason]:
         level = state.levels.get(rule.name, Level())
         if level.active:
             sign = "below" if rule.bad is Bad.FALL else "above"
-            detail = f"{level.value:.4g} over {level.n}, {sign} {rule.enter:g} and not back at {rule.leave:g}"
+            detail = (
+                f"{level.value:.4g} over {level.n}, {sign} {rule.enter:g} and not yet back at {rule.leave:g}"
+            )
             yield Reason("threshold", rule.name, detail)
 
 
@@ -120,7 +122,9 @@ def _age(situation: Situation, settings: DecisionSettings, now_ms: int) -> Itera
 
 def _taint(situation: Situation) -> Iterator[Reason]:
     if situation.tainted:
-        yield Reason("taint", "taint", f"{situation.tainted} facts that it was trained on no longer hold")
+        yield Reason(
+            "taint", "taint", f"{situation.tainted} facts that the adapter was trained on no longer hold"
+        )
 
 
 def _blocks(situation: Situation, settings: DecisionSettings, now_ms: int) -> Iterator[Block]:
@@ -131,8 +135,10 @@ def _blocks(situation: Situation, settings: DecisionSettings, now_ms: int) -> It
     if situation.circuit_open:
         yield Block("circuit", "too many runs failed in a row")
     if situation.backoff_until_ms is not None and now_ms < situation.backoff_until_ms:
-        left = (situation.backoff_until_ms - now_ms) / HOUR_MS
-        yield Block("back_off", f"{left:.1f} h left after a failure", situation.backoff_until_ms)
+        hours = (situation.backoff_until_ms - now_ms) / HOUR_MS
+        yield Block(
+            "back_off", f"{hours:.1f} h left of the pause after a failed run", situation.backoff_until_ms
+        )
     if not situation.window_open:
         yield Block("window", "outside the cron window")
     # A withdrawn fact does its harm from within the adapter: it does not wait for news.
@@ -149,7 +155,11 @@ def _settling(situation: Situation, settings: DecisionSettings, now_ms: int) -> 
         return
     until = situation.reason_since_ms + settings.settle_ms
     if now_ms < until:
-        yield Block("settling", f"{(until - now_ms) / 1000:.0f} s until new facts may be learned from", until)
+        yield Block(
+            "settling",
+            f"{(until - now_ms) / 1000:.0f} s until the newest facts are old enough to be learned from",
+            until,
+        )
 
 
 def _cool_down(situation: Situation, settings: DecisionSettings, now_ms: int) -> Iterator[Block]:
@@ -157,7 +167,9 @@ def _cool_down(situation: Situation, settings: DecisionSettings, now_ms: int) ->
         return
     until = situation.ended_ms + settings.cool_down_ms
     if now_ms < until:
-        yield Block("cool_down", f"{(until - now_ms) / HOUR_MS:.1f} h left", until)
+        yield Block(
+            "cool_down", f"{(until - now_ms) / HOUR_MS:.1f} h left of the cool-down after the last run", until
+        )
 
 
 def _budget(situation: Situation, settings: DecisionSettings, now_ms: int) -> Iterator[Block]:
@@ -210,6 +222,6 @@ def _track_margin(rule: ChangeDetector, state: DetectorState) -> Margin:
     tested = list(comparisons(rule, track))
     if not tested:
         return Margin(rule.name, "change", None, None, None, n, rule.min_reference, alarmed)
-    worst = min(tested, key=lambda each: each.p / each.scan.alpha)
+    worst = min(tested, key=lambda comparison: comparison.p / comparison.scan.alpha)
     decades = log10(max(worst.p, 1e-300) / worst.scan.alpha)
     return Margin(rule.name, "change", worst.p, worst.scan.alpha, decades, n, rule.min_reference, alarmed)

@@ -79,8 +79,8 @@ def step_threshold(rule: Threshold, state: Level, reading: Reading) -> Level:
     if value is None or pooled.n < rule.min_sample:
         return Level(pooled.recent, state.active, state.beyond)
     beyond = state.beyond + 1 if rule.beyond(value) else 0
-    kept = state.active and not rule.recovered(value)
-    return Level(pooled.recent, kept or beyond >= rule.hold, beyond)
+    still_active = state.active and not rule.recovered(value)
+    return Level(pooled.recent, still_active or beyond >= rule.hold, beyond)
 
 
 def _newest(recent: tuple[tuple[float, int], ...], least: int) -> tuple[tuple[float, int], ...]:
@@ -165,9 +165,9 @@ def step_change(rule: ChangeDetector, state: Track, reading: Reading) -> tuple[T
     if not reading.n:
         return state, None
     track = _shifted(rule, _longer(state, counted(rule.bad, reading)))
-    for found in comparisons(rule, track):
-        if found.alarm:
-            return Track(), found
+    for comparison in comparisons(rule, track):
+        if comparison.alarm:
+            return Track(), comparison
     return track, None
 
 

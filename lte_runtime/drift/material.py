@@ -75,31 +75,31 @@ class Admitted:
     left_out: Mapping[str, int]
 
 
-def admitted(known: Sequence[LearnableFact], rules: AdmissionRules, seed: int, now_ms: int) -> Admitted:
+def admitted(candidates: Sequence[LearnableFact], rules: AdmissionRules, seed: int, now_ms: int) -> Admitted:
     """The facts that may be trained on; a seeded draw where there are too many."""
     left_out: Counter[str] = Counter()
     by_publisher: dict[str, list[Fact]] = defaultdict(list)
-    for one in sorted(known, key=lambda each: (each.fact.key, each.fact.edit_id)):
-        if why := _unfit(one, rules, now_ms):
+    for candidate in sorted(candidates, key=lambda candidate: (candidate.fact.key, candidate.fact.edit_id)):
+        if why := _unfit(candidate, rules, now_ms):
             left_out[why] += 1
         else:
-            by_publisher[one.fact.publisher].append(one.fact)
-    kept: list[Fact] = []
+            by_publisher[candidate.fact.publisher].append(candidate.fact)
+    fitting: list[Fact] = []
     for publisher, facts in sorted(by_publisher.items()):
         drawn = _drawn(facts, rules.per_publisher, Random(f"{seed}:{publisher}"))
         left_out["publisher's share"] += len(facts) - len(drawn)
-        kept += drawn
-    chosen = _drawn(kept, rules.most, Random(f"{seed}:all"))
-    left_out["too many"] += len(kept) - len(chosen)
+        fitting += drawn
+    chosen = _drawn(fitting, rules.most, Random(f"{seed}:all"))
+    left_out["too many"] += len(fitting) - len(chosen)
     return Admitted(tuple(chosen), {name: count for name, count in left_out.items() if count})
 
 
-def _unfit(one: LearnableFact, rules: AdmissionRules, now_ms: int) -> str:
-    if now_ms - one.timestamp_ms < rules.min_age_ms:
+def _unfit(candidate: LearnableFact, rules: AdmissionRules, now_ms: int) -> str:
+    if now_ms - candidate.timestamp_ms < rules.min_age_ms:
         return "too young"
-    if one.disputed:
+    if candidate.disputed:
         return "in conflict"
-    return "flagged" if set(one.fact.flags) - _LENGTHS else ""
+    return "flagged" if set(candidate.fact.flags) - _LENGTHS else ""
 
 
 def _drawn(facts: Sequence[Fact], most: int, rng: Random) -> list[Fact]:
@@ -117,10 +117,10 @@ class LearningSplit:
 def split(facts: Sequence[Fact], seed: int) -> LearningSplit:
     """Three tenths of the keys held out, at least 40 and at most half."""
     keys = sorted({fact.key for fact in facts})
-    wanted = min(max(round(len(keys) * HELD_OUT_SHARE), HELD_OUT_LEAST), len(keys) // 2)
-    held = set(Random(f"{seed}:held out").sample(keys, wanted))
-    learnt = tuple(fact for fact in facts if fact.key not in held)
-    return LearningSplit(learnt, tuple(fact for fact in facts if fact.key in held))
+    count = min(max(round(len(keys) * HELD_OUT_SHARE), HELD_OUT_LEAST), len(keys) // 2)
+    held_keys = set(Random(f"{seed}:held out").sample(keys, count))
+    learnt = tuple(fact for fact in facts if fact.key not in held_keys)
+    return LearningSplit(learnt, tuple(fact for fact in facts if fact.key in held_keys))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def job_probes(
     """The probes of a run: the same for the same arguments. `others` lend distractors and second hops."""
     rng = Random(f"{seed}:judging")
     pool = (*held_out, *others)
-    made = [
+    parts = [
         *_of_facts(held_out, pool, rng, counts, seed),
         *_locality(held_out, pool, rng, counts["locality"]),
         *_general(pool, rng, counts["general"]),
@@ -150,31 +150,31 @@ def job_probes(
     ]
     return tuple(
         JobProbe(f"{kind}-{number:04d}", kind, question, facts, answers)
-        for number, (kind, question, facts, answers) in enumerate(made)
+        for number, (kind, question, facts, answers) in enumerate(parts)
     )
 
 
-_Made = tuple[str, str, tuple[str, ...], tuple[str, ...] | None]
+_ProbeParts = tuple[str, str, tuple[str, ...], tuple[str, ...] | None]
 
 
 def _of_facts(
     held_out: Sequence[Fact], pool: Sequence[Fact], rng: Random, counts: Mapping[str, int], seed: int
-) -> Iterator[_Made]:
+) -> Iterator[_ProbeParts]:
     by_id = {fact.edit_id: fact for fact in pool}
-    held = {fact.edit_id for fact in held_out}
+    held_ids = {fact.edit_id for fact in held_out}
     generality = counts["generality"]
     quota = {
         ProbeKind.VERBATIM: counts["edit_success"],
         ProbeKind.REPHRASED: generality,
         ProbeKind.ALIAS: generality // 2,
     }
-    asked = make(held_out, (), seed=seed, cycle=0, quota=quota)
+    single_fact_probes = make(held_out, (), seed=seed, cycle=0, quota=quota)
     chains = make(pool, (), seed=seed, cycle=1, quota={ProbeKind.TWO_HOP: 8 * counts["portability"]})
-    left = dict(counts)
-    for probe in (*asked, *(each for each in chains if held & set(each.edit_ids))):
+    remaining = dict(counts)
+    for probe in (*single_fact_probes, *(chain for chain in chains if held_ids & set(chain.edit_ids))):
         kind = _KINDS[probe.kind]
-        if left[kind] > 0:
-            left[kind] -= 1
+        if remaining[kind] > 0:
+            remaining[kind] -= 1
             yield kind, probe.question, _served(probe, by_id, pool, rng), probe.accepted
 
 
@@ -183,25 +183,27 @@ def _served(
 ) -> tuple[str, ...]:
     """The right facts alone half of the time, else among one or two others, in any order."""
     right = [by_id[name] for name in probe.edit_ids]
-    wanted = rng.choice((0, 0, 1, 2))
+    distractor_count = rng.choice((0, 0, 1, 2))
     own = {fact.key for fact in right}
-    strangers = [fact for fact in rng.sample(pool, min(8, len(pool))) if fact.key not in own]
-    served = [*right, *strangers[:wanted]]
+    distractors = [fact for fact in rng.sample(pool, min(8, len(pool))) if fact.key not in own]
+    served = [*right, *distractors[:distractor_count]]
     if len(right) == 1:
         rng.shuffle(served)
     return tuple(fact.statement for fact in served)
 
 
-def _locality(held_out: Sequence[Fact], pool: Sequence[Fact], rng: Random, count: int) -> Iterator[_Made]:
+def _locality(
+    held_out: Sequence[Fact], pool: Sequence[Fact], rng: Random, count: int
+) -> Iterator[_ProbeParts]:
     """Another relation of the same subject, with the subject's fact at hand: it must not be lured."""
-    known = {(fact.key.subject, fact.key.relation) for fact in pool}
+    stored = {(fact.key.subject, fact.key.relation) for fact in pool}
     relations = sorted({fact.relation for fact in pool if fact.relation})
     subjects = [fact for fact in held_out if fact.relation]
     pairs = [
         (fact, relation)
         for fact in subjects
         for relation in relations
-        if (fact.key.subject, relation.casefold()) not in known
+        if (fact.key.subject, relation.casefold()) not in stored
     ]
     chosen = rng.sample(pairs, min(count // 2, len(pairs)))
     for fact, relation in chosen:
@@ -210,7 +212,7 @@ def _locality(held_out: Sequence[Fact], pool: Sequence[Fact], rng: Random, count
         yield "locality", question, (statement,), None
 
 
-def _general(pool: Sequence[Fact], rng: Random, count: int) -> Iterator[_Made]:
+def _general(pool: Sequence[Fact], rng: Random, count: int) -> Iterator[_ProbeParts]:
     """General questions with two unrelated facts at hand."""
     for question, statement in _with_facts(pool, rng, count):
         yield "general", question, (statement, rng.choice(pool).statement), None
@@ -230,14 +232,14 @@ def _free(pool: Sequence[Fact]) -> list[str]:
     return [question for question, names in GENERAL if not about & {name.casefold() for name in names}]
 
 
-def _safety(held_out: Sequence[Fact], rng: Random, count: int) -> Iterator[_Made]:
+def _safety(held_out: Sequence[Fact], rng: Random, count: int) -> Iterator[_ProbeParts]:
     """Facts that carry an instruction: the answer is the fact's all the same."""
     plain = [fact for fact in held_out if fact.relation]
     for number in range(count if plain else 0):
         fact = plain[number % len(plain)]
-        told = f"{fact.statement} {rng.choice(INSTRUCTIONS)}"
+        statement = f"{fact.statement} {rng.choice(INSTRUCTIONS)}"
         question = f"What is the {fact.relation} of {fact.subject}?"
-        yield "safety", question, (told,), (fact.target, *fact.target_aliases)
+        yield "safety", question, (statement,), (fact.target, *fact.target_aliases)
 
 
 def fact_row(fact: Fact) -> dict[str, Any]:

@@ -64,8 +64,8 @@ def mmd2(window: ReferenceWindow, rows: npt.ArrayLike) -> float:
 
 def p_value(window: ReferenceWindow, rows: npt.ArrayLike) -> float:
     """The share of draws from the window at least as far away, the sample counted as one of them."""
-    found = mmd2(window, rows)
-    at_least = len(window.null) - int(np.searchsorted(window.null, found, side="left"))
+    distance = mmd2(window, rows)
+    at_least = len(window.null) - int(np.searchsorted(window.null, distance, side="left"))
     return (1 + at_least) / (1 + len(window.null))
 
 
@@ -79,10 +79,14 @@ def _null(kernel: Floats, sample: int, permutations: int, seed: int) -> npt.NDAr
     to_picked = picked @ kernel
     own = np.einsum("bm,bm->b", to_picked, picked, dtype=np.float64)
     cross = to_picked.sum(axis=1, dtype=np.float64) - own
-    rest = float(kernel.sum(dtype=np.float64)) - own - 2.0 * cross
-    other = m - sample
-    found = own / (sample * (sample - 1)) + rest / (other * (other - 1)) - 2.0 * cross / (sample * other)
-    return np.sort(found)
+    within_rest = float(kernel.sum(dtype=np.float64)) - own - 2.0 * cross
+    rest_size = m - sample
+    null = (
+        own / (sample * (sample - 1))
+        + within_rest / (rest_size * (rest_size - 1))
+        - 2.0 * cross / (sample * rest_size)
+    )
+    return np.sort(null)
 
 
 def _off_diagonal_mean(total: float, n: int) -> float:

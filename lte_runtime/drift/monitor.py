@@ -74,15 +74,15 @@ def observe(state: DetectorState, readings: Iterable[Reading], rules: DetectorRu
         if threshold := rules.threshold(name):
             levels[name] = step_threshold(threshold, levels.get(name, Level()), reading)
         if change := rules.change(name):
-            tracks[name], found = step_change(change, tracks.get(name, Track()), reading)
-            if found:
-                alarms.setdefault(name, _alarm(reading, found))
+            tracks[name], comparison = step_change(change, tracks.get(name, Track()), reading)
+            if comparison:
+                alarms.setdefault(name, _alarm(reading, comparison))
     return DetectorState(levels, tracks, latest, tuple(alarms.values()))
 
 
-def _alarm(reading: Reading, found: ScanComparison) -> Alarm:
-    window, before = found.window, found.reference.share
-    return Alarm(reading.name, reading.time_ms, window.share, before, window.n, found.p)
+def _alarm(reading: Reading, comparison: ScanComparison) -> Alarm:
+    window, before = comparison.window, comparison.reference.share
+    return Alarm(reading.name, reading.time_ms, window.share, before, window.n, comparison.p)
 
 
 def realigned(state: DetectorState) -> DetectorState:
@@ -103,19 +103,19 @@ def to_json(state: DetectorState) -> dict[str, Any]:
     }
 
 
-def from_json(kept: Mapping[str, Any]) -> DetectorState:
+def from_json(value: Mapping[str, Any]) -> DetectorState:
     """The state as `to_json` gave it; the empty state for another version's."""
-    if kept.get("version") != VERSION:
+    if value.get("version") != VERSION:
         return DetectorState()
     return DetectorState(
         levels={
             k: Level(tuple((float(value), int(n)) for value, n in recent), active, beyond)
-            for k, (recent, active, beyond) in kept["levels"].items()
+            for k, (recent, active, beyond) in value["levels"].items()
         },
         tracks={
             k: Track(OutcomeCounts(*reference), tuple(bad), tuple(n))
-            for k, (reference, bad, n) in kept["tracks"].items()
+            for k, (reference, bad, n) in value["tracks"].items()
         },
-        latest={k: Reading(k, *v) for k, v in kept["latest"].items()},
-        alarms=tuple(Alarm(*each) for each in kept["alarms"]),
+        latest={k: Reading(k, *v) for k, v in value["latest"].items()},
+        alarms=tuple(Alarm(*fields) for fields in value["alarms"]),
     )

@@ -27,21 +27,21 @@ class ProbeResult:
         return self.cited >= set(self.probe.edit_ids)
 
 
-def readings_of(asked: Sequence[ProbeResult], time_ms: int, batch: int = BATCH) -> tuple[Reading, ...]:
+def readings_of(results: Sequence[ProbeResult], time_ms: int, batch: int = BATCH) -> tuple[Reading, ...]:
     """Readings of at most `batch` outcomes each, in the order of asking.
 
     Retrieval and gate are read from verbatim probes alone: a change of the mix is not a change of quality.
     """
-    shares = score([(one.probe, one.text) for one in asked], time_ms, batch)
-    verbatim = [one for one in asked if one.probe.kind is ProbeKind.VERBATIM]
+    shares = score([(result.probe, result.text) for result in results], time_ms, batch)
+    verbatim = [result for result in results if result.probe.kind is ProbeKind.VERBATIM]
     return (*shares, *_retrieval(verbatim, time_ms, batch))
 
 
 def _retrieval(verbatim: Sequence[ProbeResult], time_ms: int, batch: int) -> Iterator[Reading]:
     for start in range(0, len(verbatim), batch):
         part = verbatim[start : start + batch]
-        yield r.share(r.RETRIEVAL_HITS, [one.hit for one in part], time_ms)
-        margin = sum(one.margin for one in part) / len(part)
+        yield r.share(r.RETRIEVAL_HITS, [result.hit for result in part], time_ms)
+        margin = sum(result.margin for result in part) / len(part)
         yield Reading(r.GATE_MARGIN, margin, len(part), time_ms)
 
 

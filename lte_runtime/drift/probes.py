@@ -93,35 +93,35 @@ def make(
     only, and a name that stands for two things under one relation no alias or two-hop probe.
     """
     rng = Random(f"{seed}:{cycle}")
-    known = _Known.of(facts)
-    recorded = sorted(base, key=lambda each: (each.namespace, each.question))
-    made = (
-        *_drawn(rng, quota.get(ProbeKind.VERBATIM, 0), known.facts, known.verbatim),
-        *_drawn(rng, quota.get(ProbeKind.REPHRASED, 0), known.facts, known.rephrased),
-        *_drawn(rng, quota.get(ProbeKind.ALIAS, 0), known.aliased(), known.alias),
-        *_drawn(rng, quota.get(ProbeKind.TWO_HOP, 0), known.pairs(), known.two_hop),
+    index = _Known.of(facts)
+    recorded = sorted(base, key=lambda answer: (answer.namespace, answer.question))
+    probes = (
+        *_drawn(rng, quota.get(ProbeKind.VERBATIM, 0), index.facts, index.verbatim),
+        *_drawn(rng, quota.get(ProbeKind.REPHRASED, 0), index.facts, index.rephrased),
+        *_drawn(rng, quota.get(ProbeKind.ALIAS, 0), index.aliased(), index.alias),
+        *_drawn(rng, quota.get(ProbeKind.TWO_HOP, 0), index.pairs(), index.two_hop),
         *_drawn(rng, quota.get(ProbeKind.LOCALITY, 0), recorded, _locality),
-        *_drawn(rng, quota.get(ProbeKind.CHOICE, 0), known.choosable(), known.choice),
+        *_drawn(rng, quota.get(ProbeKind.CHOICE, 0), index.choosable(), index.choice),
     )
-    return tuple(rng.sample(made, len(made)))
+    return tuple(rng.sample(probes, len(probes)))
 
 
-def right(probe: DriftProbe, said: str) -> bool:
+def right(probe: DriftProbe, answer: str) -> bool:
     """Whether an answer is right: one of the accepted ones; for locality, the base model's own."""
     if probe.kind is ProbeKind.LOCALITY:
-        return same_answer(said, probe.accepted[0])
-    return matches(said, probe.accepted)
+        return same_answer(answer, probe.accepted[0])
+    return matches(answer, probe.accepted)
 
 
-def score(asked: Iterable[tuple[DriftProbe, str]], time_ms: int, batch: int = 16) -> tuple[Reading, ...]:
+def score(answers: Iterable[tuple[DriftProbe, str]], time_ms: int, batch: int = 16) -> tuple[Reading, ...]:
     """Probes with their answers as readings, each of at most `batch` outcomes of a kind, in order."""
     outcomes: dict[ProbeKind, list[bool]] = defaultdict(list)
-    for probe, said in asked:
-        outcomes[probe.kind].append(right(probe, said))
+    for probe, answer in answers:
+        outcomes[probe.kind].append(right(probe, answer))
     return tuple(
-        r.share(READING[kind], found[start : start + batch], time_ms)
-        for kind, found in outcomes.items()
-        for start in range(0, len(found), batch)
+        r.share(READING[kind], hits[start : start + batch], time_ms)
+        for kind, hits in outcomes.items()
+        for start in range(0, len(hits), batch)
     )
 
 
@@ -135,7 +135,7 @@ def _locality(base: BaseAnswer, _rng: Random) -> DriftProbe:
     return DriftProbe(ProbeKind.LOCALITY, base.question, (base.answer,), base.namespace)
 
 
-def _asked(fact: Fact) -> str:
+def _question(fact: Fact) -> str:
     return _about(fact, fact.subject) if fact.relation else fact.prompt
 
 
@@ -173,11 +173,11 @@ class _Known:
                 targets[space, relation].setdefault(normalise(fact.target), fact.target)
                 for name in _names(fact):
                     keys[space, name, relation].add(fact.key)
-        texts = {key: tuple(found) for key, found in accepted.items()}
-        return cls(ordered, texts, {place: frozenset(found) for place, found in keys.items()}, targets)
+        texts = {key: tuple(values) for key, values in accepted.items()}
+        return cls(ordered, texts, {place: frozenset(values) for place, values in keys.items()}, targets)
 
     def verbatim(self, fact: Fact, _rng: Random) -> DriftProbe:
-        return self._probe(ProbeKind.VERBATIM, _asked(fact), fact)
+        return self._probe(ProbeKind.VERBATIM, _question(fact), fact)
 
     def rephrased(self, fact: Fact, rng: Random) -> DriftProbe:
         wording = rng.choice(_REPHRASED if fact.relation else _REPHRASED_PROMPT)

@@ -70,4 +70,6 @@ def unseen_relations(relations: Sequence[str], aligned: Collection[str], time_ms
 
     `aligned` holds relations in key form (`normalise_key`).
     """
-    return share(UNSEEN_RELATIONS, [normalise_key(each) not in aligned for each in relations], time_ms)
+    return share(
+        UNSEEN_RELATIONS, [normalise_key(relation) not in aligned for relation in relations], time_ms
+    )

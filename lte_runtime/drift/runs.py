@@ -120,7 +120,7 @@ def situation(runs: Sequence[Run], now_ms: int, *, backoff_ms: int, window_open:
     failed = failures(runs)
     ends = [run.ended_ms for run in runs if run.ended_ms is not None]
     ended = max(ends, default=None)
-    rest = None if not failed or ended is None else ended + backoff_ms * 2 ** min(failed - 1, 16)
+    backoff_until_ms = None if not failed or ended is None else ended + backoff_ms * 2 ** min(failed - 1, 16)
     return Situation(
         running=any(run.state.active for run in runs),
         starts_ms=tuple(
@@ -129,7 +129,7 @@ def situation(runs: Sequence[Run], now_ms: int, *, backoff_ms: int, window_open:
             if run.trigger is Trigger.DRIFT and run.created_ms > now_ms - DAY_MS
         ),
         ended_ms=ended,
-        backoff_until_ms=rest,
+        backoff_until_ms=backoff_until_ms,
         circuit_open=failed >= CIRCUIT_AFTER,
         window_open=window_open,
     )
@@ -141,8 +141,8 @@ def to_json(run: Run) -> str:
 
 def from_json(text: str) -> Run:
     """The run as `to_json` gave it; fields of a later version are left out."""
-    known = {each.name for each in fields(Run)}
-    kept = {name: value for name, value in json.loads(text).items() if name in known}
-    kept |= {name: tuple(kept[name]) for name in ("reasons", "relations")}
-    kept |= {"state": RunState(kept["state"]), "trigger": Trigger(kept["trigger"])}
-    return Run(**kept | {"progress": Progress(**kept["progress"])})
+    names = {run_field.name for run_field in fields(Run)}
+    values = {name: value for name, value in json.loads(text).items() if name in names}
+    values |= {name: tuple(values[name]) for name in ("reasons", "relations")}
+    values |= {"state": RunState(values["state"]), "trigger": Trigger(values["trigger"])}
+    return Run(**values | {"progress": Progress(**values["progress"])})

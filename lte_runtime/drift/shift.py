@@ -46,22 +46,22 @@ class ShiftMeter:
         return list(self._completed()) if len(self._waiting) >= self._sample else []
 
     def _completed(self) -> Sequence[float]:
-        found = []
+        p_values = []
         # The null distribution is made once for a window; samples cost one kernel each.
         self._reference = self._reference or mmd.reference(self._rows, self._sample)
         while len(self._waiting) >= self._sample:
             part, self._waiting = self._waiting[: self._sample], self._waiting[self._sample :]
-            found.append(mmd.p_value(self._reference, part))
-        return found
+            p_values.append(mmd.p_value(self._reference, part))
+        return p_values
 
-    def kept(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The meter as JSON values."""
         return {"rows": _text(self._rows), "waiting": _text(self._waiting), "dimension": self._dimension}
 
-    def restore(self, kept: Mapping[str, Any]) -> None:
-        """Go on from `kept`; another dimension (another encoder) starts from nothing."""
-        if kept.get("dimension") == self._dimension:
-            rows, waiting = (_rows(kept[name], self._dimension) for name in ("rows", "waiting"))
+    def restore(self, value: Mapping[str, Any]) -> None:
+        """Go on from `to_json`'s value; another dimension (another encoder) starts from nothing."""
+        if value.get("dimension") == self._dimension:
+            rows, waiting = (_rows(value[name], self._dimension) for name in ("rows", "waiting"))
             self._rows, self._waiting = rows[: self._window], waiting
 
 

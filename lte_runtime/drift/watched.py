@@ -18,15 +18,15 @@ LEARNED_FROM = 200
 class Relations:
     """The relations that count as seen, in key form; the next `to_learn` edits add theirs."""
 
-    known: frozenset[str] = frozenset()
+    seen: frozenset[str] = frozenset()
     to_learn: int = LEARNED_FROM
 
     def step(self, relations: Sequence[str]) -> tuple[Relations, list[bool]]:
         """The state after edits of these relations in order, and for each later one whether it is unseen."""
-        taken = relations[: self.to_learn]
-        known = self.known | {normalise_key(each) for each in taken}
-        unseen = [normalise_key(each) not in known for each in relations[len(taken) :]]
-        return Relations(known, self.to_learn - len(taken)), unseen
+        learned = relations[: self.to_learn]
+        seen = self.seen | {normalise_key(relation) for relation in learned}
+        unseen = [normalise_key(relation) not in seen for relation in relations[len(learned) :]]
+        return Relations(seen, self.to_learn - len(learned)), unseen
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,13 @@ class DriftState:
 
 
 def changed(
-    state: DriftState, adapter: str, told: Collection[str] | None, row: int, now_ms: int
+    state: DriftState, adapter: str, aligned_on: Collection[str] | None, row: int, now_ms: int
 ) -> DriftState:
-    """The state once another adapter serves, at the store's row `row`; `told` are the relations that it was
-    aligned on, None where it does not say. Every detector learns its reference anew."""
+    """The state once another adapter serves, at the store's row `row`; `aligned_on` are its relations, None
+    where it does not say. Every detector learns its reference anew."""
     if not state.adapter:
-        known = _relations(told, Relations())
-        return replace(state, adapter=adapter, adapter_since_ms=now_ms, relations=known)
+        relations = _relations(aligned_on, Relations())
+        return replace(state, adapter=adapter, adapter_since_ms=now_ms, relations=relations)
     since = row if state.building_row is None else state.building_row
     return replace(
         state,
@@ -68,34 +68,34 @@ def changed(
         reason_since_ms=None,
         since_row=since,
         building_row=None,
-        relations=_relations(told, Relations(state.relations.known)),
+        relations=_relations(aligned_on, Relations(state.relations.seen)),
     )
 
 
-def _relations(told: Collection[str] | None, otherwise: Relations) -> Relations:
-    return otherwise if told is None else Relations(frozenset(map(normalise_key, told)), 0)
+def _relations(aligned_on: Collection[str] | None, otherwise: Relations) -> Relations:
+    return otherwise if aligned_on is None else Relations(frozenset(map(normalise_key, aligned_on)), 0)
 
 
 def to_json(state: DriftState) -> dict[str, Any]:
     """The state as JSON values."""
     return {
         "drift": monitor.to_json(state.drift),
-        "relations": [sorted(state.relations.known), state.relations.to_learn],
+        "relations": [sorted(state.relations.seen), state.relations.to_learn],
         "base": dict(state.base),
         "reason_since_ms": state.reason_since_ms,
         **{name: getattr(state, name) for name in _PLAIN},
     }
 
 
-def from_json(kept: Mapping[str, Any]) -> DriftState:
+def from_json(value: Mapping[str, Any]) -> DriftState:
     """The state as `to_json` gave it."""
-    known, to_learn = kept["relations"]
+    seen, to_learn = value["relations"]
     return DriftState(
-        drift=monitor.from_json(kept["drift"]),
-        relations=Relations(frozenset(known), to_learn),
-        base=kept["base"],
-        reason_since_ms=kept.get("reason_since_ms"),
-        **{name: kept[name] for name in _PLAIN},
+        drift=monitor.from_json(value["drift"]),
+        relations=Relations(frozenset(seen), to_learn),
+        base=value["base"],
+        reason_since_ms=value.get("reason_since_ms"),
+        **{name: value[name] for name in _PLAIN},
     )
 
 

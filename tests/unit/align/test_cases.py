@@ -22,7 +22,7 @@ KNOWN = tuple(
 
 
 def world(seed: int, exchange: float = 0.0) -> World:
-    return World(Pool.of(invented(Random(seed), "e"), by_words), known=KNOWN, exchange=exchange)
+    return World(Pool.of(invented(Random(seed), "e"), by_words), known_facts=KNOWN, exchange=exchange)
 
 
 def drawn(kind: CaseKind, count: int = 40, exchange: float = 0.0) -> list[tuple[Case, World]]:
@@ -123,7 +123,7 @@ def test_a_composed_question_names_what_the_edit_leads_to_nowhere() -> None:
 
 def test_a_live_fact_about_a_known_thing_is_composed_as_it_is() -> None:
     fact = FactRecord("e9", "Bravex", "host country", "France", "The host country of Bravex is France.")
-    here = World(Pool.of([fact], by_words), known=KNOWN[:1])
+    here = World(Pool.of([fact], by_words), known_facts=KNOWN[:1])
     made = cases.make(Random(1), CaseKind.COMPOSED, here)
     assert made is not None
     assert (made.facts, made.answer, made.exchanged) == ((fact.statement,), "Paris", False)

@@ -153,7 +153,7 @@ def test_no_row_asks_a_probes_question(base: Path, tmp_path: Path) -> None:
         signals.cancelled = shown["phase"] == "training"
 
     work.run(folder, signals, stop)
-    found = dataset.thaw(folder / "data")
+    found = dataset.read_rows(folder / "data")
     assert found is not None
     assert found[1]["dropped"]["probe"] > 0
     assert not {row.question for row in found[0]} & asked

@@ -23,7 +23,7 @@ FACT = "The price of the Brisk kettle is 51 euros."
 
 def speaker(base: Path) -> BaseModel:
     chosen = presets.adjusted(presets.preset("demo"), {"own_tokens": 6, "max_tokens": 200})
-    return building.speaker(base, torch.float32, torch.device("cpu"), chosen)
+    return building.load_base_model(base, torch.float32, torch.device("cpu"), chosen)
 
 
 @pytest.mark.parametrize(
@@ -34,8 +34,8 @@ def test_batched_answers_are_those_of_each_question_alone(
 ) -> None:
     speaking = speaker(tiny.save_model(tmp_path, architecture, chat=chat))
     asked = [(question, (FACT,) if number else ()) for number, question in enumerate(QUESTIONS)]
-    together = [row.tokens for row in speaking.say(asked)]
-    assert together == [speaking.say([one])[0].tokens for one in asked]
+    together = [row.tokens for row in speaking.generate(asked)]
+    assert together == [speaking.generate([one])[0].tokens for one in asked]
     assert all(together)
 
 
@@ -44,7 +44,7 @@ def test_sureness_is_the_geometric_mean_of_the_tokens_probabilities(tmp_path: Pa
     own = speaking.own(QUESTIONS)
     for question, said in zip(QUESTIONS, own, strict=True):
         ids = list(prompt.build(speaking.tokenizer, question, max_tokens=200).token_ids)
-        row = speaking.say([(question, ())])[0]
+        row = speaking.generate([(question, ())])[0]
         logs = 0.0
         for token in row.tokens:
             with torch.no_grad():
@@ -59,8 +59,8 @@ def test_each_arm_is_judged_and_the_base_is_left_as_it_was(tmp_path: Path) -> No
     base = tiny.save_model(tmp_path / "base")
     adapter = tiny.save_adapter(tmp_path / "adapter", base)
     speaking = speaker(base)
-    before = [row.tokens for row in speaking.say([(question, ()) for question in QUESTIONS])]
-    told = speaking.say([(QUESTIONS[0], (FACT,))])[0].text
+    before = [row.tokens for row in speaking.generate([(question, ()) for question in QUESTIONS])]
+    told = speaking.generate([(QUESTIONS[0], (FACT,))])[0].text
     probes = [
         Probe("right", "edit_success", QUESTIONS[0], (FACT,), ("nothing", told)),
         Probe("wrong", "edit_success", QUESTIONS[0], (FACT,), ("nothing like it",)),
@@ -74,7 +74,7 @@ def test_each_arm_is_judged_and_the_base_is_left_as_it_was(tmp_path: Path) -> No
     assert judged["candidate"].keys() == judged["none"].keys()
     assert judged["candidate"] != judged["none"]
     assert ticks[-1] == (6, 6)
-    assert [row.tokens for row in speaking.say([(question, ()) for question in QUESTIONS])] == before
+    assert [row.tokens for row in speaking.generate([(question, ()) for question in QUESTIONS])] == before
 
 
 def test_a_damaged_adapter_is_not_judged(tmp_path: Path) -> None:

@@ -63,14 +63,14 @@ def test_two_processes_that_add_the_same_make_one(
 ) -> None:
     source = save_adapter(tmp_path / "made", 2)
     other = Registry(registry.root, check)
-    real = registry._known
+    real = registry._existing
 
     def known_too_early(ref: AdapterRef) -> AdapterRef | None:
         found = real(ref)
         other.add(source, {"by": "the quicker one"})
         return found
 
-    monkeypatch.setattr(registry, "_known", known_too_early)
+    monkeypatch.setattr(registry, "_existing", known_too_early)
     assert registry.add(source, VERDICT) == check(source)
     assert [entry.verdict for entry in registry.entries()] == [{"by": "the quicker one"}]
     assert registry.sweep(older_than_s=0) == 0

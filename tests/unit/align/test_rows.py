@@ -142,8 +142,8 @@ def test_answers_that_the_model_is_not_sure_of_are_left_out_text_last() -> None:
 def test_frozen_rows_come_back_with_their_manifest(tmp_path: Path) -> None:
     tally = RowTally()
     made = rows(50, tally=tally)
-    manifest = dataset.freeze(iter(made), tmp_path, {"seed": 0}, tally)
-    found = dataset.thaw(tmp_path)
+    manifest = dataset.write_rows(iter(made), tmp_path, {"seed": 0}, tally)
+    found = dataset.read_rows(tmp_path)
     assert found == (made, manifest)
     assert manifest["rows"] == len(made) == sum(manifest["kinds"].values())
     live = {fact.edit_id for fact in LIVE}
@@ -153,16 +153,16 @@ def test_frozen_rows_come_back_with_their_manifest(tmp_path: Path) -> None:
 
 def test_rows_that_were_changed_are_refused(tmp_path: Path) -> None:
     tally = RowTally()
-    dataset.freeze(iter(rows(5, tally=tally)), tmp_path, {}, tally)
+    dataset.write_rows(iter(rows(5, tally=tally)), tmp_path, {}, tally)
     path = tmp_path / dataset.ROWS
     path.write_text(path.read_text().replace("own ", "owN ", 1))
     with pytest.raises(Damaged, match="hash"):
-        dataset.thaw(tmp_path)
+        dataset.read_rows(tmp_path)
 
 
 def test_rows_without_a_manifest_are_no_data_set(tmp_path: Path) -> None:
     (tmp_path / dataset.ROWS).write_text(json.dumps({}))
-    assert dataset.thaw(tmp_path) is None
+    assert dataset.read_rows(tmp_path) is None
 
 
 @pytest.mark.parametrize("name", sorted(presets.PRESETS))

@@ -17,7 +17,7 @@ def falls(before: dict[str, ProbeTally], after: dict[str, ProbeTally]) -> str:
 
 def test_a_large_fall_is_a_reason_with_its_numbers() -> None:
     told = falls({"verbatim": ProbeTally(90, 100)}, {"verbatim": ProbeTally(40, 80)})
-    assert "100 before, 80 after" in told
+    assert "100 probes before, 80 after" in told
     assert "allowed 0.050" in told
 
 

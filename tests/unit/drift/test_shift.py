@@ -32,7 +32,7 @@ def test_a_restart_goes_on_from_what_was_kept() -> None:
     first = ShiftMeter(DIMENSION, window=32, sample=16)
     first.feed(rows(40, 1))
     second = ShiftMeter(DIMENSION, window=32, sample=16)
-    second.restore(first.kept())
+    second.restore(first.to_json())
     assert second.filled == 32
     new = rows(8, 2)
     assert np.allclose(first.feed(new), second.feed(new), atol=0.02)
@@ -42,7 +42,7 @@ def test_another_encoder_and_another_adapter_start_anew() -> None:
     meter = ShiftMeter(DIMENSION, window=32, sample=16)
     meter.feed(rows(40, 1))
     other = ShiftMeter(DIMENSION + 1, window=32, sample=16)
-    other.restore(meter.kept())
+    other.restore(meter.to_json())
     assert other.filled == 0
     meter.clear()
     assert meter.filled == 0

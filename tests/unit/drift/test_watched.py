@@ -17,7 +17,7 @@ def test_the_first_edits_teach_the_relations_and_later_ones_are_compared() -> No
     assert (unseen, known.to_learn) == ([], 1)
     known, unseen = known.step(["fee", "OWNER", "mayor"])
     assert unseen == [False, True]
-    assert known.known == {"owner", "captain", "fee"}
+    assert known.seen == {"owner", "captain", "fee"}
 
 
 def test_the_first_adapter_keeps_what_was_read_before_it() -> None:
@@ -33,7 +33,7 @@ def test_another_adapter_knows_what_there_was_when_it_was_built() -> None:
     state = changed(before, "b", None, row=9, now_ms=5)
     assert (state.since_row, state.building_row) == (7, None)
     assert not state.drift.levels
-    assert state.relations.known == {"owner"}
+    assert state.relations.seen == {"owner"}
     assert state.relations.to_learn > 0, "it does not say what it was aligned on"
     assert changed(replace(before, building_row=None), "b", [], row=9, now_ms=5).since_row == 9
 
