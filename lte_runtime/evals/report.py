@@ -81,7 +81,7 @@ def _read(path: Path) -> Result:
 
 
 def joined(results: Sequence[Result]) -> list[Result]:
-    """Results of one model, mode and part as one, with the methods of all; where they repeat, the last counts.
+    """Results of one model, mode and part as one, with the methods of all; of repeats the last counts.
 
     All edits of a set come first, then batches and sequences by size, then what was cut short.
     """
