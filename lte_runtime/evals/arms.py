@@ -50,9 +50,11 @@ class Kit:
 
 def adapted(base: BaselineModel, adapter: Path) -> BaselineModel:
     """The base with an adapter merged in float32, beside it; tensors that it leaves alone are shared."""
-    found = verify_adapter(adapter, base.fingerprint)
-    pairs = lora.read_pairs(found, base.model)
-    return replace(base, model=lora.merged_copy(base.model, lora.weights_of(base.model), pairs, found.scale))
+    verified = verify_adapter(adapter, base.fingerprint)
+    pairs = lora.read_pairs(verified, base.model)
+    return replace(
+        base, model=lora.merged_copy(base.model, lora.weights_of(base.model), pairs, verified.scale)
+    )
 
 
 @contextmanager
@@ -129,25 +131,25 @@ class Gated:
         self._count = 0
 
     def edit(self, requests: Sequence[EditRequest]) -> None:
-        events = [event(one, self._count + number) for number, one in enumerate(requests)]
+        events = [event(request, self._count + number) for number, request in enumerate(requests)]
         self._count += len(events)
         if events:
-            apply_events(self._opened(), events)
+            apply_events(self._open_memory(), events)
 
     def answer(self, prompts: Sequence[str], *, max_new_tokens: int = 32) -> list[str]:
-        said = [""] * len(prompts)
+        answers = [""] * len(prompts)
         for base, rows in self._sides(prompts):
             texts = reading.answers(base, [ids for _, ids in rows], max_new_tokens)
             for (at, _), text in zip(rows, texts, strict=True):
-                said[at] = text.strip()
-        return said
+                answers[at] = text.strip()
+        return answers
 
     def forced(self, pairs: Sequence[tuple[str, str]]) -> list[Forced]:
-        found: dict[int, Forced] = {}
-        for base, rows in self._sides([asked for asked, _ in pairs]):
+        results: dict[int, Forced] = {}
+        for base, rows in self._sides([question for question, _ in pairs]):
             samples = [Sample(ids, reading.target_ids(base, pairs[at][1])) for at, ids in rows]
-            found |= zip([at for at, _ in rows], reading.forced(base, samples), strict=True)
-        return [found[at] for at in range(len(pairs))]
+            results |= zip([at for at, _ in rows], reading.forced(base, samples), strict=True)
+        return [results[at] for at in range(len(pairs))]
 
     def undo(self) -> None:
         self._stack.close()
@@ -155,7 +157,7 @@ class Gated:
 
     close = undo
 
-    def _opened(self) -> EditMemory:
+    def _open_memory(self) -> EditMemory:
         if self._memory is None:
             self._memory = self._stack.enter_context(memory_of([], self._encoder))
         return self._memory
@@ -163,7 +165,9 @@ class Gated:
     def _sides(self, prompts: Sequence[str]) -> list[tuple[BaselineModel, list[tuple[int, tuple[int, ...]]]]]:
         """What each of the two models is to read: places among `prompts`, and ids."""
         planner = Planner(self._base)
-        answerer = Answerer(self._opened(), self._encoder, self._calibration, planner, AnswererSettings())
+        answerer = Answerer(
+            self._open_memory(), self._encoder, self._calibration, planner, AnswererSettings()
+        )
         rows: dict[bool, list[tuple[int, tuple[int, ...]]]] = {False: [], True: []}
         for at, text in enumerate(prompts):
             answerer.answer(Question(text, max_new_tokens=1))
@@ -194,18 +198,20 @@ class NearestFactsEditor:
         self._vectors: dict[str, Vectors] = {}
 
     def edit(self, requests: Sequence[EditRequest]) -> None:
-        told = [statement_of(one.subject, "", one.prompt, one.target) for one in requests]
-        for request, fact, vector in zip(requests, told, self._encoder.encode(told), strict=True):
+        statements = [
+            statement_of(request.subject, "", request.prompt, request.target) for request in requests
+        ]
+        for request, fact, vector in zip(requests, statements, self._encoder.encode(statements), strict=True):
             self._facts[request.prompt], self._vectors[request.prompt] = fact, vector
 
     def answer(self, prompts: Sequence[str], *, max_new_tokens: int = 32) -> list[str]:
-        return reading.answers(self._side, self._asked(prompts), max_new_tokens)
+        return reading.answers(self._side, self._prompt_ids(prompts), max_new_tokens)
 
     def forced(self, pairs: Sequence[tuple[str, str]]) -> list[Forced]:
-        asked = self._asked([text for text, _ in pairs])
+        prompt_ids = self._prompt_ids([text for text, _ in pairs])
         rows = [
             Sample(ids, reading.target_ids(self._side, target))
-            for ids, (_, target) in zip(asked, pairs, strict=True)
+            for ids, (_, target) in zip(prompt_ids, pairs, strict=True)
         ]
         return reading.forced(self._side, rows)
 
@@ -218,12 +224,12 @@ class NearestFactsEditor:
         """Before the first edit there is nothing to say otherwise: the base."""
         return self._reader if self._facts else self._base
 
-    def _asked(self, prompts: Sequence[str]) -> list[tuple[int, ...]]:
+    def _prompt_ids(self, prompts: Sequence[str]) -> list[tuple[int, ...]]:
         if not self._facts or not prompts:
             return [reading.question(self._base, text) for text in prompts]
-        known = np.stack(list(self._vectors.values()))
+        vectors = np.stack(list(self._vectors.values()))
         facts = list(self._facts.values())
-        scores = self._encoder.encode(prompts, query=True) @ known.T
+        scores = self._encoder.encode(prompts, query=True) @ vectors.T
         best = np.argsort(-scores, axis=1, kind="stable")[:, :REFERENCE_FACTS]
         return [
             prompt.build(

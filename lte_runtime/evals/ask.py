@@ -24,14 +24,14 @@ def ask_all(
     arms: Arms, questions: Sequence[str], progress: Progress, what: str, *, scope: ScopeMode = ScopeMode.AUTO
 ) -> Mapping[str, Answer]:
     """The answer to each distinct question."""
-    wanted = list(dict.fromkeys(questions))
+    distinct = list(dict.fromkeys(questions))
 
-    def one(text: str) -> Answer:
+    def ask(text: str) -> Answer:
         return arms.answerer.answer(Question(text, max_new_tokens=arms.max_new_tokens, scope=scope))
 
     answers: dict[str, Answer] = {}
     with ThreadPoolExecutor(arms.threads) as pool:
-        for done, (text, answer) in enumerate(zip(wanted, pool.map(one, wanted), strict=True), start=1):
+        for done, (text, answer) in enumerate(zip(distinct, pool.map(ask, distinct), strict=True), start=1):
             answers[text] = answer
-            progress(what, done, len(wanted))
+            progress(what, done, len(distinct))
     return answers

@@ -34,11 +34,11 @@ def show_progress(what: str, done: int, total: int) -> None:
 
 def parser(name: str, what: str | None, data: str, methods: Sequence[str]) -> argparse.ArgumentParser:
     """The options that all evaluations have."""
-    made = argparse.ArgumentParser(prog=name, description=what)
-    made.add_argument("--data", type=Path, required=True, help=data)
-    made.add_argument("--method", action="append", choices=methods, help="default: all")
-    made.add_argument("--limit", type=int, help="at most so many records of each set")
-    return made
+    options = argparse.ArgumentParser(prog=name, description=what)
+    options.add_argument("--data", type=Path, required=True, help=data)
+    options.add_argument("--method", action="append", choices=methods, help="default: all")
+    options.add_argument("--limit", type=int, help="maximum number of records of each set")
+    return options
 
 
 def measure(run: Callable[[Parts], Mapping[str, Any]], load: Callable[[], Parts] = load_parts) -> int:

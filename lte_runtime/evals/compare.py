@@ -23,7 +23,7 @@ from typing import Any
 from lte_runtime.errors import BadRequest, NotFound
 from lte_runtime.evals import arms, cost, lines, tally
 from lte_runtime.evals.arms import Kit
-from lte_runtime.evals.baselines import kept, search
+from lte_runtime.evals.baselines import search, tensor_cache
 from lte_runtime.evals.baselines.protocol import Editor, EditRequest, Forced
 from lte_runtime.evals.baselines.search import base_answers, share
 from lte_runtime.evals.knowedit import SETS, Record, read
@@ -68,7 +68,7 @@ def mode_of(text: str) -> Mode:
         return Mode("single", 1)
     if kind in ("batch", "sequential") and (not size or (size.isdecimal() and int(size) > 0)):
         return Mode(kind, int(size) if size else None)
-    raise BadRequest(f"mode {text} is none of single, batch, batch:N, sequential, sequential:N")
+    raise BadRequest(f"unknown mode {text}: use single, batch, batch:N, sequential or sequential:N")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +101,8 @@ def run(plan: ComparisonPlan, kit: Kit, progress: Progress = silent) -> Result:
     Raises `NotFound` when no set is in the folder and `BadRequest` for unknown methods.
     """
     arms.check(plan.methods)
-    found = [name for name in plan.sets if (plan.data / f"{name}.json").is_file()]
-    if not found:
+    set_names = [name for name in plan.sets if (plan.data / f"{name}.json").is_file()]
+    if not set_names:
         raise NotFound(f"no KnowEdit set in {plan.data}")
     chosen = search.tuned(kit.supplies)
     result: Result = {
@@ -116,17 +116,17 @@ def run(plan: ComparisonPlan, kit: Kit, progress: Progress = silent) -> Result:
         "model": kit.supplies.base.model.config.model_type,
         "methods": {},
     }
-    known, before = SampleFile(plan.samples), BaseAnswers(kit)
-    samples: dict[str, dict[str, list[tally.Sample]]] = {name: {} for name in found}
-    pools = [tuple(found)] if plan.mode.pooled else [(name,) for name in found]
+    sample_file, before = SampleFile(plan.samples), BaseAnswers(kit)
+    samples: dict[str, dict[str, list[tally.Sample]]] = {name: {} for name in set_names}
+    pools = [tuple(set_names)] if plan.mode.pooled else [(name,) for name in set_names]
     for method in plan.methods:
         params = chosen.get(method)
         sets: Result = {}
         for pool in pools:
-            groups = Groups(plan, kit, pool, method, progress, known, before).measured(params)
+            groups = Groups(plan, kit, pool, method, progress, sample_file, before).measured(params)
             for name in pool:
                 own = [of_set(group, name) for group in groups]
-                samples[name][method] = [one for group in own for one in group["samples"]]
+                samples[name][method] = [sample for group in own for sample in group["samples"]]
                 sets[name] = summed(own, plan.seed)
         described = "searched" if params is not None else "default"
         result["methods"][method] = {"sets": sets, "settings": described}
@@ -145,7 +145,7 @@ class SampleFile:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._lines: dict[str, Result] = {one["key"]: one for one in lines.read(path)} if path else {}
+        self._lines: dict[str, Result] = {line["key"]: line for line in lines.read(path)} if path else {}
 
     def __contains__(self, key: str) -> bool:
         return key in self._lines
@@ -168,14 +168,14 @@ class Groups:
     pool: Sequence[str]
     method: str
     progress: Progress
-    known: SampleFile
+    sample_file: SampleFile
     before: BaseAnswers
 
     def measured(self, params: object) -> list[Result]:
         """The groups, from the samples where they are there."""
-        made = ((part, self._requests(part)) for part in self._parts(self._records()))
-        parts = {self._key(requests, params): (part, requests) for part, requests in made}
-        missing = [key for key in parts if key not in self.known]
+        requested = ((part, self._requests(part)) for part in self._parts(self._records()))
+        parts = {self._key(requests, params): (part, requests) for part, requests in requested}
+        missing = [key for key in parts if key not in self.sample_file]
         what = f"{' '.join(self.pool)} {self.method}"
         if missing:
             self.before.ask([record for part, _ in parts.values() for _, record in part])
@@ -184,21 +184,21 @@ class Groups:
                 for number, key in enumerate(parts):
                     self.progress(what, number, len(parts))
                     if key in missing:
-                        self.known.add(key, self._measure(editor, *parts[key], number))
+                        self.sample_file.add(key, self._measure(editor, *parts[key], number))
         self.progress(what, len(parts), len(parts))
-        return [self.known[key] for key in parts]
+        return [self.sample_file[key] for key in parts]
 
     def _records(self) -> Part:
         """What is left of each set; a pool is mixed, so that each of its groups has edits of all sets."""
-        found: list[tuple[str, Record]] = []
+        records: list[tuple[str, Record]] = []
         for name in self.pool:
             rows = read(self.plan.data / f"{name}.json")
-            chosen = [one for one in rows if self.plan.split == "all" or held_out(one.subject)]
-            found += [(name, one) for one in chosen[: self.plan.limit]]
-        found = current(found)
+            chosen = [record for record in rows if self.plan.split == "all" or held_out(record.subject)]
+            records += [(name, record) for record in chosen[: self.plan.limit]]
+        records = current(records)
         if self.plan.mode.pooled:
-            Random(f"pool {self.plan.seed}").shuffle(found)
-        return found
+            Random(f"pool {self.plan.seed}").shuffle(records)
+        return records
 
     def _parts(self, records: Part) -> Iterator[Part]:
         size = self.plan.mode.size or max(1, len(records))
@@ -210,15 +210,15 @@ class Groups:
 
     def _requests(self, part: Part) -> list[EditRequest]:
         """Generated edits, made first, and the part's own."""
-        return [*self._filling(len(part)), *requests_of(part)]
+        return [*self._generated(len(part)), *requests_of(part)]
 
     def _key(self, requests: Sequence[EditRequest], params: object) -> str:
         plan, base = self.plan, self.kit.supplies.base.fingerprint
-        told = [(one.prompt, one.target) for one in requests]
+        edits = [(request.prompt, request.target) for request in requests]
         pool = " ".join(self.pool)
-        parts = (base, pool, self.method, str(plan.mode), plan.decode, repr(params), repr(told))
+        parts = (base, pool, self.method, str(plan.mode), plan.decode, repr(params), repr(edits))
         adapter = "" if self.kit.adapted is None else self.kit.adapter
-        return kept.name_of(*parts, adapter, self.kit.calibration.data_sha256)
+        return tensor_cache.name_of(*parts, adapter, self.kit.calibration.data_sha256)
 
     def _warm(self, editor: Editor, part: Part) -> None:
         """What a method works out once (statistics, networks) is no part of an edit's cost."""
@@ -255,25 +255,25 @@ class Groups:
             if count in CHECKPOINTS or count == len(requests):
                 yield str(count), judge.success(requests[:count])
 
-    def _filling(self, own: int) -> list[EditRequest]:
+    def _generated(self, own: int) -> list[EditRequest]:
         """Generated edits, made first, that fill a batch or a sequence up where a set has not enough."""
         missing = (self.plan.mode.size or 0) - own
         rng = Random(f"fill {self.plan.seed}")
-        made: dict[str, EditRequest] = {}
-        while len(made) < missing:
-            one = self.kit.supplies.material.lessons(rng, 1)[0].request
-            made.setdefault(one.prompt, one)
-        return list(made.values())
+        generated: dict[str, EditRequest] = {}
+        while len(generated) < missing:
+            request = self.kit.supplies.material.lessons(rng, 1)[0].request
+            generated.setdefault(request.prompt, request)
+        return list(generated.values())
 
 
 def requests_of(part: Part) -> list[EditRequest]:
-    return [EditRequest(one.subject, one.prompt, one.target) for _, one in part]
+    return [EditRequest(record.subject, record.prompt, record.target) for _, record in part]
 
 
 def current(records: Part) -> list[tuple[str, Record]]:
     """The last record of each prompt, in the order of the files."""
-    last = {one.key: one for _, one in records}
-    return [(name, one) for name, one in records if last[one.key] is one]
+    last = {record.key: record for _, record in records}
+    return [(name, record) for name, record in records if last[record.key] is record]
 
 
 class BaseAnswers:
@@ -281,154 +281,158 @@ class BaseAnswers:
 
     def __init__(self, kit: Kit) -> None:
         self._kit = kit
-        self._said: dict[str, str] = {}
+        self._answers: dict[str, str] = {}
 
     def ask(self, records: Sequence[Record]) -> None:
         """To be called while the base is unedited."""
-        asked = [one.prompt for one in records]
-        asked += [text for one in records for texts in one.locality.values() for text in texts]
-        wanted = [text for text in dict.fromkeys(asked) if text not in self._said]
-        said = base_answers(self._kit.supplies, wanted, TOKENS)
-        self._said.update(zip(wanted, said, strict=True))
+        questions = [record.prompt for record in records]
+        questions += [text for record in records for texts in record.locality.values() for text in texts]
+        unanswered = [text for text in dict.fromkeys(questions) if text not in self._answers]
+        answers = base_answers(self._kit.supplies, unanswered, TOKENS)
+        self._answers.update(zip(unanswered, answers, strict=True))
 
     def __getitem__(self, question: str) -> str:
-        return self._said[question]
+        return self._answers[question]
 
 
 class MethodJudge:
-    """Asks the probes of edits that were made, and writes down what was said."""
+    """Asks the probes of the edits and records the answers."""
 
     def __init__(self, plan: ComparisonPlan, editor: Editor, before: BaseAnswers, kit: Kit) -> None:
         self._plan, self._editor, self._before, self._kit = plan, editor, before, kit
         self.aside: list[float] = []
 
     def success(self, requests: Sequence[EditRequest]) -> float | None:
-        """Share of edits that still hold; its time is told apart from the edits' own."""
+        """Share of edits that still hold; its time is counted apart from that of the edits."""
         began = time.monotonic()
-        said = self._editor.answer([one.prompt for one in requests], max_new_tokens=TOKENS)
-        found = mean(matches(text, (one.target,)) for text, one in zip(said, requests, strict=True))
+        answers = self._editor.answer([request.prompt for request in requests], max_new_tokens=TOKENS)
+        success = mean(
+            matches(text, (request.target,)) for text, request in zip(answers, requests, strict=True)
+        )
         self.aside.append(time.monotonic() - began)
-        return found
+        return success
 
     def samples(self, part: Part, fluency: int) -> list[Result]:
         """One sample for each record: free and forced shares, and the answers themselves."""
-        records = [one for _, one in part]
-        short = [one.prompt for name, one in part if name != RUNNING]
-        long = [one.prompt for name, one in part if name == RUNNING]
-        said = {
-            **self._said([*short, *(q for one in records for q in questions(one))], TOKENS),
-            **self._said(long, LONG_TOKENS),
+        records = [record for _, record in part]
+        short = [record.prompt for name, record in part if name != RUNNING]
+        long = [record.prompt for name, record in part if name == RUNNING]
+        answers = {
+            **self._answers([*short, *(q for record in records for q in questions(record))], TOKENS),
+            **self._answers(long, LONG_TOKENS),
         }
-        read = self._read([pair for one in records for pair in self._pairs(one)])
+        readings = self._readings([pair for record in records for pair in self._pairs(record)])
         fluent = self._fluency(records[:fluency])
         return [
             {
                 "set": name,
-                "prompt": one.prompt,
-                "target": one.target,
-                "said": {q: said[q] for q in (one.prompt, *questions(one))} if said else {},
-                "free": self._free(one, said),
-                "forced": self._forced(one, read),
-                "belief": self._belief(one, read),
-                "rouge_l": overlap(said[one.prompt], one) if said and name == RUNNING else None,
-                "fluency": fluent.get(one.prompt),
+                "prompt": record.prompt,
+                "target": record.target,
+                "said": {q: answers[q] for q in (record.prompt, *questions(record))} if answers else {},
+                "free": self._free(record, answers),
+                "forced": self._forced(record, readings),
+                "belief": self._belief(record, readings),
+                "rouge_l": overlap(answers[record.prompt], record) if answers and name == RUNNING else None,
+                "fluency": fluent.get(record.prompt),
             }
-            for name, one in part
+            for name, record in part
         ]
 
-    def _said(self, asked: Sequence[str], tokens: int) -> Mapping[str, str]:
-        wanted = list(dict.fromkeys(asked)) if self._plan.free else []
-        said = self._editor.answer(wanted, max_new_tokens=tokens) if wanted else []
-        return dict(zip(wanted, said, strict=True))
+    def _answers(self, questions: Sequence[str], tokens: int) -> Mapping[str, str]:
+        distinct = list(dict.fromkeys(questions)) if self._plan.free else []
+        answers = self._editor.answer(distinct, max_new_tokens=tokens) if distinct else []
+        return dict(zip(distinct, answers, strict=True))
 
-    def _read(self, pairs: Sequence[Pair]) -> Mapping[Pair, Forced]:
-        wanted = list(dict.fromkeys(pairs)) if self._plan.forced else []
-        found = self._editor.forced(wanted) if wanted else []
-        return dict(zip(wanted, found, strict=True))
+    def _readings(self, pairs: Sequence[Pair]) -> Mapping[Pair, Forced]:
+        distinct = list(dict.fromkeys(pairs)) if self._plan.forced else []
+        readings = self._editor.forced(distinct) if distinct else []
+        return dict(zip(distinct, readings, strict=True))
 
-    def _pairs(self, one: Record) -> Iterator[Pair]:
+    def _pairs(self, record: Record) -> Iterator[Pair]:
         """Questions with what is to be read behind them."""
-        yield one.prompt, one.target
-        if self._before[one.prompt]:
-            yield one.prompt, self._before[one.prompt]
-        if one.rephrase:
-            yield one.rephrase, one.target
-        for probes in one.portability.values():
+        yield record.prompt, record.target
+        if self._before[record.prompt]:
+            yield record.prompt, self._before[record.prompt]
+        if record.rephrase:
+            yield record.rephrase, record.target
+        for probes in record.portability.values():
             yield from ((q, accepted[0]) for q, accepted in probes if accepted)
-        for texts in one.locality.values():
+        for texts in record.locality.values():
             yield from ((q, self._before[q]) for q in texts if self._before[q])
 
-    def _free(self, one: Record, said: Mapping[str, str]) -> Result:
-        if not said:
+    def _free(self, record: Record, answers: Mapping[str, str]) -> Result:
+        if not answers:
             return {"edit": None, "rephrase": None, "portability": {}, "locality": {}}
 
         def right(q: str, accepted: Sequence[str]) -> float:
-            return float(matches(said[q], accepted))
+            return float(matches(answers[q], accepted))
 
         return {
-            "edit": right(one.prompt, (one.target,)),
-            "rephrase": right(one.rephrase, (one.target,)) if one.rephrase else None,
-            "portability": {k: [right(q, a) for q, a in probes] for k, probes in one.portability.items()},
+            "edit": right(record.prompt, (record.target,)),
+            "rephrase": right(record.rephrase, (record.target,)) if record.rephrase else None,
+            "portability": {k: [right(q, a) for q, a in probes] for k, probes in record.portability.items()},
             "locality": {
-                kind: [float(same_answer(said[q], self._before[q])) for q in texts]
-                for kind, texts in one.locality.items()
+                kind: [float(same_answer(answers[q], self._before[q])) for q in texts]
+                for kind, texts in record.locality.items()
             },
         }
 
-    def _forced(self, one: Record, read: Mapping[Pair, Forced]) -> Result:
-        if not read:
+    def _forced(self, record: Record, readings: Mapping[Pair, Forced]) -> Result:
+        if not readings:
             return {"edit": None, "rephrase": None, "portability": {}, "locality": {}}
 
-        def right(q: str, wanted: str) -> float:
-            return round(share(read[q, wanted]), 4)
+        def right(q: str, target: str) -> float:
+            return round(share(readings[q, target]), 4)
 
         return {
-            "edit": right(one.prompt, one.target),
-            "rephrase": right(one.rephrase, one.target) if one.rephrase else None,
+            "edit": right(record.prompt, record.target),
+            "rephrase": right(record.rephrase, record.target) if record.rephrase else None,
             "portability": {
                 kind: [right(q, accepted[0]) for q, accepted in probes if accepted]
-                for kind, probes in one.portability.items()
+                for kind, probes in record.portability.items()
             },
             "locality": {
                 kind: [right(q, self._before[q]) for q in texts if self._before[q]]
-                for kind, texts in one.locality.items()
+                for kind, texts in record.locality.items()
             },
         }
 
-    def _belief(self, one: Record, read: Mapping[Pair, Forced]) -> float | None:
+    def _belief(self, record: Record, readings: Mapping[Pair, Forced]) -> float | None:
         """Multiple choice of two: is the target likelier, per token, than what the base used to say?"""
-        old = self._before[one.prompt]
-        if not read or not old or same_answer(old, one.target):
+        old = self._before[record.prompt]
+        if not readings or not old or same_answer(old, record.target):
             return None
-        return float(likelihood(read[one.prompt, one.target]) > likelihood(read[one.prompt, old]))
+        return float(
+            likelihood(readings[record.prompt, record.target]) > likelihood(readings[record.prompt, old])
+        )
 
     def _fluency(self, records: Sequence[Record]) -> Mapping[str, float | None]:
         """n-gram entropy of up to 100 tokens after the edit's prompt."""
         if not records or not self._plan.free:
             return {}
-        said = self._editor.answer([one.prompt for one in records], max_new_tokens=100)
+        answers = self._editor.answer([record.prompt for record in records], max_new_tokens=100)
         coder = self._kit.supplies.base.tokenizer
-        ids = [coder(text, add_special_tokens=False)["input_ids"] for text in said]
-        return {one.prompt: ngram_entropy(row) for one, row in zip(records, ids, strict=True)}
+        ids = [coder(text, add_special_tokens=False)["input_ids"] for text in answers]
+        return {record.prompt: ngram_entropy(row) for record, row in zip(records, ids, strict=True)}
 
 
-def overlap(said: str, one: Record) -> float:
+def overlap(answer: str, record: Record) -> float:
     """ROUGE-L of an answer with the record's target."""
-    return round(rouge_l(said, one.target), 4)
+    return round(rouge_l(answer, record.target), 4)
 
 
-def likelihood(read: Forced) -> float:
+def likelihood(reading: Forced) -> float:
     """Mean log likelihood of a token, in nats."""
-    return read.logprob / max(1, len(read.right))
+    return reading.logprob / max(1, len(reading.right))
 
 
-def questions(one: Record) -> Iterator[str]:
+def questions(record: Record) -> Iterator[str]:
     """All that is asked about an edit besides its own prompt."""
-    if one.rephrase:
-        yield one.rephrase
-    for probes in one.portability.values():
+    if record.rephrase:
+        yield record.rephrase
+    for probes in record.portability.values():
         yield from (q for q, _ in probes)
-    for texts in one.locality.values():
+    for texts in record.locality.values():
         yield from texts
 
 
@@ -437,21 +441,21 @@ def of_set(group: Result, name: str) -> Result:
 
     Groups that hold one set anyway were kept without its name.
     """
-    own = [one for one in group["samples"] if one.get("set", name) == name]
+    own = [sample for sample in group["samples"] if sample.get("set", name) == name]
     share_of = len(own) / max(1, len(group["samples"]))
     return {**group, "samples": own, "seconds": group["seconds"] * share_of}
 
 
 def summed(groups: Sequence[Mapping[str, Any]], seed: int) -> Result:
     """A set's figures from its groups; `edits` are those that stood at once, generated ones among them."""
-    samples = [one for group in groups for one in group["samples"]]
+    samples = [sample for group in groups for sample in group["samples"]]
     counts = [len(group["samples"]) for group in groups]
     seconds = sum(g["seconds_per_edit"] * c for g, c in zip(groups, counts, strict=True))
-    found = tally.figures(samples, seed)
-    found["edits"] = max((group["edits"] for group in groups), default=0)
-    found["seconds_per_edit"] = round(seconds / sum(counts), 4) if samples else None
-    found["peak_mb"] = max((group["peak_mb"] for group in groups), default=None)
-    found["seconds"] = round(sum(group["seconds"] for group in groups), 1)
+    figures = tally.figures(samples, seed)
+    figures["edits"] = max((group["edits"] for group in groups), default=0)
+    figures["seconds_per_edit"] = round(seconds / sum(counts), 4) if samples else None
+    figures["peak_mb"] = max((group["peak_mb"] for group in groups), default=None)
+    figures["seconds"] = round(sum(group["seconds"] for group in groups), 1)
     if any(group["retested"] for group in groups):
-        found["retested"] = groups[0]["retested"]
-    return found
+        figures["retested"] = groups[0]["retested"]
+    return figures

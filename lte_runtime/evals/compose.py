@@ -81,10 +81,12 @@ def questions(kit: Kit, count: int, seed: int) -> list[Composed]:
     rng = random.Random(f"compose {seed}")
     stock = list(kit.supplies.material.generator.sources.stock)
     rng.shuffle(stock)
-    made = [(fact, one) for fact in stock if (one := composed(fact, rng)) is not None][: 2 * count]
-    said = base_answers(kit.supplies, [fact.questions[0] for fact, _ in made], TOKENS)
-    known = [one for (_, one), text in zip(made, said, strict=True) if matches(text, one.accepted)]
-    return known[:count]
+    candidates = [(fact, probe) for fact in stock if (probe := composed(fact, rng)) is not None][: 2 * count]
+    answers = base_answers(kit.supplies, [fact.questions[0] for fact, _ in candidates], TOKENS)
+    answerable = [
+        probe for (_, probe), text in zip(candidates, answers, strict=True) if matches(text, probe.accepted)
+    ]
+    return answerable[:count]
 
 
 def run(
@@ -100,54 +102,54 @@ def run(
     `lead` is the share of `ours` less that of the method, on the same questions, with 95 % bounds.
     """
     arms.check(methods)
-    made, chosen = questions(kit, count, seed), search.tuned(kit.supplies)
-    read: dict[str, list[Read]] = {}
+    probes, chosen = questions(kit, count, seed), search.tuned(kit.supplies)
+    results: dict[str, list[Read]] = {}
     for number, method in enumerate(methods):
         progress(f"compose {method}", number, len(methods))
         with arms.arm(method, kit, chosen.get(method)) as editor:
-            editor.edit([one.edit for one in made])
-            read[method] = answered(editor, made)
+            editor.edit([probe.edit for probe in probes])
+            results[method] = answered(editor, probes)
             editor.undo()
     progress("compose", len(methods), len(methods))
-    measured = {name: {"sets": {"compose": figures(found, seed)}} for name, found in read.items()}
-    return {"seed": seed, "methods": measured, "lead": leads(read, seed)}
+    measured = {name: {"sets": {"compose": figures(outcomes, seed)}} for name, outcomes in results.items()}
+    return {"seed": seed, "methods": measured, "lead": leads(results, seed)}
 
 
-def answered(editor: Editor, made: Sequence[Composed]) -> list[Read]:
+def answered(editor: Editor, probes: Sequence[Composed]) -> list[Read]:
     """Each question and its first hop asked once the edits are made."""
-    asked = [text for one in made for text in (one.question, one.edit.prompt)]
-    said = dict(zip(asked, editor.answer(asked, max_new_tokens=TOKENS), strict=True))
+    texts = [text for probe in probes for text in (probe.question, probe.edit.prompt)]
+    answers = dict(zip(texts, editor.answer(texts, max_new_tokens=TOKENS), strict=True))
     return [
         Read(
-            right=float(matches(said[one.question], one.accepted)),
-            first_hop=float(matches(said[one.edit.prompt], (one.edit.target,))),
-            unseen=one.unseen,
+            right=float(matches(answers[probe.question], probe.accepted)),
+            first_hop=float(matches(answers[probe.edit.prompt], (probe.edit.target,))),
+            unseen=probe.unseen,
         )
-        for one in made
+        for probe in probes
     ]
 
 
-def figures(read: Sequence[Read], seed: int = 0) -> dict[str, Any]:
+def figures(results: Sequence[Read], seed: int = 0) -> dict[str, Any]:
     """Shares of questions right, with 95 % intervals, of first hops right, and of those that are unseen."""
-    unseen = [one for one in read if one.unseen]
+    unseen = [result for result in results if result.unseen]
     return {
-        "n": len(read),
-        **_share(read, seed),
+        "n": len(results),
+        **_share(results, seed),
         "unseen": {"n": len(unseen), **_share(unseen, seed)},
-        "first_hop": mean(one.first_hop for one in read),
+        "first_hop": mean(result.first_hop for result in results),
     }
 
 
-def _share(read: Sequence[Read], seed: int) -> dict[str, Any]:
-    values = [one.right for one in read]
+def _share(results: Sequence[Read], seed: int) -> dict[str, Any]:
+    values = [result.right for result in results]
     return {"right": mean(values), "interval": interval(values, float, seed)}
 
 
-def leads(read: Mapping[str, Sequence[Read]], seed: int = 0) -> dict[str, Any]:
+def leads(results: Mapping[str, Sequence[Read]], seed: int = 0) -> dict[str, Any]:
     """Empty where `ours` was not asked."""
-    found = {}
-    for name in read if "ours" in read else ():
-        apart = [a.right - b.right for a, b in zip(read["ours"], read[name], strict=True)]
+    differences = {}
+    for name in results if "ours" in results else ():
+        apart = [a.right - b.right for a, b in zip(results["ours"], results[name], strict=True)]
         if name != "ours" and apart:
-            found[name] = (mean(apart), *(interval(apart, float, seed) or ()))
-    return found
+            differences[name] = (mean(apart), *(interval(apart, float, seed) or ()))
+    return differences

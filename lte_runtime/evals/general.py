@@ -30,11 +30,11 @@ def texts(path: Path) -> list[str]:
     if path.is_dir():
         path = path / "wikibio.json"
     if not path.is_file():
-        raise NotFound(f"no text at {path}")
-    told = path.read_text(encoding="utf-8")
+        raise NotFound(f"there is no text file at {path}")
+    content = path.read_text(encoding="utf-8")
     if path.suffix == ".json":
-        return [record["text"] for record in json.loads(told)]
-    return [line for line in told.splitlines() if line.strip()]
+        return [record["text"] for record in json.loads(content)]
+    return [line for line in content.splitlines() if line.strip()]
 
 
 @torch.no_grad()
@@ -45,10 +45,10 @@ def surprise(base: BaselineModel, row: Sequence[int]) -> float:
     return float(cross_entropy(scores.float(), ids[1:], reduction="sum"))
 
 
-def perplexity(base: BaselineModel, told: Sequence[str]) -> dict[str, float | int]:
+def perplexity(base: BaselineModel, passages: Sequence[str]) -> dict[str, float | int]:
     """`{"n", "tokens", "perplexity", "bits_per_byte"}` over the texts' next tokens, each text by itself."""
     most = min(LONGEST, base.context)
-    rows = [ids for text in told if len(ids := prompt.untrusted(base.tokenizer, text)[:most]) > 1]
+    rows = [ids for text in passages if len(ids := prompt.untrusted(base.tokenizer, text)[:most]) > 1]
     loss = sum(surprise(base, row) for row in rows)
     tokens = sum(len(row) - 1 for row in rows)
     size = sum(len(base.tokenizer.decode(row[1:]).encode()) for row in rows)
@@ -62,11 +62,11 @@ def perplexity(base: BaselineModel, told: Sequence[str]) -> dict[str, float | in
 
 def run(kit: Kit, path: Path, *, limit: int | None = None, progress: Progress) -> dict[str, Any]:
     """`{"methods": {"no-adapter" | "ours": {"sets": {"running text": {...}}}}}`: before and after."""
-    told = texts(path)[:limit]
+    passages = texts(path)[:limit]
     readers = {"no-adapter": kit.supplies.base} | ({"ours": kit.adapted} if kit.adapted else {})
     methods = {}
     for number, (name, reader) in enumerate(readers.items()):
         progress("running text", number, len(readers))
-        methods[name] = {"sets": {"running text": perplexity(reader, told)}}
+        methods[name] = {"sets": {"running text": perplexity(reader, passages)}}
     progress("running text", len(readers), len(readers))
     return {"methods": methods}

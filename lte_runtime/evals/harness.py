@@ -34,29 +34,29 @@ class HarnessModel(LM):  # type: ignore[misc]  # the harness has no types
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Of each continuation behind its context: its log-probability, and whether greedy says it."""
-        samples = [reading.sample(self._base, *each.args, end=False) for each in requests]
-        return [(one.logprob, all(one.right)) for one in reading.forced(self._base, samples)]
+        samples = [reading.sample(self._base, *instance.args, end=False) for instance in requests]
+        return [(result.logprob, all(result.right)) for result in reading.forced(self._base, samples)]
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         """Of each running text, from its second token on."""
-        told = (prompt.untrusted(self._base.tokenizer, each.args[0]) for each in requests)
-        return [-surprise(self._base, ids[: self._base.context]) for ids in told]
+        rows = (prompt.untrusted(self._base.tokenizer, instance.args[0]) for instance in requests)
+        return [-surprise(self._base, ids[: self._base.context]) for ids in rows]
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """The greedy answer to each context, cut before the first of the task's stop texts."""
-        found = []
-        for each in requests:
-            context, options = each.args
+        answers = []
+        for instance in requests:
+            context, options = instance.args
             ids = reading.question(self._base, context)
-            (said,) = reading.answers(self._base, [ids], int(options.get("max_gen_toks", TOKENS)))
-            found.append(_until(said, options.get("until", ())))
-        return found
+            (answer,) = reading.answers(self._base, [ids], int(options.get("max_gen_toks", TOKENS)))
+            answers.append(_until(answer, options.get("until", ())))
+        return answers
 
 
-def _until(said: str, stops: str | Sequence[str]) -> str:
+def _until(answer: str, stops: str | Sequence[str]) -> str:
     for stop in [stops] if isinstance(stops, str) else stops:
-        said = said.split(stop)[0] if stop else said
-    return said
+        answer = answer.split(stop)[0] if stop else answer
+    return answer
 
 
 def run(kit: Kit, tasks: Sequence[str], include: Path, *, limit: int | None = None) -> dict[str, Any]:
@@ -68,14 +68,14 @@ def run(kit: Kit, tasks: Sequence[str], include: Path, *, limit: int | None = No
         results: Mapping[str, dict[str, Any]] = simple_evaluate(
             HarnessModel(reader), tasks=list(tasks), limit=limit, task_manager=manager, bootstrap_iters=0
         )["results"]
-        methods[name] = {"sets": {task: _figures(found) for task, found in results.items()}}
+        methods[name] = {"sets": {task: _figures(metrics) for task, metrics in results.items()}}
     return {"methods": methods}
 
 
-def _figures(found: dict[str, Any]) -> dict[str, float]:
+def _figures(metrics: dict[str, Any]) -> dict[str, float]:
     """The metrics of a task without the name of their filter."""
     return {
         key.partition(",")[0]: value
-        for key, value in found.items()
+        for key, value in metrics.items()
         if isinstance(value, (int, float)) and "stderr" not in key
     }

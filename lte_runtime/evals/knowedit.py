@@ -114,11 +114,11 @@ def run(
     `split` is held-out (the half that no training saw) or all; `limit` cuts each set. Sets whose file is
     absent are left out; `NotFound` when none is there.
     """
-    found = [name for name in sets if (data / f"{name}.json").is_file()]
-    if not found:
+    set_names = [name for name in sets if (data / f"{name}.json").is_file()]
+    if not set_names:
         raise NotFound(f"no KnowEdit set in {data}")
     result: Result = {"split": split, "limit": limit, "methods": {m: {"sets": {}} for m in methods}}
-    for name in found:
+    for name in set_names:
         records = [r for r in read(data / f"{name}.json") if split == "all" or held_out(r.subject)][:limit]
         with memory_of(events(records), encoder) as memory:
             for method in methods:
@@ -186,8 +186,8 @@ class SetJudge:
         return dict(kinds)
 
     def _opens(self, question: str) -> bool:
-        found = self._arms.answerer.retrieve(Question(question))
-        return found.gate.scope is Scope.EDITED
+        retrieval = self._arms.answerer.retrieve(Question(question))
+        return retrieval.gate.scope is Scope.EDITED
 
     def _fluency(self) -> float | None:
         """Mean n-gram entropy of up to 100 tokens generated after the first edits' prompts."""
@@ -202,16 +202,16 @@ class SetJudge:
     ) -> Result:
         """How often the right fact was in the prompt: no reader can be right more often, except by chance."""
 
-        def told(record: Record, answer: Answer) -> bool:
+        def cited(record: Record, answer: Answer) -> bool:
             targets = {c.fact.target for c in answer.citations}
             return self._current[record.key].target in targets
 
         kind = PORTABILITY[0]
         aliased = [(r, q) for r in self._current.values() for q, _ in r.portability.get(kind, ())]
         return {
-            "edit": mean(told(r, edits[r.prompt]) for r in self._records),
-            "rephrase": mean(told(r, rephrased[r.rephrase]) for r in self._records if r.rephrase),
-            "alias": mean(told(r, moved[q]) for r, q in aliased),
+            "edit": mean(cited(r, edits[r.prompt]) for r in self._records),
+            "rephrase": mean(cited(r, rephrased[r.rephrase]) for r in self._records if r.rephrase),
+            "alias": mean(cited(r, moved[q]) for r, q in aliased),
         }
 
 

@@ -9,16 +9,16 @@ from typing import Any
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file; none where there is no file."""
+    """The complete lines of a file; none where there is no file."""
     if not path.is_file():
         return []
-    found: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            found.append(json.loads(line))
+            records.append(json.loads(line))
         except ValueError:
             continue
-    return found
+    return records
 
 
 def append(path: Path, line: Mapping[str, Any]) -> None:
@@ -30,6 +30,6 @@ def append(path: Path, line: Mapping[str, Any]) -> None:
 
 
 def _ends_a_line(path: Path) -> bool:
-    with path.open("rb") as found:
-        found.seek(-1, 2)
-        return found.read() == b"\n"
+    with path.open("rb") as file:
+        file.seek(-1, 2)
+        return file.read() == b"\n"

@@ -29,8 +29,8 @@ def _join_numbers(text: str) -> str:
 
 def matches(answer: str, accepted: Iterable[str]) -> bool:
     """Whether the normalised answer is one of the accepted texts; an empty answer never is."""
-    said = normalise(answer)
-    return bool(said) and any(said == normalise(text) for text in accepted)
+    normalised = normalise(answer)
+    return bool(normalised) and any(normalised == normalise(text) for text in accepted)
 
 
 def same_answer(a: str, b: str) -> bool:
@@ -56,20 +56,20 @@ def _entropy(tokens: Sequence[object], n: int) -> float:
 
 def mean(values: Iterable[float | bool | None]) -> float | None:
     """Mean of what is there, rounded to four places; None when nothing is."""
-    known = [float(v) for v in values if v is not None]
-    return round(sum(known) / len(known), 4) if known else None
+    present = [float(v) for v in values if v is not None]
+    return round(sum(present) / len(present), 4) if present else None
 
 
-def rouge_l(answer: str, wanted: str) -> float:
+def rouge_l(answer: str, reference: str) -> float:
     """F1 of the longest common subsequence of words after normalising (Lin, 2004); 0 where one is empty."""
-    said, told = normalise(answer).split(), normalise(wanted).split()
-    lengths = [0] * (len(told) + 1)
-    for word in said:
+    answer_words, reference_words = normalise(answer).split(), normalise(reference).split()
+    lengths = [0] * (len(reference_words) + 1)
+    for word in answer_words:
         before = 0
-        for place, other in enumerate(told, start=1):
+        for place, other in enumerate(reference_words, start=1):
             before, lengths[place] = (
                 lengths[place],
                 (before + 1 if word == other else max(lengths[place], lengths[place - 1])),
             )
     common = lengths[-1]
-    return 2 * common / (len(said) + len(told)) if common else 0.0
+    return 2 * common / (len(answer_words) + len(reference_words)) if common else 0.0

@@ -63,11 +63,11 @@ def questions(start: str, nouns: Sequence[str]) -> tuple[str, str, str]:
 
 def chains(count: int, seed: int) -> list[Chain]:
     """`count` chains of each length, no subject twice; seeded."""
-    made: list[Chain] = []
+    sampled: list[Chain] = []
     for hops in HOPS:
         for number in range(count):
-            made.append(chain(random.Random(f"{seed} {hops} {number}"), hops))
-    return made
+            sampled.append(chain(random.Random(f"{seed} {hops} {number}"), hops))
+    return sampled
 
 
 def run(
@@ -80,30 +80,34 @@ def run(
 ) -> dict[str, Any]:
     """`{"methods": {name: {"sets": {"2 hops": {"n", "right", "each_hop_right", ...}, ...}}}}`."""
     arms.check(methods)
-    made, chosen = chains(count, seed), search.tuned(kit.supplies)
+    sampled, chosen = chains(count, seed), search.tuned(kit.supplies)
     result: dict[str, Any] = {"seed": seed, "methods": {}}
     for number, method in enumerate(methods):
         progress(f"multihop {method}", number, len(methods))
         with arms.arm(method, kit, chosen.get(method)) as editor:
-            editor.edit([one for each in made for one in each.edits])
-            result["methods"][method] = {"sets": figures(editor, made)}
+            editor.edit([edit for chain in sampled for edit in chain.edits])
+            result["methods"][method] = {"sets": figures(editor, sampled)}
             editor.undo()
     progress("multihop", len(methods), len(methods))
     return result
 
 
-def figures(editor: Editor, made: Sequence[Chain]) -> dict[str, Any]:
+def figures(editor: Editor, sampled: Sequence[Chain]) -> dict[str, Any]:
     """By number of hops: chains right, single hops right, chains with every hop right."""
-    asked = [text for one in made for text in (*one.questions, *(edit.prompt for edit in one.edits))]
-    said = dict(zip(asked, editor.answer(asked, max_new_tokens=TOKENS), strict=True))
-    found: dict[str, Any] = {}
+    prompts = [
+        text for chain in sampled for text in (*chain.questions, *(edit.prompt for edit in chain.edits))
+    ]
+    answers = dict(zip(prompts, editor.answer(prompts, max_new_tokens=TOKENS), strict=True))
+    by_hops: dict[str, Any] = {}
     for hops in HOPS:
-        part = [one for one in made if len(one.edits) == hops]
-        single = [[matches(said[e.prompt], (e.target,)) for e in one.edits] for one in part]
-        found[f"{hops} hops"] = {
+        part = [chain for chain in sampled if len(chain.edits) == hops]
+        single = [[matches(answers[e.prompt], (e.target,)) for e in chain.edits] for chain in part]
+        by_hops[f"{hops} hops"] = {
             "n": len(part),
-            "right": mean(any(matches(said[q], (one.target,)) for q in one.questions) for one in part),
+            "right": mean(
+                any(matches(answers[q], (chain.target,)) for q in chain.questions) for chain in part
+            ),
             "each_hop_right": mean(value for values in single for value in values),
             "all_hops_right": mean(all(values) for values in single),
         }
-    return found
+    return by_hops

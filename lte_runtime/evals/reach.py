@@ -53,40 +53,40 @@ def run(data: Path, supplies: Supplies, limit: int, progress: Progress = silent)
     base, params = supplies.base, search.tuned(supplies).get("rome", RomeParams())
     root = factor(supplies.moments.get([params.layer])[params.layer], params.damping)
     prefixes = sampled_prefixes(base, params.prefixes, params.prefix_tokens, params.seed)
-    found: list[Row] = []
+    rows: list[Row] = []
     for name in names:
-        records = [one for one in read(data / f"{name}.json") if held_out(one.subject)][:limit]
-        for done, one in enumerate(records, start=1):
-            request = EditRequest(one.subject, one.prompt, one.target)
-            found.append(reached(base, request, prefixes, params, root))
+        records = [record for record in read(data / f"{name}.json") if held_out(record.subject)][:limit]
+        for done, record in enumerate(records, start=1):
+            request = EditRequest(record.subject, record.prompt, record.target)
+            rows.append(reached(base, request, prefixes, params, root))
             progress(name, done, len(records))
-    return {f"{low}-{high}": _summed(found, low, high) for low, high in LENGTHS}
+    return {f"{low}-{high}": _summed(rows, low, high) for low, high in LENGTHS}
 
 
-def _summed(found: Sequence[Row], low: int, high: int) -> dict[str, float | None]:
-    rows = [row for row in found if low <= row["tokens"] <= high]
-    return {"n": len(rows), **{name: mean(row[name] for row in rows) for name in SHARES}}
+def _summed(rows: Sequence[Row], low: int, high: int) -> dict[str, float | None]:
+    selected = [row for row in rows if low <= row["tokens"] <= high]
+    return {"n": len(selected), **{name: mean(row[name] for row in selected) for name in SHARES}}
 
 
 def reached(
     base: BaselineModel, request: EditRequest, prefixes: Sequence[str], params: RomeParams, root: Tensor
 ) -> Row:
     """The three shares of one edit, and its target's tokens; the weights are as they were afterwards."""
-    asked = reading.sample(base, request.prompt, request.target, end=False)
+    sample = reading.sample(base, request.prompt, request.target, end=False)
     seen = views(base, request, prefixes, end=params.end, place=params.place)
-    found = associate(base, request, prefixes, params)
+    association = associate(base, request, prefixes, params)
     free = find_delta(base, params.layer, seen, replace(params.search, **FREE))
 
     def right() -> float:
-        return share(reading.forced(base, [asked])[0])
+        return share(reading.forced(base, [sample])[0])
 
-    row: dict[str, float] = {"tokens": len(asked.target)}
-    for name, delta in (("vector", found.residual), ("free", free)):
+    row: dict[str, float] = {"tokens": len(sample.target)}
+    for name, delta in (("vector", association.residual), ("free", free)):
         with steered(base, params.layer, seen.places[:1], delta):
             row[name] = right()
     originals = OriginalWeights()
     originals.keep([weight(base.model, params.layer)])
-    insert(base, params.layer, found, root)
+    insert(base, params.layer, association, root)
     row["inserted"] = right()
     originals.restore()
     return row

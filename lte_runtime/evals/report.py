@@ -56,59 +56,61 @@ def write(page: Path, results: Sequence[Path], machine: str) -> None:
 
     Raises `NotFound` for a file that is not there, `BadRequest` for one that is no result.
     """
-    read = joined([_read(path) for path in results])
+    merged = joined([_read(path) for path in results])
     text = page.read_text(encoding="utf-8") if page.is_file() else "# Evaluation\n"
     page.parent.mkdir(parents=True, exist_ok=True)
-    for one in read:
-        (page.parent / f"evaluation-{slug(one)}.svg").write_text(picture(one), encoding="utf-8")
-    body = section(read, machine, datetime.date.today().isoformat())
+    for result in merged:
+        (page.parent / f"evaluation-{slug(result)}.svg").write_text(picture(result), encoding="utf-8")
+    body = section(merged, machine, datetime.date.today().isoformat())
     page.write_text(replaced(text, body), encoding="utf-8")
-    page.with_suffix(".html").write_text(as_html(read, machine), encoding="utf-8")
+    page.with_suffix(".html").write_text(as_html(merged, machine), encoding="utf-8")
 
 
 def _read(path: Path) -> Result:
     if not path.is_file():
-        raise NotFound(f"no result at {path}")
+        raise NotFound(f"there is no result file at {path}")
     try:
-        found: Result = json.loads(path.read_text(encoding="utf-8"))
+        result: Result = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise BadRequest(f"{path} is no JSON: {error}") from error
-    if not {"mode", "methods", "model", "lead"} <= set(found):
-        raise BadRequest(f"{path} is no result of compared methods (run it with --mode)")
-    return found
+        raise BadRequest(f"{path} is not JSON: {error}") from error
+    if not {"mode", "methods", "model", "lead"} <= set(result):
+        raise BadRequest(
+            f"{path} holds no compared methods: write it with `lte eval knowedit --mode batch --json`"
+        )
+    return result
 
 
 def joined(results: Sequence[Result]) -> list[Result]:
-    """Results of one model, mode and part as one, with the methods of all; of what repeats the last counts.
+    """Results of one model, mode and part as one, with the methods of all; of repeats the last counts.
 
     All edits of a set come first, then batches and sequences by size, then what was cut short.
     """
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for one in results:
-        key = (*(one[part] for part in ("model", "mode", "split", "limit", "seed")), one["base"][:12])
-        whole = found.setdefault(key, {**one, "methods": {}, "lead": {}, "hours": 0.0})
-        whole["hours"] += hours(one)
-        whole["date"] = one.get("date", "")
-        for name, measured in one["methods"].items():
-            before = whole["methods"].get(name, {}).get("sets", {})
-            whole["methods"][name] = {**measured, "sets": {**before, **measured["sets"]}}
-        for name, leads in one["lead"].items():
-            whole["lead"][name] = {**whole["lead"].get(name, {}), **leads}
-    for whole in found.values():
-        whole["methods"] = dict(sorted(whole["methods"].items(), key=lambda one: ALL.index(one[0])))
-    return sorted(found.values(), key=_place)
+    merged: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for result in results:
+        key = (*(result[part] for part in ("model", "mode", "split", "limit", "seed")), result["base"][:12])
+        entry = merged.setdefault(key, {**result, "methods": {}, "lead": {}, "hours": 0.0})
+        entry["hours"] += hours(result)
+        entry["date"] = result.get("date", "")
+        for name, measured in result["methods"].items():
+            before = entry["methods"].get(name, {}).get("sets", {})
+            entry["methods"][name] = {**measured, "sets": {**before, **measured["sets"]}}
+        for name, leads in result["lead"].items():
+            entry["lead"][name] = {**entry["lead"].get(name, {}), **leads}
+    for entry in merged.values():
+        entry["methods"] = dict(sorted(entry["methods"].items(), key=lambda method: ALL.index(method[0])))
+    return sorted(merged.values(), key=_place)
 
 
-def _place(one: Result) -> tuple[Any, ...]:
-    kind, _, size = one["mode"].partition(":")
-    return (-(one["limit"] or math.inf), kind, int(size or 0), one["model"])
+def _place(result: Result) -> tuple[Any, ...]:
+    kind, _, size = result["mode"].partition(":")
+    return (-(result["limit"] or math.inf), kind, int(size or 0), result["model"])
 
 
-def hours(one: Result) -> float:
+def hours(result: Result) -> float:
     """Of one core: those that it says itself, else the sum over its methods and sets."""
-    if "hours" in one:
-        return float(one["hours"])
-    return sum(float(s["seconds"]) for m in one["methods"].values() for s in m["sets"].values()) / 3600
+    if "hours" in result:
+        return float(result["hours"])
+    return sum(float(s["seconds"]) for m in result["methods"].values() for s in m["sets"].values()) / 3600
 
 
 def machine() -> str:
@@ -125,78 +127,88 @@ def machine() -> str:
 def replaced(page: str, body: str) -> str:
     """The page with `body` between the marks."""
     marked = f"{BEGIN}\n{body.strip()}\n{END}"
-    head, found, rest = page.partition(BEGIN)
-    if not found:
+    head, begin, tail = page.partition(BEGIN)
+    if not begin:
         return f"{page.rstrip()}\n\n{marked}\n"
-    return f"{head}{marked}{rest.partition(END)[2]}"
+    return f"{head}{marked}{tail.partition(END)[2]}"
 
 
 def section(results: Sequence[Result], machine: str, date: str) -> str:
     """The section as Markdown: what was measured and how, then a table for each mode and set."""
     lines = ["## Methods of editing compared", "", f"Machine: {machine}. Date: {date}.", INTRODUCTION]
-    for one in results:
-        lines += ["", f"### {headline(one)}", "", f"![{one['mode']}](evaluation-{slug(one)}.svg)", ""]
-        lines += [*summary(one), "", "<details><summary>Each set</summary>"]
-        for name in sets(one):
-            lines += ["", f"**{name}**, {edits(one, name)} edits", "", *table(one, name)]
-            lines += retested(one, name)
+    for result in results:
+        lines += [
+            "",
+            f"### {headline(result)}",
+            "",
+            f"![{result['mode']}](evaluation-{slug(result)}.svg)",
+            "",
+        ]
+        lines += [*summary(result), "", "<details><summary>Each set</summary>"]
+        for name in sets(result):
+            lines += ["", f"**{name}**, {edits(result, name)} edits", "", *table(result, name)]
+            lines += retested(result, name)
         lines += ["", "</details>"]
     return "\n".join(lines)
 
 
-def headline(one: Result) -> str:
-    cut = f", at most {one['limit']} edits of a set" if one.get("limit") else ""
-    where = f"{one['split']} part{cut}, seed {one['seed']}, base {one['base'][:12]}"
-    spent = ", ".join(filter(None, (one.get("date"), f"{hours(one):.2f} h")))
-    return f"{MODELS.get(one['model'], one['model'])}, mode {one['mode']} ({where}, {spent})"
+def headline(result: Result) -> str:
+    cut = f", at most {result['limit']} edits of a set" if result.get("limit") else ""
+    where = f"{result['split']} part{cut}, seed {result['seed']}, base {result['base'][:12]}"
+    spent = ", ".join(filter(None, (result.get("date"), f"{hours(result):.2f} h")))
+    return f"{MODELS.get(result['model'], result['model'])}, mode {result['mode']} ({where}, {spent})"
 
 
-def slug(one: Result) -> str:
+def slug(result: Result) -> str:
     """A name for files that tells results apart."""
-    parts = (one["model"], one["mode"].replace(":", "-"), one.get("limit") or "all")
+    parts = (result["model"], result["mode"].replace(":", "-"), result.get("limit") or "all")
     return "-".join(map(str, parts))
 
 
-def sets(one: Result) -> list[str]:
-    found = {name for method in one["methods"].values() for name in method["sets"]}
-    return [name for name in SETS if name in found]
+def sets(result: Result) -> list[str]:
+    names = {name for method in result["methods"].values() for name in method["sets"]}
+    return [name for name in SETS if name in names]
 
 
-def edits(one: Result, name: str) -> int:
-    return max(int(method["sets"][name]["n"]) for method in one["methods"].values() if name in method["sets"])
+def edits(result: Result, name: str) -> int:
+    return max(
+        int(method["sets"][name]["n"]) for method in result["methods"].values() if name in method["sets"]
+    )
 
 
-def summary(one: Result) -> Iterator[str]:
+def summary(result: Result) -> Iterator[str]:
     """A row for each method: the mean of the four on each set, and how far that of `ours` lies above it."""
-    shown = [name for name in sets(one) if name != "wikibio"]
-    heads = [f"{name} | lead" for name in shown] + ["wikibio lead"] * ("wikibio" in sets(one))
+    shown = [name for name in sets(result) if name != "wikibio"]
+    heads = [f"{name} | lead" for name in shown] + ["wikibio lead"] * ("wikibio" in sets(result))
     yield "| method | " + " | ".join(heads) + " |"
-    yield "|---|" + "---:|" * (2 * len(shown) + ("wikibio" in sets(one)))
-    for method, measured in one["methods"].items():
+    yield "|---|" + "---:|" * (2 * len(shown) + ("wikibio" in sets(result)))
+    for method, measured in result["methods"].items():
         cells = []
-        for name in sets(one):
-            lead = bounded(one["lead"].get(name, {}).get(method))
-            found = measured["sets"].get(name)
+        for name in sets(result):
+            lead = bounded(result["lead"].get(name, {}).get(method))
+            figures = measured["sets"].get(name)
             cells += (
-                [lead] if name == "wikibio" else [cell(found, ("arithmetic_mean",)) if found else "", lead]
+                [lead]
+                if name == "wikibio"
+                else [cell(figures, ("arithmetic_mean",)) if figures else "", lead]
             )
         yield f"| {method} | " + " | ".join(cells) + " |"
 
 
-def table(one: Result, name: str) -> Iterator[str]:
+def table(result: Result, name: str) -> Iterator[str]:
     """A row for each method."""
     yield "| method | " + " | ".join(title for title, _ in COLUMNS) + " | lead | settings |"
     yield "|---|" + "---:|" * (len(COLUMNS) + 1) + "---|"
-    for method, measured in one["methods"].items():
+    for method, measured in result["methods"].items():
         if name in measured["sets"]:
             cells = [cell(measured["sets"][name], path) for _, path in COLUMNS]
-            cells.append(bounded(one["lead"].get(name, {}).get(method)))
+            cells.append(bounded(result["lead"].get(name, {}).get(method)))
             yield f"| {method} | " + " | ".join(cells) + f" | {measured['settings']} |"
 
 
-def bounded(found: Sequence[float] | None) -> str:
+def bounded(lead: Sequence[float] | None) -> str:
     """A signed difference with its interval; empty where there is none."""
-    return "" if found is None else f"{found[0]:+.3f} [{found[1]:+.2f}, {found[2]:+.2f}]"
+    return "" if lead is None else f"{lead[0]:+.3f} [{lead[1]:+.2f}, {lead[2]:+.2f}]"
 
 
 def cell(figures: Result, path: Sequence[str]) -> str:
@@ -211,39 +223,39 @@ def cell(figures: Result, path: Sequence[str]) -> str:
     return f"{shown} [{bounds[0]:.2f}, {bounds[1]:.2f}]" if bounds else shown
 
 
-def retested(one: Result, name: str) -> list[str]:
+def retested(result: Result, name: str) -> list[str]:
     """How many earlier edits still hold after so many, for sequences."""
-    found = {
+    steps_by_method = {
         method: measured["sets"][name].get("retested") or {}
-        for method, measured in one["methods"].items()
+        for method, measured in result["methods"].items()
         if name in measured["sets"]
     }
-    counts = sorted({int(count) for steps in found.values() for count in steps})
+    counts = sorted({int(count) for steps in steps_by_method.values() for count in steps})
     if not counts:
         return []
     lines = ["", "All earlier edits asked again after so many edits:", ""]
     lines += ["| method | " + " | ".join(map(str, counts)) + " |", "|---|" + "---:|" * len(counts)]
-    for method, steps in found.items():
+    for method, steps in steps_by_method.items():
         values = [steps.get(str(count)) for count in counts]
         lines.append(f"| {method} | " + " | ".join("" if v is None else f"{v:.3f}" for v in values) + " |")
     return lines
 
 
-def means(one: Result) -> dict[str, dict[str, float]]:
+def means(result: Result) -> dict[str, dict[str, float]]:
     """For each method the four figures, each the mean over sets that have it."""
-    found: dict[str, dict[str, float]] = {}
-    for method, measured in one["methods"].items():
-        found[method] = {}
+    averages: dict[str, dict[str, float]] = {}
+    for method, measured in result["methods"].items():
+        averages[method] = {}
         for bar in BARS:
             values = [f[bar] for f in measured["sets"].values() if f[bar] is not None]
             if values:
-                found[method][bar] = sum(values) / len(values)
-    return found
+                averages[method][bar] = sum(values) / len(values)
+    return averages
 
 
-def picture(one: Result) -> str:
+def picture(result: Result) -> str:
     """Bars of the four figures for each method as SVG, 0 to 1."""
-    rows = means(one)
+    rows = means(result)
     height = 58 * len(rows) + 40
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="720" height="{height}" font-family="sans-serif" '
@@ -270,11 +282,11 @@ def as_html(results: Sequence[Result], machine: str) -> str:
     parts = ["<!doctype html><meta charset='utf-8'><title>Methods of editing compared</title>"]
     parts.append("<style>body{font-family:sans-serif}td,th{padding:2px 8px;text-align:right}</style>")
     parts.append(f"<h1>Methods of editing compared</h1><p>Machine: {html.escape(machine)}.</p>")
-    for one in results:
-        parts.append(f"<h2>{html.escape(headline(one))}</h2>{picture(one)}")
-        for name in sets(one):
-            parts.append(f"<h3>{html.escape(name)}, {edits(one, name)} edits</h3><table>")
-            for number, row in enumerate(table(one, name)):
+    for result in results:
+        parts.append(f"<h2>{html.escape(headline(result))}</h2>{picture(result)}")
+        for name in sets(result):
+            parts.append(f"<h3>{html.escape(name)}, {edits(result, name)} edits</h3><table>")
+            for number, row in enumerate(table(result, name)):
                 if number != 1:
                     tag = "td" if number else "th"
                     cells = [html.escape(text.strip()) for text in row.strip("|").split("|")]

@@ -42,19 +42,19 @@ def run(
     progress: Progress = silent,
 ) -> Figures:
     """`{"methods": {"retrieval": {"sets": {name: {...}}}}}`; raises `NotFound` when there is nothing."""
-    found: dict[str, Figures] = {}
+    figures: dict[str, Figures] = {}
     if not data.is_dir():
         rows = userfacts.read(data)[:limit]
-        found[data.stem] = _user_figures(rows, encoder, calibration, progress)
-        return {"methods": {METHOD: {"sets": found}}}
+        figures[data.stem] = _user_figures(rows, encoder, calibration, progress)
+        return {"methods": {METHOD: {"sets": figures}}}
     for name in sets:
         path = data / f"{name}.json"
         if path.is_file():
             records = [r for r in knowedit.read(path) if split == "all" or held_out(r.subject)][:limit]
-            found[name] = _knowedit_figures(records, encoder, calibration, name, progress)
-    if not found:
+            figures[name] = _knowedit_figures(records, encoder, calibration, name, progress)
+    if not figures:
         raise NotFound(f"no KnowEdit set in {data}")
-    return {"methods": {METHOD: {"sets": found}}}
+    return {"methods": {METHOD: {"sets": figures}}}
 
 
 class Asker:
@@ -62,23 +62,23 @@ class Asker:
 
     def __init__(self, retriever: Retriever, progress: Progress, what: str) -> None:
         self._retriever, self._progress, self._what = retriever, progress, what
-        self._found: dict[str, Retrieval] = {}
+        self._retrievals: dict[str, Retrieval] = {}
 
     def all(self, questions: Sequence[str]) -> Mapping[str, Retrieval]:
         """What was retrieved for each question."""
-        wanted = [q for q in dict.fromkeys(questions) if q not in self._found]
-        for done, text in enumerate(wanted, start=1):
-            self._found[text] = self._retriever.retrieve(Question(text), None)
-            self._progress(self._what, done, len(wanted))
-        return self._found
+        pending = [q for q in dict.fromkeys(questions) if q not in self._retrievals]
+        for done, text in enumerate(pending, start=1):
+            self._retrievals[text] = self._retriever.retrieve(Question(text), None)
+            self._progress(self._what, done, len(pending))
+        return self._retrievals
 
 
-def _told(found: Retrieval, target: str) -> bool:
-    return target in {c.fact.target for c in found.citations}
+def _cited(retrieval: Retrieval, target: str) -> bool:
+    return target in {c.fact.target for c in retrieval.citations}
 
 
-def _opened(found: Retrieval) -> bool:
-    return found.gate.scope is Scope.EDITED
+def _gate_open(retrieval: Retrieval) -> bool:
+    return retrieval.gate.scope is Scope.EDITED
 
 
 def _knowedit_figures(
@@ -95,12 +95,12 @@ def _knowedit_figures(
     locality = [q for r in records for texts in r.locality.values() for q in texts]
     with memory_of(knowedit.events(records), encoder) as memory:
         asker = Asker(Retriever(memory, encoder, calibration), progress, name)
-        found = asker.all([*(q for asked in probes.values() for q, _ in asked), *locality])
+        retrievals = asker.all([*(q for pairs in probes.values() for q, _ in pairs), *locality])
     return {
         "n": len(records),
-        "found": _found(probes, found),
+        "found": _found_shares(probes, retrievals),
         "contested": _contested(records),
-        "closed": mean(not _opened(found[q]) for q in locality),
+        "closed": mean(not _gate_open(retrievals[q]) for q in locality),
     }
 
 
@@ -121,20 +121,22 @@ def _user_figures(
     }
     with memory_of([row["event"] for row in rows], encoder) as memory:
         asker = Asker(Retriever(memory, encoder, calibration), progress, "user facts")
-        found = asker.all([q for asked in probes.values() for q, _ in asked])
+        retrievals = asker.all([q for pairs in probes.values() for q, _ in pairs])
     missed = [
-        {"question": q, "score": round(found[q].gate.score, 3), "reason": found[q].gate.reason}
-        for asked in probes.values()
-        for q, target in asked
-        if not _told(found[q], target)
+        {"question": q, "score": round(retrievals[q].gate.score, 3), "reason": retrievals[q].gate.reason}
+        for pairs in probes.values()
+        for q, target in pairs
+        if not _cited(retrievals[q], target)
     ]
-    return {"n": len(rows), "found": _found(probes, found), "missed": missed}
+    return {"n": len(rows), "found": _found_shares(probes, retrievals), "missed": missed}
 
 
-def _found(
-    probes: Mapping[str, Sequence[tuple[str, str]]], found: Mapping[str, Retrieval]
+def _found_shares(
+    probes: Mapping[str, Sequence[tuple[str, str]]], retrievals: Mapping[str, Retrieval]
 ) -> dict[str, float | None]:
-    return {name: mean(_told(found[q], target) for q, target in asked) for name, asked in probes.items()}
+    return {
+        name: mean(_cited(retrievals[q], target) for q, target in pairs) for name, pairs in probes.items()
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -143,8 +145,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="KnowEdit's folder or a file of user facts")
     parser.add_argument("--set", action="append", dest="sets", choices=knowedit.SETS, help="default: all")
     parser.add_argument("--split", choices=("held-out", "all"), default="held-out")
-    parser.add_argument("--limit", type=int, help="at most so many records of each set")
-    parser.add_argument("--calibration", type=Path, help="default: the committed one")
+    parser.add_argument("--limit", type=int, help="maximum number of records of each set")
+    parser.add_argument("--calibration", type=Path, help="gate calibration file; default: the one that ships")
     args = parser.parse_args(argv)
     from lte_runtime.answer.embed import load_encoder
 

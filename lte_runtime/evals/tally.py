@@ -14,7 +14,7 @@ from lte_runtime.evals.metrics import mean
 
 T = TypeVar("T")
 Sample = Mapping[str, Any]
-"""One edit of one method: see `compare.Judge.sample` for its keys."""
+"""One edit of one method: see `compare.MethodJudge.samples` for its keys."""
 
 FOUR = ("edit_success", "generality", "portability_mean", "locality")
 RESAMPLES = 1000
@@ -22,26 +22,26 @@ RESAMPLES = 1000
 
 def figures(samples: Sequence[Sample], seed: int = 0) -> dict[str, Any]:
     """Free decoding at the top, teacher forcing under `forced`; `interval` holds 95 % bounds of the four."""
-    found = {**_side(samples, "free"), "forced": _side(samples, "forced")}
+    means = {**_side(samples, "free"), "forced": _side(samples, "forced")}
     return {
         "n": len(samples),
-        **found,
-        "belief": mean(one["belief"] for one in samples),
-        "rouge_l": mean(one.get("rouge_l") for one in samples),
-        "fluency": mean(one["fluency"] for one in samples),
-        "arithmetic_mean": mean(found[name] for name in FOUR),
-        "harmonic_mean": harmonic(found[name] for name in FOUR),
+        **means,
+        "belief": mean(sample["belief"] for sample in samples),
+        "rouge_l": mean(sample.get("rouge_l") for sample in samples),
+        "fluency": mean(sample["fluency"] for sample in samples),
+        "arithmetic_mean": mean(means[name] for name in FOUR),
+        "harmonic_mean": harmonic(means[name] for name in FOUR),
         "interval": {name: interval(samples, of, seed) for name, of in BY_EDIT.items()},
     }
 
 
 def _side(samples: Sequence[Sample], side: str) -> dict[str, Any]:
     return {
-        "edit_success": mean(one[side]["edit"] for one in samples),
-        "generality": mean(one[side]["rephrase"] for one in samples),
+        "edit_success": mean(sample[side]["edit"] for sample in samples),
+        "generality": mean(sample[side]["rephrase"] for sample in samples),
         "portability": kinds(samples, side, "portability"),
-        "portability_mean": mean(portability(one[side]) for one in samples),
-        "locality": mean(value for one in samples for value in _all(one[side]["locality"])),
+        "portability_mean": mean(portability(sample[side]) for sample in samples),
+        "locality": mean(value for sample in samples for value in _all(sample[side]["locality"])),
         "locality_by_kind": kinds(samples, side, "locality"),
     }
 
@@ -52,10 +52,12 @@ def _all(by_kind: Mapping[str, Sequence[float]]) -> Iterable[float]:
 
 def kinds(samples: Sequence[Sample], side: str, aspect: str) -> dict[str, float | None]:
     """By sub-type: portability over probes within an edit, then over edits; locality over all probes."""
-    names = dict.fromkeys(kind for one in samples for kind in one[side][aspect])
+    names = dict.fromkeys(kind for sample in samples for kind in sample[side][aspect])
     if aspect == "locality":
-        return {kind: mean(v for one in samples for v in one[side][aspect].get(kind, ())) for kind in names}
-    return {kind: mean(mean(one[side][aspect].get(kind, ())) for one in samples) for kind in names}
+        return {
+            kind: mean(v for sample in samples for v in sample[side][aspect].get(kind, ())) for kind in names
+        }
+    return {kind: mean(mean(sample[side][aspect].get(kind, ())) for sample in samples) for kind in names}
 
 
 def portability(side: Mapping[str, Any]) -> float | None:
@@ -65,15 +67,15 @@ def portability(side: Mapping[str, Any]) -> float | None:
 
 def harmonic(values: Iterable[float | None]) -> float | None:
     """Harmonic mean of the figures that there are; zero where one is zero."""
-    known = [value for value in values if value is not None]
-    return round(harmonic_mean(known), 4) if known else None
+    present = [value for value in values if value is not None]
+    return round(harmonic_mean(present), 4) if present else None
 
 
 BY_EDIT: Mapping[str, Callable[[Sample], float | None]] = {
-    "edit_success": lambda one: one["free"]["edit"],
-    "generality": lambda one: one["free"]["rephrase"],
-    "portability_mean": lambda one: portability(one["free"]),
-    "locality": lambda one: mean(_all(one["free"]["locality"])),
+    "edit_success": lambda sample: sample["free"]["edit"],
+    "generality": lambda sample: sample["free"]["rephrase"],
+    "portability_mean": lambda sample: portability(sample["free"]),
+    "locality": lambda sample: mean(_all(sample["free"]["locality"])),
 }
 
 
@@ -97,36 +99,36 @@ def lead(
     Both are samples of the same edits in the same order: edits are resampled in pairs; seeded. None where
     nothing counts (no edits, or teacher forcing alone).
     """
-    if not any(any(map(len, aspects(one))) for one in ours):
+    if not any(any(map(len, aspects(sample))) for sample in ours):
         return None
     rng = np.random.default_rng(seed)
     drawn = rng.integers(len(ours), size=(RESAMPLES, len(ours)))
     rows = np.concatenate([np.arange(len(ours))[None], drawn])
-    found = _overall(ours, rows) - _overall(theirs, rows)
-    low, high = np.percentile(found[1:], (2.5, 97.5))
-    return round(float(found[0]), 4), round(float(low), 4), round(float(high), 4)
+    differences = _overall(ours, rows) - _overall(theirs, rows)
+    low, high = np.percentile(differences[1:], (2.5, 97.5))
+    return round(float(differences[0]), 4), round(float(low), 4), round(float(high), 4)
 
 
 def _overall(samples: Sequence[Sample], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """For each row of drawn samples the mean of the aspects that they have."""
-    values = [list(aspects(one)) for one in samples]
-    sums = np.array([[sum(each) for each in one] for one in values], float)[rows].sum(axis=1)
-    counts = np.array([[len(each) for each in one] for one in values], float)[rows].sum(axis=1)
+    values = [list(aspects(sample)) for sample in samples]
+    sums = np.array([[sum(pool) for pool in pools] for pools in values], float)[rows].sum(axis=1)
+    counts = np.array([[len(pool) for pool in pools] for pools in values], float)[rows].sum(axis=1)
     with np.errstate(invalid="ignore"):
-        found: npt.NDArray[np.float64] = np.nanmean(sums / counts, axis=1)
-    return found
+        means: npt.NDArray[np.float64] = np.nanmean(sums / counts, axis=1)
+    return means
 
 
-def aspects(one: Sample) -> Iterator[Sequence[float]]:
+def aspects(sample: Sample) -> Iterator[Sequence[float]]:
     """The values of an edit that count: the four of free decoding, each pooled as in `figures`.
 
     For running text (WikiBio) ROUGE-L, the tokens right under teacher forcing, locality.
     """
-    free = one["free"]
-    if one.get("rouge_l") is not None:
-        told: tuple[float | None, ...] = (one["rouge_l"], one["forced"]["edit"])
+    free = sample["free"]
+    if sample.get("rouge_l") is not None:
+        shares: tuple[float | None, ...] = (sample["rouge_l"], sample["forced"]["edit"])
     else:
-        told = (free["edit"], free["rephrase"], portability(free))
-    for value in told:
+        shares = (free["edit"], free["rephrase"], portability(free))
+    for value in shares:
         yield [] if value is None else [value]
     yield list(_all(free["locality"]))

@@ -50,24 +50,27 @@ def run(
         for method in methods:
             settings = AnswererSettings(use_adapter=method == "ours")
             arms = Arms(Answerer(memory, encoder, calibration, engine, settings))
-            asked = [row[probe] for row in rows for probe in PROBES if row.get(probe)]
-            result["methods"][method] = figures(rows, ask_all(arms, asked, progress, f"user facts {method}"))
+            questions = [row[probe] for row in rows for probe in PROBES if row.get(probe)]
+            result["methods"][method] = figures(
+                rows, ask_all(arms, questions, progress, f"user facts {method}")
+            )
     return result
 
 
 def figures(rows: Sequence[Mapping[str, Any]], answers: Mapping[str, Answer]) -> dict[str, Any]:
     """Shares of right answers for each kind of probe, of right facts in the prompt, and what went wrong."""
-    asked = {probe: [row for row in rows if row.get(probe)] for probe in PROBES}
+    rows_of_probe = {probe: [row for row in rows if row.get(probe)] for probe in PROBES}
     counted: dict[str, Any] = {"n": len(rows)}
     for probe, name in PROBES.items():
-        counted[name] = mean(_right(row, answers[row[probe]]) for row in asked[probe])
+        counted[name] = mean(_right(row, answers[row[probe]]) for row in rows_of_probe[probe])
     counted["retrieval"] = {
-        name: mean(_told(row, answers[row[probe]]) for row in asked[probe]) for probe, name in PROBES.items()
+        name: mean(_cited(row, answers[row[probe]]) for row in rows_of_probe[probe])
+        for probe, name in PROBES.items()
     }
     counted["wrong"] = [
         {"question": row[probe], "said": answers[row[probe]].text, "expected": row["expected"]}
         for probe in PROBES
-        for row in asked[probe]
+        for row in rows_of_probe[probe]
         if not _right(row, answers[row[probe]])
     ]
     return counted
@@ -78,7 +81,7 @@ def _right(row: Mapping[str, Any], answer: Answer) -> bool:
     return matches(answer.text, accepted)
 
 
-def _told(row: Mapping[str, Any], answer: Answer) -> bool:
+def _cited(row: Mapping[str, Any], answer: Answer) -> bool:
     return row["event"]["target"] in {c.fact.target for c in answer.citations}
 
 

@@ -74,10 +74,10 @@ def target_ids(base: BaselineModel, text: str) -> tuple[int, ...]:
     return tuple(prompt.untrusted(base.tokenizer, blank + prompt.one_line(text)))
 
 
-def sample(base: BaselineModel, asked: str, target: str, *, end: bool) -> Sample:
+def sample(base: BaselineModel, text: str, target: str, *, end: bool) -> Sample:
     """One row; with `end` the target is closed by the token that ends an answer."""
     close = (closing(base.tokenizer),) if end else ()
-    return Sample(question(base, asked), (*target_ids(base, target), *close))
+    return Sample(question(base, text), (*target_ids(base, target), *close))
 
 
 def padded(base: BaselineModel, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -107,7 +107,9 @@ def target_logits(scores: Tensor, samples: Sequence[Sample]) -> list[Tensor]:
 def target_places(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
     """Rows and columns of the logits that predict the targets, one after the other, each [tokens]."""
     places = [
-        (row, len(one.prompt) - 1 + at) for row, one in enumerate(samples) for at in range(len(one.target))
+        (row, len(sample.prompt) - 1 + at)
+        for row, sample in enumerate(samples)
+        for at in range(len(sample.target))
     ]
     rows, columns = torch.tensor(places).T
     return rows, columns
@@ -121,30 +123,30 @@ def losses(scores: Tensor, samples: Sequence[Sample]) -> Tensor:
 
 def placed_losses(scores: Tensor, samples: Sequence[Sample]) -> Tensor:
     """`losses` from the logits at `target_places` alone, [tokens, vocabulary]."""
-    wanted = torch.tensor([token for row in samples for token in row.target], device=scores.device)
-    each = torch.nn.functional.cross_entropy(scores, wanted, reduction="none")
+    expected = torch.tensor([token for row in samples for token in row.target], device=scores.device)
+    token_losses = torch.nn.functional.cross_entropy(scores, expected, reduction="none")
     lengths = torch.tensor([len(row.target) for row in samples], device=scores.device)
     owners = torch.arange(len(samples), device=scores.device).repeat_interleave(lengths)
-    return torch.zeros(len(samples), device=scores.device).index_add(0, owners, each) / lengths
+    return torch.zeros(len(samples), device=scores.device).index_add(0, owners, token_losses) / lengths
 
 
 @torch.no_grad()
 def forced(base: BaselineModel, samples: Sequence[Sample]) -> list[Forced]:
     """Each target under teacher forcing."""
-    found: list[Forced] = []
+    results: list[Forced] = []
     for start in range(0, len(samples), ROWS):
         chunk = samples[start : start + ROWS]
         scores = logits(base, [(*row.prompt, *row.target) for row in chunk])
         parts = target_logits(scores, chunk)
-        found += [_read(part, row.target) for part, row in zip(parts, chunk, strict=True)]
-    return found
+        results += [_read(part, row.target) for part, row in zip(parts, chunk, strict=True)]
+    return results
 
 
 def _read(scores: Tensor, target: Sequence[int]) -> Forced:
     """`scores` [target, vocabulary]."""
-    wanted = torch.tensor(target, device=scores.device)
-    chosen = scores.log_softmax(-1).gather(-1, wanted[:, None])
-    return Forced(tuple((scores.argmax(-1) == wanted).tolist()), float(chosen.sum()))
+    expected = torch.tensor(target, device=scores.device)
+    chosen = scores.log_softmax(-1).gather(-1, expected[:, None])
+    return Forced(tuple((scores.argmax(-1) == expected).tolist()), float(chosen.sum()))
 
 
 @torch.no_grad()

@@ -21,8 +21,8 @@ class EditTexts:
     def add(self, requests: Sequence[EditRequest]) -> None:
         if not requests:
             return
-        found = self._encoder.encode([one.statement for one in requests])
-        for request, vector in zip(requests, found, strict=True):
+        vectors = self._encoder.encode([request.statement for request in requests])
+        for request, vector in zip(requests, vectors, strict=True):
             self._edits[request.prompt] = request
             self._vectors[request.prompt] = vector
 

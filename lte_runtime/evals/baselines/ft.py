@@ -51,9 +51,9 @@ class Ft:
 
 
 def block_weights(base: BaselineModel, layers: Sequence[int] | None) -> list[nn.Parameter]:
-    found = blocks(base.model)
-    chosen = range(len(found)) if layers is None else layers
-    return [parameter for layer in chosen for parameter in found[layer].parameters()]
+    model_blocks = blocks(base.model)
+    chosen = range(len(model_blocks)) if layers is None else layers
+    return [parameter for layer in chosen for parameter in model_blocks[layer].parameters()]
 
 
 def descend(
@@ -64,30 +64,30 @@ def descend(
     project: Callable[[], None] = lambda: None,
 ) -> None:
     """Fine-tunes `learnt` in place; `project` runs after each step (projected gradient descent)."""
-    rows = [reading.sample(base, one.prompt, one.target, end=descent.end) for one in requests]
+    rows = [reading.sample(base, request.prompt, request.target, end=descent.end) for request in requests]
     optimizer = torch.optim.Adam(learnt, lr=descent.rate)
     rng = random.Random(descent.seed)
-    _learn(learnt, True)
+    _set_trainable(learnt, True)
     try:
         for _ in range(descent.epochs):
             worst = max(_step(base, chunk, optimizer, project) for chunk in _chunks(rows, descent.batch, rng))
             if worst < descent.enough:
                 break
     finally:
-        _learn(learnt, False)
+        _set_trainable(learnt, False)
 
 
 def _step(
     base: BaselineModel, rows: Sequence[Sample], optimizer: torch.optim.Optimizer, project: Callable[[], None]
 ) -> float:
     """One update; returns the largest loss of a row before it."""
-    each = reading.losses(reading.logits(base, [(*row.prompt, *row.target) for row in rows]), rows)
+    row_losses = reading.losses(reading.logits(base, [(*row.prompt, *row.target) for row in rows]), rows)
     optimizer.zero_grad(set_to_none=True)
-    each.mean().backward()  # type: ignore[no-untyped-call]
+    row_losses.mean().backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     with torch.no_grad():
         project()
-    return float(each.detach().max())
+    return float(row_losses.detach().max())
 
 
 def _chunks(rows: Sequence[Sample], size: int, rng: random.Random) -> Iterator[list[Sample]]:
@@ -97,7 +97,7 @@ def _chunks(rows: Sequence[Sample], size: int, rng: random.Random) -> Iterator[l
         yield order[start : start + size]
 
 
-def _learn(learnt: Sequence[nn.Parameter], wanted: bool) -> None:
+def _set_trainable(learnt: Sequence[nn.Parameter], requires_grad: bool) -> None:
     for parameter in learnt:
         parameter.grad = None
-        parameter.requires_grad_(wanted)
+        parameter.requires_grad_(requires_grad)

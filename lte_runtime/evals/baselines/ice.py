@@ -41,14 +41,14 @@ class Ice:
         self._texts.add(requests)
 
     def answer(self, prompts: Sequence[str], *, max_new_tokens: int = 32) -> list[str]:
-        asked = [reading.question(self._base, text) for text in self._with_facts(prompts)]
-        return reading.answers(self._base, asked, max_new_tokens)
+        prompt_ids = [reading.question(self._base, text) for text in self._with_facts(prompts)]
+        return reading.answers(self._base, prompt_ids, max_new_tokens)
 
     def forced(self, pairs: Sequence[tuple[str, str]]) -> list[Forced]:
-        asked = self._with_facts([prompt for prompt, _ in pairs])
+        texts = self._with_facts([prompt for prompt, _ in pairs])
         samples: list[Sample] = [
             reading.sample(self._base, text, target, end=False)
-            for text, (_, target) in zip(asked, pairs, strict=True)
+            for text, (_, target) in zip(texts, pairs, strict=True)
         ]
         return reading.forced(self._base, samples)
 
@@ -61,8 +61,10 @@ class Ice:
             return list(prompts)
         scores = self._encoder.encode(prompts, query=True) @ self._texts.vectors.T
         best = np.argsort(scores, axis=1, kind="stable")[:, -self._params.facts :]
-        return [self._put(text, [edits[at] for at in row]) for text, row in zip(prompts, best, strict=True)]
+        return [
+            self._with_edits(text, [edits[at] for at in row]) for text, row in zip(prompts, best, strict=True)
+        ]
 
-    def _put(self, text: str, edits: Sequence[EditRequest]) -> str:
-        facts = " ".join(f"{one.statement.rstrip('.')}." for one in edits)
+    def _with_edits(self, text: str, edits: Sequence[EditRequest]) -> str:
+        facts = " ".join(f"{edit.statement.rstrip('.')}." for edit in edits)
         return self._params.form.format(facts=facts, question=text)

@@ -23,9 +23,9 @@ class Place:
 
     @property
     def weight(self) -> nn.Parameter:
-        found = self.module.weight
-        assert isinstance(found, nn.Parameter)
-        return found
+        weight = self.module.weight
+        assert isinstance(weight, nn.Parameter)
+        return weight
 
     @property
     def matrix(self) -> Tensor:
@@ -41,37 +41,37 @@ class Place:
 
 def mlp_places(model: Any, last: int) -> list[Place]:
     """The linear maps of the MLPs of the `last` blocks, in the order of the model."""
-    found = blocks(model)
-    chosen = range(max(0, len(found) - last), len(found))
+    model_blocks = blocks(model)
+    chosen = range(max(0, len(model_blocks) - last), len(model_blocks))
     return [
         Place(f"{layer}.{name}", module, type(module).__name__ == "Conv1D")
         for layer in chosen
-        for name, module in found[layer].named_modules()
+        for name, module in model_blocks[layer].named_modules()
         if name.startswith("mlp.") and type(module).__name__ in ("Linear", "Conv1D")
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """A change of one linear map for each row: the sum over tokens of outer(`left`, `right`).
+    """A change of one linear map for each row: the sum over tokens of outer(`outputs`, `inputs`).
 
-    `left` [rows, tokens, out], `right` [rows, tokens, in].
+    `outputs` [rows, tokens, out], `inputs` [rows, tokens, in].
     """
 
-    left: Tensor
-    right: Tensor
+    outputs: Tensor
+    inputs: Tensor
 
-    def applied(self, inputs: Tensor) -> Tensor:
-        """What the change adds to the map's output for `inputs` [rows, length, in]: [rows, length, out]."""
-        return inputs @ self.right.transpose(1, 2) @ self.left
+    def applied(self, values: Tensor) -> Tensor:
+        """What the change adds to the map's output for `values` [rows, length, in]: [rows, length, out]."""
+        return values @ self.inputs.transpose(1, 2) @ self.outputs
 
     def total(self) -> Tensor:
         """The sum over all rows as a matrix [out, in]."""
-        return self.left.flatten(0, 1).T @ self.right.flatten(0, 1)
+        return self.outputs.flatten(0, 1).T @ self.inputs.flatten(0, 1)
 
     def repeated(self, times: int) -> Factors:
         """For `times` rows one behind the other of which each is judged under the same change."""
-        return Factors(self.left.repeat(times, 1, 1), self.right.repeat(times, 1, 1))
+        return Factors(self.outputs.repeat(times, 1, 1), self.inputs.repeat(times, 1, 1))
 
 
 @contextmanager
@@ -117,5 +117,5 @@ class Traces:
     def deltas(self, loss: Tensor) -> dict[str, Tensor]:
         """Gradients of `loss` by each place's output, [rows, length, out]."""
         names = list(self.probes)
-        found = torch.autograd.grad(loss, [self.probes[name] for name in names])
-        return dict(zip(names, found, strict=True))
+        gradients = torch.autograd.grad(loss, [self.probes[name] for name in names])
+        return dict(zip(names, gradients, strict=True))

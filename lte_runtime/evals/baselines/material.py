@@ -42,14 +42,17 @@ class LessonMaterial:
     _edits: tuple[BenchmarkFact, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        asked = tuple(e for e in self.generator.sources.edits if len(e.questions) > 1)
-        object.__setattr__(self, "_edits", asked)
+        rephrasable = tuple(edit for edit in self.generator.sources.edits if len(edit.questions) > 1)
+        object.__setattr__(self, "_edits", rephrasable)
 
     @classmethod
     def load(cls, data: Path | None) -> LessonMaterial:
         """From the stock alone, or also from the training halves in `data` (`knowedit/`, `pararel/`, ...)."""
-        found = sources.load(data)
-        return cls(Generator(found), f"lessons-3 stock {len(found.stock)} edits {len(found.edits)}")
+        training_sources = sources.load(data)
+        return cls(
+            Generator(training_sources),
+            f"lessons-3 stock {len(training_sources.stock)} edits {len(training_sources.edits)}",
+        )
 
     def lessons(self, rng: random.Random, count: int) -> list[Lesson]:
         """Half of the training halves where given, else about the stock with counterfactual targets.
@@ -71,32 +74,34 @@ class LessonMaterial:
     def _of_stock(self, rng: random.Random) -> Lesson:
         stock = self.generator.sources.stock
         fact = rng.choice(stock)
-        others = [one.target for one in stock if one.relation == fact.relation and one.target != fact.target]
-        asked = rng.sample(fact.questions, min(3, len(fact.questions)))
+        others = [
+            other.target for other in stock if other.relation == fact.relation and other.target != fact.target
+        ]
+        questions = rng.sample(fact.questions, min(3, len(fact.questions)))
         target = rng.choice(others or [fact.target])
         return Lesson(
-            EditRequest(fact.subject, asked[0], target), tuple(asked[1:]), self._unrelated(rng, fact)
+            EditRequest(fact.subject, questions[0], target), tuple(questions[1:]), self._unrelated(rng, fact)
         )
 
     def _of_edits(self, rng: random.Random) -> Lesson:
         record = rng.choice(self._edits)
-        asked = rng.sample(record.questions, min(3, len(record.questions)))
-        request = EditRequest(record.subject, asked[0], record.target)
-        return Lesson(request, tuple(asked[1:]), self._unrelated(rng))
+        questions = rng.sample(record.questions, min(3, len(record.questions)))
+        request = EditRequest(record.subject, questions[0], record.target)
+        return Lesson(request, tuple(questions[1:]), self._unrelated(rng))
 
     def _invented(self, rng: random.Random) -> Lesson:
         """A row of one fact; its subject is not told apart, and no method that learns needs it."""
         row = self.generator.rows(rng, (("single", 1.0),), 1)[0]
-        asked = [turn.user for turn in row.turns]
-        request = EditRequest("", asked[0], row.turns[0].answer)
-        return Lesson(request, tuple(asked[1:]), self._unrelated(rng))
+        questions = [turn.user for turn in row.turns]
+        request = EditRequest("", questions[0], row.turns[0].answer)
+        return Lesson(request, tuple(questions[1:]), self._unrelated(rng))
 
     def _unrelated(self, rng: random.Random, fact: StockFact | None = None) -> tuple[str, str]:
         """A remembered fact: now and then of the same subject or relation, else any."""
         stock = self.generator.sources.stock
         near: Sequence[StockFact] = ()
         if fact is not None and rng.random() < 0.5:
-            near = [one for one in stock if one is not fact and _near(one, fact)]
+            near = [other for other in stock if other is not fact and _near(other, fact)]
         chosen = rng.choice(near or stock)
         return rng.choice(chosen.questions), chosen.target
 
@@ -108,14 +113,14 @@ class LessonMaterial:
         rng = random.Random("texts")
         for row in self.generator.rows(rng, TEXT_KINDS, self.text_rows):
             turn = row.turns[0]
-            asked = f"{' '.join(row.facts)} {turn.user}" if row.facts else turn.user
+            question = f"{' '.join(row.facts)} {turn.user}" if row.facts else turn.user
             try:
-                sample = reading.sample(base, asked, turn.answer, end=True)
+                sample = reading.sample(base, question, turn.answer, end=True)
             except BadRequest:
                 continue
             yield (*sample.prompt, *sample.target)
 
 
-def _near(one: StockFact, fact: StockFact) -> bool:
+def _near(other: StockFact, fact: StockFact) -> bool:
     """Same subject with another relation, or same relation with another subject."""
-    return (one.subject == fact.subject) != (one.relation == fact.relation)
+    return (other.subject == fact.subject) != (other.relation == fact.relation)

@@ -47,8 +47,8 @@ class Memit:
         originals.keep([weight(base.model, layer) for layer in params.layers])
         self._factor()
         prefixes = sampled_prefixes(base, params.prefixes, params.prefix_tokens, params.seed)
-        seen = [views(base, one, prefixes, end=params.end, place=params.place) for one in requests]
-        targets = wanted_hidden(base, seen, params, self._progress)
+        seen = [views(base, request, prefixes, end=params.end, place=params.place) for request in requests]
+        targets = target_hidden(base, seen, params, self._progress)
         for layer in params.layers:
             self._spread(base, layer, seen, targets)
 
@@ -59,16 +59,16 @@ class Memit:
 
     @torch.no_grad()
     def _spread(self, base: BaselineModel, layer: int, seen: Sequence[Views], targets: Tensor) -> None:
-        """Lines 9 to 17: r = (z - h) / (layers left), keys as the layers below now make them."""
+        """Lines 9 to 17: r = (z - h) / (layers that remain), keys as the layers below now make them."""
         last = self._params.layers[-1]
-        left = len(self._params.layers) - self._params.layers.index(layer)
-        keys = torch.stack([mean_key(base, one, layer) for one in seen])
-        residuals = (targets - plain_hidden(base, seen, last)) / left
+        remaining = len(self._params.layers) - self._params.layers.index(layer)
+        keys = torch.stack([mean_key(base, view, layer) for view in seen])
+        residuals = (targets - plain_hidden(base, seen, last)) / remaining
         change = least_squares(self._roots[layer], keys, residuals, self._params.strength)
         matrix(base.model, layer).add_(change.float())
 
 
-def wanted_hidden(
+def target_hidden(
     base: BaselineModel, seen: Sequence[Views], params: MemitParams, progress: Progress = silent
 ) -> Tensor:
     """z [n, hidden]: the last layer's output at the subject, plus the delta that says the target.
@@ -81,5 +81,5 @@ def wanted_hidden(
 
 def plain_hidden(base: BaselineModel, seen: Sequence[Views], layer: int) -> Tensor:
     """Output of the block at the subject's last token of the plain prompts, [n, hidden]."""
-    found = [hidden_at(base, [one.samples[0].prompt], one.places[:1], layer) for one in seen]
-    return torch.cat(found)
+    hidden = [hidden_at(base, [view.samples[0].prompt], view.places[:1], layer) for view in seen]
+    return torch.cat(hidden)

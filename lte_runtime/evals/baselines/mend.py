@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lte_runtime.evals.baselines import base as reading
-from lte_runtime.evals.baselines import kept
+from lte_runtime.evals.baselines import tensor_cache
 from lte_runtime.evals.baselines.base import BaselineModel, Sample
 from lte_runtime.evals.baselines.low_rank import Factors, Place, Traces, changed, mlp_places
 from lte_runtime.evals.baselines.material import Lesson, LessonMaterial
@@ -150,7 +150,7 @@ class Mend:
             training = self._params.training
             self._network = trained(base, training, self._material, self._directory, self._progress)
         originals.keep([place.weight for place in places])
-        changes = [self._edits(base, places, one) for one in _chunks(requests)]
+        changes = [self._edits(base, places, chunk) for chunk in _chunks(requests)]
         with torch.no_grad():
             for place in places:
                 for change in changes:
@@ -160,11 +160,13 @@ class Mend:
         self, base: BaselineModel, places: Sequence[Place], requests: Sequence[EditRequest]
     ) -> dict[str, Factors]:
         assert self._network is not None
-        rows = [reading.sample(base, one.prompt, one.target, end=self._params.end) for one in requests]
+        rows = [
+            reading.sample(base, request.prompt, request.target, end=self._params.end) for request in requests
+        ]
         inputs, deltas = gradients(base, places, rows)
         with torch.no_grad():
-            found: dict[str, Factors] = self._network(inputs, deltas)
-        return found
+            edits: dict[str, Factors] = self._network(inputs, deltas)
+        return edits
 
 
 def _chunks(requests: Sequence[EditRequest]) -> Iterator[Sequence[EditRequest]]:
@@ -188,12 +190,12 @@ def trained(
     """The network for this base, from disk where it is there and sound, else trained and written."""
     places = mlp_places(base.model, training.blocks)
     network = Hypernetwork(places, training)
-    name = kept.name_of(base.fingerprint, material.name, repr(training))
+    name = tensor_cache.name_of(base.fingerprint, material.name, repr(training))
     path = directory / f"mend-{name}.safetensors"
-    tensors = kept.read(path)
+    tensors = tensor_cache.read(path)
     if tensors is None:
         _train(base, places, network, training, material, progress)
-        kept.write(path, network.state_dict())
+        tensor_cache.write(path, network.state_dict())
     else:
         network.load_state_dict(tensors)
     return network.requires_grad_(False)
@@ -208,7 +210,7 @@ def _train(
     progress: Progress,
 ) -> None:
     rng = random.Random(training.seed)
-    network.normalise_by(_seen(base, places, material.lessons(rng, training.calibration)))
+    network.normalise_by(_token_vectors(base, places, material.lessons(rng, training.calibration)))
     slow = [p for name, p in network.named_parameters() if name != "log_steps"]
     optimizer = torch.optim.Adam([{"params": slow}, {"params": [network.log_steps]}])
     began = time.process_time()
@@ -226,19 +228,21 @@ def _train(
         progress(f"MEND trains: loss {float(loss.detach()):.3f} right {right:.2f}", int(1000 * share), 1000)
 
 
-def _seen(base: BaselineModel, places: Sequence[Place], lessons: Sequence[Lesson]) -> dict[str, Tensor]:
+def _token_vectors(
+    base: BaselineModel, places: Sequence[Place], lessons: Sequence[Lesson]
+) -> dict[str, Tensor]:
     """z of all tokens that have a gradient, for each place [tokens, in + out]."""
-    rows = [_row(base, one.request.prompt, one.request.target) for one in lessons]
+    rows = [_row(base, lesson.request.prompt, lesson.request.target) for lesson in lessons]
     inputs, deltas = gradients(base, places, rows)
-    found: dict[str, Tensor] = {}
+    vectors: dict[str, Tensor] = {}
     for place in places:
         delta = deltas[place.name]
-        found[place.name] = torch.cat([inputs[place.name], delta], -1)[delta.abs().amax(-1) > 0]
-    return found
+        vectors[place.name] = torch.cat([inputs[place.name], delta], -1)[delta.abs().amax(-1) > 0]
+    return vectors
 
 
-def _row(base: BaselineModel, asked: str, target: str) -> Sample:
-    return reading.sample(base, asked, target, end=True)
+def _row(base: BaselineModel, question: str, target: str) -> Sample:
+    return reading.sample(base, question, target, end=True)
 
 
 def lesson_loss(
@@ -253,25 +257,30 @@ def lesson_loss(
     L_e is -log p(y | x') for the prompt and one rephrasing; L_loc is KL(before || after) at every token of
     the unrelated answer.
     """
-    told = [_row(base, one.request.prompt, one.request.target) for one in lessons]
-    again = [_row(base, (one.rephrased or (one.request.prompt,))[0], one.request.target) for one in lessons]
-    other = [_row(base, *one.unrelated) for one in lessons]
+    edited_rows = [_row(base, lesson.request.prompt, lesson.request.target) for lesson in lessons]
+    rephrased_rows = [
+        _row(base, (lesson.rephrased or (lesson.request.prompt,))[0], lesson.request.target)
+        for lesson in lessons
+    ]
+    unrelated_rows = [_row(base, *lesson.unrelated) for lesson in lessons]
     with torch.no_grad():
-        before = reading.target_logits(reading.logits(base, [(*r.prompt, *r.target) for r in other]), other)
-    changes: dict[str, Factors] = network(*gradients(base, places, told))
-    rows = [*told, *again, *other]
-    with changed(places, {name: one.repeated(3) for name, one in changes.items()}):
+        before = reading.target_logits(
+            reading.logits(base, [(*r.prompt, *r.target) for r in unrelated_rows]), unrelated_rows
+        )
+    changes: dict[str, Factors] = network(*gradients(base, places, edited_rows))
+    rows = [*edited_rows, *rephrased_rows, *unrelated_rows]
+    with changed(places, {name: change.repeated(3) for name, change in changes.items()}):
         scores = reading.logits(base, [(*row.prompt, *row.target) for row in rows])
     count = len(lessons)
     edit = reading.losses(scores[: 2 * count], rows[: 2 * count]).mean()
-    after = reading.target_logits(scores[2 * count :], other)
-    kept_as_is = torch.stack([drift(a, b) for a, b in zip(before, after, strict=True)]).mean()
-    parts = reading.target_logits(scores[count : 2 * count], again)
+    after = reading.target_logits(scores[2 * count :], unrelated_rows)
+    drift_loss = torch.stack([drift(a, b) for a, b in zip(before, after, strict=True)]).mean()
+    parts = reading.target_logits(scores[count : 2 * count], rephrased_rows)
     right = sum(
         bool((part.argmax(-1) == torch.tensor(row.target, device=part.device)).all())
-        for part, row in zip(parts, again, strict=True)
+        for part, row in zip(parts, rephrased_rows, strict=True)
     )
-    return training.edit * edit + kept_as_is, right / count
+    return training.edit * edit + drift_loss, right / count
 
 
 def drift(before: Tensor, after: Tensor) -> Tensor:

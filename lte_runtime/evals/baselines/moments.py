@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lte_runtime.errors import BadRequest
-from lte_runtime.evals.baselines import kept
+from lte_runtime.evals.baselines import tensor_cache
 from lte_runtime.evals.baselines.base import ROWS, BaselineModel
 from lte_runtime.evals.baselines.network import keys, width
 from lte_runtime.progress import Progress, silent
@@ -29,8 +29,8 @@ def estimate(
     tokens = 0
     for done, chunk in enumerate(_batches(texts, base.context), start=1):
         real = torch.cat([torch.arange(len(row)) + at * max(map(len, chunk)) for at, row in enumerate(chunk)])
-        for layer, found in keys(base, chunk, layers).items():
-            flat = found.flatten(0, 1)[real].double()
+        for layer, layer_keys in keys(base, chunk, layers).items():
+            flat = layer_keys.flatten(0, 1)[real].double()
             sums[layer].addmm_(flat.T, flat)
         tokens += len(real)
         progress("batches of texts for key statistics", done, 0)
@@ -62,16 +62,16 @@ class Moments:
 
     def get(self, layers: Sequence[int]) -> dict[int, Tensor]:
         """Layer to C; all that are missing are estimated in one pass over the texts."""
-        read = {layer: kept.read(self._path(layer)) for layer in layers}
-        found = {layer: tensors["moment"] for layer, tensors in read.items() if tensors}
-        missing = [layer for layer in layers if layer not in found]
+        cached = {layer: tensor_cache.read(self._path(layer)) for layer in layers}
+        moments = {layer: tensors["moment"] for layer, tensors in cached.items() if tensors}
+        missing = [layer for layer in layers if layer not in moments]
         if missing:
-            made = estimate(self._base, missing, self._texts(), self._progress)
-            for layer, moment in made.items():
-                kept.write(self._path(layer), {"moment": moment})
-            found.update(made)
-        return found
+            estimated = estimate(self._base, missing, self._texts(), self._progress)
+            for layer, moment in estimated.items():
+                tensor_cache.write(self._path(layer), {"moment": moment})
+            moments.update(estimated)
+        return moments
 
     def _path(self, layer: int) -> Path:
-        name = kept.name_of(self._base.fingerprint, self._source)
+        name = tensor_cache.name_of(self._base.fingerprint, self._source)
         return self._directory / f"moment-{name}-layer{layer:03d}.safetensors"

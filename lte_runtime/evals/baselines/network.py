@@ -26,10 +26,10 @@ def blocks(model: Any) -> nn.ModuleList:
 
 def projection(model: Any, layer: int) -> nn.Module:
     """The linear map at the end of a block's MLP: W in `m = W k` (Meng et al., 2022, section 3)."""
-    found = blocks(model)
-    if not 0 <= layer < len(found):
-        raise Refused(f"there is no layer {layer}: the model has {len(found)}")
-    inside: dict[str, nn.Module] = dict(found[layer].named_modules())
+    model_blocks = blocks(model)
+    if not 0 <= layer < len(model_blocks):
+        raise Refused(f"there is no layer {layer}: the model has {len(model_blocks)} layers, counted from 0")
+    inside: dict[str, nn.Module] = dict(model_blocks[layer].named_modules())
     for name in PROJECTIONS:
         if name in inside:
             return inside[name]
@@ -38,9 +38,9 @@ def projection(model: Any, layer: int) -> nn.Module:
 
 def weight(model: Any, layer: int) -> nn.Parameter:
     """The projection's weight as the model stores it."""
-    found = projection(model, layer).weight
-    assert isinstance(found, nn.Parameter)
-    return found
+    parameter = projection(model, layer).weight
+    assert isinstance(parameter, nn.Parameter)
+    return parameter
 
 
 def matrix(model: Any, layer: int) -> Tensor:
@@ -56,7 +56,7 @@ def width(model: Any, layer: int) -> int:
 
 
 class _Stop(Exception):
-    """Ends a forward pass when all that is wanted has been seen."""
+    """Ends a forward pass when everything that is needed was recorded."""
 
 
 @torch.no_grad()
@@ -88,8 +88,8 @@ def key_at(
     base: BaselineModel, rows: Sequence[Sequence[int]], positions: Sequence[int], layers: Sequence[int]
 ) -> Mapping[int, Tensor]:
     """Keys at one position of each row: layer to [rows, width]."""
-    found = keys(base, rows, layers)
-    return {layer: part[torch.arange(len(rows)), list(positions)] for layer, part in found.items()}
+    layer_keys = keys(base, rows, layers)
+    return {layer: part[torch.arange(len(rows)), list(positions)] for layer, part in layer_keys.items()}
 
 
 @torch.no_grad()

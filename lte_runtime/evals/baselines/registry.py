@@ -57,36 +57,38 @@ class BaselineMethod:
     make: Callable[[Supplies, Any], Editor]
 
 
-def _serac(given: Supplies, params: SeracParams) -> Editor:
-    return Serac(given.base, params, given.encoder, given.material, given.directory, given.progress)
+def _serac(supplies: Supplies, params: SeracParams) -> Editor:
+    return Serac(
+        supplies.base, params, supplies.encoder, supplies.material, supplies.directory, supplies.progress
+    )
 
 
-def _mend(given: Supplies, params: MendParams) -> Change:
-    return Mend(params, given.material, given.directory, given.progress)
+def _mend(supplies: Supplies, params: MendParams) -> Change:
+    return Mend(params, supplies.material, supplies.directory, supplies.progress)
 
 
-def _rome(given: Supplies, params: RomeParams) -> Change:
-    return Rome(params, given.moments, given.progress)
+def _rome(supplies: Supplies, params: RomeParams) -> Change:
+    return Rome(params, supplies.moments, supplies.progress)
 
 
-def _memit(given: Supplies, params: MemitParams) -> Change:
-    return Memit(params, given.moments, given.progress)
+def _memit(supplies: Supplies, params: MemitParams) -> Change:
+    return Memit(params, supplies.moments, supplies.progress)
 
 
 METHODS: Mapping[str, BaselineMethod] = {
     "serac": BaselineMethod(SeracParams(), _serac),
-    "ice": BaselineMethod(IceParams(), lambda given, params: Ice(given.base, params, given.encoder)),
+    "ice": BaselineMethod(IceParams(), lambda supplies, params: Ice(supplies.base, params, supplies.encoder)),
     "mend": BaselineMethod(
-        MendParams(), lambda given, params: WeightEditor(given.base, _mend(given, params))
+        MendParams(), lambda supplies, params: WeightEditor(supplies.base, _mend(supplies, params))
     ),
     "rome": BaselineMethod(
-        RomeParams(), lambda given, params: WeightEditor(given.base, _rome(given, params))
+        RomeParams(), lambda supplies, params: WeightEditor(supplies.base, _rome(supplies, params))
     ),
     "memit": BaselineMethod(
-        MemitParams(), lambda given, params: WeightEditor(given.base, _memit(given, params))
+        MemitParams(), lambda supplies, params: WeightEditor(supplies.base, _memit(supplies, params))
     ),
-    "ft-l": BaselineMethod(FtLParams(), lambda given, params: WeightEditor(given.base, FtL(params))),
-    "ft": BaselineMethod(FtParams(), lambda given, params: WeightEditor(given.base, Ft(params))),
+    "ft-l": BaselineMethod(FtLParams(), lambda supplies, params: WeightEditor(supplies.base, FtL(params))),
+    "ft": BaselineMethod(FtParams(), lambda supplies, params: WeightEditor(supplies.base, Ft(params))),
 }
 
 
@@ -96,5 +98,5 @@ def editor(name: str, supplies: Supplies, params: Any = None) -> Editor:
         raise BadRequest(f"there is no baseline {name}; there are {', '.join(METHODS)}")
     method = METHODS[name]
     if params is not None and type(params) is not type(method.default):
-        raise BadRequest(f"{type(params).__name__} are no parameters of {name}")
+        raise BadRequest(f"{name} does not take {type(params).__name__}")
     return method.make(supplies, method.default if params is None else params)

@@ -79,9 +79,9 @@ def mean_key(base: BaselineModel, seen: Views, layer: int) -> Tensor:
 
 
 @torch.no_grad()
-def insert(base: BaselineModel, layer: int, found: Association, root: Tensor) -> None:
+def insert(base: BaselineModel, layer: int, association: Association, root: Tensor) -> None:
     """Equation 2, worked out in float64."""
-    key = found.key.double()
+    key = association.key.double()
     solved = torch.cholesky_solve(key[:, None], root)[:, 0]
-    change = rank_one(solved, key, found.residual.double())
+    change = rank_one(solved, key, association.residual.double())
     matrix(base.model, layer).add_(change.float())

@@ -81,15 +81,15 @@ def pair_loss(log_p: Tensor, labels: Tensor) -> Tensor:
 def _pairs(encoder: Encoder, lessons: Sequence[Lesson], rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
     """Embeddings of edits and of questions [n, width], and whether they belong together [n]."""
     pairs: list[tuple[str, str, bool]] = []
-    for one in lessons:
-        told = one.request.statement
-        pairs += [(told, asked, True) for asked in (one.request.prompt, *one.rephrased)]
-        strange = rng.choice(lessons).request
-        pairs.append((told, one.unrelated[0], False))
-        if strange.prompt not in (one.request.prompt, *one.rephrased):
-            pairs.append((told, strange.prompt, False))
-    edits = encoder.encode([told for told, _, _ in pairs])
-    questions = encoder.encode([asked for _, asked, _ in pairs], query=True)
+    for lesson in lessons:
+        statement = lesson.request.statement
+        pairs += [(statement, question, True) for question in (lesson.request.prompt, *lesson.rephrased)]
+        other = rng.choice(lessons).request
+        pairs.append((statement, lesson.unrelated[0], False))
+        if other.prompt not in (lesson.request.prompt, *lesson.rephrased):
+            pairs.append((statement, other.prompt, False))
+    edits = encoder.encode([statement for statement, _, _ in pairs])
+    questions = encoder.encode([question for _, question, _ in pairs], query=True)
     return tensor(edits), tensor(questions), torch.tensor([belongs for _, _, belongs in pairs])
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from lte_runtime.evals import lines
 from lte_runtime.evals.baselines import base as reading
-from lte_runtime.evals.baselines import kept, registry
+from lte_runtime.evals.baselines import registry, tensor_cache
 from lte_runtime.evals.baselines.material import Lesson
 from lte_runtime.evals.baselines.network import blocks
 from lte_runtime.evals.baselines.protocol import Editor, EditRequest, Forced
@@ -25,7 +25,7 @@ from lte_runtime.evals.baselines.registry import METHODS, Supplies
 SHIPPED = Path(__file__).parent / "searched"
 """The best settings of the embedded models, as `keep_tuned` leaves them."""
 DRAWS = 20
-"""Settings drawn for each that is wanted: some are drawn twice."""
+"""Draws for each setting of the budget: some settings are drawn twice."""
 
 Draw = Callable[[random.Random, Any, int], Any]
 """A setting from the defaults and the number of the model's blocks."""
@@ -128,12 +128,12 @@ def settings(name: str, count: int, budget: SearchBudget) -> list[Any]:
         default = replace(default, layers=tuple(x for x in default.layers if x < count) or (0,))
     if name == "rome":
         default = replace(default, layer=min(default.layer, count - 1))
-    found = {repr(default): default}
+    distinct = {repr(default): default}
     for _ in range(DRAWS * budget.trials):
-        if len(found) < budget.trials:
+        if len(distinct) < budget.trials:
             drawn = SPACES[name](rng, default, count)
-            found.setdefault(repr(drawn), drawn)
-    return list(found.values())
+            distinct.setdefault(repr(drawn), drawn)
+    return list(distinct.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ def search(name: str, supplies: Supplies, budget: SearchBudget, log: Path) -> tu
     are not made again, so that a search that was killed goes on.
     """
     lessons = edit_lessons(supplies, budget)
-    known: dict[str, Mapping[str, Any]] = {line["key"]: line for line in lines.read(log)}
+    logged: dict[str, Mapping[str, Any]] = {line["key"]: line for line in lines.read(log)}
     tried: list[tuple[Any, Mapping[str, Any]]] = []
     chosen = settings(name, len(blocks(supplies.base.model)), budget)
     earlier = tuned(supplies).get(name)
@@ -166,11 +166,11 @@ def search(name: str, supplies: Supplies, budget: SearchBudget, log: Path) -> tu
     for number, params in enumerate(chosen):
         supplies.progress(f"search {name}", number, len(chosen))
         key = _key(name, supplies, budget, params)
-        if key not in known:
-            found = trial(registry.editor(name, supplies, params), supplies, lessons, budget.together)
-            known[key] = _line(name, key, params, found)
-            lines.append(log, known[key])
-        tried.append((params, known[key]))
+        if key not in logged:
+            result = trial(registry.editor(name, supplies, params), supplies, lessons, budget.together)
+            logged[key] = _line(name, key, params, result)
+            lines.append(log, logged[key])
+        tried.append((params, logged[key]))
     supplies.progress(f"search {name}", len(chosen), len(chosen))
     return max(tried, key=lambda line: line[1]["score"])
 
@@ -181,30 +181,33 @@ def edit_lessons(supplies: Supplies, budget: SearchBudget) -> list[Lesson]:
     Where its training half is given, all are of the benchmark: settings suit edits like those judged.
     """
     rng = random.Random(f"search {budget.seed}")
-    found: list[Lesson] = []
-    while len(found) < budget.edits:
+    lessons: list[Lesson] = []
+    while len(lessons) < budget.edits:
         lesson = supplies.material.benchmark_lesson(rng)
         request = lesson.request
         if request.subject and request.subject in request.prompt and lesson.rephrased:
-            found.append(lesson)
-    return found
+            lessons.append(lesson)
+    return lessons
 
 
 def trial(editor: Editor, supplies: Supplies, lessons: Sequence[Lesson], together: int = 1) -> Trial:
     """So many lessons `together` edited, each read, all undone."""
-    own = base_answers(supplies, [one.unrelated[0] for one in lessons], 16)
+    own = base_answers(supplies, [lesson.unrelated[0] for lesson in lessons], 16)
     seen: list[tuple[float, float, float, float]] = []
     for start in range(0, len(lessons), together):
         chosen = slice(start, start + together)
-        editor.edit([one.request for one in lessons[chosen]])
-        seen += [_read(editor, one, said) for one, said in zip(lessons[chosen], own[chosen], strict=True)]
+        editor.edit([lesson.request for lesson in lessons[chosen]])
+        seen += [
+            _read(editor, lesson, base_answer)
+            for lesson, base_answer in zip(lessons[chosen], own[chosen], strict=True)
+        ]
         editor.undo()
     return Trial(*(sum(values) / len(seen) for values in zip(*seen, strict=True)))
 
 
-def base_answers(supplies: Supplies, asked: Sequence[str], max_new_tokens: int) -> list[str]:
+def base_answers(supplies: Supplies, questions: Sequence[str], max_new_tokens: int) -> list[str]:
     """What the base says before any edit."""
-    rows = [reading.question(supplies.base, text) for text in asked]
+    rows = [reading.question(supplies.base, text) for text in questions]
     return reading.answers(supplies.base, rows, max_new_tokens)
 
 
@@ -217,27 +220,27 @@ def _read(editor: Editor, lesson: Lesson, own: str) -> tuple[float, float, float
             (lesson.unrelated[0], own or lesson.unrelated[1]),
         ]
     )
-    return float(whole(edit)), share(edit), float(whole(again)), float(whole(other))
+    return float(all_right(edit)), share(edit), float(all_right(again)), float(all_right(other))
 
 
-def whole(read: Forced) -> bool:
+def all_right(result: Forced) -> bool:
     """Whether every token of the target is the likeliest one."""
-    return all(read.right)
+    return all(result.right)
 
 
-def share(read: Forced) -> float:
+def share(result: Forced) -> float:
     """The share of the target's tokens that are the likeliest ones; 1 for an empty target."""
-    return sum(read.right) / len(read.right) if read.right else 1.0
+    return sum(result.right) / len(result.right) if result.right else 1.0
 
 
 def _key(name: str, supplies: Supplies, budget: SearchBudget, params: Any) -> str:
     parts = (name, supplies.base.fingerprint, supplies.material.name, repr(budget), repr(params))
-    return kept.name_of(*parts)
+    return tensor_cache.name_of(*parts)
 
 
-def _line(name: str, key: str, params: Any, found: Trial) -> dict[str, Any]:
-    shares = {part: round(value, 4) for part, value in asdict(found).items()}
-    return {"method": name, "key": key, "score": round(found.score, 4), **shares, "params": asdict(params)}
+def _line(name: str, key: str, params: Any, result: Trial) -> dict[str, Any]:
+    shares = {part: round(value, 4) for part, value in asdict(result).items()}
+    return {"method": name, "key": key, "score": round(result.score, 4), **shares, "params": asdict(params)}
 
 
 def tuned_path(supplies: Supplies) -> Path:
@@ -248,10 +251,10 @@ def tuned_path(supplies: Supplies) -> Path:
 def keep_tuned(supplies: Supplies, chosen: Mapping[str, tuple[Any, Mapping[str, Any]]]) -> None:
     """Adds the best lines to the base's file, which appears whole."""
     path = tuned_path(supplies)
-    chosen_lines = dict(_tuned_lines(path)) | {name: dict(line) for name, (_, line) in chosen.items()}
+    best_lines = dict(_tuned_lines(path)) | {name: dict(line) for name, (_, line) in chosen.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(".part")
-    scratch.write_text(json.dumps(chosen_lines, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    scratch.write_text(json.dumps(best_lines, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     scratch.replace(path)
 
 
@@ -261,23 +264,23 @@ def tuned(supplies: Supplies) -> dict[str, Any]:
     Those of the embedded models ship with the project; what a search has left in the cache goes before them.
     """
     path = tuned_path(supplies)
-    kept_lines = dict(_tuned_lines(SHIPPED / path.name)) | dict(_tuned_lines(path))
-    return {name: rebuilt(METHODS[name].default, line["params"]) for name, line in kept_lines.items()}
+    best_lines = dict(_tuned_lines(SHIPPED / path.name)) | dict(_tuned_lines(path))
+    return {name: rebuilt(METHODS[name].default, line["params"]) for name, line in best_lines.items()}
 
 
 def _tuned_lines(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
-    found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    best_lines: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return best_lines
 
 
 def rebuilt(default: Any, values: Mapping[str, Any]) -> Any:
     """A frozen dataclass like `default` from `asdict` of one, after a way through JSON."""
     changes: dict[str, Any] = {}
-    for one in fields(default):
-        value, own = values[one.name], getattr(default, one.name)
+    for setting in fields(default):
+        value, own = values[setting.name], getattr(default, setting.name)
         if is_dataclass(own):
             value = rebuilt(own, value)
-        changes[one.name] = tuple(value) if isinstance(value, list) else value
+        changes[setting.name] = tuple(value) if isinstance(value, list) else value
     return replace(default, **changes)

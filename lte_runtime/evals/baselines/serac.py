@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from lte_runtime.evals.baselines import base as reading
-from lte_runtime.evals.baselines import kept
+from lte_runtime.evals.baselines import tensor_cache
 from lte_runtime.evals.baselines.base import BaselineModel, Sample
 from lte_runtime.evals.baselines.edit_texts import EditTexts
 from lte_runtime.evals.baselines.material import LessonMaterial
@@ -76,39 +76,43 @@ class Serac:
 
     def answer(self, prompts: Sequence[str], *, max_new_tokens: int = 32) -> list[str]:
         edits = self.scopes(prompts)
-        asked = [self._asked(text, edit) for text, edit in zip(prompts, edits, strict=True)]
-        found = [""] * len(prompts)
+        prompt_ids = [self._prompt_ids(text, edit) for text, edit in zip(prompts, edits, strict=True)]
+        answers = [""] * len(prompts)
         for base, places in self._sides(edits):
-            said = reading.answers(base, [asked[at] for at in places], max_new_tokens)
-            for at, text in zip(places, said, strict=True):
-                found[at] = text
-        return found
+            texts = reading.answers(base, [prompt_ids[at] for at in places], max_new_tokens)
+            for at, text in zip(places, texts, strict=True):
+                answers[at] = text
+        return answers
 
     def forced(self, pairs: Sequence[tuple[str, str]]) -> list[Forced]:
-        edits = self.scopes([asked for asked, _ in pairs])
+        edits = self.scopes([question for question, _ in pairs])
         samples = [
-            Sample(self._asked(asked, edit), reading.target_ids(self._base, target))
-            for (asked, target), edit in zip(pairs, edits, strict=True)
+            Sample(self._prompt_ids(question, edit), reading.target_ids(self._base, target))
+            for (question, target), edit in zip(pairs, edits, strict=True)
         ]
-        found: dict[int, Forced] = {}
+        results: dict[int, Forced] = {}
         for base, places in self._sides(edits):
-            found |= zip(places, reading.forced(base, [samples[at] for at in places]), strict=True)
-        return [found[at] for at in range(len(pairs))]
+            results |= zip(places, reading.forced(base, [samples[at] for at in places]), strict=True)
+        return [results[at] for at in range(len(pairs))]
 
     def scopes(self, prompts: Sequence[str]) -> list[EditRequest | None]:
         """For each question the likeliest edit, or None where even that is out of scope."""
         edits = self._texts.edits
         if not edits or not prompts:
             return [None] * len(prompts)
-        known = tensor(self._texts.vectors)
-        likely, which = self._scope.table(known, tensor(self._encoder.encode(prompts, query=True))).max(-1)
+        edit_vectors = tensor(self._texts.vectors)
+        likely, which = self._scope.table(
+            edit_vectors, tensor(self._encoder.encode(prompts, query=True))
+        ).max(-1)
         return [
             edits[at] if p >= self._params.threshold else None
             for p, at in zip(likely.tolist(), which.tolist(), strict=True)
         ]
 
-    def _asked(self, text: str, edit: EditRequest | None) -> tuple[int, ...]:
-        return reading.question(self._base, text if edit is None else given(self._params.form, edit, text))
+    def _prompt_ids(self, text: str, edit: EditRequest | None) -> tuple[int, ...]:
+        return reading.question(
+            self._base, text if edit is None else conditioned_prompt(self._params.form, edit, text)
+        )
 
     def _sides(self, edits: Sequence[EditRequest | None]) -> list[tuple[BaselineModel, list[int]]]:
         """Which of the two models reads which questions."""
@@ -118,28 +122,28 @@ class Serac:
         return [(base, places) for base, places in sides if places]
 
 
-def given(form: str, edit: EditRequest, asked: str) -> str:
+def conditioned_prompt(form: str, edit: EditRequest, question: str) -> str:
     """What the counterfactual model is asked."""
-    return form.format(edit=edit.statement.rstrip("."), question=asked)
+    return form.format(edit=edit.statement.rstrip("."), question=question)
 
 
 def trained_scope(
     encoder: Encoder, training: ScopeTraining, material: LessonMaterial, directory: Path, progress: Progress
 ) -> ScopeClassifier:
     """The classifier for this encoder, from disk where it is there and sound, else trained and written."""
-    name = kept.name_of(encoder.fingerprint, material.name, repr(training))
+    name = tensor_cache.name_of(encoder.fingerprint, material.name, repr(training))
     path = directory / f"serac-scope-{name}.safetensors"
-    tensors = kept.read(path)
+    tensors = tensor_cache.read(path)
     if tensors is not None:
-        found = ScopeClassifier(len(tensors["map"]), training.scale)
-        found.load_state_dict(tensors)
-        return found.requires_grad_(False)
+        classifier = ScopeClassifier(len(tensors["map"]), training.scale)
+        classifier.load_state_dict(tensors)
+        return classifier.requires_grad_(False)
     lessons = material.lessons(random.Random(training.seed), training.lessons)
-    made = train_scope(
+    classifier = train_scope(
         encoder, lessons, training, lambda share: progress("SERAC's scope trains", int(100 * share), 100)
     )
-    kept.write(path, made.state_dict())
-    return made
+    tensor_cache.write(path, classifier.state_dict())
+    return classifier
 
 
 def trained_counterfactual(
@@ -147,14 +151,14 @@ def trained_counterfactual(
 ) -> BaselineModel:
     """h(z_e, x) for this base, from disk where it is there and sound, else trained and written."""
     training = params.counterfactual
-    name = kept.name_of(base.fingerprint, material.name, params.form, repr(training))
+    name = tensor_cache.name_of(base.fingerprint, material.name, params.form, repr(training))
     path = directory / f"serac-model-{name}.safetensors"
     learner = replace(base, model=copy.deepcopy(base.model))
-    tensors = kept.read(path)
+    tensors = tensor_cache.read(path)
     own = dict(learner.model.named_parameters())
     if tensors is None:
         _train(learner, params.form, training, material, progress)
-        kept.write(path, {name: value.detach() for name, value in own.items()})
+        tensor_cache.write(path, {name: value.detach() for name, value in own.items()})
     else:
         with torch.no_grad():
             for name, value in own.items():
@@ -194,8 +198,8 @@ def lesson_loss(
 ) -> Tensor:
     """The mean loss of edits' targets behind edit and question, the end token included."""
     rows: list[Sample] = []
-    for one in material.lessons(rng, batch):
-        asked = rng.choice((one.request.prompt, *one.rephrased))
-        text = given(form, one.request, asked)
-        rows.append(reading.sample(learner, text, one.request.target, end=True))
+    for lesson in material.lessons(rng, batch):
+        question = rng.choice((lesson.request.prompt, *lesson.rephrased))
+        text = conditioned_prompt(form, lesson.request, question)
+        rows.append(reading.sample(learner, text, lesson.request.target, end=True))
     return reading.losses(reading.logits(learner, [(*row.prompt, *row.target) for row in rows]), rows).mean()

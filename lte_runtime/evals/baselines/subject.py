@@ -34,8 +34,8 @@ def views(
 
     `place` is `subject` or `last`: the position of the subject's last token or of the prompt's.
     """
-    asked = [request.prompt, *(f"{prefix}. {request.prompt}" for prefix in prefixes)]
-    samples = tuple(reading.sample(base, text, request.target, end=end) for text in asked)
+    texts = [request.prompt, *(f"{prefix}. {request.prompt}" for prefix in prefixes)]
+    samples = tuple(reading.sample(base, text, request.target, end=end) for text in texts)
     essence = f"{request.subject} is a"
     essence_ids = reading.question(base, essence)
     if place == "last":
@@ -43,28 +43,28 @@ def views(
         return Views(samples, places, essence_ids, len(essence_ids) - 1)
     return Views(
         samples,
-        tuple(last_token(base, row.prompt, text, request) for row, text in zip(samples, asked, strict=True)),
+        tuple(last_token(base, row.prompt, text, request) for row, text in zip(samples, texts, strict=True)),
         essence_ids,
         last_token(base, essence_ids, essence, request),
     )
 
 
-def last_token(base: BaselineModel, ids: Sequence[int], asked: str, request: EditRequest) -> int:
+def last_token(base: BaselineModel, ids: Sequence[int], question: str, request: EditRequest) -> int:
     """Position of the subject's last token, or of the question's where it does not spell the subject."""
     end = _end_of(base, ids, one_line(request.subject))
     if end is None:
-        end = _end_of(base, ids, one_line(asked))
+        end = _end_of(base, ids, one_line(question))
     return len(ids) - 1 if end is None else end
 
 
 def _end_of(base: BaselineModel, ids: Sequence[int], text: str) -> int | None:
     """The first position at which the decoded ids hold `text`; case does not matter."""
-    wanted = text.casefold()
+    folded = text.casefold()
 
     def holds(count: int) -> bool:
-        return wanted in str(base.tokenizer.decode(ids[:count])).casefold()
+        return folded in str(base.tokenizer.decode(ids[:count])).casefold()
 
-    if not wanted or not holds(len(ids)):
+    if not folded or not holds(len(ids)):
         return None
     low, high = 1, len(ids)
     while low < high:
@@ -91,6 +91,6 @@ def sampled_prefixes(base: BaselineModel, count: int, length: int, seed: int) ->
 
 def _opening(base: BaselineModel) -> tuple[int, ...]:
     """The ids that every question begins with."""
-    one, other = reading.question(base, "A"), reading.question(base, "?")
-    same = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 1)
-    return one[: max(same, 1)]
+    first, second = reading.question(base, "A"), reading.question(base, "?")
+    same = next((at for at, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), 1)
+    return first[: max(same, 1)]

@@ -71,14 +71,14 @@ def find_deltas(
     MLP output at the subject's last token, plus `kl` times KL(P_before || P_with) of the next token of the
     essence prompt, plus `decay` times (||delta|| / ||h||)^2.
     """
-    found = torch.zeros(len(seen), base.model.config.hidden_size, device=base.device)
+    deltas = torch.zeros(len(seen), base.model.config.hidden_size, device=base.device)
     order = sorted(range(len(seen)), key=lambda number: _longest(seen[number]))
     for start in range(0, len(order), AT_ONCE):
         chosen = order[start : start + AT_ONCE]
-        found[chosen] = _descend(base, layer, [seen[number] for number in chosen], search)
+        deltas[chosen] = _descend(base, layer, [seen[number] for number in chosen], search)
         if len(order) > 1:
             progress("values of edits", start + len(chosen), len(order))
-    return found
+    return deltas
 
 
 def _longest(seen: Views) -> int:
@@ -89,32 +89,32 @@ def _longest(seen: Views) -> int:
 
 def _descend(base: BaselineModel, layer: int, seen: Sequence[Views], search: ValueSearch) -> Tensor:
     """One pass of the model a step for all edits; those that are `enough` leave it."""
-    prompts = [one.samples[0].prompt for one in seen]
-    size = hidden_at(base, prompts, [one.places[0] for one in seen], layer).norm(dim=1, keepdim=True)
+    prompts = [view.samples[0].prompt for view in seen]
+    size = hidden_at(base, prompts, [view.places[0] for view in seen], layer).norm(dim=1, keepdim=True)
     opened = Opened.read(base, seen, essences=search.kl > 0)
     before = opened.scores()[1] if search.kl else None
     free = torch.zeros(len(seen), base.model.config.hidden_size, device=base.device, requires_grad=True)
     optimizer = torch.optim.Adam([free])
-    found = torch.zeros_like(free, requires_grad=False)
+    deltas = torch.zeros_like(free, requires_grad=False)
     for step in range(search.steps):
         optimizer.param_groups[0]["lr"] = (1 - step / search.steps) * search.rate / free.shape[1] ** 0.5
-        losses, after = opened.asked(layer, (size * free)[opened.active])
+        losses, after = opened.losses_with(layer, (size * free)[opened.active])
         done = losses.detach() < search.enough
-        whole = losses + search.decay * free[opened.active].square().sum(1)
+        total = losses + search.decay * free[opened.active].square().sum(1)
         if before is not None:
-            whole = whole + search.kl * F.kl_div(after, before, log_target=True, reduction="none").sum(1)
+            total = total + search.kl * F.kl_div(after, before, log_target=True, reduction="none").sum(1)
         if done.any():
-            found[opened.active] = (size * free).detach()[opened.active]
-            opened, whole = opened.only(~done), whole[~done]
+            deltas[opened.active] = (size * free).detach()[opened.active]
+            opened, total = opened.only(~done), total[~done]
             before = None if before is None else before[~done]
         if not len(opened.active):
-            return found
+            return deltas
         optimizer.zero_grad()
-        whole.sum().backward()  # type: ignore[no-untyped-call]
+        total.sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         _shrink(free, search.clamp)
-    found[opened.active] = (size * free).detach()[opened.active]
-    return found
+    deltas[opened.active] = (size * free).detach()[opened.active]
+    return deltas
 
 
 @torch.no_grad()
@@ -144,9 +144,9 @@ class Opened:
     @classmethod
     @torch.no_grad()
     def read(cls, base: BaselineModel, seen: Sequence[Views], *, essences: bool) -> Opened:
-        rows = [(row, at) for one in seen for row, at in zip(one.samples, one.places, strict=True)]
+        rows = [(row, at) for view in seen for row, at in zip(view.samples, view.places, strict=True)]
         if essences:
-            rows += [(Sample(one.essence, ()), one.essence_place) for one in seen]
+            rows += [(Sample(view.essence, ()), view.essence_place) for view in seen]
         tails = tuple(Sample(row.prompt[at:], row.target) for row, at in rows)
         ids, mask = padded(base, [(*tail.prompt, *tail.target) for tail in tails])
         places = torch.tensor([at for _, at in rows], device=base.device)
@@ -160,11 +160,11 @@ class Opened:
         active = torch.arange(len(seen), device=base.device)
         return cls(base, active, len(seen[0].samples), tails, ids, mask, positions, cache)
 
-    def only(self, kept: Tensor) -> Opened:
-        """The edits of which the mask `kept` [active] says so."""
-        rows = kept.repeat_interleave(self.contexts)
+    def only(self, selected: Tensor) -> Opened:
+        """The edits of which the mask `selected` [active] says so."""
+        rows = selected.repeat_interleave(self.contexts)
         if len(self.tails) > len(rows):
-            rows = torch.cat([rows, kept])
+            rows = torch.cat([rows, selected])
         at = rows.nonzero()[:, 0]
         cache = deepcopy(self.cache)
         if cache is not None:
@@ -172,7 +172,7 @@ class Opened:
         tails = tuple(self.tails[row] for row in at.tolist())
         return replace(
             self,
-            active=self.active[kept],
+            active=self.active[selected],
             tails=tails,
             ids=self.ids[at],
             mask=self.mask[at],
@@ -180,7 +180,7 @@ class Opened:
             cache=cache,
         )
 
-    def asked(self, layer: int, deltas: Tensor) -> tuple[Tensor, Tensor]:
+    def losses_with(self, layer: int, deltas: Tensor) -> tuple[Tensor, Tensor]:
         """With `deltas` [active, hidden] added: mean loss of each target [active], and the essences."""
         added = deltas.repeat_interleave(self.contexts, 0)
         if len(self.tails) > len(added):

@@ -16,22 +16,22 @@ class OriginalWeights:
     """Copies of the weights as they were before a method first touched them."""
 
     def __init__(self) -> None:
-        self._kept: dict[nn.Parameter, Tensor] = {}
+        self._copies: dict[nn.Parameter, Tensor] = {}
 
     def keep(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Must be called before the change; what is kept already stays as it is."""
+        """Must be called before the change; a copy that is there already stays as it is."""
         for parameter in parameters:
-            if parameter not in self._kept:
-                self._kept[parameter] = parameter.detach().clone()
+            if parameter not in self._copies:
+                self._copies[parameter] = parameter.detach().clone()
 
     def of(self, parameter: nn.Parameter) -> Tensor:
-        return self._kept[parameter]
+        return self._copies[parameter]
 
     @torch.no_grad()
     def restore(self) -> None:
-        for parameter, value in self._kept.items():
+        for parameter, value in self._copies.items():
             parameter.copy_(value)
-        self._kept.clear()
+        self._copies.clear()
 
 
 Change = Callable[[BaselineModel, OriginalWeights, Sequence[EditRequest]], None]
@@ -51,11 +51,11 @@ class WeightEditor:
             self._change(self._base, self._originals, requests)
 
     def answer(self, prompts: Sequence[str], *, max_new_tokens: int = 32) -> list[str]:
-        asked = [reading.question(self._base, text) for text in prompts]
-        return reading.answers(self._base, asked, max_new_tokens)
+        prompt_ids = [reading.question(self._base, text) for text in prompts]
+        return reading.answers(self._base, prompt_ids, max_new_tokens)
 
     def forced(self, pairs: Sequence[tuple[str, str]]) -> list[Forced]:
-        samples = [reading.sample(self._base, asked, target, end=False) for asked, target in pairs]
+        samples = [reading.sample(self._base, question, target, end=False) for question, target in pairs]
         return reading.forced(self._base, samples)
 
     def undo(self) -> None:

@@ -94,6 +94,6 @@ def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="--mode"):
         report.write(page, saved(tmp_path, {"methods": {}}), "")
     (tmp_path / "bad.json").write_text("{", encoding="utf-8")
-    with pytest.raises(BadRequest, match="no JSON"):
+    with pytest.raises(BadRequest, match="not JSON"):
         report.write(page, [tmp_path / "bad.json"], "")
     assert report.machine().split()[1] == "cores"

@@ -95,5 +95,5 @@ def test_unknown_names_and_foreign_parameters_are_refused(
     given = supplies(base, tmp_path)
     with pytest.raises(BadRequest, match="no baseline nothing"):
         registry.editor("nothing", given)
-    with pytest.raises(BadRequest, match="no parameters of ft"):
+    with pytest.raises(BadRequest, match="ft does not take"):
         registry.editor("ft", given, FtLParams())

@@ -75,7 +75,7 @@ def test_the_edit_is_of_rank_one_for_each_token(
     deltas, changes = edits_of(base, untrained(base))
     for name, change in changes.items():
         tokens = int((deltas[name].abs().amax(-1) > 0).sum())
-        each = torch.einsum("tn,tm->tnm", change.left[0], change.right[0]).double()
+        each = torch.einsum("tn,tm->tnm", change.outputs[0], change.inputs[0]).double()
         ranks = [int(torch.linalg.matrix_rank(one, rtol=1e-5)) for one in each]
         assert max(ranks) == 1
         assert sum(ranks) == tokens

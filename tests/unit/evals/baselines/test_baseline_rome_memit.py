@@ -191,7 +191,7 @@ def test_what_stands_before_the_place_need_not_be_read_again(
     opened = Opened.read(base, seen, essences=True)
     deltas = torch.randn(3, base.model.config.hidden_size, generator=torch.Generator().manual_seed(1))
     for chosen in (opened, opened.only(torch.tensor([True, False, True]))):
-        losses, essences = chosen.asked(1, deltas[chosen.active])
+        losses, essences = chosen.losses_with(1, deltas[chosen.active])
         for number, loss, essence in zip(chosen.active.tolist(), losses, essences, strict=True):
             one = seen[number]
             rows = [(*row.prompt, *row.target) for row in one.samples]

@@ -72,7 +72,7 @@ def test_out_of_scope_is_the_base_itself_in_scope_the_other_model(
     read = found.forced([(stranger, "Riga"), (request.prompt, request.target)])
     assert read[0] == plain[0]
     assert read[1] != own[0]
-    given = serac.given(SHORT.form, request, request.prompt)
+    given = serac.conditioned_prompt(SHORT.form, request, request.prompt)
     learner = serac.trained_counterfactual(base, SHORT, material(), tmp_path, lambda *_: None)
     sample = reading.Sample(reading.question(base, given), reading.target_ids(base, request.target))
     assert read[1:] == reading.forced(learner, [sample])
