@@ -84,8 +84,10 @@ class Client:
         timeout_s: float | None = None,
     ) -> Json:
         """The answer with its evidence. `at_least`: positions that must be visible first."""
-        wishes = _request_fields(question, namespace, at_least, as_of, scope)
-        return self._call("answer", "Answer", timeout_s=timeout_s, max_new_tokens=max_new_tokens, **wishes)
+        request_fields = _request_fields(question, namespace, at_least, as_of, scope)
+        return self._call(
+            "answer", "Answer", timeout_s=timeout_s, max_new_tokens=max_new_tokens, **request_fields
+        )
 
     def answer_stream(
         self,
@@ -99,8 +101,8 @@ class Client:
         timeout_s: float | None = None,
     ) -> Iterator[str | Json]:
         """Pieces of the text as they are made, then the whole answer."""
-        wishes = _request_fields(question, namespace, at_least, as_of, scope)
-        request = _message("answer", "AnswerStreamRequest", max_new_tokens=max_new_tokens, **wishes)
+        request_fields = _request_fields(question, namespace, at_least, as_of, scope)
+        request = _message("answer", "AnswerStreamRequest", max_new_tokens=max_new_tokens, **request_fields)
         stub = self._stub("answer")
         with _translated():
             for part in stub.AnswerStream(request, **self._options(timeout_s)):
@@ -117,8 +119,8 @@ class Client:
         timeout_s: float | None = None,
     ) -> Json:
         """Facts and the gate's decision, without generation."""
-        wishes = _request_fields(question, namespace, at_least, as_of, scope)
-        return self._call("answer", "Retrieve", timeout_s=timeout_s, **wishes)
+        request_fields = _request_fields(question, namespace, at_least, as_of, scope)
+        return self._call("answer", "Retrieve", timeout_s=timeout_s, **request_fields)
 
     def report_feedback(self, verdict: str, *, adapter_id: str = "") -> bool:
         """`verdict` is good or bad; False when another adapter serves by now, or drift is not watched."""
@@ -175,10 +177,10 @@ class Client:
 
     def publish(self, events: Iterable[Mapping[str, Any]]) -> list[Json]:
         """Events as the topic's JSON objects; returns their positions."""
-        found: list[Json] = self._call("edit", "Publish", events=[_event(event) for event in events])[
+        positions: list[Json] = self._call("edit", "Publish", events=[_event(event) for event in events])[
             "positions"
         ]
-        return found
+        return positions
 
     def dry_run(
         self, event: Mapping[str, Any], *, max_probes: int = 0, timeout_s: float | None = None
@@ -245,8 +247,8 @@ class Client:
 
     def realignments(self, *, page_size: int = 0) -> list[Json]:
         """Runs, the newest first."""
-        found: list[Json] = self._call("admin", "ListRealignments", page_size=page_size)["realignments"]
-        return found
+        runs: list[Json] = self._call("admin", "ListRealignments", page_size=page_size)["realignments"]
+        return runs
 
     def cancel_realignment(self, run_id: str) -> Json:
         return _part(self._call("admin", "CancelRealignment", id=run_id), "realignment")
@@ -358,7 +360,7 @@ def _field(message: Any, field: Any) -> Any:
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         return dict(value)
     if field.is_repeated:
-        return [_value(field, each) for each in value]
+        return [_value(field, item) for item in value]
     if field.has_presence and not message.HasField(field.name):
         return None
     return _value(field, value)
@@ -395,8 +397,8 @@ def _iso(milliseconds: int) -> str:
 
 
 def _part(answer: Json, name: str) -> Json:
-    found: Json = answer[name] or {}
-    return found
+    part: Json = answer[name] or {}
+    return part
 
 
 def _module(name: str) -> ModuleType:
@@ -407,9 +409,9 @@ def _module(name: str) -> ModuleType:
 
 def _message(service: str, name: str, **fields: Any) -> Any:
     """A request; fields that are None stay absent."""
-    given = {field: value for field, value in fields.items() if value is not None}
+    present = {field: value for field, value in fields.items() if value is not None}
     try:
-        return getattr(_module(f"{service}_service_pb2"), name)(**given)
+        return getattr(_module(f"{service}_service_pb2"), name)(**present)
     except (TypeError, ValueError) as error:
         raise errors.BadRequest(str(error)) from error
 
@@ -441,30 +443,30 @@ def _time(moment: str | int | None) -> Any:
     from google.protobuf.timestamp_pb2 import Timestamp
 
     milliseconds = moment if isinstance(moment, int) else _milliseconds(moment)
-    seconds, rest = divmod(milliseconds, 1000)
-    return Timestamp(seconds=seconds, nanos=rest * 1_000_000)
+    seconds, remainder = divmod(milliseconds, 1000)
+    return Timestamp(seconds=seconds, nanos=remainder * 1_000_000)
 
 
 def _milliseconds(text: str) -> int:
     try:
-        found = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise errors.BadRequest(f"{text!r} is no ISO 8601 time") from error
-    return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def _event(event: Mapping[str, Any]) -> Json:
     """The topic's JSON object as the fields of the message; unknown fields are ignored, as on the topic."""
     fields = _module("edit_service_pb2").Event.DESCRIPTOR.fields_by_name
-    known = {name: value for name, value in event.items() if name in fields and value is not None}
+    message_fields = {name: value for name, value in event.items() if name in fields and value is not None}
     for name, prefix in (("op", "OP"), ("cardinality", "CARDINALITY")):
-        if name in known:
-            known[name] = _enum(prefix, str(known[name]))
+        if name in message_fields:
+            message_fields[name] = _enum(prefix, str(message_fields[name]))
     for name in ("valid_from", "valid_until"):
-        if name in known:
-            known[name] = _time(known[name])
-    values = {name: known[name] for name in ("target", "target_aliases") if name in known}
-    return known | cast(Json, parse_json(json.dumps(values)))  # numbers become text, as on the topic
+        if name in message_fields:
+            message_fields[name] = _time(message_fields[name])
+    values = {name: message_fields[name] for name in ("target", "target_aliases") if name in message_fields}
+    return message_fields | cast(Json, parse_json(json.dumps(values)))  # numbers become text, as on the topic
 
 
 class _translated:

@@ -121,26 +121,26 @@ def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def refuse_unknown_environment(environ: Mapping[str, str]) -> None:
-    known = {environment_name(name) for name, _, _ in _walk(Settings)} | RESERVED_NAMES
+    names = {environment_name(name) for name, _, _ in _walk(Settings)} | RESERVED_NAMES
     open_ended = tuple(environment_name(name) + "__" for name in _open_names())
     for name in environ:
         upper = name.upper()
-        if not upper.startswith(PREFIX) or upper in known or upper.startswith(open_ended):
+        if not upper.startswith(PREFIX) or upper in names or upper.startswith(open_ended):
             continue
-        raise BadRequest(f"environment: {name} is no setting{_nearest(upper, known)}")
+        raise BadRequest(f"environment: {name} is no setting{_nearest(upper, names)}")
 
 
 def _refuse_unknown_keys(values: Mapping[str, Any], origin: str) -> None:
-    known = {name for name, _, _ in _walk(Settings)}
+    names = {name for name, _, _ in _walk(Settings)}
     open_ended = tuple(name + "." for name in _open_names())
     for name, _ in _flatten(values):
-        if name in known or name.startswith(open_ended):
+        if name in names or name.startswith(open_ended):
             continue
-        raise BadRequest(f"{origin}: {name} is no setting{_nearest(name, known)}")
+        raise BadRequest(f"{origin}: {name} is no setting{_nearest(name, names)}")
 
 
-def _nearest(name: str, known: set[str]) -> str:
-    match = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+def _nearest(name: str, names: set[str]) -> str:
+    match = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.5)
     return f"; did you mean {match[0]}?" if match else "; `lte config show` lists them all"
 
 

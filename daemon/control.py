@@ -62,17 +62,17 @@ _RECORD: TypeAdapter[ControlRecord] = TypeAdapter(Annotated[ControlRecord, Field
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """The topic up to `next`. `taken` maps a command to the epoch that took it."""
+    """The topic up to `next`. `takers` maps a command to the epoch that took it."""
 
     next: int = 0
     epoch: int = NO_EPOCH
     owner: str = ""
     waiting: Mapping[str, Command] = field(default_factory=dict)
-    taken: Mapping[str, int] = field(default_factory=dict)
+    takers: Mapping[str, int] = field(default_factory=dict)
 
     def due(self, now_ms: int) -> list[Command]:
         """Commands that nobody took and that have not expired, oldest first."""
-        return [each for each in self.waiting.values() if each.expires_ms > now_ms]
+        return [command for command in self.waiting.values() if command.expires_ms > now_ms]
 
 
 def parsed(value: bytes | None) -> ControlRecord | None:
@@ -87,26 +87,26 @@ def folded(state: Control, offset: int, record: ControlRecord | None, group: str
         return state
     if isinstance(record, Claim):
         return replace(state, epoch=offset, owner=record.instance)
-    return _commanded(state, record) if isinstance(record, Realign) else _taken(state, record)
+    return _add_command(state, record) if isinstance(record, Realign) else _add_taken(state, record)
 
 
-def _commanded(state: Control, record: Realign) -> Control:
-    if record.id in state.taken or record.id in state.waiting:
+def _add_command(state: Control, record: Realign) -> Control:
+    if record.id in state.takers or record.id in state.waiting:
         return state
     command = Command(record.id, record.reason[:MAX_REASON], record.expires_ms)
     return replace(state, waiting=_newest({**state.waiting, command.id: command}))
 
 
-def _taken(state: Control, record: Taken) -> Control:
-    if record.epoch != state.epoch or record.id in state.taken:
+def _add_taken(state: Control, record: Taken) -> Control:
+    if record.epoch != state.epoch or record.id in state.takers:
         return state
     waiting = {name: command for name, command in state.waiting.items() if name != record.id}
-    return replace(state, waiting=waiting, taken=_newest({**state.taken, record.id: state.epoch}))
+    return replace(state, waiting=waiting, takers=_newest({**state.takers, record.id: state.epoch}))
 
 
-def _newest(kept: Mapping[str, Any]) -> Mapping[str, Any]:
+def _newest(entries: Mapping[str, Any]) -> Mapping[str, Any]:
     """A topic that keeps everything for years must not fill the memory."""
-    return dict(list(kept.items())[-MOST_KEPT:])
+    return dict(list(entries.items())[-MOST_KEPT:])
 
 
 def claim(instance: str, group: str, now_ms: int) -> bytes:

@@ -48,7 +48,7 @@ Item = TypeVar("Item")
 class DriftMemory(Protocol):
     """What the watch needs of the edit memory."""
 
-    def sample_facts(self, wanted: int, rng: Random) -> tuple[Fact, ...]: ...
+    def sample_facts(self, count: int, rng: Random) -> tuple[Fact, ...]: ...
     def facts_of_subject(self, name: str, *, namespace: str) -> tuple[Fact, ...]: ...
     def arrivals(self, after: int, limit: int) -> list[Arrival]: ...
     def last_row(self) -> int: ...
@@ -90,8 +90,8 @@ class WatchSettings:
     decision: DecisionSettings = field(default_factory=DecisionSettings)
 
     def quota(self) -> dict[ProbeKind, int]:
-        whole = probes.QUOTA[ProbeKind.VERBATIM]
-        return {kind: -(-share * self.probes // whole) for kind, share in probes.QUOTA.items()}
+        verbatim_share = probes.QUOTA[ProbeKind.VERBATIM]
+        return {kind: -(-share * self.probes // verbatim_share) for kind, share in probes.QUOTA.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class DriftReport:
 class DriftWatch:
     """Thread-safe. `running` tells how many questions are being answered; `on_probe(kind, outcome)` counts
     right, wrong and skipped probes. `situation` gives what the readings do not tell, `relations` what an
-    adapter was aligned on: set by whoever knows, before the first job runs."""
+    adapter was aligned on; both are set before the first job runs."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class DriftWatch:
 
     # -- what others tell ------------------------------------------------------------------------------
 
-    def asked(self, question: str) -> None:
+    def note_question(self, question: str) -> None:
         """A user asked this; its text is held in memory until the next look, its vector is kept."""
         self._questions.append(question)
 
@@ -156,7 +156,7 @@ class DriftWatch:
     def building(self) -> None:
         """An alignment reads the facts now: what comes later is new to its adapter."""
         with self._lock:
-            self._keep(replace(self._state, building_row=self._memory.last_row()))
+            self._save(replace(self._state, building_row=self._memory.last_row()))
 
     @property
     def since_row(self) -> int:
@@ -167,7 +167,7 @@ class DriftWatch:
         """End the cycle under way and keep what was learned; harmless a second time."""
         self._stopping.set()
         with self._asking, self._lock:
-            self._keep_meters()
+            self._save_meters()
 
     # -- what it says ----------------------------------------------------------------------------------
 
@@ -175,9 +175,9 @@ class DriftWatch:
         with self._lock:
             state, rules = self._state, self._settings.decision.rules
             new = max(0, self._memory.last_row() - state.since_row)
-            found = state.drift.latest
+            latest = state.drift.latest
             return DriftReport(
-                readings=tuple(found[name] for name in r.NAMES if name in found),
+                readings=tuple(latest[name] for name in r.NAMES if name in latest),
                 margins=margins(state.drift, rules),
                 decision=self._decision(state, new),
                 new_edits=new,
@@ -208,10 +208,10 @@ class DriftWatch:
 
     def _of_arrivals(self, rows: Sequence[Arrival]) -> list[Reading]:
         now, state = self._now(), self._state
-        said = [row for row in rows if row.op == Op.ASSERT]
-        relations, unseen = state.relations.step([row.relation for row in said if row.relation])
+        assertions = [row for row in rows if row.op == Op.ASSERT]
+        relations, unseen = state.relations.step([row.relation for row in assertions if row.relation])
         self._state = replace(state, cursor=rows[-1].row, relations=relations)
-        keys = [row.key_id for row in said if row.key_id is not None]
+        keys = [row.key_id for row in assertions if row.key_id is not None]
         since = float(max(0, rows[-1].row - state.since_row))
         return [
             *shares_of(r.UNSEEN_RELATIONS, unseen, now),
@@ -238,8 +238,8 @@ class DriftWatch:
         return shares_of(r.NEGATIVE_FEEDBACK, bad, self._now())
 
     def _shift(self, meter: str, name: str, rows: Vectors) -> list[Reading]:
-        found = self._meters[meter].feed(rows)
-        return [Reading(name, p, self._settings.sample, self._now()) for p in found]
+        p_values = self._meters[meter].feed(rows)
+        return [Reading(name, p, self._settings.sample, self._now()) for p in p_values]
 
     # -- the cycle of probes ---------------------------------------------------------------------------
 
@@ -254,40 +254,40 @@ class DriftWatch:
             chosen = probes.make(
                 facts, base, seed=self._settings.seed, cycle=cycle, quota=self._settings.quota()
             )
-            asked = [one for probe in chosen if (one := self._probe(probe, until))]
+            results = [result for probe in chosen if (result := self._probe(probe, until))]
             now = self._now()
-            found = [*readings_of(asked, now), *self._recall(now)]
+            measured = [*readings_of(results, now), *self._recall(now)]
             with self._lock:
                 if _name(self._engine.adapter) != adapter:
-                    found = []
+                    measured = []
                 self._state = replace(self._state, cycle=cycle + 1, cycle_ms=now)
-                self._observe(found, always=True)
-                self._keep_meters()
+                self._observe(measured, always=True)
+                self._save_meters()
 
     def _facts(self, rng: Random) -> tuple[Fact, ...]:
         """A sample, and the facts that begin where sampled ones end, for questions over two hops."""
         drawn = self._memory.sample_facts(self._settings.facts, rng)
-        known = {(fact.key, fact.edit_id): fact for fact in drawn}
+        facts = {(fact.key, fact.edit_id): fact for fact in drawn}
         for fact in drawn[: 4 * self._settings.probes]:
             for other in self._memory.facts_of_subject(fact.target, namespace=fact.key.namespace)[:4]:
-                known.setdefault((other.key, other.edit_id), other)
-        return tuple(known.values())
+                facts.setdefault((other.key, other.edit_id), other)
+        return tuple(facts.values())
 
     def _base_answers(self, facts: Sequence[Fact], until: float) -> list[BaseAnswer]:
-        """What the base model alone says to the general questions; asked once for each base model."""
+        """The base model's own answers to the general questions; one answer for each base model."""
         namespaces = sorted({fact.key.namespace for fact in facts})
         if not namespaces:
             return []
         rng = Random(f"{self._settings.seed}:{self._state.cycle}:general")
-        found = []
+        answers = []
         for question, names in GENERAL:
             namespace = rng.choice(namespaces)
             if any(self._memory.facts_of_subject(name, namespace=namespace) for name in names):
                 continue
             text = self._recorded(question, until)
             if text is not None:
-                found.append(BaseAnswer(question, text, namespace))
-        return found
+                answers.append(BaseAnswer(question, text, namespace))
+        return answers
 
     def _recorded(self, question: str, until: float) -> str | None:
         with self._lock:
@@ -313,14 +313,14 @@ class DriftWatch:
         return ProbeResult(probe, answer.text, cited, answer.gate.score - answer.gate.threshold)
 
     def _answer(self, question: Question, until: float) -> Answer | None:
-        """Asked when nobody waits, given up at once when somebody comes, tried again a few times."""
+        """Answered when no user waits, cancelled at once when one does, and tried again a few times."""
         for _ in range(TRIES):
             if not self._wait_for_quiet(until):
                 return None
             deadline = time.monotonic() + PROBE_DEADLINE_S
-            asked = replace(question, max_new_tokens=self._settings.max_new_tokens, deadline=deadline)
+            limited = replace(question, max_new_tokens=self._settings.max_new_tokens, deadline=deadline)
             try:
-                return self._answers.answer(asked, cancelled=self._must_yield)
+                return self._answers.answer(limited, cancelled=self._must_yield)
             except (Cancelled, Overloaded, DeadlineExceeded, Retry):
                 continue
         return None
@@ -338,8 +338,8 @@ class DriftWatch:
 
     def _recall(self, now_ms: int) -> tuple[Reading, ...]:
         """One reading of 64 searches, so that a window of the threshold holds four of them."""
-        found = self._memory.recall_self_check()
-        return (Reading(r.RECALL, found, 64, now_ms),)
+        recall = self._memory.recall_self_check()
+        return (Reading(r.RECALL, recall, 64, now_ms),)
 
     # -- state -----------------------------------------------------------------------------------------
 
@@ -351,44 +351,44 @@ class DriftWatch:
             ref = self._engine.adapter
             if _name(ref) == self._state.adapter:
                 return
-            told = self.relations(ref) if ref else None
+            relations = self.relations(ref) if ref else None
             first = not self._state.adapter
             row, now = self._memory.last_row(), self._now()
-            state = watched.changed(self._state, _name(ref), told, row, now)
+            state = watched.changed(self._state, _name(ref), relations, row, now)
             if not first:
                 for meter in self._meters.values():
                     meter.clear()
-            self._keep(state)
+            self._save(state)
 
-    def _observe(self, found: Iterable[Reading], *, always: bool = False) -> None:
-        new = list(found)
+    def _observe(self, readings: Iterable[Reading], *, always: bool = False) -> None:
+        new = list(readings)
         if new or always:
             rules = self._settings.decision.rules
             drift = monitor.observe(self._state.drift, new, rules)
             since = self._state.reason_since_ms
             since = (self._now() if since is None else since) if drifted(drift, rules) else None
-            self._keep(replace(self._state, drift=drift, reason_since_ms=since))
+            self._save(replace(self._state, drift=drift, reason_since_ms=since))
 
-    def _keep(self, state: DriftState) -> None:
+    def _save(self, state: DriftState) -> None:
         self._state = state
         self._memory.meta_set(STATE, json.dumps(watched.to_json(state), ensure_ascii=False))
 
-    def _keep_meters(self) -> None:
+    def _save_meters(self) -> None:
         for name, meter in self._meters.items():
             self._memory.meta_set(name, json.dumps(meter.to_json()))
 
     def _restored(self) -> DriftState:
         for name, meter in self._meters.items():
-            if kept := self._memory.meta_get(name):
-                meter.restore(json.loads(kept))
-        kept = self._memory.meta_get(STATE)
-        return watched.from_json(json.loads(kept)) if kept else DriftState()
+            if stored := self._memory.meta_get(name):
+                meter.restore(json.loads(stored))
+        stored = self._memory.meta_get(STATE)
+        return watched.from_json(json.loads(stored)) if stored else DriftState()
 
 
 def _name(ref: AdapterRef | None) -> str:
     return ref.sha256 if ref else "none"
 
 
-def _drained(kept: deque[Item]) -> list[Item]:
+def _drained(queue: deque[Item]) -> list[Item]:
     """Everything that is in it now; what comes meanwhile waits for the next time."""
-    return [kept.popleft() for _ in range(len(kept))]
+    return [queue.popleft() for _ in range(len(queue))]

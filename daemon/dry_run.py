@@ -1,4 +1,4 @@
-"""Which answers would an edit change: the probes around it, asked as things are and as they would be."""
+"""Which answers an edit would change: the probes around it are answered without the edit and with it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from lte_runtime.answer.answerer import AnswerMemory as Asked
+from lte_runtime.answer.answerer import AnswerMemory
 from lte_runtime.answer.budget import Budget
 from lte_runtime.answer.overlay import Overlay, facts_with
 from lte_runtime.answer.overlay import OverlayMemory as LookupMemory
@@ -71,7 +71,7 @@ class DryRunner:
         self,
         memory: DryRunMemory,
         encoder: Encoder,
-        answers_over: Callable[[Asked], DryRunAnswerer],
+        answers_over: Callable[[AnswerMemory], DryRunAnswerer],
         now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._memory, self._encoder, self._answers_over, self._now = memory, encoder, answers_over, now
@@ -83,15 +83,15 @@ class DryRunner:
         facts = facts_with(self._memory, key, edit, self._now())
         overlay = Overlay(self._memory, self._encoder, key, facts)
         before, after = self._answers_over(self._memory), self._answers_over(overlay)
-        asked = self._probes(key, facts, Budget(deadline, cancelled))[:max_probes]
+        chosen = self._probes(key, facts, Budget(deadline, cancelled))[:max_probes]
         changes = tuple(
             ProbeChange(
                 probe.kind,
                 probe.question,
-                _said(before, probe, deadline, cancelled),
-                _said(after, probe, deadline, cancelled),
+                _answer(before, probe, deadline, cancelled),
+                _answer(after, probe, deadline, cancelled),
             )
-            for probe in asked
+            for probe in chosen
         )
         ids = {fact.edit_id for fact in facts}
         applied = edit.id in ids or (edit.op == "retract" and facts != self._current(key))
@@ -107,8 +107,8 @@ class DryRunner:
         return key
 
     def _current(self, key: FactKey) -> tuple[Fact, ...]:
-        found = self._memory.facts_of_subject(key.subject, namespace=key.namespace)
-        return tuple(fact for fact in found if fact.key == key)
+        facts = self._memory.facts_of_subject(key.subject, namespace=key.namespace)
+        return tuple(fact for fact in facts if fact.key == key)
 
     def _probes(self, key: FactKey, facts: Sequence[Fact], budget: Budget) -> tuple[DriftProbe, ...]:
         """About the key as it is and as it would be, about its subject, and about its nearest neighbours."""
@@ -121,23 +121,23 @@ class DryRunner:
         for fact in around[:MOST_FACTS]:
             budget.check()
             around += self._memory.facts_of_subject(fact.target, namespace=space, limit=MOST_FACTS)
-        around += [each.fact for each in near.items]
+        around += [candidate.fact for candidate in near.items]
         others = {fact.edit_id: fact for fact in around if fact.key != key}
         # A key has one value at a time: each world makes its own questions.
         worlds = (facts, self._current(key))
-        made = [probe for world in worlds for probe in _made([*world, *others.values()])]
-        if not made:
-            raise BadRequest("there is nothing to ask about this edit: nothing is current near its key")
+        candidates = [probe for world in worlds for probe in _probes_of([*world, *others.values()])]
+        if not candidates:
+            raise BadRequest("there is nothing to ask about this edit: no current fact is near its key")
         ids = {fact.edit_id for world in worlds for fact in world}
-        different = {probe.question: probe for probe in made}.values()
+        different = {probe.question: probe for probe in candidates}.values()
         return tuple(sorted(different, key=lambda probe: not ids & set(probe.edit_ids)))
 
 
-def _made(facts: Sequence[Fact]) -> tuple[DriftProbe, ...]:
+def _probes_of(facts: Sequence[Fact]) -> tuple[DriftProbe, ...]:
     return probes.make(facts[:MOST_FACTS], (), seed=0, cycle=0, quota=QUOTA)
 
 
-def _said(
+def _answer(
     answers: DryRunAnswerer, probe: DriftProbe, deadline: float, cancelled: Callable[[], bool]
 ) -> DryRunAnswer:
     answer = answers.answer(Question(probe.question, probe.namespace, deadline=deadline), cancelled=cancelled)

@@ -37,41 +37,46 @@ class AdapterReplica:
         now = self._ledger.active()
         if now.no == 0 or now.followed:
             return None
-        # An epoch that became void since is not told: the move itself still stands.
+        # An epoch that became void since is not announced: the move itself still stands.
         epoch = min(now.epoch, self._ledger.epoch())
         reason = now.reason[:MAX_REASON]
-        word = Announcement(now.adapter, now.sha256, self.base_fingerprint, reason, epoch, now.at_ms)
-        return Move(now.no, word)
+        announcement = Announcement(now.adapter, now.sha256, self.base_fingerprint, reason, epoch, now.at_ms)
+        return Move(now.no, announcement)
 
-    def follow(self, word: Announcement) -> None:
-        if self._is_served(word):
+    def follow(self, announcement: Announcement) -> None:
+        if self._is_served(announcement):
             self._on_fault("")
             return
         try:
-            self._check(word)
-            self._swapper.activate(word.adapter, f"announced: {word.reason}", word.epoch, followed=True)
+            self._check(announcement)
+            self._swapper.activate(
+                announcement.adapter, f"announced: {announcement.reason}", announcement.epoch, followed=True
+            )
         except Refused:
             raise
         except (LteError, OSError) as error:
-            self._on_fault(f"the announced adapter {word.adapter} cannot be served: {error}")
+            self._on_fault(f"the announced adapter {announcement.adapter} cannot be served: {error}")
             raise
         self._on_fault("")
 
-    def _is_served(self, word: Announcement) -> bool:
+    def _is_served(self, announcement: Announcement) -> bool:
         """Each daemon has a configured adapter of its own: its name is enough."""
         now = self._ledger.active()
-        same = now.adapter == word.adapter and (
-            word.adapter in (CONFIGURED, NONE) or now.sha256 == word.sha256
+        same = now.adapter == announcement.adapter and (
+            announcement.adapter in (CONFIGURED, NONE) or now.sha256 == announcement.sha256
         )
-        return same and word.epoch <= self._ledger.epoch()
+        return same and announcement.epoch <= self._ledger.epoch()
 
-    def _check(self, word: Announcement) -> None:
+    def _check(self, announcement: Announcement) -> None:
         """The name must mean the same content here."""
-        if word.adapter in (CONFIGURED, NONE):
+        if announcement.adapter in (CONFIGURED, NONE):
             return
-        known = self._swapper.hash_of(word.adapter)
-        if known != word.sha256:
-            raise Refused(f"{word.adapter} is {known[:12]} here and was announced as {word.sha256[:12]}")
+        own_hash = self._swapper.hash_of(announcement.adapter)
+        if own_hash != announcement.sha256:
+            raise Refused(
+                f"adapter {announcement.adapter} has hash {own_hash[:12]} here, "
+                f"but {announcement.sha256[:12]} was announced"
+            )
 
     def epoch(self) -> int:
         return self._ledger.epoch()

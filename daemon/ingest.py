@@ -120,17 +120,17 @@ class Ingest:
 
     def accept_gap(self, timeout_s: float = 30.0, *, withdraw_lost: bool = False) -> AcceptedGap:
         """Go on after the missing history, durably. Raises `Refused` when there is no gap."""
-        return self._ask(
+        return self._run_in_thread(
             lambda: self._reader.accept_gap(self._now_ms(), withdraw_lost=withdraw_lost), timeout_s
         )
 
     def lost_in_gap(self, timeout_s: float = 30.0) -> AcceptedGap:
         """What accepting the gap would mean. Raises `Refused` when there is none."""
-        return self._ask(self._reader.lost_in_gap, timeout_s)
+        return self._run_in_thread(self._reader.lost_in_gap, timeout_s)
 
     def resume(self, timeout_s: float = 30.0) -> None:
         """End a suspension; raises `Refused` without one. A full quarantine is given one more quota."""
-        self._ask(self._resume, timeout_s)
+        self._run_in_thread(self._resume, timeout_s)
 
     def skip(self, partition: int, offset: int, resume_at: int | None = None, timeout_s: float = 30.0) -> int:
         """Leave out the record that ingest is suspended at, and go on at `resume_at` (default: the next one).
@@ -139,16 +139,18 @@ class Ingest:
         `Refused` unless ingest is suspended at exactly this record.
         """
         after = offset + 1 if resume_at is None else resume_at
-        return self._ask(lambda: self._skip(partition, offset, after), timeout_s)
+        return self._run_in_thread(lambda: self._skip(partition, offset, after), timeout_s)
 
     def replay(self, ids: Sequence[int], timeout_s: float = 60.0) -> ReplayReport:
         """Decode and apply quarantined records again, at their original positions."""
-        return self._ask(lambda: self._replay(ids), timeout_s)
+        return self._run_in_thread(lambda: self._replay(ids), timeout_s)
 
     def status(self) -> IngestStatus:
         partitions = self._reader.partitions()
         if self.stuck():
-            partitions = {each: replace(now, lag=UNKNOWN_LAG) for each, now in partitions.items()}
+            partitions = {
+                partition: replace(status, lag=UNKNOWN_LAG) for partition, status in partitions.items()
+            }
         return replace(self._counts, partitions=partitions, gap=self._reader.gap)
 
     def stuck(self) -> str:
@@ -170,7 +172,7 @@ class Ingest:
         finally:
             self._stop.set()
             self._current_step = None
-            self._dismiss()
+            self._refuse_commands()
             self._source.close()
 
     def step(self) -> None:
@@ -203,23 +205,23 @@ class Ingest:
         if polled is None or self._reader.gap is not None:
             self._pending = None  # what was not applied is read again
         elif self._pending is not None:
-            self._bring_in(*self._pending)
+            self._decode_and_apply(*self._pending)
         elif not self._suspended and (polled.records or self._has_moved(polled.next_offsets)):
             self._pending_pause = 0.0
-            self._bring_in(None, polled)
+            self._decode_and_apply(None, polled)
 
     def _has_moved(self, offsets: Offsets) -> bool:
         """Over records that no reader sees, and long enough ago to be worth a transaction."""
-        moved = any(self._reader.next.get(each) != at for each, at in offsets.items())
+        moved = any(self._reader.next.get(partition) != at for partition, at in offsets.items())
         return moved and self._monotonic() - self._stored_at > QUIET_STORE_S
 
-    def _bring_in(self, batch: Batch | None, polled: Polled) -> None:
+    def _decode_and_apply(self, batch: Batch | None, polled: Polled) -> None:
         """Decode and apply, with a note of what is in work in case the process dies over it."""
         self._begin("applying a batch")
         with self._memory.attempts.trying([record.position for record in polled.records]):
-            self._apply(batch or self._decoded(polled), polled)
+            self._apply(batch or self._decode_batch(polled), polled)
 
-    def _decoded(self, polled: Polled) -> Batch:
+    def _decode_batch(self, polled: Polled) -> Batch:
         edits: list[Edit] = []
         rejected: list[Rejected] = []
         for record in polled.records:
@@ -258,7 +260,10 @@ class Ingest:
         self._memory.attempts.done([record.position for record in polled.records])
         self._reader.applied(batch.next_offsets)
         if applied.unproven:
-            log.warning("%d records claim an original position that is not theirs: ignored", applied.unproven)
+            log.warning(
+                "%d records name an original position that could not be confirmed: the header was ignored",
+                applied.unproven,
+            )
         if polled.records:
             self._report(batch, polled.records, applied, self._stored_at - begun)
 
@@ -271,11 +276,11 @@ class Ingest:
     def _report(self, batch: Batch, records: Sequence[RawRecord], applied: Applied, seconds: float) -> None:
         self._count(batch, records)
         if batch.rejected or applied.rejected:
-            self._tell_rejected()
+            self._report_rejected()
             self._check_quarantine()
         if self._on_batch is not None:
             now_ms = self._now_ms()
-            rejected = Counter(each.code for each in batch.rejected)
+            rejected = Counter(bad.code for bad in batch.rejected)
             freshness = tuple(float(now_ms - record.timestamp_ms) for record in records)
             self._on_batch(BatchReport(len(records), applied, rejected, seconds, freshness))
 
@@ -292,7 +297,7 @@ class Ingest:
             rejected=self._counts.rejected + len(batch.rejected),
         )
 
-    def _tell_rejected(self) -> None:
+    def _report_rejected(self) -> None:
         if self._on_rejected is not None:
             self._on_rejected()
 
@@ -330,16 +335,18 @@ class Ingest:
         if place is None or self._reader.gap:
             raise Refused("ingest is not suspended at a record: there is nothing to skip")
         if (place.partition, place.offset) != (partition, offset):
-            raise Refused(f"ingest is suspended at partition {place.partition}, offset {place.offset}")
+            raise Refused(
+                f"ingest is suspended at another record: partition {place.partition}, offset {place.offset}"
+            )
         where = TopicPartition(place.topic_id, partition)
         end = max(self._reader.partitions()[where].end, offset + 1)
         if not offset < after <= end:
-            raise Refused(f"reading goes on behind offset {offset} and at most at {end}, not at {after}")
+            raise Refused(f"reading can go on behind offset {offset} and at most at {end}, not at {after}")
         self._put_skipped(place, after)
         self._reader.applied({where: after})
         self._reader.drop()
         self._end_suspension()
-        self._tell_rejected()
+        self._report_rejected()
         self._check_quarantine()
         return after
 
@@ -351,13 +358,13 @@ class Ingest:
         next_offsets = {TopicPartition(place.topic_id, place.partition): after}
         self._memory.apply(Batch((), (Rejected(record, "skipped", reason),), next_offsets))
 
-    # -- looking around ------------------------------------------------------------------------------------
+    # -- health ------------------------------------------------------------------------------------
 
     def _check_health(self) -> None:
         if self._reader.caught_up() and not self._held and not self._lifecycle.conditions.caught_up:
             log.info("caught up")
             self._lifecycle.set_caught_up()
-        self._serve_what_there_is()
+        self._serve_stale_state()
         self._watch_publishers()
         self._watch_reading()
         self._lifecycle.tick()
@@ -366,19 +373,19 @@ class Ingest:
         if self._reader.stalls(self._held):
             waited = f"{self._settings.stuck_after_s:.0f} s"
             self._lifecycle.set_degraded(
-                "reading", f"nothing has been read for more than {waited} although the log goes on"
+                "reading", f"no record has been read for more than {waited} although the topic has newer ones"
             )
         else:
             self._lifecycle.clear_degraded("reading")
 
-    def _serve_what_there_is(self) -> None:
+    def _serve_stale_state(self) -> None:
         """An earlier state is better than none while nothing can be read."""
         waited = self._monotonic() - self._started > self._settings.serve_stale_after_s
         if self._lifecycle.conditions.servable or not waited:
             return
         reading = self._reader.connected and not self._suspended and not self._lifecycle.stale
         if not reading and self._memory.next_offsets():
-            self._lifecycle.set_servable("nothing can be read yet: serving the state as it was")
+            self._lifecycle.set_servable("Kafka cannot be read yet: answers come from the stored state")
 
     def _watch_publishers(self) -> None:
         suspects = self._guard.suspects(self._monotonic())
@@ -395,10 +402,10 @@ class Ingest:
 
     # -- commands ------------------------------------------------------------------------------------------
 
-    def _ask(self, command: Callable[[], T], timeout_s: float) -> T:
+    def _run_in_thread(self, command: Callable[[], T], timeout_s: float) -> T:
         """Have the ingest thread do it between two steps, so that nothing else moves meanwhile."""
         if self._stop.is_set():
-            raise Refused("ingest has ended")
+            raise Refused("ingest has stopped")
         if stuck := self.stuck():
             raise Refused(stuck)
         done: Future[T] = Future()
@@ -421,17 +428,17 @@ class Ingest:
             except Exception as error:  # noqa: BLE001 - it is the caller's, and the caller gets it
                 done.set_exception(error)
 
-    def _dismiss(self) -> None:
+    def _refuse_commands(self) -> None:
         while not self._commands.empty():
             _, done = self._commands.get()
             if done.set_running_or_notify_cancel():
-                done.set_exception(Refused("ingest has ended"))
+                done.set_exception(Refused("ingest has stopped"))
 
     def _replay(self, ids: Sequence[int]) -> ReplayReport:
         records = self._memory.requeue(ids)
         with self._memory.attempts.trying([record.position for record in records]):
-            batch = self._decoded(Polled(tuple(records), {}))
+            batch = self._decode_batch(Polled(tuple(records), {}))
             applied = self._memory.apply(batch)
         if batch.rejected or applied.rejected:
-            self._tell_rejected()
+            self._report_rejected()
         return ReplayReport(len(records), applied.applied, applied.rejected)

@@ -53,8 +53,8 @@ class PublisherGuard:
         self._windows: dict[str, _Window] = {}
 
     def note(self, publisher: str, now: float, *, good: int = 0, bad: int = 0) -> None:
-        known = publisher in self._windows or len(self._windows) < self._settings.max_publishers
-        window = self._windows.setdefault(publisher if known else OTHER, _Window())
+        has_window = publisher in self._windows or len(self._windows) < self._settings.max_publishers
+        window = self._windows.setdefault(publisher if has_window else OTHER, _Window())
         window.add(int(now), good, bad)
 
     def suspects(self, now: float) -> tuple[str, ...]:

@@ -120,11 +120,11 @@ class TopicReader:
         """Whether the end offsets that were read at start have been reached."""
         if not self.connected or self.gap is not None or not self._targets:
             return False
-        return all(self.next.get(each, 0) >= end for each, end in self._targets.items())
+        return all(self.next.get(partition, 0) >= end for partition, end in self._targets.items())
 
     def stalls(self, idle: bool) -> bool:
-        """Whether nothing has come for `stuck_after_s` although the log goes on. To be asked after each read;
-        `idle`: nothing may be read now."""
+        """Whether no record has come for `stuck_after_s` although the topic has newer ones. Call after each
+        read; `idle`: nothing may be read now."""
         now = self._monotonic()
         behind = any(status.lag for status in self.partitions().values())
         if idle or not behind or self.gap is not None or self._lifecycle.stale:
@@ -142,7 +142,7 @@ class TopicReader:
         self._memory.meta_set(ACCEPTED_GAP, json.dumps({**_as_json(gap), "accepted_ms": at_ms}))
         self._memory.meta_set(OPEN_GAP, "")
         log.warning(
-            "gap accepted: %s; %d edits were only in the lost part: %s",
+            "gap accepted: %s; %d edits stood only in the lost part of the log and were %s",
             gap.message,
             lost.lost_count,
             "withdrawn" if withdraw_lost else "kept",
@@ -167,8 +167,10 @@ class TopicReader:
     def partitions(self) -> dict[TopicPartition, PartitionStatus]:
         ends = self._ends
         return {
-            each: PartitionStatus(at, max(ends.get(each, 0), at), max(0, ends.get(each, 0) - at))
-            for each, at in dict(self.next).items()
+            partition: PartitionStatus(
+                at, max(ends.get(partition, 0), at), max(0, ends.get(partition, 0) - at)
+            )
+            for partition, at in dict(self.next).items()
         }
 
     # -- finding the place ---------------------------------------------------------------------------------
@@ -189,22 +191,26 @@ class TopicReader:
         if topology is None:
             raise TopicMissing(f"topic {self._source.topic} does not exist")
         beginning, self._ends = self._source.beginning_offsets(), self._source.end_offsets()
-        limit = {each: min(at, self._truncated.get(each, at)) for each, at in self._ends.items()}
-        start = locate(self._known(topology.topic_id), topology, beginning, limit)
-        found = start if isinstance(start, Gap) else self._open_gap(topology)
-        if found is not None:
-            self._enter_gap(found)
+        limit = {
+            partition: min(at, self._truncated.get(partition, at)) for partition, at in self._ends.items()
+        }
+        start = locate(self._applied_offsets(topology.topic_id), topology, beginning, limit)
+        gap = start if isinstance(start, Gap) else self._open_gap(topology)
+        if gap is not None:
+            self._enter_gap(gap)
         elif not isinstance(start, Gap):
             self._start_at(start)
         self._seen_at = self._monotonic()
         self._lifecycle.clear_degraded("topic")
 
-    def _known(self, topic_id: str) -> Offsets:
+    def _applied_offsets(self, topic_id: str) -> Offsets:
         """Durable offsets, moved on to where this process has read over records that no reader sees."""
-        known = dict(self._memory.next_offsets())
-        if any(each.topic_id == topic_id for each in known):
-            known.update({each: max(at, known.get(each, 0)) for each, at in self.next.items()})
-        return known
+        offsets = dict(self._memory.next_offsets())
+        if any(partition.topic_id == topic_id for partition in offsets):
+            offsets.update(
+                {partition: max(at, offsets.get(partition, 0)) for partition, at in self.next.items()}
+            )
+        return offsets
 
     def _open_gap(self, topology: Topology) -> Gap | None:
         """A gap that was found earlier stays one, even when the log has grown over it since."""
@@ -240,7 +246,11 @@ class TopicReader:
         """Those of records right before the positions: an earlier record tells nothing of what follows it."""
         durable = self._memory.next_offsets()
         epochs = self._memory.leader_epochs()
-        return {each: epoch for each, epoch in epochs.items() if positions.get(each) == durable.get(each)}
+        return {
+            partition: epoch
+            for partition, epoch in epochs.items()
+            if positions.get(partition) == durable.get(partition)
+        }
 
     # -- staying there -------------------------------------------------------------------------------------
 
@@ -250,10 +260,10 @@ class TopicReader:
             self._assign(self.next)
         self._interrupted = False
 
-    def _pause(self, wanted: bool) -> None:
-        if wanted != self._paused:
-            (self._source.pause if wanted else self._source.resume)()
-            self._paused = wanted
+    def _pause(self, paused: bool) -> None:
+        if paused != self._paused:
+            (self._source.pause if paused else self._source.resume)()
+            self._paused = paused
 
     def _compare_topology(self) -> None:
         """New partitions and another topic id are seen in what the client hears anyway."""
@@ -322,7 +332,7 @@ class TopicReader:
 
     def _wait_for_brokers(self, error: Retry) -> None:
         self._interrupted = True
-        self._tell_silence(str(error))
+        self._report_silence(str(error))
         heard = self._source.last_answer()
         silent = heard is None or self._monotonic() - heard > self._settings.renew_after_s
         if self.connected and silent:
@@ -330,7 +340,7 @@ class TopicReader:
             self.drop()
         self._stop.wait(0.05)
 
-    def _tell_silence(self, message: str) -> None:
+    def _report_silence(self, message: str) -> None:
         """Why nothing comes; while answers go on from what there is, `stale` says enough."""
         if self._silence != message:
             log.warning("brokers: %s", message)
@@ -348,21 +358,21 @@ def _as_json(gap: Gap) -> dict[str, object]:
     return {
         "kind": gap.kind,
         "message": gap.message,
-        "known": _offsets_json(gap.known),
+        "known": _offsets_json(gap.positions),
         "resume_at": _offsets_json(gap.resume_at),
     }
 
 
 def _offsets_json(offsets: Offsets) -> list[list[object]]:
-    return [[each.topic_id, each.partition, at] for each, at in sorted(offsets.items())]
+    return [[tp.topic_id, tp.partition, at] for tp, at in sorted(offsets.items())]
 
 
 def _from_json(text: str | None) -> Gap | None:
     if not text:
         return None
     stored = json.loads(text)
-    known, resume_at = (
+    positions, resume_at = (
         {TopicPartition(topic_id, partition): at for topic_id, partition, at in stored[name]}
         for name in ("known", "resume_at")
     )
-    return Gap(GapKind(stored["kind"]), known, resume_at, stored["message"])
+    return Gap(GapKind(stored["kind"]), positions, resume_at, stored["message"])

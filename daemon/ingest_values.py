@@ -1,4 +1,4 @@
-"""What ingest is told and what it tells: settings, reports, and the part of the edit memory that it needs."""
+"""The values of ingest: its settings and reports, and the part of the edit memory that it needs."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ UNKNOWN_LAG = -1
 
 @dataclass(frozen=True)
 class PartitionStatus:
-    """`next`: first offset not applied; `end`: last stable offset when it was last asked for. `lag` is
+    """`next`: first offset not applied; `end`: last stable offset at the last request. `lag` is
     `UNKNOWN_LAG` while ingest is stuck, and nobody asks for the end."""
 
     next: int

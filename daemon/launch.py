@@ -18,7 +18,7 @@ _PR_SET_PDEATHSIG = 1
 
 def main(arguments: Sequence[str]) -> None:
     """PARENT NICE MAX_FILE_BYTES COMMAND...; does not return. Exit 1 when the parent is gone already."""
-    parent, nice, most = (int(each) for each in arguments[:3])
+    parent, nice, most = (int(number) for number in arguments[:3])
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
@@ -33,8 +33,8 @@ def main(arguments: Sequence[str]) -> None:
 
 def _lower(limit: int, most: int) -> None:
     _, hard = resource.getrlimit(limit)
-    kept = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    resource.setrlimit(limit, (kept, kept))
+    lowered = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(limit, (lowered, lowered))
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ class Lifecycle:
         self._last_heard: Callable[[], float | None] = lambda: None
         self._stuck_step: Callable[[], str] = lambda: ""
         self._callbacks: list[Callable[[LifecycleStatus], None]] = []
-        self._told = self.status()
+        self._last_status = self.status()
 
     @property
     def state(self) -> State:
@@ -111,7 +111,7 @@ class Lifecycle:
         return now.connected and not (now.gap or now.suspended or now.stopping)
 
     def on_change(self, callback: Callable[[LifecycleStatus], None]) -> None:
-        """Have `callback` told of each change of state, staleness or reasons."""
+        """Call `callback` at each change of state, staleness or reasons."""
         with self._lock:
             self._callbacks.append(callback)
 
@@ -173,9 +173,9 @@ class Lifecycle:
     def _change(self, change: Callable[[Conditions], Conditions]) -> None:
         with self._lock:
             self._conditions = change(self._conditions)
-            told, self._told = self._told, self.status()
-            status, callbacks = self._told, tuple(self._callbacks)
-        if status != told:
+            before, self._last_status = self._last_status, self.status()
+            status, callbacks = self._last_status, tuple(self._callbacks)
+        if status != before:
             for callback in callbacks:
                 callback(status)
 

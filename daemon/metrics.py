@@ -55,14 +55,14 @@ FRESHNESS = Spec("lte_freshness_seconds", "From an event's timestamp to the mome
 GATE = Spec("lte_gate_decisions_total", "Gate decisions: open means about an edit.", ("decision",))
 GATE_SCORE = Spec("lte_gate_score", "Probability that a question is about an edit, as the gate saw it.")
 ANSWERS = Spec("lte_answers_total", "Answers by scope and gRPC status code.", ("scope", "code"))
-ANSWER_TIME = Spec("lte_answer_seconds", "Whole time of an answer.", ("scope",))
+ANSWER_TIME = Spec("lte_answer_seconds", "Total time of an answer.", ("scope",))
 ANSWER_STAGE = Spec("lte_answer_stage_seconds", "Time of an answer in each stage.", ("stage",))
 JOBS = Spec("lte_job_runs_total", "Runs of the daemon's own jobs.", ("job", "result"))
 JOB_TIME = Spec("lte_job_seconds", "Time of a run of a job.", ("job",))
 PROBES = Spec(
     "lte_drift_probes_total", "Probes asked, by kind: right, wrong or skipped.", ("kind", "outcome")
 )
-FEEDBACK = Spec("lte_feedback_total", "Users' words on answers: good or bad.", ("verdict",))
+FEEDBACK = Spec("lte_feedback_total", "Users' verdicts on answers: good or bad.", ("verdict",))
 REALIGNED = Spec(
     "lte_realign_runs_total", "Re-alignments by how they ended, and who started them.", ("state", "trigger")
 )
@@ -73,7 +73,7 @@ PASSED_OVER = Spec(
     ("topic", "code"),
 )
 SWAPS = Spec("lte_adapter_swaps_total", "Swaps of the adapter: done or refused.", ("outcome",))
-SWAP_TIME = Spec("lte_adapter_swap_seconds", "From the wish to the pointer: verify, load, try, switch.")
+SWAP_TIME = Spec("lte_adapter_swap_seconds", "Time of a swap: verify, load, try, switch, store the pointer.")
 
 # Read when Prometheus asks.
 GAUGES = (
@@ -100,7 +100,9 @@ GAUGES = (
     Spec("lte_snapshot_timestamp_seconds", "When the last snapshot was finished, seconds since the epoch."),
     Spec("lte_drift_reading", "Newest value of each reading of drift.", ("reading",)),
     Spec("lte_drift_samples", "Observations in each rule's pooled value.", ("rule", "kind")),
-    Spec("lte_drift_margin", "Distance of each rule from being a reason; negative beyond.", ("rule", "kind")),
+    Spec(
+        "lte_drift_margin", "Distance of each drift rule from its limit; negative past it.", ("rule", "kind")
+    ),
     Spec("lte_drift_reason", "1 for each rule that is a reason to re-align now.", ("rule", "kind")),
     Spec("lte_drift_would_start", "1 when a re-alignment would start now."),
     Spec("lte_drift_new_edits", "Edits since the last alignment."),

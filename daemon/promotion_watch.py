@@ -7,10 +7,10 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 import structlog
 
+from daemon.following import MetaStore
 from daemon.swap import Swapper
 from lte_runtime.align.watch import ProbeTally, WatchPolicy, fall, reason
 from lte_runtime.errors import LteError
@@ -18,18 +18,11 @@ from lte_runtime.memory.adapters import Activation, AdapterLedger
 
 log = structlog.get_logger(__name__)
 # Newest outcomes kept of each kind of probe.
-KEPT = 256
+MOST_OUTCOMES = 256
 # Probes between two writes.
-KEEP_EVERY = 16
+SAVE_EVERY = 16
 STATE = "adapters.watch"
 _Outcomes = dict[str, deque[bool]]
-
-
-class WatchMeta(Protocol):
-    """Small durable values."""
-
-    def meta_get(self, name: str) -> str | None: ...
-    def meta_set(self, name: str, value: str) -> None: ...
 
 
 class PromotionWatch:
@@ -43,7 +36,7 @@ class PromotionWatch:
         self,
         swapper: Swapper,
         ledger: AdapterLedger,
-        meta: WatchMeta,
+        meta: MetaStore,
         policy: WatchPolicy,
         *,
         window_s: float,
@@ -53,7 +46,7 @@ class PromotionWatch:
         self._window_ms, self._now_ms = round(window_s * 1000), now_ms
         self._lock = threading.Lock()
         self._number, self._before, self._after = _restored(meta.meta_get(STATE))
-        self._unkept = 0
+        self._unsaved = 0
 
     def probed(self, kind: str, right: bool) -> None:
         """One live probe was answered by the adapter that serves."""
@@ -61,7 +54,7 @@ class PromotionWatch:
             active = self._ledger.active()
             self._follow(active.no)
             self._after[kind].append(right)
-            self._keep()
+            self._save_now_and_then()
             why = self._why(active)
         if why:
             self._roll_back(active, why)
@@ -71,14 +64,14 @@ class PromotionWatch:
         if number != self._number:
             self._before = self._after if number == self._number + 1 else _fresh()
             self._number, self._after = number, _fresh()
-            self._unkept = KEEP_EVERY
+            self._unsaved = SAVE_EVERY
 
-    def _keep(self) -> None:
-        self._unkept += 1
-        if self._unkept >= KEEP_EVERY:
-            kept = {"number": self._number, "before": _plain(self._before), "after": _plain(self._after)}
-            self._meta.meta_set(STATE, json.dumps(kept))
-            self._unkept = 0
+    def _save_now_and_then(self) -> None:
+        self._unsaved += 1
+        if self._unsaved >= SAVE_EVERY:
+            state = {"number": self._number, "before": _plain(self._before), "after": _plain(self._after)}
+            self._meta.meta_set(STATE, json.dumps(state))
+            self._unsaved = 0
 
     def _why(self, active: Activation) -> str:
         forward = active.no > 0 and active.back == active.no - 1
@@ -96,26 +89,26 @@ class PromotionWatch:
 
 
 def _fresh() -> _Outcomes:
-    return defaultdict(lambda: deque(maxlen=KEPT))
+    return defaultdict(lambda: deque(maxlen=MOST_OUTCOMES))
 
 
 def _tallies(outcomes: _Outcomes) -> dict[str, ProbeTally]:
-    return {kind: ProbeTally(sum(each), len(each)) for kind, each in outcomes.items()}
+    return {kind: ProbeTally(sum(answers), len(answers)) for kind, answers in outcomes.items()}
 
 
 def _plain(outcomes: _Outcomes) -> dict[str, list[int]]:
-    return {kind: [int(each) for each in found] for kind, found in outcomes.items()}
+    return {kind: [int(right) for right in answers] for kind, answers in outcomes.items()}
 
 
-def _restored(kept: str | None) -> tuple[int, _Outcomes, _Outcomes]:
-    if not kept:
+def _restored(text: str | None) -> tuple[int, _Outcomes, _Outcomes]:
+    if not text:
         return 0, _fresh(), _fresh()
-    found = json.loads(kept)
-    return int(found["number"]), _filled(found["before"]), _filled(found["after"])
+    stored = json.loads(text)
+    return int(stored["number"]), _filled(stored["before"]), _filled(stored["after"])
 
 
 def _filled(plain: Mapping[str, Sequence[int]]) -> _Outcomes:
-    made = _fresh()
+    filled = _fresh()
     for kind, outcomes in plain.items():
-        made[kind].extend(map(bool, outcomes))
-    return made
+        filled[kind].extend(map(bool, outcomes))
+    return filled

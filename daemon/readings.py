@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from daemon.adapter_desk import AdapterManager
+from daemon.adapter_manager import AdapterManager
 from daemon.drift import DriftReport, DriftWatch
 from daemon.ingest import Ingest
 from daemon.ingest_values import UNKNOWN_LAG
@@ -55,7 +55,7 @@ def _of_lifecycle(lifecycle: Lifecycle) -> dict[str, Reading]:
 
 def _of_memory(now: MemoryStatus, quarantine_limit: int) -> dict[str, Reading]:
     paths = set(now.index_path.values()) or {"exact"}
-    found: dict[str, Reading] = {
+    gauges: dict[str, Reading] = {
         "lte_memory_edits": now.edits,
         "lte_memory_facts": now.current_facts,
         "lte_memory_keys": now.keys,
@@ -68,8 +68,8 @@ def _of_memory(now: MemoryStatus, quarantine_limit: int) -> dict[str, Reading]:
         "lte_quarantine_limit_bytes": quarantine_limit,
     }
     if now.snapshot:
-        found["lte_snapshot_timestamp_seconds"] = now.snapshot.created_ms / 1000
-    return found
+        gauges["lte_snapshot_timestamp_seconds"] = now.snapshot.created_ms / 1000
+    return gauges
 
 
 def _of_ingest(ingest: Ingest | None) -> dict[str, Reading]:
@@ -78,10 +78,10 @@ def _of_ingest(ingest: Ingest | None) -> dict[str, Reading]:
     partitions = ingest.status().partitions
     return {
         "lte_ingest_lag_records": {
-            (str(at.partition),): math.nan if one.lag == UNKNOWN_LAG else one.lag
-            for at, one in partitions.items()
+            (str(tp.partition),): math.nan if status.lag == UNKNOWN_LAG else status.lag
+            for tp, status in partitions.items()
         },
-        "lte_ingest_next_offset": {(str(at.partition),): one.next for at, one in partitions.items()},
+        "lte_ingest_next_offset": {(str(tp.partition),): status.next for tp, status in partitions.items()},
     }
 
 
@@ -92,8 +92,8 @@ def _of_engine(engine: Engine | None, version: str) -> dict[str, Reading]:
     return {"lte_queue_depth": engine.queue_depth, "lte_build": {(version, adapter): 1.0}}
 
 
-def _of_adapters(desk: AdapterManager) -> dict[str, Reading]:
-    now = desk.counts()
+def _of_adapters(manager: AdapterManager) -> dict[str, Reading]:
+    now = manager.counts()
     serving = now.serving
     return {
         "lte_adapter_serving": {(serving.id, serving.sha256): 1.0} if serving else {("none", ""): 1.0},
@@ -104,12 +104,12 @@ def _of_adapters(desk: AdapterManager) -> dict[str, Reading]:
 
 
 def _of_drift(now: DriftReport) -> dict[str, Reading]:
-    rules = {(each.name, each.kind): each for each in now.margins}
+    rules = {(margin.name, margin.kind): margin for margin in now.margins}
     return {
-        "lte_drift_reading": {(each.name,): each.value for each in now.readings},
-        "lte_drift_samples": {rule: float(each.n) for rule, each in rules.items()},
-        "lte_drift_margin": {r: each.margin for r, each in rules.items() if each.margin is not None},
-        "lte_drift_reason": {rule: float(each.reason) for rule, each in rules.items()},
+        "lte_drift_reading": {(reading.name,): reading.value for reading in now.readings},
+        "lte_drift_samples": {rule: float(margin.n) for rule, margin in rules.items()},
+        "lte_drift_margin": {r: margin.margin for r, margin in rules.items() if margin.margin is not None},
+        "lte_drift_reason": {rule: float(margin.reason) for rule, margin in rules.items()},
         "lte_drift_would_start": float(now.decision.start),
         "lte_drift_new_edits": float(now.new_edits),
     }
@@ -117,7 +117,7 @@ def _of_drift(now: DriftReport) -> dict[str, Reading]:
 
 def _of_realigner(realigner: Realigner) -> dict[str, Reading]:
     run = realigner.active()
-    found: dict[str, Reading] = {
+    gauges: dict[str, Reading] = {
         "lte_realign_state": {
             (state.value,): float(run is not None and run.state is state)
             for state in RunState
@@ -127,5 +127,5 @@ def _of_realigner(realigner: Realigner) -> dict[str, Reading]:
     }
     if run is not None and run.progress.total:
         share = run.progress.step / run.progress.total
-        found["lte_realign_progress"] = {(run.progress.phase,): share}
-    return found
+        gauges["lte_realign_progress"] = {(run.progress.phase,): share}
+    return gauges

@@ -53,7 +53,7 @@ STOP_GRACE_S = 5.0
 class RealignMemory(Protocol):
     """What a run needs of the edit memory."""
 
-    def sample_facts(self, wanted: int, rng: Random) -> tuple[Fact, ...]: ...
+    def sample_facts(self, count: int, rng: Random) -> tuple[Fact, ...]: ...
     def facts_of_keys(self, key_ids: Sequence[int]) -> tuple[Fact, ...]: ...
     def arrivals(self, after: int, limit: int) -> list[Arrival]: ...
     def last_row(self) -> int: ...
@@ -149,8 +149,8 @@ class Realigner:
         self._working: str | None = None
         self._halts = 0
         self._runs = self._restored()
-        self._told: frozenset[tuple[str, str]] = frozenset()
-        self._wanted: list[tuple[Trigger, tuple[str, ...], str]] = []
+        self._reported_reasons: frozenset[tuple[str, str]] = frozenset()
+        self._requests: list[tuple[Trigger, tuple[str, ...], str]] = []
 
     # -- asking ----------------------------------------------------------------------------------------
 
@@ -162,10 +162,12 @@ class Realigner:
         with self._changed:
             active = self.active()
             if active is not None:
-                raise Refused(f"{active.id} is under way ({active.state}); one at a time")
+                raise Refused(f"{active.id} is running ({active.state}): re-alignments run one at a time")
             if self._stopping:
                 raise Refused("the daemon is stopping")
-            number = 1 + max((int(each.id.rpartition("-")[2]) for each in self._runs.values()), default=0)
+            number = 1 + max(
+                (int(earlier.id.rpartition("-")[2]) for earlier in self._runs.values()), default=0
+            )
             run = Run(
                 id=f"run-{number:06d}",
                 state=RunState.QUEUED,
@@ -177,33 +179,33 @@ class Realigner:
                 seed=self._settings.seed + number,
                 control_id=control_id,
             )
-            self._keep(run)
+            self._save(run)
         return run
 
     def consider(self, report: DriftReport) -> Run | None:
         """Start a run when the watch on drift says so; None when it does not."""
-        self._tell_reasons(report)
+        self._report_reasons(report)
         if not report.decision.start or self.active() is not None:
             return None
         reasons = [f"{reason.name}: {reason.detail}" for reason in report.decision.reasons]
         tainted = any(reason.kind == "taint" for reason in report.decision.reasons)
         return self.trigger(Trigger.DRIFT, reasons, tainted=tainted)
 
-    def _tell_reasons(self, report: DriftReport) -> None:
+    def _report_reasons(self, report: DriftReport) -> None:
         """To the audit when other reasons stand than before; the owner speaks for all."""
         now = frozenset((reason.kind, reason.name) for reason in report.decision.reasons)
-        if now == self._told or not self._parts.owned():
+        if now == self._reported_reasons or not self._parts.owned():
             return
-        self._told = now
+        self._reported_reasons = now
         reasons = {f"{reason.kind} {reason.name}": reason.detail for reason in report.decision.reasons}
         blocks = {block.name: block.detail for block in report.decision.blocks}
         self._parts.audit("drift", {"reasons": reasons, "held_back_by": blocks})
         log.info("drift", reasons=list(reasons), held_back_by=list(blocks))
 
-    def wanted(self, trigger: Trigger, reasons: Sequence[str], control_id: str) -> None:
+    def enqueue(self, trigger: Trigger, reasons: Sequence[str], control_id: str) -> None:
         """Queue a run from the thread of the loop, which may ask for the epoch; returns at once."""
         with self._changed:
-            self._wanted.append((trigger, tuple(reasons), control_id))
+            self._requests.append((trigger, tuple(reasons), control_id))
             self._changed.notify_all()
 
     def cancel(self, run_id: str) -> Run:
@@ -215,7 +217,7 @@ class Realigner:
             self._cancelled.add(run_id)
             if run.state is RunState.QUEUED:
                 run = runs.moved(run, RunState.CANCELLED, self._parts.now(), "cancelled before it began")
-                self._keep(run)
+                self._save(run)
             self._changed.notify_all()
         return run
 
@@ -243,10 +245,10 @@ class Realigner:
 
     def get(self, run_id: str) -> Run:
         """Raises `NotFound`."""
-        found = self._runs.get(run_id)
-        if found is None:
+        run = self._runs.get(run_id)
+        if run is None:
             raise NotFound(f"no run {run_id!r}")
-        return found
+        return run
 
     def latest(self, limit: int = 100) -> list[Run]:
         """Runs, the newest first."""
@@ -257,31 +259,31 @@ class Realigner:
 
     def relations(self, adapter: AdapterRef) -> Sequence[str] | None:
         """Relations that an adapter of ours was aligned on; None for one from elsewhere."""
-        made = [run for run in self._runs.values() if run.adapter_sha256 == adapter.sha256]
-        return made[-1].relations if made else None
+        runs_of_it = [run for run in self._runs.values() if run.adapter_sha256 == adapter.sha256]
+        return runs_of_it[-1].relations if runs_of_it else None
 
     def situation(self) -> Situation:
         """What runs mean for the decision."""
-        found = runs.situation(
+        situation = runs.situation(
             sorted(self._runs.values(), key=lambda run: run.id),
             self._parts.now(),
             backoff_ms=round(self._settings.backoff_s * 1000),
             window_open=self._parts.window_open(),
         )
-        return replace(found, tainted=self._parts.tainted(), owned=self._parts.owned())
+        return replace(situation, tainted=self._parts.tainted(), owned=self._parts.owned())
 
     def watch(self, run_id: str, going: Callable[[], bool], every_s: float = 0.5) -> Iterator[Run]:
         """The run at each change, until it has ended or `going` says no. Raises `NotFound`."""
-        told: Run | None = None
+        shown: Run | None = None
         while going():
             run = self.get(run_id)
-            if run != told:
-                told = run
+            if run != shown:
+                shown = run
                 yield run
             if not run.state.active:
                 return
             with self._changed:
-                if self.get(run_id) == told:
+                if self.get(run_id) == shown:
                     self._changed.wait(every_s)
 
     # -- the loop --------------------------------------------------------------------------------------
@@ -303,16 +305,16 @@ class Realigner:
             self._changed.notify_all()
 
     def _next(self) -> Run | None:
-        """A queued run; None to look again, once what was wanted is queued."""
+        """A queued run; None to look again, once the requests are queued."""
         with self._changed:
             queued = next((run for run in self._runs.values() if run.state is RunState.QUEUED), None)
             if queued is not None and not self._halts:
                 self._working = queued.id
                 return queued
-            if (self._halts or not self._wanted) and not self._stopping:
+            if (self._halts or not self._requests) and not self._stopping:
                 self._changed.wait()
-            wanted, self._wanted = self._wanted, []
-        for trigger, reasons, control_id in wanted:
+            requests, self._requests = self._requests, []
+        for trigger, reasons, control_id in requests:
             try:
                 self.trigger(trigger, reasons, control_id=control_id)
             except LteError as error:
@@ -320,13 +322,13 @@ class Realigner:
         return None
 
     def _run_once(self, run: Run) -> None:
-        jobdir = self._jobdir(run)
+        job_dir = self._job_dir(run)
         try:
-            run = self._to(run, RunState.BUILDING)
-            run, probes = self._built(run, jobdir)
-            run, result = self._worked(run, jobdir)
-            run = self._to(run, RunState.PROMOTING)
-            self._promoted(run, jobdir, probes, result)
+            run = self._move_to(run, RunState.BUILDING)
+            run, probes = self._build(run, job_dir)
+            run, result = self._train(run, job_dir)
+            run = self._move_to(run, RunState.PROMOTING)
+            self._promote(run, job_dir, probes, result)
         except Stopped as end:
             self._end(run.id, end.state, str(end))
         except Fatal:
@@ -338,26 +340,26 @@ class Realigner:
             log.exception("realign_fault", run=run.id)
             self._end(run.id, RunState.FAILED, f"internal fault: {type(error).__name__}")
         finally:
-            self._swept(self.get(run.id), jobdir)
+            self._sweep_jobs(self.get(run.id), job_dir)
 
     def _end(self, run_id: str, state: RunState, message: str) -> None:
-        self._to(self.get(run_id), state, message)
+        self._move_to(self.get(run_id), state, message)
 
     # -- building --------------------------------------------------------------------------------------
 
-    def _built(self, run: Run, jobdir: Path) -> tuple[Run, tuple[JobProbe, ...]]:
+    def _build(self, run: Run, job_dir: Path) -> tuple[Run, tuple[JobProbe, ...]]:
         self._parts.building()
-        known, older = self._known(run.seed)
+        learnable, older = self._learnable_facts(run.seed)
         now = self._parts.now()
-        fresh = material.admitted(known, self._settings.rules, run.seed, now)
+        fresh = material.admitted(learnable, self._settings.rules, run.seed, now)
         if len(fresh.facts) < LEAST_FACTS:
-            left = ", ".join(f"{count} {why}" for why, count in sorted(fresh.left_out.items()))
-            told = f"{len(fresh.facts)} facts may be learned from, {LEAST_FACTS} are needed"
-            raise Stopped(RunState.REJECTED, f"{told}; left out: {left or 'none'}")
+            left_out = ", ".join(f"{count} {why}" for why, count in sorted(fresh.left_out.items()))
+            message = f"only {len(fresh.facts)} facts may be learned from, at least {LEAST_FACTS} are needed"
+            raise Stopped(RunState.REJECTED, f"{message}; left out: {left_out or 'none'}")
         parted = material.split(fresh.facts, run.seed)
         held_keys = {fact.key for fact in parted.held_out}
-        kept = replace(self._settings.rules, most=self._settings.anchor)
-        replay = material.admitted(older, kept, run.seed + 1, now).facts
+        replay_rules = replace(self._settings.rules, most=self._settings.anchor)
+        replay = material.admitted(older, replay_rules, run.seed + 1, now).facts
         anchor = tuple(fact for fact in replay if fact.key not in held_keys)
         probes = material.job_probes(parted.held_out, (*parted.learnt, *anchor), run.seed)
         relations = {fact.key.relation for fact in (*fresh.facts, *anchor) if fact.relation}
@@ -369,11 +371,11 @@ class Realigner:
             probes=len(probes),
             relations=tuple(sorted(relations)),
         )
-        self._write(run, jobdir, parted.learnt, anchor, probes)
-        self._keep_safely(run)
+        self._write(run, job_dir, parted.learnt, anchor, probes)
+        self._save_locked(run)
         return run, probes
 
-    def _known(self, seed: int) -> tuple[list[LearnableFact], list[LearnableFact]]:
+    def _learnable_facts(self, seed: int) -> tuple[list[LearnableFact], list[LearnableFact]]:
         """What is new since the last alignment, filled up from the rest; and the older facts to replay."""
         memory, most = self._parts.memory, self._settings.rules.most
         # Several edits may share a key: a few times as many rows hold as many keys as can be used.
@@ -390,7 +392,7 @@ class Realigner:
     def _with_times(self, facts: Sequence[Fact]) -> list[LearnableFact]:
         """Each fact with its time and whether it is disputed. The members of a set share one history."""
         histories = {key: self._history(key) for key in dict.fromkeys(fact.key for fact in facts)}
-        return [_known_of(fact, *histories[fact.key]) for fact in facts]
+        return [_learnable(fact, *histories[fact.key]) for fact in facts]
 
     def _history(self, key: FactKey) -> tuple[dict[str, int], bool]:
         """Edit id -> timestamp, and whether an edit lost to another at the same revision or start."""
@@ -404,20 +406,20 @@ class Realigner:
     def _write(
         self,
         run: Run,
-        jobdir: Path,
+        job_dir: Path,
         learnt: Sequence[Fact],
         anchor: Sequence[Fact],
         probes: Sequence[JobProbe],
     ) -> None:
-        shutil.rmtree(jobdir, ignore_errors=True)
-        make_private(jobdir)
-        _write_lines(jobdir / "facts.jsonl", map(material.fact_row, learnt))
-        _write_lines(jobdir / "probes.jsonl", map(material.probe_row, probes))
+        shutil.rmtree(job_dir, ignore_errors=True)
+        make_private(job_dir)
+        _write_lines(job_dir / "facts.jsonl", map(material.fact_row, learnt))
+        _write_lines(job_dir / "probes.jsonl", map(material.probe_row, probes))
         has_anchor = bool(anchor) or self._settings.anchor_file is not None
         if has_anchor:
-            _write_lines(jobdir / "anchor.jsonl", map(material.fact_row, anchor))
+            _write_lines(job_dir / "anchor.jsonl", map(material.fact_row, anchor))
         if self._settings.anchor_file is not None:
-            _write_lines(jobdir / "anchor.jsonl", _own_anchor(self._settings.anchor_file), mode="a")
+            _write_lines(job_dir / "anchor.jsonl", _own_anchor(self._settings.anchor_file), mode="a")
         incumbent = self._parts.incumbent()
         base = self._parts.base
         job = {
@@ -441,44 +443,44 @@ class Realigner:
             "halvings": 0,
             "changes": dict(self._settings.changes),
         }
-        (jobdir / "job.json").write_text(json.dumps(job, indent=2), encoding="utf-8")
+        (job_dir / "job.json").write_text(json.dumps(job, indent=2), encoding="utf-8")
 
     # -- training and judging --------------------------------------------------------------------------
 
-    def _worked(self, run: Run, jobdir: Path) -> tuple[Run, Mapping[str, Any]]:
+    def _train(self, run: Run, job_dir: Path) -> tuple[Run, Mapping[str, Any]]:
         """The result of the child; once more with half the batch when memory did not suffice."""
         deadline = time.monotonic() + self._settings.deadline_s
-        run = self._to(run, RunState.TRAINING)
-        run, result = self._attempt(run, jobdir, deadline)
+        run = self._move_to(run, RunState.TRAINING)
+        run, result = self._attempt(run, job_dir, deadline)
         if _kind(result) == "out_of_memory":
-            log.warning("realign_out_of_memory", run=run.id, message=_said(result))
-            self._halve(jobdir)
+            log.warning("realign_out_of_memory", run=run.id, message=_failure_text(result))
+            self._halve(job_dir)
             again = RunState.TRAINING if run.state is RunState.JUDGING else None
-            run = replace(self._to(run, again) if again else run, attempt=2)
-            run, result = self._attempt(run, jobdir, deadline)
+            run = replace(self._move_to(run, again) if again else run, attempt=2)
+            run, result = self._attempt(run, job_dir, deadline)
         status = result.get("status")
         if status == "cancelled":
             raise Stopped(RunState.CANCELLED, "cancelled")
         if status != "done":
-            raise Stopped(RunState.FAILED, _said(result))
+            raise Stopped(RunState.FAILED, _failure_text(result))
         run = replace(run, rows=_count(result.get("rows")), data_hash=str(result.get("data_hash", ""))[:64])
         return run, result
 
-    def _attempt(self, run: Run, jobdir: Path, deadline: float) -> tuple[Run, Mapping[str, Any]]:
-        job = self._parts.runner.start(jobdir)
-        self._keep_safely(run)
+    def _attempt(self, run: Run, job_dir: Path, deadline: float) -> tuple[Run, Mapping[str, Any]]:
+        job = self._parts.runner.start(job_dir)
+        self._save_locked(run)
         try:
-            run, why = self._followed(run, jobdir, job, deadline)
+            run, why = self._follow_job(run, job_dir, job, deadline)
         finally:
             job.close()
         if why is not None:
             raise why
-        return run, _result(jobdir, job)
+        return run, _result(job_dir, job)
 
-    def _followed(
-        self, run: Run, jobdir: Path, job: RunningJob, deadline: float
+    def _follow_job(
+        self, run: Run, job_dir: Path, job: RunningJob, deadline: float
     ) -> tuple[Run, Stopped | None]:
-        """Waits until the job is over; progress is told, a cancellation or the deadline ends it."""
+        """Waits until the job is over; progress is shown, a cancellation or the deadline ends it."""
         why: Stopped | None = None
         while not job.over():
             why = why or self._reason_to_end(run, deadline)
@@ -486,7 +488,7 @@ class Realigner:
                 job.cancel()
             if self._stop_by is not None and time.monotonic() >= self._stop_by:
                 job.kill()
-            run = self._progress(run, runner.progress(jobdir))
+            run = self._progress(run, runner.progress(job_dir))
             with self._changed:
                 self._changed.wait(POLL_S)
         return run, why
@@ -497,7 +499,7 @@ class Realigner:
         if run.id in self._cancelled:
             return Stopped(RunState.CANCELLED, "cancelled")
         if time.monotonic() >= deadline:
-            return Stopped(RunState.FAILED, f"not done within {self._settings.deadline_s:.0f} s")
+            return Stopped(RunState.FAILED, f"not finished within {self._settings.deadline_s:.0f} s")
         return None
 
     def _progress(self, run: Run, now: Progress | None) -> Run:
@@ -505,38 +507,38 @@ class Realigner:
             return run
         run = replace(run, progress=now)
         if now.phase == "judging" and run.state is RunState.TRAINING:
-            return self._to(run, RunState.JUDGING)
+            return self._move_to(run, RunState.JUDGING)
         self._show(run)
         return run
 
-    def _halve(self, jobdir: Path) -> None:
+    def _halve(self, job_dir: Path) -> None:
         for name in (runner.RESULT, runner.PROGRESS, runner.CANCEL):
-            (jobdir / name).unlink(missing_ok=True)
-        path = jobdir / "job.json"
+            (job_dir / name).unlink(missing_ok=True)
+        path = job_dir / "job.json"
         job = json.loads(path.read_text("utf-8"))
         path.write_text(json.dumps({**job, "halvings": 1}, indent=2), encoding="utf-8")
 
     # -- promotion -------------------------------------------------------------------------------------
 
-    def _promoted(
-        self, run: Run, jobdir: Path, probes: Sequence[JobProbe], result: Mapping[str, Any]
+    def _promote(
+        self, run: Run, job_dir: Path, probes: Sequence[JobProbe], result: Mapping[str, Any]
     ) -> None:
         judged = result.get("judged")
         verdict = gate.judge(
             judged if isinstance(judged, dict) else {},
             {probe.id: probe.kind for probe in probes},
-            incumbent=json.loads((jobdir / "job.json").read_text("utf-8"))["incumbent"] is not None,
+            incumbent=json.loads((job_dir / "job.json").read_text("utf-8"))["incumbent"] is not None,
             tainted=run.tainted,
             seed=run.seed,
             settings=self._settings.gate,
         )
-        told = {**verdict.to_json(), "run": run.id, "reasons_to_align": list(run.reasons)}
-        run = replace(run, verdict=told)
-        self._keep_safely(run)
+        record = {**verdict.to_json(), "run": run.id, "reasons_to_align": list(run.reasons)}
+        run = replace(run, verdict=record)
+        self._save_locked(run)
         log.info("verdict", run=run.id, outcome=verdict.outcome, reasons=list(verdict.reasons))
-        self._parts.audit("verdict", told)
+        self._parts.audit("verdict", record)
         self._check_owner(run)
-        self._act(run, jobdir, verdict, result)
+        self._apply_verdict(run, job_dir, verdict, result)
 
     def _check_owner(self, run: Run) -> None:
         """Whoever lost the control topic meanwhile must not move what all replicas follow. A broker that is
@@ -546,59 +548,61 @@ class Realigner:
             try:
                 if self._parts.epoch() == run.epoch:
                     return
-                raise Stopped(RunState.FAILED, "another daemon owns re-alignment by now")
+                raise Stopped(RunState.FAILED, "another daemon owns re-alignment now")
             except Retry:
                 if self._stopping or time.monotonic() >= until:
                     raise
             with self._changed:
                 self._changed.wait(OWNER_CHECK_S)
 
-    def _act(self, run: Run, jobdir: Path, verdict: Verdict, result: Mapping[str, Any]) -> None:
+    def _apply_verdict(self, run: Run, job_dir: Path, verdict: Verdict, result: Mapping[str, Any]) -> None:
         why = "; ".join(verdict.reasons)
         if verdict.outcome is PromotionOutcome.REJECT:
             raise Stopped(RunState.REJECTED, why)
         if verdict.outcome is PromotionOutcome.NONE:
-            self._parts.swapper.activate(NO_ADAPTER, f"{run.id}: no adapter is better: {why}", run.epoch)
-            self._to(
-                run, RunState.DONE, "no adapter serves: it is better than the incumbent and the candidate"
+            self._parts.swapper.activate(
+                NO_ADAPTER, f"{run.id}: answers are better without an adapter: {why}", run.epoch
             )
+            self._move_to(run, RunState.DONE, "no adapter serves: answers are better without one")
             return
-        ref = self._added(run, jobdir, run.verdict, result)
-        # Told before the switch: the watch on drift asks what the new adapter knows as soon as it serves.
+        ref = self._register(run, job_dir, run.verdict, result)
+        # Saved before the switch: the watch on drift asks what the new adapter knows as soon as it serves.
         run = replace(run, adapter_sha256=ref.sha256)
-        self._keep_safely(run)
+        self._save_locked(run)
         self._parts.swapper.activate(ref.id, f"{run.id}: {'; '.join(run.reasons)}", run.epoch)
-        self._to(run, RunState.DONE, f"{ref.id} serves")
+        self._move_to(run, RunState.DONE, f"{ref.id} serves")
 
-    def _added(
-        self, run: Run, jobdir: Path, told: Mapping[str, Any], result: Mapping[str, Any]
+    def _register(
+        self, run: Run, job_dir: Path, verdict: Mapping[str, Any], result: Mapping[str, Any]
     ) -> AdapterRef:
-        """Into the registry, if it is the adapter that was asked for and learned from nothing else."""
-        manifest = runner.read_json(jobdir / "adapter" / "manifest.json") or {}
+        """Put the adapter into the registry, if it has the run's name and learned only what the job gave."""
+        manifest = runner.read_json(job_dir / "adapter" / "manifest.json") or {}
         if manifest.get("id") != run.adapter:
-            raise Refused(f"the job made {manifest.get('id')!r}, {run.adapter} was asked for")
-        given = _edit_ids(jobdir / "facts.jsonl") | _edit_ids(jobdir / "anchor.jsonl") | _inherited(jobdir)
+            raise Refused(f"the job wrote adapter {manifest.get('id')!r} instead of {run.adapter!r}")
+        learnt_from = (
+            _edit_ids(job_dir / "facts.jsonl") | _edit_ids(job_dir / "anchor.jsonl") | _inherited(job_dir)
+        )
         listed = manifest.get("edit_ids")
-        if not isinstance(listed, list) or not set(map(str, listed)) <= given:
-            raise Refused("the manifest does not list the edits that it learned from, out of those given")
-        ref = self._parts.registry.add(jobdir / "adapter", told)
+        if not isinstance(listed, list) or not set(map(str, listed)) <= learnt_from:
+            raise Refused("the adapter's manifest must list its edits (edit_ids), and only edits of this job")
+        ref = self._parts.registry.add(job_dir / "adapter", verdict)
         if result.get("adapter_hash") != ref.sha256:
-            raise Refused("the adapter is not the one that was judged")
+            raise Refused("the adapter was changed after it was judged: its hash differs")
         return ref
 
     # -- records ---------------------------------------------------------------------------------------
 
-    def _to(self, run: Run, state: RunState, message: str = "") -> Run:
+    def _move_to(self, run: Run, state: RunState, message: str = "") -> Run:
         run = runs.moved(run, state, self._parts.now(), message)
-        self._keep_safely(run)
+        self._save_locked(run)
         log.info("realign", run=run.id, state=state, message=message or None)
         return run
 
-    def _keep_safely(self, run: Run) -> None:
+    def _save_locked(self, run: Run) -> None:
         with self._changed:
-            self._keep(run)
+            self._save(run)
 
-    def _keep(self, run: Run) -> None:
+    def _save(self, run: Run) -> None:
         """Durable first, then seen."""
         self._parts.memory.meta_set(f"realign.{run.id}", runs.to_json(run))
         self._show(run)
@@ -613,35 +617,35 @@ class Realigner:
 
     def _restored(self) -> dict[str, Run]:
         """Runs of the store; those that a daemon left under way have failed, their children are ended."""
-        found = {}
+        restored = {}
         for name in self._parts.memory.meta_names(PREFIX):
             run = runs.from_json(self._parts.memory.meta_get(name) or "")
             if run.state.active:
-                jobdir = self._jobdir(run)
-                runner.end_leftover(jobdir)
+                job_dir = self._job_dir(run)
+                runner.end_leftover(job_dir)
                 run = runs.moved(
                     run, RunState.FAILED, self._parts.now(), f"the daemon ended while {run.state}"
                 )
                 self._parts.memory.meta_set(name, runs.to_json(run))
-                _sweep(jobdir)
-            found[run.id] = run
-        return found
+                _sweep(job_dir)
+            restored[run.id] = run
+        return restored
 
-    def _jobdir(self, run: Run) -> Path:
+    def _job_dir(self, run: Run) -> Path:
         return self._directory / run.id
 
-    def _swept(self, run: Run, jobdir: Path) -> None:
+    def _sweep_jobs(self, run: Run, job_dir: Path) -> None:
         """What was promoted lives in the registry by now; the newest job directories stay for people."""
         self._cancelled.discard(run.id)
-        _sweep(jobdir)
+        _sweep(job_dir)
         old = sorted(path for path in self._directory.glob("run-*") if path.is_dir())
         for path in old[: max(0, len(old) - self._settings.keep)]:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _sweep(jobdir: Path) -> None:
+def _sweep(job_dir: Path) -> None:
     for name in SWEPT:
-        shutil.rmtree(jobdir / name, ignore_errors=True)
+        shutil.rmtree(job_dir / name, ignore_errors=True)
 
 
 def _own_anchor(path: Path) -> Iterator[dict[str, Any]]:
@@ -651,7 +655,7 @@ def _own_anchor(path: Path) -> Iterator[dict[str, Any]]:
             yield {"edit_id": f"anchor-{number}", **json.loads(line)}
 
 
-def _known_of(fact: Fact, times: Mapping[str, int], disputed: bool) -> LearnableFact:
+def _learnable(fact: Fact, times: Mapping[str, int], disputed: bool) -> LearnableFact:
     return LearnableFact(fact, times.get(fact.edit_id, 0), disputed or fact.edit_id not in times)
 
 
@@ -668,21 +672,21 @@ def _edit_ids(path: Path) -> set[str]:
     return {str(row["edit_id"]) for row in rows if "edit_id" in row}
 
 
-def _inherited(jobdir: Path) -> set[str]:
+def _inherited(job_dir: Path) -> set[str]:
     """What the incumbent knows, where the job started from it."""
-    job = runner.read_json(jobdir / "job.json") or {}
+    job = runner.read_json(job_dir / "job.json") or {}
     if not job.get("incumbent") or job.get("fresh"):
         return set()
     manifest = runner.read_json(Path(job["incumbent"]) / "manifest.json") or {}
     return set(map(str, manifest.get("edit_ids") or ()))
 
 
-def _result(jobdir: Path, job: RunningJob) -> Mapping[str, Any]:
+def _result(job_dir: Path, job: RunningJob) -> Mapping[str, Any]:
     """What the child wrote, or what its end amounts to."""
-    found = runner.read_json(jobdir / runner.RESULT)
-    if found is not None:
-        return found
-    if (jobdir / runner.RESULT).exists():
+    result = runner.read_json(job_dir / runner.RESULT)
+    if result is not None:
+        return result
+    if (job_dir / runner.RESULT).exists():
         return _failed("other", "the result is no JSON object")
     if job.code is not None and job.code < 0 and not job.killed:
         # Nobody here killed it: on a machine short of memory that is the kernel's way.
@@ -696,15 +700,15 @@ def _failed(kind: str, message: str) -> Mapping[str, Any]:
 
 
 def _error(result: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = result.get("error")
-    return found if isinstance(found, dict) else {}
+    error = result.get("error")
+    return error if isinstance(error, dict) else {}
 
 
 def _kind(result: Mapping[str, Any]) -> str:
     return str(_error(result).get("kind", "")) if result.get("status") == "failed" else ""
 
 
-def _said(result: Mapping[str, Any]) -> str:
+def _failure_text(result: Mapping[str, Any]) -> str:
     error = _error(result)
     return f"{error.get('kind', 'other')}: {str(error.get('message', 'no reason given'))[:500]}"
 
@@ -717,4 +721,4 @@ def check_reason(text: str) -> str:
     """An operator's reason, for logs and records; raises `BadRequest` when it is too long."""
     if len(text) > 1000:
         raise BadRequest("the reason is longer than 1000 characters")
-    return text.strip() or "asked for by an operator"
+    return text.strip() or "requested by an operator"

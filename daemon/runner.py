@@ -28,7 +28,7 @@ RESULT, PROGRESS, CANCEL, LOG, CHILD = "result.json", "progress.json", "cancel",
 # A result holds a few thousand judgements; more than this is no result.
 MAX_JSON_BYTES = 16 << 20
 # What the child needs to find its libraries and its devices; nothing else of the daemon's environment.
-KEPT_NAMES = frozenset(
+INHERITED_NAMES = frozenset(
     {
         "PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV",
         "CUDA_HOME", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "HF_HOME", "XDG_CACHE_HOME",
@@ -56,19 +56,19 @@ class Runner:
         if settings.command is not None:
             _argv(settings.command, Path("JOBDIR"))
 
-    def start(self, jobdir: Path) -> RunningJob:
+    def start(self, job_dir: Path) -> RunningJob:
         """Raises OSError when the program cannot be started."""
         chosen = self._settings
         if chosen.command is None:
-            argv = [sys.executable, "-m", chosen.module, str(jobdir)]
+            argv = [sys.executable, "-m", chosen.module, str(job_dir)]
         else:
-            argv = _argv(chosen.command, jobdir)
+            argv = _argv(chosen.command, job_dir)
         bound = [sys.executable, "-m", "daemon.launch", str(os.getpid())]
         limits = [str(chosen.nice), str(chosen.max_file_bytes)]
-        with (jobdir / LOG).open("ab") as log:
+        with (job_dir / LOG).open("ab") as log:
             process = subprocess.Popen(
                 [*bound, *limits, *argv],
-                cwd=jobdir,
+                cwd=job_dir,
                 env=environment(os.environ, chosen.threads),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -77,17 +77,17 @@ class Runner:
                 close_fds=True,
             )
         note = {"pid": process.pid, "started": started_at(process.pid)}
-        (jobdir / CHILD).write_text(json.dumps(note), encoding="utf-8")
-        return RunningJob(jobdir, process, chosen.kill_after_s, remote=chosen.command is not None)
+        (job_dir / CHILD).write_text(json.dumps(note), encoding="utf-8")
+        return RunningJob(job_dir, process, chosen.kill_after_s, remote=chosen.command is not None)
 
 
 class RunningJob:
     """A job under way. `remote`: a command may end well before its job, as `sbatch` does."""
 
     def __init__(
-        self, jobdir: Path, process: subprocess.Popen[bytes], kill_after_s: float, *, remote: bool
+        self, job_dir: Path, process: subprocess.Popen[bytes], kill_after_s: float, *, remote: bool
     ) -> None:
-        self._jobdir, self._process = jobdir, process
+        self._job_dir, self._process = job_dir, process
         self._kill_after_s, self._remote = kill_after_s, remote
         self._cancelled_at: float | None = None
         self._result_at: float | None = None
@@ -96,14 +96,14 @@ class RunningJob:
     def over(self) -> bool:
         """Whether there is nothing more to wait for; a process that outlives its result is ended."""
         code = self._process.poll()
-        if (self._jobdir / RESULT).exists():
+        if (self._job_dir / RESULT).exists():
             return code is not None or self._lingers()
         if self._remote and code == 0:
             return self.killed
         return code is not None
 
     def _lingers(self) -> bool:
-        """Still there with its result written: asked to end after a while. Never over while it can write."""
+        """Still there with its result written: told to end after a while. Never over while it can write."""
         now = time.monotonic()
         if self._result_at is None:
             self._result_at = now
@@ -116,7 +116,7 @@ class RunningJob:
         now = time.monotonic()
         if self._cancelled_at is None:
             self._cancelled_at = now
-            (self._jobdir / CANCEL).touch()
+            (self._job_dir / CANCEL).touch()
             self._signal(signal.SIGTERM)
         elif now - self._cancelled_at >= self._kill_after_s:
             self.kill()
@@ -141,9 +141,9 @@ class RunningJob:
             os.killpg(self._process.pid, number)
 
 
-def environment(given: Mapping[str, str], threads: int = 0) -> dict[str, str]:
+def environment(environ: Mapping[str, str], threads: int = 0) -> dict[str, str]:
     """A child's environment: no settings, no secrets, no hub, and the daemon's own code."""
-    kept = {name: value for name, value in given.items() if name in KEPT_NAMES}
+    inherited = {name: value for name, value in environ.items() if name in INHERITED_NAMES}
     mine = {
         "PYTHONPATH": str(Path(str(lte_runtime.__file__)).parents[1]),
         "PYTHONUNBUFFERED": "1",
@@ -155,10 +155,10 @@ def environment(given: Mapping[str, str], threads: int = 0) -> dict[str, str]:
     }
     if threads:
         mine |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    return {**kept, **mine}
+    return {**inherited, **mine}
 
 
-def _argv(template: str, jobdir: Path) -> list[str]:
+def _argv(template: str, job_dir: Path) -> list[str]:
     """The template's words with {jobdir} filled in; no shell reads them. Raises `BadRequest`."""
     try:
         words = shlex.split(template)
@@ -166,33 +166,33 @@ def _argv(template: str, jobdir: Path) -> list[str]:
         raise BadRequest(f"realign.command: {error}") from None
     if not words or not any("{jobdir}" in word for word in words):
         raise BadRequest("realign.command must name {jobdir}")
-    return [word.replace("{jobdir}", str(jobdir)) for word in words]
+    return [word.replace("{jobdir}", str(job_dir)) for word in words]
 
 
 def read_json(path: Path) -> Mapping[str, Any] | None:
-    """An object that a job wrote; None when there is none, or nothing sound."""
+    """The JSON object in a file that a job wrote; None without a file, or for anything else in it."""
     try:
         if path.is_symlink() or path.stat().st_size > MAX_JSON_BYTES:
             return None
-        found = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
 
 
-def progress(jobdir: Path) -> Progress | None:
-    """What the job says of itself; None when it says nothing sound."""
-    found = read_json(jobdir / PROGRESS)
-    if found is None:
+def progress(job_dir: Path) -> Progress | None:
+    """The progress that the job reports; None without a valid report."""
+    report = read_json(job_dir / PROGRESS)
+    if report is None:
         return None
     try:
         return Progress(
-            phase=str(found.get("phase", ""))[:32],
-            step=int(found.get("step") or 0),
-            total=int(found.get("total") or 0),
-            loss=_number(found.get("loss")),
-            rows_per_s=_number(found.get("rows_per_s")),
-            remaining_s=_number(found.get("remaining_s")),
+            phase=str(report.get("phase", ""))[:32],
+            step=int(report.get("step") or 0),
+            total=int(report.get("total") or 0),
+            loss=_number(report.get("loss")),
+            rows_per_s=_number(report.get("rows_per_s")),
+            remaining_s=_number(report.get("remaining_s")),
         )
     except (TypeError, ValueError, OverflowError):
         return None
@@ -203,19 +203,19 @@ def _number(value: object) -> float | None:
 
 
 def started_at(pid: int) -> str:
-    """When a process started, in the kernel's ticks, so that a pid that was used again is told apart."""
+    """When a process started, in the kernel's ticks, so that a pid that was used again is noticed."""
     try:
         return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[19]
     except OSError:
         return ""
 
 
-def end_leftover(jobdir: Path, wait: Callable[[float], None] = time.sleep) -> bool:
+def end_leftover(job_dir: Path, wait: Callable[[float], None] = time.sleep) -> bool:
     """Kill the process group of a job that an earlier daemon started; whether there was one.
 
     The kernel ends the child with the daemon; this is for what the child itself had started.
     """
-    note = read_json(jobdir / CHILD)
+    note = read_json(job_dir / CHILD)
     pid = note.get("pid") if note else None
     if not isinstance(pid, int) or pid <= 1 or not _group_of(pid):
         return False
@@ -230,10 +230,10 @@ def end_leftover(jobdir: Path, wait: Callable[[float], None] = time.sleep) -> bo
 
 def _group_of(pid: int) -> Sequence[int]:
     """Processes of the session that began with `pid`; what is dead and not yet collected does not count."""
-    found = []
+    pids = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             fields = path.read_text("ascii", "replace").rpartition(")")[2].split()
             if int(fields[3]) == pid and fields[0] != "Z":
-                found.append(int(path.parent.name))
-    return found
+                pids.append(int(path.parent.name))
+    return pids

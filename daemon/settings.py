@@ -86,7 +86,7 @@ class KafkaSettings(_Section):
     batch_max_bytes: int = Field(
         default=64 << 20,
         ge=1 << 20,
-        description="Most bytes that a packed batch may unpack to at once; a larger one is read as a stream.",
+        description="Most bytes that a compressed batch may unpack to; a larger one is read as a stream.",
     )
     poll_max_ms: int = Field(
         default=20,
@@ -150,7 +150,7 @@ class MemorySettings(_Section):
         default=0.2,
         gt=0,
         lt=1,
-        description="The index is rebuilt beside itself when more of it than this is dead.",
+        description="Share of dead vectors above which the index is rebuilt.",
     )
     encode_batch: int = Field(default=512, ge=1, le=4096, description="Texts that the encoder takes at once.")
     snapshot_interval_s: float = Field(
@@ -248,7 +248,7 @@ class AnswerSettings(_Section):
         default=True,
         description="Answer what a value was before (the previous ...) from superseded edits, cited as such.",
     )
-    deadline_s: float = Field(default=30.0, gt=0, le=3600, description="Deadline of a call that brings none.")
+    deadline_s: float = Field(default=30.0, gt=0, le=3600, description="Deadline of a call without one.")
     deadline_max_s: float = Field(
         default=300.0, gt=0, le=3600, description="Longest deadline; a later one of a caller is cut to it."
     )
@@ -265,7 +265,7 @@ class AnswerSettings(_Section):
 class GateSettings(_Section):
     calibration: Path | None = Field(
         default=None,
-        description="Made by `lte gate calibrate`. Default: the one that fits the default encoder.",
+        description="File made by `lte gate calibrate`. Default: the one that fits the default encoder.",
     )
     threshold: float | None = Field(
         default=None,
@@ -323,7 +323,7 @@ class RealignSettings(_Section):
     )
     command: str | None = Field(
         default=None,
-        description="Brings a job elsewhere; ends in JOBDIR/result.json. {jobdir} stands for the directory.",
+        description="Runs a job elsewhere and leaves JOBDIR/result.json; {jobdir} stands for the directory.",
     )
     preset: str = Field(
         default="auto", description="Recipe of the training; auto fits the embedded model and ones like it."
@@ -480,7 +480,7 @@ class MetricsSettings(_Section):
     @model_validator(mode="after")
     def _loopback_unless_asked(self) -> MetricsSettings:
         if self.listen != OFF and not self.public and not is_loopback(self.listen):
-            raise ValueError(f"{self.listen!r} is not loopback: set metrics.public = true to mean it")
+            raise ValueError(f"{self.listen!r} is not loopback: set metrics.public = true to allow it")
         return self
 
 

@@ -69,7 +69,7 @@ class Swapper:
         self._engine, self._registry, self._ledger = engine, registry, ledger
         self._configured = configured
         self._on_swap, self.on_moved = on_swap, on_moved
-        self._one = threading.Lock()
+        self._swap_lock = threading.Lock()
 
     # -- at start ----------------------------------------------------------------------------------
 
@@ -88,7 +88,7 @@ class Swapper:
                 if activation.no == 0 and not refused:
                     raise
                 log.error("adapter_refused", adapter=activation.adapter, error=str(error))
-                refused.append(f"adapter {activation.adapter} is refused: {error}")
+                refused.append(f"adapter {activation.adapter} cannot be served: {error}")
         self._engine.switch(None)
         return (*refused, "no adapter serves")
 
@@ -133,13 +133,13 @@ class Swapper:
         epoch: int,
         point: Callable[[AdapterRef | None], Activation],
     ) -> None:
-        with self._one:
+        with self._swap_lock:
             began, before = time.monotonic(), self._engine.adapter
             adapter_id = choose()
             names = (adapter_id, before.id if before else NONE, reason)
             try:
                 if epoch < self._ledger.epoch():
-                    raise Refused(f"epoch {epoch} is over: {self._ledger.epoch()} was seen")
+                    raise Refused(f"epoch {epoch} is over: the current one is {self._ledger.epoch()}")
                 self._serve(adapter_id)
                 try:
                     moved = point(self._engine.adapter)

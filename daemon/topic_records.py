@@ -32,7 +32,7 @@ Sha256 = Annotated[str, Field(strict=True, pattern="^([0-9a-f]{64})?$")]
 def parse(kind: TypeAdapter[Record], value: bytes) -> Record:
     """The record in these bytes; raises `BadRecord` for the first thing that is wrong with them."""
     if len(value) > MAX_BYTES:
-        raise BadRecord("too_large", f"{len(value)} bytes, the cap is {MAX_BYTES}")
+        raise BadRecord("too_large", f"{len(value)} bytes; at most {MAX_BYTES} are allowed")
     data = parse_object(value, MAX_DEPTH)
     try:
         return kind.validate_python(data)
@@ -57,4 +57,6 @@ class PassedOver:
         self._on_bad(record.topic, error.code)
         if len(self._reported) < MAX_LOGGED:
             self._reported.add((*place, record.timestamp))
-            log.warning("record passed over: %s/%d offset %d: %s (%s)", *place, error, error.code)
+            log.warning(
+                "bad record ignored: topic %s, partition %d, offset %d: %s (%s)", *place, error, error.code
+            )

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import structlog
 
-from daemon.adapter_desk import AdapterManager
+from daemon.adapter_manager import AdapterManager
 from daemon.drift import RIGHT, SKIPPED, DriftWatch, WatchSettings
 from daemon.dry_run import DryRunner
 from daemon.following import AdapterReplica, owned_epoch
@@ -30,7 +30,7 @@ from daemon.ingest import BatchReport, Ingest, IngestSettings
 from daemon.ingest_guard import GuardSettings
 from daemon.kafka.announcements import Announcements, AnnouncementSettings
 from daemon.kafka.dead_letters import DeadLetters, DeadLetterSettings, Shared
-from daemon.kafka.dead_letters_told import DlqReader
+from daemon.kafka.dlq_contents import DlqReader
 from daemon.kafka.publisher import Publisher, PublisherSettings
 from daemon.kafka.source import KafkaSource, KafkaSourceSettings
 from daemon.lifecycle import Lifecycle, LifecycleStatus
@@ -102,7 +102,7 @@ def end_process(error: Fatal) -> None:
         "fatal",
         error=str(error),
         thread=thread,
-        advice="the process ends now: mend the cause and start it again",
+        advice="the process ends now: fix the cause and start it again",
     )
     logging.shutdown()
     os._exit(FAILED)
@@ -179,12 +179,12 @@ class Daemon:
     def _calibration(self, encoder: Encoder) -> gate.GateCalibration:
         chosen = self._settings.gate
         if chosen.calibration:
-            found = gate.load(chosen.calibration)
+            calibration = gate.load(chosen.calibration)
         elif is_stub(self._settings.encoder.model):
-            found = gate.lexical_calibration(encoder.fingerprint)
+            calibration = gate.lexical_calibration(encoder.fingerprint)
         else:
-            found = gate.default_calibration()
-        return found if chosen.threshold is None else replace(found, threshold=chosen.threshold)
+            calibration = gate.default_calibration()
+        return calibration if chosen.threshold is None else replace(calibration, threshold=chosen.threshold)
 
     def _open_memory(self, encoder: Encoder) -> EditMemory:
         chosen = self._settings.memory
@@ -221,8 +221,8 @@ class Daemon:
             retry_max_s=kafka.dlq_retry_max_s,
             send_timeout_s=kafka.dlq_timeout_s,
         )
-        told = DlqReader(kafka.bootstrap, kafka.dlq_topic, kafka.security, self.metrics.passed_over)
-        shared = None if kafka.control_topic == OFF else Shared(lambda: self._topics_epoch(), told)
+        contents = DlqReader(kafka.bootstrap, kafka.dlq_topic, kafka.security, self.metrics.passed_over)
+        shared = None if kafka.control_topic == OFF else Shared(lambda: self._topics_epoch(), contents)
         self._dead_letters = DeadLetters(self._memory, settings, shared=shared)
         self._undo.callback(self._thread("dead-letters", self._dead_letters.run, self._dead_letters.stop))
 
@@ -275,7 +275,7 @@ class Daemon:
         self._parts.engine = engine
         self._undo.callback(engine.close)
         self._note_base_model(engine.fingerprint)
-        desk = self._parts.adapters = self._start_adapters(engine)
+        manager = self._parts.adapters = self._start_adapters(engine)
         answers = AnswererSettings(
             max_waiting=waiting_limit(self._settings),
             max_new_tokens=chosen.max_new_tokens_limit,
@@ -288,7 +288,7 @@ class Daemon:
         self._undo.callback(publisher.close)
         answerer = Answerer(self._memory, self._encoder, calibration, engine, answers)
         drift = self._parts.drift = self._start_drift(answerer, engine)
-        realigner = self._parts.realigner = self._start_realigner(engine, desk, drift)
+        realigner = self._parts.realigner = self._start_realigner(engine, manager, drift)
         services = Services(
             answerer=answerer,
             memory=self._memory,
@@ -298,7 +298,7 @@ class Daemon:
             ingest=self._ingest,
             publisher=publisher,
             drift=drift,
-            adapters=desk,
+            adapters=manager,
             realigner=realigner,
             dry_runner=DryRunner(
                 self._memory,
@@ -332,7 +332,7 @@ class Daemon:
         problems = self.swapper.start()
         if problems:
             self.lifecycle.set_degraded(ADAPTER, "; ".join(problems))
-        desk = AdapterManager(
+        manager = AdapterManager(
             engine,
             registry,
             ledger,
@@ -341,11 +341,11 @@ class Daemon:
             state_of=self._state_of_edit,
             keep=chosen.keep,
         )
-        self._schedule.every(chosen.taint_interval_s, "taint", desk.look_for_taint)
+        self._schedule.every(chosen.taint_interval_s, "taint", manager.look_for_taint)
         self._start_announcements(engine)
         policy = WatchPolicy(chosen.watch_least, chosen.watch_margin)
         self._promotion = PromotionWatch(self.swapper, ledger, self._memory, policy, window_s=chosen.watch_s)
-        return desk
+        return manager
 
     def _probed(self, kind: str, outcome: str) -> None:
         self.metrics.probed(kind, outcome)
@@ -418,28 +418,30 @@ class Daemon:
         self._schedule.every(chosen.cycle_s, "drift_probes", self._while_serving(watch.ask), WATCH)
         return watch
 
-    def _start_realigner(self, engine: Engine, desk: AdapterManager, drift: DriftWatch | None) -> Realigner:
-        serving = Serving(self._memory, engine, desk, self.swapper, drift, self.metrics)
-        made = realignment(self._settings, serving, stub=is_stub(self._settings.model.path))
-        if made.audit is not None:
-            self._undo.callback(self._thread("audit", made.audit.run, made.audit.stop))
-        if made.control is not None:
-            self._undo.callback(self._thread("control", made.control.run, made.control.stop))
-            control = made.control
+    def _start_realigner(
+        self, engine: Engine, manager: AdapterManager, drift: DriftWatch | None
+    ) -> Realigner:
+        serving = Serving(self._memory, engine, manager, self.swapper, drift, self.metrics)
+        parts = realignment(self._settings, serving, stub=is_stub(self._settings.model.path))
+        if parts.audit is not None:
+            self._undo.callback(self._thread("audit", parts.audit.run, parts.audit.stop))
+        if parts.control is not None:
+            self._undo.callback(self._thread("control", parts.control.run, parts.control.stop))
+            control = parts.control
             self._owns_topics = lambda: control.status().owns
             self._topics_epoch = control.epoch
             ledger = self._memory.adapters
-            desk.epoch = swap_epoch(
+            manager.epoch = swap_epoch(
                 owned_epoch(control.epoch, ledger), ledger.epoch, away=lambda: self.lifecycle.stale
             )
         else:
             self._owns_topics = lambda: True
         # The child dies with the thread that starts it: this one lives as long as the daemon.
-        self._undo.callback(self._thread("realign", made.realigner.run, made.realigner.stop))
+        self._undo.callback(self._thread("realign", parts.realigner.run, parts.realigner.stop))
         if drift is not None and self._settings.realign.automatic:
-            consider = self._while_serving(lambda: made.realigner.consider(drift.report()))
+            consider = self._while_serving(lambda: parts.realigner.consider(drift.report()))
             self._schedule.every(self._settings.drift.look_s, "realign", consider, WATCH)
-        return made.realigner
+        return parts.realigner
 
     def _while_serving(self, job: Callable[[], object]) -> Callable[[], object]:
         """Nothing is measured before there is a state to answer from."""
@@ -520,8 +522,8 @@ def configured_adapter(settings: Settings, engine: AdapterEngine) -> Configured:
     directory = adapter_of(settings)
     if directory is None:
         return Configured()
-    found = verify_adapter(directory, engine.fingerprint)
-    return Configured(found.ref, directory, read_json(directory, MANIFEST))
+    verified = verify_adapter(directory, engine.fingerprint)
+    return Configured(verified.ref, directory, read_json(directory, MANIFEST))
 
 
 def swap_epoch(
@@ -534,7 +536,8 @@ def swap_epoch(
     """The epoch of a move by hand: that of the owner of the control topic, not below one that was seen.
 
     While Kafka is `away` every daemon is on its own and may be put right by hand. A daemon that has just
-    started waits a moment for the topic to be given to it. Raises `Refused` for who does not own it, `Retry`.
+    started waits a moment for the topic to be given to it. Raises `Refused` when this one does not own
+    it, `Retry`.
     """
 
     def epoch() -> int:
@@ -554,7 +557,7 @@ def swap_epoch(
 
 def load_engine(settings: Settings, *, with_adapter: bool = True) -> AdapterEngine:
     """The engine that the settings name: the stub, or any Hugging Face causal model; with its adapter or,
-    for who loads one himself, without."""
+    for callers that load one themselves, without."""
     chosen = settings.model
     if is_stub(chosen.path):
         from lte_runtime.answer.engine.stub import StubEngine
@@ -674,7 +677,7 @@ def waiting_limit(settings: Settings) -> int:
 
 
 def _not_owned_yet() -> int:
-    raise Refused("the control topic is not followed yet")
+    raise Refused("the control topic has not been read yet: try again")
 
 
 def _log_state(status: LifecycleStatus) -> None:

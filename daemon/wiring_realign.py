@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.adapter_desk import AdapterManager
+from daemon.adapter_manager import AdapterManager
 from daemon.control import Command
 from daemon.drift import DriftWatch
 from daemon.following import owned_epoch
@@ -37,7 +37,7 @@ class Serving:
 
     memory: EditMemory
     engine: Engine
-    desk: AdapterManager
+    adapter_manager: AdapterManager
     swapper: Swapper
     drift: DriftWatch | None
     metrics: Metrics
@@ -56,7 +56,7 @@ def realignment(settings: Settings, serving: Serving, *, stub: bool) -> Realignm
     """`stub`: the model has no weights, and neither has its trainer."""
     control = control_topic(settings, serving.metrics.passed_over)
     audit = audit_topic(settings, control.instance if control else "")
-    watch, desk, memory = serving.drift, serving.desk, serving.memory
+    watch, manager, memory = serving.drift, serving.adapter_manager, serving.memory
 
     def changed(run: Run) -> None:
         if not run.state.active:
@@ -66,12 +66,12 @@ def realignment(settings: Settings, serving: Serving, *, stub: bool) -> Realignm
 
     parts = RealignParts(
         memory=memory,
-        registry=desk,
+        registry=manager,
         swapper=serving.swapper,
         runner=Runner(runner_settings(settings, stub=stub)),
         base=base_of(settings, serving.engine.fingerprint),
-        incumbent=desk.serving_directory,
-        tainted=lambda: len(desk.tainted()),
+        incumbent=manager.serving_directory,
+        tainted=lambda: len(manager.tainted()),
         epoch=owned_epoch(control.epoch, memory.adapters) if control else memory.adapters.epoch,
         since_row=(lambda: watch.since_row) if watch else (lambda: 0),
         building=watch.building if watch else (lambda: None),
@@ -80,21 +80,21 @@ def realignment(settings: Settings, serving: Serving, *, stub: bool) -> Realignm
         audit=audit.write if audit else (lambda _kind, _what: None),
         window_open=_window(settings.realign.window),
     )
-    made = Realigner(settings.state_dir / JOBS, parts, realign_settings(settings, stub=stub))
+    realigner = Realigner(settings.state_dir / JOBS, parts, realign_settings(settings, stub=stub))
     if watch is not None:
-        watch.situation = made.situation
-        watch.relations = made.relations
+        watch.situation = realigner.situation
+        watch.relations = realigner.relations
     if control is not None:
-        control.ready = lambda: made.active() is None
-        control.on_command = _on_command(made)
-    return Realignment(made, control, audit)
+        control.ready = lambda: realigner.active() is None
+        control.on_command = _on_command(realigner)
+    return Realignment(realigner, control, audit)
 
 
 def _on_command(realigner: Realigner) -> Callable[[Command], None]:
-    """The epoch is asked for elsewhere: the thread that reads the topic must go on reading it."""
+    """The realigner's thread gets the epoch: the one that reads the topic must go on reading it."""
 
     def start(command: Command) -> None:
-        realigner.wanted(Trigger.CONTROL, [command.reason or "asked for on the control topic"], command.id)
+        realigner.enqueue(Trigger.CONTROL, [command.reason or "requested on the control topic"], command.id)
 
     return start
 

@@ -49,7 +49,7 @@ class Move:
     """An own move of the pointer and its number in the ledger."""
 
     number: int
-    word: Announcement
+    announcement: Announcement
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Replica(Protocol):
         """The last move of the pointer, unless it followed the topic or there was none."""
         ...
 
-    def follow(self, word: Announcement) -> None:
+    def follow(self, announcement: Announcement) -> None:
         """Serve what was announced; raises `Refused` for good and any other error for another try."""
         ...
 
@@ -127,11 +127,11 @@ class Announcements:
         self._consumer: Any = None
         self._sender: Any = None
         self._stop, self._wake = threading.Event(), threading.Event()
-        self._unfollowed: tuple[Any, Announcement] | None = None
+        self._not_followed: tuple[Any, Announcement] | None = None
         self._behind = 0
         self._fault = Fault(f"adapters on {settings.topic}")
-        kept = replica.meta_get(POSITION)
-        self._position = _Position(**json.loads(kept)) if kept else _Position()
+        stored = replica.meta_get(POSITION)
+        self._position = _Position(**json.loads(stored)) if stored else _Position()
 
     @property
     def fault(self) -> str:
@@ -162,33 +162,36 @@ class Announcements:
     def step(self) -> None:
         """Say an own move that the topic does not have, then follow what it says."""
         consumer = self._connected()
-        self._say(consumer)
+        self._announce(consumer)
         self._read(consumer)
-        if self._unfollowed and self._unsaid() is None:
-            record, word = self._unfollowed
-            self._follow(consumer, record, word)
-            self._unfollowed = None
-        if self._unfollowed is None and self._behind > self._position.next:
-            self._keep(replace(self._position, next=self._behind))
+        if self._not_followed and self._unannounced_move() is None:
+            record, announcement = self._not_followed
+            self._follow(consumer, record, announcement)
+            self._not_followed = None
+        if self._not_followed is None and self._behind > self._position.next:
+            self._save_position(replace(self._position, next=self._behind))
 
-    def _follow(self, consumer: Any, record: Any, word: Announcement) -> None:
+    def _follow(self, consumer: Any, record: Any, announcement: Announcement) -> None:
         try:
-            self._check_epoch(consumer, word)
-            self._replica.follow(word)
+            self._check_epoch(consumer, announcement)
+            self._replica.follow(announcement)
         except BadRecord as error:
             self._bad.note(record, error)
         except Refused as error:
-            log.warning("announced adapter %s is refused: %s", word.adapter, error)
+            log.warning("announced adapter %s is refused: %s", announcement.adapter, error)
 
-    def _check_epoch(self, consumer: Any, word: Announcement) -> None:
+    def _check_epoch(self, consumer: Any, announcement: Announcement) -> None:
         """Raises `BadRecord` for an epoch that no claim can have. One that was followed before it could be
         checked, or under a control topic that was made anew, no longer stands in the way of real ones."""
-        if word.epoch == self._replica.epoch() == 0:
+        if announcement.epoch == self._replica.epoch() == 0:
             return
         moves = self._replica.last_move()
         limit = self._epoch_limit(consumer)
-        if word.epoch > limit:
-            raise BadRecord("bad_epoch", f"epoch {word.epoch} is beyond {limit}, the highest that can be")
+        if announcement.epoch > limit:
+            raise BadRecord(
+                "bad_epoch",
+                f"epoch {announcement.epoch} is above {limit}, the highest that can have been claimed",
+            )
         if self._replica.epoch() > limit:
             self._replica.void_epochs(moves)
 
@@ -202,42 +205,48 @@ class Announcements:
         control = KafkaPartition(topic, 0)
         return int(consumer.end_offsets([control], timeout_ms=ANSWER_MS)[control])
 
-    def _unsaid(self) -> Move | None:
+    def _unannounced_move(self) -> Move | None:
         move = self._replica.own_move()
         return move if move and move.number > self._position.announced and self._may_write() else None
 
-    def _say(self, consumer: Any) -> None:
-        move = self._unsaid()
-        if move is not None and move.word.epoch and move.word.epoch > self._epoch_limit(consumer):
+    def _announce(self, consumer: Any) -> None:
+        move = self._unannounced_move()
+        if (
+            move is not None
+            and move.announcement.epoch
+            and move.announcement.epoch > self._epoch_limit(consumer)
+        ):
             self._replica.void_epochs(move.number)
-            move = self._unsaid()
+            move = self._unannounced_move()
         if move is None:
             return
         self._sender = self._sender or self._open_sender(self._settings)
         future = self._sender.send(
-            self._settings.topic, key=move.word.base_fingerprint.encode(), value=to_bytes(move.word)
+            self._settings.topic,
+            key=move.announcement.base_fingerprint.encode(),
+            value=to_bytes(move.announcement),
         )
         offset = future.get(timeout=self._settings.send_timeout_s).offset
         # What stood before the own word is outranked by it.
-        self._unfollowed = None
-        self._keep(_Position(self._position.topic_id, offset + 1, move.number))
+        self._not_followed = None
+        self._save_position(_Position(self._position.topic_id, offset + 1, move.number))
         consumer.seek(self._partition, offset + 1)
 
     def _read(self, consumer: Any) -> None:
         for records in consumer.poll(timeout_ms=int(self._settings.poll_s * 1000)).values():
             for record in records:
-                self._take(record)
+                self._note(record)
                 self._behind = record.offset + 1
 
-    def _take(self, record: Any) -> None:
+    def _note(self, record: Any) -> None:
         """Remember the newest word for our base model, and pass over a bad record."""
         try:
-            word = from_bytes(record.value)
+            announcement = from_bytes(record.value)
         except BadRecord as error:
             self._bad.note(record, error)
             return
-        if word and word.base_fingerprint == self._replica.base_fingerprint:
-            self._unfollowed = (record, word)
+        if announcement and announcement.base_fingerprint == self._replica.base_fingerprint:
+            self._not_followed = (record, announcement)
 
     @property
     def _partition(self) -> Any:
@@ -255,12 +264,12 @@ class Announcements:
         topic_id = str(consumer._cluster.topic_id(self._settings.topic))
         if topic_id != self._position.topic_id:
             # Another incarnation of the topic knows nothing of what was said before.
-            self._keep(_Position(topic_id))
+            self._save_position(_Position(topic_id))
         consumer.assign([self._partition])
         self._behind = self._position.next
         consumer.seek(self._partition, self._behind)
 
-    def _keep(self, position: _Position) -> None:
+    def _save_position(self, position: _Position) -> None:
         self._position = position
         self._replica.meta_set(POSITION, json.dumps(asdict(position)))
 
@@ -269,8 +278,8 @@ class Announcements:
         close_clients(consumer, sender)
 
 
-def to_bytes(word: Announcement) -> bytes:
-    return json.dumps(asdict(word), ensure_ascii=False, sort_keys=True).encode()
+def to_bytes(announcement: Announcement) -> bytes:
+    return json.dumps(asdict(announcement), ensure_ascii=False, sort_keys=True).encode()
 
 
 def from_bytes(value: bytes | None) -> Announcement | None:

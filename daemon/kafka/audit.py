@@ -19,7 +19,8 @@ from lte_runtime.errors import LteError
 
 @dataclass(frozen=True)
 class AuditSettings:
-    """Times in seconds. `limit` records wait while no broker takes them; the oldest are dropped, and told."""
+    """Times in seconds. `limit` records wait while no broker takes them; further ones push out the oldest,
+    which are counted."""
 
     bootstrap: str
     topic: str = "lte.audit"

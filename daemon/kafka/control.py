@@ -90,7 +90,7 @@ class ControlTopic:
         self._state = Control()
         self._own_claim = NO_EPOCH
         self._taking: set[str] = set()
-        self._asked: list[Future[int]] = []
+        self._epoch_requests: list[Future[int]] = []
         self._asking = threading.Lock()
         self._fault = Fault(f"control topic {settings.topic}", "not connected yet")
 
@@ -100,17 +100,17 @@ class ControlTopic:
         return Ownership(self._owns(), self._own_claim if self._owns() else NO_EPOCH, self._fault.text)
 
     def epoch(self) -> int:
-        """The own epoch, confirmed by the topic's end at this moment. Raises `Refused` for who does not own
-        it, `Retry` when the topic cannot be read in time."""
+        """The own epoch, confirmed by the topic's end at this moment. Raises `Refused` when this daemon does
+        not own it, `Retry` when the topic cannot be read in time."""
         if self._stop.is_set():
             raise Refused("the daemon is stopping")
         if self._fault.text:
             raise Retry(f"the control topic cannot be read: {self._fault.text}")
-        asked: Future[int] = Future()
+        request: Future[int] = Future()
         with self._asking:
-            self._asked.append(asked)
+            self._epoch_requests.append(request)
         try:
-            return asked.result(self._settings.confirm_s)
+            return request.result(self._settings.confirm_s)
         except FutureTimeout:
             raise Retry("the control topic could not be read to its end in time") from None
 
@@ -159,8 +159,8 @@ class ControlTopic:
     def _fold(self, record: Any) -> None:
         before = self._state
         self._state = folded(before, record.offset, self._parsed(record), self._settings.group)
-        for name in self._state.taken.keys() - before.taken.keys():
-            mine = self._state.taken[name] == self._own_claim and name in self._taking
+        for name in self._state.takers.keys() - before.takers.keys():
+            mine = self._state.takers[name] == self._own_claim and name in self._taking
             command = before.waiting.get(name)
             self._taking.discard(name)
             if mine and command is not None and self._owns():
@@ -195,33 +195,33 @@ class ControlTopic:
         topic that was made anew: claims of the old one, our own among them, are no epochs of this one."""
         end = int(consumer.end_offsets([self._partition], timeout_ms=ANSWER_MS)[self._partition])
         if end < self._state.next:
-            raise Retry("the control topic was made anew")
+            raise Retry("the control topic was deleted and created again")
         return end
 
     def _position(self, consumer: Any) -> int:
         """-1 while the broker has not said where to begin."""
-        found = consumer.position(self._partition, timeout_ms=ANSWER_MS)
-        return -1 if found is None else int(found)
+        offset = consumer.position(self._partition, timeout_ms=ANSWER_MS)
+        return -1 if offset is None else int(offset)
 
     def _answer(self, consumer: Any) -> None:
-        """Tell those who ask for the epoch, once everything that stood when they asked was read."""
+        """Answer the requests for the epoch, once everything that stood when they came was read."""
         with self._asking:
-            asked, self._asked = self._asked, []
-        if not asked:
+            requests, self._epoch_requests = self._epoch_requests, []
+        if not requests:
             return
         try:
             end = self._end(consumer) if self._held else 0
             while self._held and self._position(consumer) < end and not self._stop.is_set():
                 self._read(consumer)
         except (KafkaError, Retry, OSError) as error:
-            for each in asked:
-                each.set_exception(Retry(f"the control topic cannot be read: {error}"))
+            for request in requests:
+                request.set_exception(Retry(f"the control topic cannot be read: {error}"))
             raise
-        for each in asked:
+        for request in requests:
             if self._owns():
-                each.set_result(self._own_claim)
+                request.set_result(self._own_claim)
             else:
-                each.set_exception(Refused("another daemon owns re-alignment: ask that one"))
+                request.set_exception(Refused("another daemon owns re-alignment: ask that one"))
 
     # -- clients ---------------------------------------------------------------------------------------
 
@@ -257,9 +257,9 @@ class ControlTopic:
         self._held = self._settled = False
         consumer, sender, self._consumer, self._sender = self._consumer, self._sender, None, None
         with self._asking:
-            asked, self._asked = self._asked, []
-        for each in asked:
-            each.set_exception(Retry("the control topic cannot be read now"))
+            requests, self._epoch_requests = self._epoch_requests, []
+        for request in requests:
+            request.set_exception(Retry("the control topic cannot be read now"))
         close_clients(consumer, sender)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from kafka.errors import KafkaError
 
 from daemon.kafka.connection import Security
-from daemon.kafka.dead_letters_told import DlqContents
+from daemon.kafka.dlq_contents import DlqContents
 from daemon.kafka.producing import open_producer
 from lte_runtime.errors import Refused, Retry
 from lte_runtime.memory.events import original_position_header
@@ -58,11 +58,11 @@ class DeadLetterStatus:
 @dataclass(frozen=True)
 class Shared:
     """A topic that several daemons write to, one at a time. `epoch` is the own one, confirmed at this moment:
-    it raises `Refused` for who does not own the shared topics, `Retry` when that cannot be told. `told` knows
-    what others wrote."""
+    it raises `Refused` in a daemon that does not own the shared topics, `Retry` when that is not known now.
+    `contents` knows what others wrote."""
 
     epoch: Callable[[], int]
-    told: DlqContents
+    contents: DlqContents
 
 
 class DeadLetters:
@@ -118,10 +118,10 @@ class DeadLetters:
         """Send one batch; returns how long to wait before the next (0: there may be more)."""
         try:
             rows = self._due_rows()
-            mine, told = self._parted(rows)
-            self._memory.mark_dead_lettered(told)
+            mine, already_there = self._split(rows)
+            self._memory.mark_dead_lettered(already_there)
             if not mine:
-                return 0.0 if told else self._settings.idle_s
+                return 0.0 if already_there else self._settings.idle_s
             sent = self._send(mine)
             self._memory.mark_dead_lettered(sent)
         except (Retry, KafkaError) as error:
@@ -138,20 +138,20 @@ class DeadLetters:
         rows = self._memory.quarantine_pending_dlq(limit)
         return [row for row in rows if self._refused.get(row.id, (0.0, 0.0))[0] <= now]
 
-    def _parted(self, rows: Sequence[QuarantineRow]) -> tuple[Sequence[QuarantineRow], list[int]]:
+    def _split(self, rows: Sequence[QuarantineRow]) -> tuple[Sequence[QuarantineRow], list[int]]:
         """The rows that are this daemon's to send now, and ids of those that the topic has by others.
 
         Whoever owns goes on without reading: until another epoch nobody else writes.
         """
         if self._shared is None or not rows:
             return rows, []
-        told, epoch = self._shared.told, self._own_epoch(self._shared)
+        contents, epoch = self._shared.contents, self._own_epoch(self._shared)
         if epoch is None or epoch != self._epoch:
-            told.read()
+            contents.read()
         self._epoch = epoch
-        left = [row for row in rows if not told.has(row.record.position)]
-        ids = [row.id for row in rows if told.has(row.record.position)]
-        return ([] if epoch is None else left), ids
+        missing = [row for row in rows if not contents.has(row.record.position)]
+        ids = [row.id for row in rows if contents.has(row.record.position)]
+        return ([] if epoch is None else missing), ids
 
     def _own_epoch(self, shared: Shared) -> int | None:
         try:
@@ -168,7 +168,7 @@ class DeadLetters:
 
     def _deliver(self, rows: Sequence[QuarantineRow]) -> list[int]:
         waiting = [(row, self._attempt(row, functools.partial(self._produce, row))) for row in rows]
-        return [row.id for row, future in waiting if future is not None and self._taken(row, future)]
+        return [row.id for row, future in waiting if future is not None and self._acknowledged(row, future)]
 
     def _produce(self, row: QuarantineRow) -> Any:
         record = row.record
@@ -180,7 +180,7 @@ class DeadLetters:
             timestamp_ms=record.timestamp_ms if record.timestamp_ms > 0 else None,
         )
 
-    def _taken(self, row: QuarantineRow, future: Any) -> bool:
+    def _acknowledged(self, row: QuarantineRow, future: Any) -> bool:
         answer = self._attempt(row, lambda: future.get(timeout=self._settings.send_timeout_s))
         if answer is not None:
             self._refused.pop(row.id, None)
@@ -221,7 +221,7 @@ class DeadLetters:
 
     def _drop_clients(self) -> None:
         if self._shared is not None:
-            self._shared.told.close()
+            self._shared.contents.close()
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.close(timeout=1)

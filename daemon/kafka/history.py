@@ -32,17 +32,20 @@ class Topology:
 
 @dataclass(frozen=True)
 class Gap:
-    """History that cannot be read. `resume_at`: where every partition goes on once an operator accepts."""
+    """History that cannot be read. `positions`: up to where partitions were read; `resume_at`: where every
+    partition goes on once an operator accepts."""
 
     kind: GapKind
-    known: Offsets
+    positions: Offsets
     resume_at: Offsets
     message: str
 
     @property
     def cut(self) -> Offsets:
         """Where partitions go on whose log ends before the position that was read."""
-        return {each: at for each, at in self.resume_at.items() if at < self.known.get(each, 0)}
+        return {
+            partition: at for partition, at in self.resume_at.items() if at < self.positions.get(partition, 0)
+        }
 
 
 @dataclass(frozen=True)
@@ -92,30 +95,36 @@ class Unreadable(Refused):
         self.code, self.position = code, position
 
 
-def locate(known: Offsets, topology: Topology, beginning: Offsets, end: Offsets) -> Offsets | Gap:
-    """Start offset of each partition of `topology`, or the gap between `known` and the log.
+def locate(positions: Offsets, topology: Topology, beginning: Offsets, end: Offsets) -> Offsets | Gap:
+    """Start offset of each partition of `topology`, or the gap between `positions` and the log.
 
-    `known` is the edit memory's next offsets, perhaps of earlier incarnations of the topic. A partition
+    `positions` are the edit memory's next offsets, perhaps of earlier incarnations of the topic. A partition
     without one is new and is read from 0, so that a trimmed beginning is a gap for it too.
     """
     partitions = topology.topic_partitions()
-    if known and not any(each.topic_id == topology.topic_id for each in known):
-        return _recreated(known, topology, beginning)
-    start = {each: known.get(each, 0) for each in partitions}
-    trimmed = [each for each in partitions if start[each] < beginning[each]]
-    beyond = [each for each in partitions if start[each] > end[each]]
+    if positions and not any(partition.topic_id == topology.topic_id for partition in positions):
+        return _recreated(positions, topology, beginning)
+    start = {partition: positions.get(partition, 0) for partition in partitions}
+    trimmed = [partition for partition in partitions if start[partition] < beginning[partition]]
+    beyond = [partition for partition in partitions if start[partition] > end[partition]]
     if not trimmed and not beyond:
         return start
-    resume_at = {each: max(beginning[each], min(start[each], end[each])) for each in partitions}
+    resume_at = {
+        partition: max(beginning[partition], min(start[partition], end[partition]))
+        for partition in partitions
+    }
     kind, where = (GapKind.TRIMMED, trimmed) if trimmed else (GapKind.BEYOND_END, beyond)
     return Gap(kind, start, resume_at, _describe(kind, topology, where, start, beginning, end))
 
 
-def _recreated(known: Offsets, topology: Topology, beginning: Offsets) -> Gap:
-    ids = ", ".join(sorted({each.topic_id for each in known}))
-    message = f"topic {topology.topic} has id {topology.topic_id} now; the state was read from {ids}"
-    resume_at = {each: beginning[each] for each in topology.topic_partitions()}
-    return Gap(GapKind.RECREATED, known, resume_at, message)
+def _recreated(positions: Offsets, topology: Topology, beginning: Offsets) -> Gap:
+    ids = ", ".join(sorted({partition.topic_id for partition in positions}))
+    message = (
+        f"topic {topology.topic} was created again: it has id {topology.topic_id} now, "
+        f"the state was read from id {ids}"
+    )
+    resume_at = {partition: beginning[partition] for partition in topology.topic_partitions()}
+    return Gap(GapKind.RECREATED, positions, resume_at, message)
 
 
 def _describe(
@@ -127,7 +136,6 @@ def _describe(
     end: Offsets,
 ) -> str:
     parts = (
-        f"partition {each.partition}: position {start[each]}, log {beginning[each]}..{end[each]}"
-        for each in where
+        f"partition {tp.partition}: position {start[tp]}, log {beginning[tp]}..{end[tp]}" for tp in where
     )
     return f"topic {topology.topic} {kind}: {'; '.join(parts)}"

@@ -27,7 +27,7 @@ VARINT_MAX_BYTES = 5
 CUT_HEADER = "lte-record-bytes"
 """Header of a record of which only the beginning was kept: its whole length."""
 
-_WHOLE: Callable[[Any], Iterator[Any]] = DefaultRecordBatch.__iter__
+_iterate_unpacked: Callable[[Any], Iterator[Any]] = DefaultRecordBatch.__iter__
 
 
 STREAMS: dict[int, Callable[[Any], BinaryIO]] = {
@@ -44,7 +44,7 @@ def stream_large_batches(most: int) -> None:
 
 def _records(batch: Any, most: int) -> Iterator[Any]:
     try:
-        return _WHOLE(batch)
+        return _iterate_unpacked(batch)
     except BatchTooLarge:
         if batch.compression_type not in STREAMS:  # snappy has no streams, and is bounded by what is fetched
             raise
@@ -65,14 +65,14 @@ def streamed(batch: Any, most: int) -> Iterator[Any]:
 def _record(batch: Any, stream: BinaryIO, most: int) -> Any:
     head = _varint(stream)
     length, _ = decode_varint(head, 0)
-    kept = stream.read(min(length, most))
-    if len(kept) < min(length, most):
+    beginning = stream.read(min(length, most))
+    if len(beginning) < min(length, most):
         raise CorruptRecordError("a batch ends within a record")
     if length <= most:
-        batch._buffer, batch._pos = bytearray(head + kept), 0
+        batch._buffer, batch._pos = bytearray(head + beginning), 0
         return batch._read_msg()
     _skip(stream, length - most)
-    return _beginning(batch, kept, length)
+    return _cut_record(batch, beginning, length)
 
 
 def _varint(stream: BinaryIO) -> bytes:
@@ -95,17 +95,17 @@ def _skip(stream: BinaryIO, length: int) -> None:
         length -= passed
 
 
-def _beginning(batch: Any, kept: bytes, length: int) -> Any:
+def _cut_record(batch: Any, beginning: bytes, length: int) -> Any:
     """A record cut short, with a header that says so. Its value stays longer than an event may be."""
-    _, pos = decode_varint(kept, 0)
-    delta, pos = decode_varint(kept, pos)
-    offset, pos = decode_varint(kept, pos)
-    key_length, pos = decode_varint(kept, pos)
+    _, pos = decode_varint(beginning, 0)
+    delta, pos = decode_varint(beginning, pos)
+    offset, pos = decode_varint(beginning, pos)
+    key_length, pos = decode_varint(beginning, pos)
     key = None
     if 0 < key_length <= KEY_MAX_BYTES:
-        key, pos = kept[pos : pos + key_length], pos + key_length
+        key, pos = beginning[pos : pos + key_length], pos + key_length
     if key_length <= KEY_MAX_BYTES:
-        _, pos = decode_varint(kept, pos)
+        _, pos = decode_varint(beginning, pos)
     headers = [(CUT_HEADER, str(length).encode())]
     timestamp, kind = timestamp_of(batch, delta), batch.timestamp_type
-    return DefaultRecord(length, batch.base_offset + offset, timestamp, kind, key, kept[pos:], headers)
+    return DefaultRecord(length, batch.base_offset + offset, timestamp, kind, key, beginning[pos:], headers)

@@ -144,8 +144,8 @@ class MemorySource:
 
     def assign(self, positions: Offsets, leader_epochs: Mapping[TopicPartition, int] | None = None) -> None:
         self._topic_id = next(iter(positions)).topic_id
-        self._positions = {each.partition: offset for each, offset in positions.items()}
-        self._epochs = {each.partition: epoch for each, epoch in (leader_epochs or {}).items()}
+        self._positions = {tp.partition: offset for tp, offset in positions.items()}
+        self._epochs = {tp.partition: epoch for tp, epoch in (leader_epochs or {}).items()}
 
     def poll(self, timeout_s: float, max_records: int) -> Polled:
         deadline = time.monotonic() + timeout_s
@@ -153,10 +153,10 @@ class MemorySource:
             while True:
                 self._answer()
                 records = [] if self._paused else self._take(max_records)
-                left = deadline - time.monotonic()
-                if records or left <= 0:
+                remaining_s = deadline - time.monotonic()
+                if records or remaining_s <= 0:
                     return Polled(tuple(records), self._current(), leader_epochs=self._leader_epochs())
-                self._log.changed.wait(left)
+                self._log.changed.wait(remaining_s)
 
     def pause(self) -> None:
         self._paused = True
@@ -165,7 +165,7 @@ class MemorySource:
         self._paused = False
 
     def commit(self, next_offsets: Offsets) -> None:
-        self._log.committed.update({each.partition: at for each, at in next_offsets.items()})
+        self._log.committed.update({tp.partition: at for tp, at in next_offsets.items()})
 
     def last_answer(self) -> float | None:
         return self._last_answer
@@ -180,16 +180,16 @@ class MemorySource:
 
     def _take(self, max_records: int) -> list[RawRecord]:
         self._check_positions()
-        taken: list[RawRecord] = []
+        records: list[RawRecord] = []
         for partition, position in self._positions.items():
             if partition < len(self._log.partitions):
                 log = self._log.partitions[partition]
-                found = log.records[position - log.base : position - log.base + max_records - len(taken)]
-                self._positions[partition] = position + len(found)
-                if found:
+                arrived = log.records[position - log.base : position - log.base + max_records - len(records)]
+                self._positions[partition] = position + len(arrived)
+                if arrived:
                     self._epochs[partition] = log.epoch
-                taken += found
-        return taken
+                records += arrived
+        return records
 
     def _check_positions(self) -> None:
         if not self._log.partitions:
@@ -208,7 +208,7 @@ class MemorySource:
         return {self._ours(partition): epoch for partition, epoch in self._epochs.items()}
 
     def _current(self) -> Offsets:
-        return {TopicPartition(self._topic_id, each): at for each, at in self._positions.items()}
+        return {TopicPartition(self._topic_id, partition): at for partition, at in self._positions.items()}
 
     def _ours(self, partition: int) -> TopicPartition:
         return TopicPartition(self._log.topic_id, partition)

@@ -48,18 +48,18 @@ class Publisher:
 
     def publish(self, published: Iterable[Event]) -> list[Position]:
         """Events as JSON under their fact key, so that one key stays in one partition."""
-        return self.send([Outgoing(events.record_key(each), events.to_json(each)) for each in published])
+        return self.send([Outgoing(events.record_key(event), events.to_json(event)) for event in published])
 
     def send(self, records: Sequence[Outgoing]) -> list[Position]:
         """Records as they are; positions in the same order."""
         try:
             producer = self._connected()
-            futures = [self._produce(producer, each) for each in records]
-            done = [future.get(timeout=self._settings.timeout_s) for future in futures]
+            futures = [self._produce(producer, record) for record in records]
+            acknowledged = [future.get(timeout=self._settings.timeout_s) for future in futures]
         except KafkaError as error:
             raise self._reaction(error) from error
-        topic_id = self._topic_id(producer) if done else ""
-        return [Position(topic_id, each.partition, each.offset) for each in done]
+        topic_id = self._topic_id(producer) if acknowledged else ""
+        return [Position(topic_id, record.partition, record.offset) for record in acknowledged]
 
     def close(self) -> None:
         producer, self._producer = self._producer, None

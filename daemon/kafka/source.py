@@ -167,12 +167,12 @@ class KafkaSource:
         consumer = self._connected()
         self._topic_id = next(iter(positions)).topic_id
         self._unconfirmed = {}
-        consumer.assign([self._native(each) for each in positions])
-        for each, offset in positions.items():
-            epoch = (leader_epochs or {}).get(each, -1)
+        consumer.assign([self._native(partition) for partition in positions])
+        for partition, offset in positions.items():
+            epoch = (leader_epochs or {}).get(partition, -1)
             # `consumer.seek` takes no leader epoch, the state below it does.
             position = OffsetAndMetadata(offset, "", epoch)
-            consumer._subscription.assignment[self._native(each)].seek(position)
+            consumer._subscription.assignment[self._native(partition)].seek(position)
 
     def poll(self, timeout_s: float, max_records: int) -> Polled:
         consumer = self._connected()
@@ -199,7 +199,7 @@ class KafkaSource:
 
     def commit(self, next_offsets: Offsets) -> None:
         self._reporter.report(
-            {each.partition: at for each, at in next_offsets.items() if each.topic_id == self._topic_id}
+            {tp.partition: at for tp, at in next_offsets.items() if tp.topic_id == self._topic_id}
         )
 
     def last_answer(self) -> float | None:
@@ -244,7 +244,7 @@ class KafkaSource:
         finally:
             admin.close()
         if not configs:
-            log.warning("brokers do not tell how topic %s is configured", self.topic)
+            log.warning("the configuration of topic %s cannot be read: it is not checked", self.topic)
         if configs.get(TIMESTAMP_TYPE) == CREATE_TIME:
             log.warning("topic %s: %s", self.topic, CREATE_TIME_WARNING)
         if "compact" in configs.get("cleanup.policy", "") and not self._settings.allow_compacted:
@@ -264,21 +264,21 @@ class KafkaSource:
             await manager.wait_for(manager.call_soon(cluster.refresh_metadata, node), timeout_ms)
 
         answered = threading.Event()
-        asked = manager.call_soon(ask).add_both(lambda _: answered.set())
+        request = manager.call_soon(ask).add_both(lambda _: answered.set())
 
         def wait() -> None:
             # Twice the time that `ask` allows itself: its thread may have ended.
             if not answered.wait(4 * self._settings.answer_timeout_s):
                 raise Retry(f"{self.topic}: no metadata")
-            if isinstance(asked.exception, KafkaError):
-                raise Retry(f"{self.topic}: no metadata: {asked.exception}") from asked.exception
-            if asked.exception is not None:
-                raise asked.exception
+            if isinstance(request.exception, KafkaError):
+                raise Retry(f"{self.topic}: no metadata: {request.exception}") from request.exception
+            if request.exception is not None:
+                raise request.exception
 
         return wait
 
     def _delivered(self, fetched: Mapping[Any, Sequence[Any]]) -> Polled:
-        """What was fetched, while its topic id is asked for and the next records are."""
+        """What was fetched; its topic id and the next records are requested meanwhile."""
         if not fetched:
             return Polled((), self._positions(), leader_epochs=self._leader_epochs())
         for partition, records in fetched.items():
@@ -331,13 +331,21 @@ class KafkaSource:
     def _positions(self) -> Offsets:
         """Positions without any request: a zero timeout keeps the client from waiting for a broker."""
         consumer = self._consumer
-        positions = {each: consumer.position(each, timeout_ms=0) for each in consumer.assignment()}
-        return {self._ours(each): offset for each, offset in positions.items() if offset is not None}
+        positions = {
+            partition: consumer.position(partition, timeout_ms=0) for partition in consumer.assignment()
+        }
+        return {
+            self._ours(partition): offset for partition, offset in positions.items() if offset is not None
+        }
 
     def _leader_epochs(self) -> Mapping[TopicPartition, int]:
         states = self._consumer._subscription.assignment.items()
-        epochs = {each: state.position.leader_epoch for each, state in states if state.position is not None}
-        return {self._ours(each): epoch for each, epoch in epochs.items() if epoch >= 0}
+        epochs = {
+            partition: state.position.leader_epoch
+            for partition, state in states
+            if state.position is not None
+        }
+        return {self._ours(partition): epoch for partition, epoch in epochs.items() if epoch >= 0}
 
     def _offsets(self, ask: Any) -> Offsets:
         topology = self.topology()
@@ -348,17 +356,17 @@ class KafkaSource:
             answer = ask(partitions, timeout_ms=int(self._settings.answer_timeout_s * 1000))
         except (KafkaError, KeyError) as error:  # KeyError: a partition without an answer
             raise Retry(f"{self.topic}: no offsets: {error}") from error
-        return {TopicPartition(topology.topic_id, each.partition): answer[each] for each in partitions}
+        return {TopicPartition(topology.topic_id, tp.partition): answer[tp] for tp in partitions}
 
     def _divergent(self, error: Any) -> Offsets:
         offsets = error.divergent_offsets.items()
-        return {self._ours(each): at.offset if at is not None else 0 for each, at in offsets}
+        return {self._ours(partition): at.offset if at is not None else 0 for partition, at in offsets}
 
-    def _native(self, each: TopicPartition) -> Any:
-        return KafkaPartition(self.topic, each.partition)
+    def _native(self, tp: TopicPartition) -> Any:
+        return KafkaPartition(self.topic, tp.partition)
 
-    def _ours(self, each: Any) -> TopicPartition:
-        return TopicPartition(self._topic_id, each.partition)
+    def _ours(self, tp: Any) -> TopicPartition:
+        return TopicPartition(self._topic_id, tp.partition)
 
     def _connected(self) -> Any:
         if self._consumer is None:

@@ -59,13 +59,13 @@ def plans(
 
 
 def ensure_topics(
-    admin: Any, wanted: Iterable[TopicPlan] | None = None, *, replication: int = 1
+    admin: Any, topics: Iterable[TopicPlan] | None = None, *, replication: int = 1
 ) -> tuple[str, ...]:
     """Create the topics that are missing; returns their names. Existing ones are left as they are."""
-    made = tuple(plan.name for plan in wanted or plans() if _create(admin, plan, replication))
-    if made:
-        admin.wait_for_topics(list(made))
-    return made
+    created = tuple(plan.name for plan in topics or plans() if _create(admin, plan, replication))
+    if created:
+        admin.wait_for_topics(list(created))
+    return created
 
 
 def _create(admin: Any, plan: TopicPlan, replication: int) -> bool:

@@ -92,12 +92,12 @@ class Tokens:
 
     def accept(self, metadata: Sequence[tuple[str, str | bytes]]) -> bool:
         """Whether the call's metadata carry one of the tokens."""
-        given = [value for name, value in metadata if name == HEADER and isinstance(value, str)]
-        if len(given) != 1 or not given[0].lower().startswith("bearer "):
+        values = [value for name, value in metadata if name == HEADER and isinstance(value, str)]
+        if len(values) != 1 or not values[0].lower().startswith("bearer "):
             return False
-        offered = _hash(given[0][7:].strip())
+        offered = _hash(values[0][7:].strip())
         # Every hash is compared, so that time does not tell which one came near.
-        return sum(hmac.compare_digest(offered, known) for known in self._hashes) > 0
+        return sum(hmac.compare_digest(offered, token_hash) for token_hash in self._hashes) > 0
 
 
 def _hash(token: str) -> bytes:

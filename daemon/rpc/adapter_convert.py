@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from daemon.adapter_desk import Listed, Listing
+from daemon.adapter_manager import Listed, Listing
 from daemon.rpc import convert
 from daemon.rpc.gen.lte.v1 import admin_service_pb2 as pb
 from lte_runtime.memory.adapters import Activation, Trained
@@ -39,7 +39,7 @@ def info(value: Listed) -> pb.AdapterInfo:
         trained_edits=value.trained_edits,
         tainted=map(_tainted, value.tainted),
         verdict=_text(entry.verdict),
-        manifest=_text({name: each for name, each in entry.manifest.items() if name not in _LONG}),
+        manifest=_text({name: field for name, field in entry.manifest.items() if name not in _LONG}),
     )
 
 

@@ -167,25 +167,25 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
     def AddAdapter(
         self, request: pb.AddAdapterRequest, context: grpc.ServicerContext
     ) -> pb.AddAdapterResponse:
-        desk, directory = self._services.require_adapters(), Path(request.directory)
+        manager, directory = self._services.require_adapters(), Path(request.directory)
         if not directory.is_absolute():
             raise BadRequest("directory must be an absolute path on the daemon's machine")
-        added = desk.add(directory, {"by": "operator", "note": request.note})
+        added = manager.add(directory, {"by": "operator", "note": request.note})
         return pb.AddAdapterResponse(adapter=convert.adapter(added))
 
     def VerifyAdapter(
         self, request: pb.VerifyAdapterRequest, context: grpc.ServicerContext
     ) -> pb.VerifyAdapterResponse:
-        found = self._services.require_adapters().verify(request.id)
-        return pb.VerifyAdapterResponse(ok=not any(found.values()), problems=found)
+        problems = self._services.require_adapters().verify(request.id)
+        return pb.VerifyAdapterResponse(ok=not any(problems.values()), problems=problems)
 
     def ActivateAdapter(
         self, request: pb.ActivateAdapterRequest, context: grpc.ServicerContext
     ) -> pb.ActivateAdapterResponse:
-        desk = self._services.require_adapters()
+        manager = self._services.require_adapters()
         if not request.id:
             raise BadRequest("id is empty: an adapter's id, configured or none")
-        moved = desk.activate(request.id, request.reason or "by an operator")
+        moved = manager.activate(request.id, request.reason or "by an operator")
         return pb.ActivateAdapterResponse(active=adapter_convert.activation(moved))
 
     def Rollback(self, request: pb.RollbackRequest, context: grpc.ServicerContext) -> pb.RollbackResponse:
@@ -214,8 +214,8 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
     def ListRealignments(
         self, request: pb.ListRealignmentsRequest, context: grpc.ServicerContext
     ) -> pb.ListRealignmentsResponse:
-        found = self._services.require_realigner().latest(page_size(request.page_size))
-        return pb.ListRealignmentsResponse(realignments=map(drift_convert.realignment, found))
+        runs = self._services.require_realigner().latest(page_size(request.page_size))
+        return pb.ListRealignmentsResponse(realignments=map(drift_convert.realignment, runs))
 
     def CancelRealignment(
         self, request: pb.CancelRealignmentRequest, context: grpc.ServicerContext
@@ -270,11 +270,11 @@ def ingest_status(status: IngestStatus) -> pb.IngestStatus:
             pb.PartitionStatus(
                 topic_id=tp.topic_id,
                 partition=tp.partition,
-                next_offset=each.next,
-                end_offset=each.end,
-                lag=each.lag,
+                next_offset=at.next,
+                end_offset=at.end,
+                lag=at.lag,
             )
-            for tp, each in sorted(status.partitions.items())
+            for tp, at in sorted(status.partitions.items())
         ],
         last_event=convert.optional_time(status.last_event_ms),
         records=status.records,

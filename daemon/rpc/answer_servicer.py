@@ -70,7 +70,7 @@ class AnswerServicer(answer_service_pb2_grpc.AnswerServiceServicer):
     def _response(self, question: types.Question, answer: types.Answer) -> pb.AnswerResponse:
         self._services.on_answer(answer)
         if self._services.drift is not None:
-            self._services.drift.asked(question.text)
+            self._services.drift.note_question(question.text)
         return convert.answer(answer, **self._services.flags())
 
     def _question(

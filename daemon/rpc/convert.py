@@ -22,17 +22,17 @@ _FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999
 
 def timestamp(milliseconds: int) -> Timestamp:
     """Milliseconds since the epoch, cut to the years that the wire can hold."""
-    kept = min(max(milliseconds, _FIRST_MS), _LAST_MS)
-    seconds, rest = divmod(kept, 1000)
-    return Timestamp(seconds=seconds, nanos=rest * 1_000_000)
+    bounded = min(max(milliseconds, _FIRST_MS), _LAST_MS)
+    seconds, remainder = divmod(bounded, 1000)
+    return Timestamp(seconds=seconds, nanos=remainder * 1_000_000)
 
 
 def milliseconds(moment: Timestamp) -> int:
     """Raises `BadRequest` for a moment outside the years 1 to 9999."""
-    found = moment.seconds * 1000 + moment.nanos // 1_000_000
-    if not _FIRST_MS <= found <= _LAST_MS or not 0 <= moment.nanos < 1_000_000_000:
+    total_ms = moment.seconds * 1000 + moment.nanos // 1_000_000
+    if not _FIRST_MS <= total_ms <= _LAST_MS or not 0 <= moment.nanos < 1_000_000_000:
         raise BadRequest("a timestamp lies outside the years 1 to 9999")
-    return found
+    return total_ms
 
 
 def iso(moment: Timestamp) -> str:
@@ -58,13 +58,13 @@ def watermarks(values: Mapping[types.TopicPartition, int]) -> list[common.Waterm
 
 def at_least(positions: Iterable[common.Position]) -> dict[types.TopicPartition, int]:
     """Next offsets from which these positions are visible: one past the highest of each partition."""
-    wanted: dict[types.TopicPartition, int] = {}
-    for one in positions:
-        if one.offset < 0 or one.partition < 0:
+    next_offsets: dict[types.TopicPartition, int] = {}
+    for position in positions:
+        if position.offset < 0 or position.partition < 0:
             raise BadRequest("at_least names a negative partition or offset")
-        tp = types.TopicPartition(one.topic_id, one.partition)
-        wanted[tp] = max(wanted.get(tp, 0), one.offset + 1)
-    return wanted
+        tp = types.TopicPartition(position.topic_id, position.partition)
+        next_offsets[tp] = max(next_offsets.get(tp, 0), position.offset + 1)
+    return next_offsets
 
 
 def key(value: types.FactKey) -> common.FactKey:
@@ -88,10 +88,10 @@ _MODES = {
 
 
 def mode(value: common.ScopeMode.ValueType) -> types.ScopeMode:
-    found = _MODES.get(value)
-    if found is None:
+    scope_mode = _MODES.get(value)
+    if scope_mode is None:
         raise BadRequest(f"unknown scope {value}")
-    return found
+    return scope_mode
 
 
 def gate(value: types.GateDecision) -> common.GateDecision:
@@ -209,15 +209,15 @@ def dry_run(value: DryRun) -> edits.DryRunResponse:
         winner_id=value.winner_id or None,
         probes=[
             edits.DryRunProbe(
-                kind=each.kind,
-                question=each.question,
-                before=each.before.text,
-                after=each.after.text,
-                changed=each.changed,
-                before_edit_ids=each.before.edit_ids,
-                after_edit_ids=each.after.edit_ids,
+                kind=change.kind,
+                question=change.question,
+                before=change.before.text,
+                after=change.after.text,
+                changed=change.changed,
+                before_edit_ids=change.before.edit_ids,
+                after_edit_ids=change.after.edit_ids,
             )
-            for each in value.changes
+            for change in value.changes
         ],
     )
 
@@ -234,9 +234,9 @@ def event(message: edits.Event) -> dict[str, Any]:
             event[field.name] = iso(value)
     if message.cardinality == common.CARDINALITY_MANY:
         event["cardinality"] = "many"
-    given = {"uri": message.source.uri, "publisher": message.source.publisher}
-    if any(given.values()):
-        event["source"] = {name: text for name, text in given.items() if text}
+    source_fields = {"uri": message.source.uri, "publisher": message.source.publisher}
+    if any(source_fields.values()):
+        event["source"] = {name: text for name, text in source_fields.items() if text}
     return event
 
 

@@ -36,8 +36,8 @@ class EditServicer(edit_service_pb2_grpc.EditServiceServicer):
         )
 
     def GetEdit(self, request: pb.GetEditRequest, context: grpc.ServicerContext) -> pb.GetEditResponse:
-        found = self._services.memory.get_edit(needed(request.edit_id, "edit_id"))
-        return pb.GetEditResponse(edit=convert.edit_record(found))
+        record = self._services.memory.get_edit(needed(request.edit_id, "edit_id"))
+        return pb.GetEditResponse(edit=convert.edit_record(record))
 
     def ListEdits(self, request: pb.ListEditsRequest, context: grpc.ServicerContext) -> pb.ListEditsResponse:
         page = self._services.memory.edits_page(
@@ -64,7 +64,7 @@ class EditServicer(edit_service_pb2_grpc.EditServiceServicer):
 
     def Publish(self, request: pb.PublishRequest, context: grpc.ServicerContext) -> pb.PublishResponse:
         if self._services.publisher is None:
-            raise Refused("this daemon publishes nothing; publish to the topic itself")
+            raise Refused("this daemon does not publish: write to the edits topic directly")
         if not 0 < len(request.events) <= MOST_EVENTS:
             raise BadRequest(f"between 1 and {MOST_EVENTS} events, not {len(request.events)}")
         published = [convert.event(event) for event in request.events]
@@ -81,13 +81,13 @@ class EditServicer(edit_service_pb2_grpc.EditServiceServicer):
             raise Refused("this daemon makes no dry runs")
         if not 0 <= request.max_probes <= MOST_PROBES:
             raise BadRequest(f"max_probes must lie between 0 and {MOST_PROBES}")
-        found = services.dry_runner.run(
+        result = services.dry_runner.run(
             check(convert.event(request.event)),
             max_probes=request.max_probes or DEFAULT_PROBES,
             deadline=deadline(context, services),
             cancelled=gone(context),
         )
-        return convert.dry_run(found)
+        return convert.dry_run(result)
 
 
 def check(event: Mapping[str, Any]) -> Edit:
@@ -102,10 +102,10 @@ def needed(value: str, name: str) -> str:
     return value
 
 
-def page_size(wanted: int) -> int:
-    if not 0 <= wanted <= LARGEST_PAGE:
+def page_size(size: int) -> int:
+    if not 0 <= size <= LARGEST_PAGE:
         raise BadRequest(f"page_size must lie between 0 and {LARGEST_PAGE}")
-    return wanted or DEFAULT_PAGE
+    return size or DEFAULT_PAGE
 
 
 def key_of(message: common.FactKey) -> FactKey:

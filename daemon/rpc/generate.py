@@ -25,14 +25,14 @@ def main() -> None:
 
 def generate(target: Path) -> None:
     """Writes the same bytes for the same protos and tools (grpcio-tools and mypy-protobuf, pinned)."""
-    with tempfile.TemporaryDirectory() as made:
-        _protoc(Path(made))
-        for path in sorted(Path(made).rglob("*.py*")):
+    with tempfile.TemporaryDirectory() as build_dir:
+        _protoc(Path(build_dir))
+        for path in sorted(Path(build_dir).rglob("*.py*")):
             path.write_text(moved(path.read_text("utf-8")), "utf-8")
-        for package in (Path(made), *(path for path in Path(made).rglob("*") if path.is_dir())):
+        for package in (Path(build_dir), *(path for path in Path(build_dir).rglob("*") if path.is_dir())):
             (package / "__init__.py").touch()
         shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(made, target)
+        shutil.copytree(build_dir, target)
 
 
 def moved(source: str) -> str:

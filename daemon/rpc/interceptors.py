@@ -50,7 +50,7 @@ class Guard(grpc.ServerInterceptor):
         if not allowed(method, self._role):
             shown = method if method in RULES else "this method"
             return self._refusal(faults.denied(shown, self._role))
-        if not self._known(method, handler_call_details.invocation_metadata):
+        if not self._is_authenticated(method, handler_call_details.invocation_metadata):
             return self._refusal(faults.unauthenticated())
         workers = self._threads.of(method)
         if workers.full:
@@ -58,7 +58,7 @@ class Guard(grpc.ServerInterceptor):
         handler = continuation(handler_call_details)
         return in_pool(self._guarded(method, handler) if method.startswith("/lte.") else handler, workers)
 
-    def _known(self, method: str, metadata: Sequence[tuple[str, str | bytes]]) -> bool:
+    def _is_authenticated(self, method: str, metadata: Sequence[tuple[str, str | bytes]]) -> bool:
         """Probes of load balancers bring no token: health is open."""
         return self._tokens is None or method.startswith(HEALTH) or self._tokens.accept(metadata)
 

@@ -1,4 +1,4 @@
-"""What the servicers are given: the parts of the daemon, wired once."""
+"""What the servicers work with: the parts of the daemon, wired once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lte_runtime.errors import Refused, Retry
 from lte_runtime.types import Answer, Position
 
 if TYPE_CHECKING:
-    from daemon.adapter_desk import AdapterManager
+    from daemon.adapter_manager import AdapterManager
     from daemon.drift import DriftWatch
     from daemon.dry_run import DryRunner
     from daemon.ingest import Ingest
@@ -71,7 +71,7 @@ class Services:
 
     def require_ingest(self) -> Ingest:
         if self.ingest is None:
-            raise Refused("this daemon reads no topic")
+            raise Refused("this daemon does not read the edits topic")
         return self.ingest
 
     def require_realigner(self) -> Realigner:
@@ -81,7 +81,7 @@ class Services:
 
     def require_adapters(self) -> AdapterManager:
         if self.adapters is None:
-            raise Refused("this daemon exchanges no adapters")
+            raise Refused("this daemon does not manage adapters")
         return self.adapters
 
     def flags(self) -> dict[str, bool]:

@@ -172,7 +172,7 @@ def test_bad_records_on_the_adapters_topic_stop_nobody_and_are_not_followed(
     moved([one], "align-000003")
     until(lambda: serving_id(other) == "align-000003", "the restarted one follows")
     assert one.client.adapters()["epoch"] < 2**32
-    assert f"{topic}/0 offset 2: epoch {2**62} is beyond" in one.log
+    assert f"{topic}, partition 0, offset 2: epoch {2**62} is above" in one.log
 
 
 def serving_id(house: House) -> str:

@@ -159,7 +159,7 @@ def test_bad_records_are_passed_over_each_counted_once(
     until(lambda: member.owns)
     assert member.topic.epoch() == len(bad)
     assert member.bad == [(topic.topic, code) for code in CODES]
-    assert f"{topic.topic}/0 offset 3: realign.expires_ms" in caplog.text
+    assert f"{topic.topic}, partition 0, offset 3: realign.expires_ms" in caplog.text
     sound = ask(settings, "behind them", 60, time.time_ns() // 1_000_000)
     until(lambda: member.ran)
     assert member.ran == [sound]

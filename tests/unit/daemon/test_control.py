@@ -35,7 +35,7 @@ def test_a_command_waits_until_it_is_taken_or_expires() -> None:
     assert state.due(1000) == []
     state = log(claim("a", GROUP, 0), commanding(COMMAND, GROUP), taking(COMMAND, 0, GROUP, 2))
     assert state.due(0) == []
-    assert state.taken == {"c1": 0}
+    assert state.takers == {"c1": 0}
 
 
 def test_who_was_fenced_takes_nothing() -> None:
@@ -47,7 +47,7 @@ def test_who_was_fenced_takes_nothing() -> None:
         taking(COMMAND, 0, GROUP, 3),
         taking(COMMAND, 2, GROUP, 4),
     )
-    assert state.taken == {"c1": 2}
+    assert state.takers == {"c1": 2}
 
 
 def test_an_id_is_run_once_however_often_it_is_said() -> None:
@@ -60,7 +60,7 @@ def test_an_id_is_run_once_however_often_it_is_said() -> None:
         again,
         taking(COMMAND, 0, GROUP, 5),
     )
-    assert (state.due(0), state.taken) == ([], {"c1": 0})
+    assert (state.due(0), state.takers) == ([], {"c1": 0})
     state = log(claim("a", GROUP, 0), taking(COMMAND, 0, GROUP, 1), commanding(COMMAND, GROUP))
     assert state.due(0) == [], "taken before it was read"
 

@@ -195,10 +195,10 @@ def test_an_adapter_that_tells_its_relations_needs_no_learning(house: House) -> 
 def test_a_shift_of_questions_is_measured(house: House) -> None:
     watch = house.watch()
     for number in range(8):
-        watch.asked(f"Who owns harbour {number}?")
+        watch.note_question(f"Who owns harbour {number}?")
     watch.look()
     for _ in range(4):
-        watch.asked("zymurgy")
+        watch.note_question("zymurgy")
     watch.look()
     assert value(watch, r.QUESTION_SHIFT) < 0.05
 
@@ -219,7 +219,7 @@ def test_a_restart_forgets_nothing(house: House) -> None:
     first.look()
     first.ask()
     for number in range(9):
-        first.asked(f"Who owns harbour {number}?")
+        first.note_question(f"Who owns harbour {number}?")
     first.look()
     first.stop()
     second = house.watch()

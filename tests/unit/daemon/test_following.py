@@ -320,7 +320,7 @@ def test_junk_is_passed_over_once_and_what_stands_behind_it_is_followed(
         from_bytes(value)
     topic.values.append(value)
     settle(pair)
-    assert "adapters/0 offset 0" in caplog.text
+    assert "adapters, partition 0, offset 0" in caplog.text
     assert len(a.bad) == len(b.bad) == 1
     pair[:] = [a.restarted(), b.restarted()]
     settle(pair)

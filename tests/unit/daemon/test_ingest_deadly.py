@@ -24,7 +24,7 @@ from daemon.kafka.memory_source import MemoryLog, MemorySource
 from daemon.lifecycle import Lifecycle
 from lte_runtime.answer.embed import StubEncoder
 from lte_runtime.memory import events
-from lte_runtime.memory.edit_memory import EditMemory, EditMemorySettings
+from lte_runtime.memory.edit_memory import EditMemory
 directory, stage, number = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 def die():
     os.kill(os.getpid(), number)
@@ -37,7 +37,7 @@ def decode(record, limits):
     if stage == "decode" and b"deadly" in record.value:
         die()
     return events.decode(record, limits)
-memory = EditMemory.open(directory, Encoder(), EditMemorySettings())
+memory = EditMemory.open(directory, Encoder())
 if stage == "store":
     put = memory._store.apply
     def apply(edits, *more):

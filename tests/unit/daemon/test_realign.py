@@ -139,7 +139,7 @@ def until(condition: Callable[[], Any], what: str) -> None:
 def ended(realigner: Realigner, run: Run) -> Run:
     until(lambda: not realigner.get(run.id).state.active, "the end of the run")
     # Its directory is swept right behind the last state.
-    until(lambda: not (realigner._jobdir(run) / "adapter").exists(), "the sweep")
+    until(lambda: not (realigner._job_dir(run) / "adapter").exists(), "the sweep")
     return realigner.get(run.id)
 
 
@@ -187,7 +187,7 @@ def test_the_history_of_a_set_is_read_once(house: House, monkeypatch: pytest.Mon
     keys: list[FactKey] = []
     history = house.memory.history
     monkeypatch.setattr(house.memory, "history", lambda key: (keys.append(key), history(key))[1])
-    learnt, _ = house.realigner()._known(1)
+    learnt, _ = house.realigner()._learnable_facts(1)
     assert {known.fact.edit_id for known in learnt} >= {member["id"] for member in members}
     assert not any(known.disputed for known in learnt)
     assert all(known.timestamp_ms for known in learnt)
@@ -219,7 +219,7 @@ def test_none_serves_where_it_is_best(house: House) -> None:
         ("always_out_of_memory", "out_of_memory"),
         ("garbage", "no JSON"),
         ("nothing", "without a result"),
-        ("no_adapter", "asked for"),
+        ("no_adapter", "instead of"),
         ("bad_adapter", "not finite"),
     ],
 )
@@ -246,7 +246,7 @@ def test_out_of_memory_is_tried_once_more_with_half_the_batch(house: House) -> N
 def test_a_job_is_ended_at_its_deadline(house: House, behaviour: str) -> None:
     run = house.whole(behaviour, deadline_s=0.5)
     assert run.state is RunState.FAILED
-    assert "not done within" in run.message
+    assert "not finished within" in run.message
 
 
 def test_a_run_can_be_cancelled_and_watched(house: House) -> None:
@@ -286,7 +286,7 @@ def test_one_at_a_time(house: House) -> None:
     assert realigner.consider(DRIFT) is None
     assert realigner.situation().running
     until(lambda: realigner.get(run.id).state is RunState.TRAINING, "training")
-    (realigner._jobdir(run) / "go").touch()
+    (realigner._job_dir(run) / "go").touch()
     assert ended(realigner, run).state is RunState.DONE
 
 
@@ -321,7 +321,7 @@ def test_three_failures_open_the_circuit_and_back_off(house: House) -> None:
 def test_a_run_that_a_dead_daemon_left_has_failed_and_is_swept(house: House) -> None:
     realigner = house.realigner("hang")
     run = realigner.trigger(Trigger.OPERATOR, ["a test"])
-    jobdir = realigner._jobdir(run)
+    jobdir = realigner._job_dir(run)
     (jobdir / "adapter").mkdir(parents=True)
     again = house.realigner()
     left = again.get(run.id)
@@ -347,7 +347,7 @@ def test_who_lost_ownership_promotes_nothing(house: House) -> None:
     run = realigner.trigger(Trigger.OPERATOR, ["a test"])
     until(lambda: realigner.get(run.id).state is RunState.TRAINING, "training")
     house.owner = 8
-    (realigner._jobdir(run) / "go").touch()
+    (realigner._job_dir(run) / "go").touch()
     end = ended(realigner, run)
     assert end.state is RunState.FAILED
     assert "another daemon" in end.message
@@ -378,7 +378,7 @@ def test_only_aged_undisputed_facts_within_the_publishers_share_enter(house: Hou
     house.start(second)
     after = ended(second, second.trigger(Trigger.OPERATOR, ["a test"]))
     assert after.state is RunState.REJECTED
-    assert f"40 facts may be learned from, {LEAST_FACTS} are needed" in after.message
+    assert f"only 40 facts may be learned from, at least {LEAST_FACTS} are needed" in after.message
     assert "90 publisher's share" in after.message
 
 

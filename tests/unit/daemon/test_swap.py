@@ -201,7 +201,7 @@ def test_a_damaged_adapter_at_start_lets_the_previous_one_serve(
         after = after.restarted()
         problems = after.swapper.start()
         assert len(problems) == len(torn)
-        assert "align-000003 is refused" in problems[0]
+        assert "align-000003 cannot be served" in problems[0]
         assert after.serving() == serves
         assert after.ledger.active().adapter == "align-000003"
     after.close()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from stub_adapters import save_adapter
 
-from daemon.adapter_desk import AdapterManager
+from daemon.adapter_manager import AdapterManager
 from daemon.client import Client
 from daemon.swap import Configured, Swapper
 from lte_runtime.align.registry import Registry
@@ -25,7 +25,7 @@ FACT = {"id": "e1", "subject": "Port Arlen", "relation": "harbour master", "targ
 
 
 def with_desk(rig: Rig, root: Path, keep: int = 5) -> AdapterManager:
-    """The desk of a rig's own memory and engine, given to its servicers."""
+    """The adapter manager of a rig's own memory and engine, given to its servicers."""
     registry = Registry(root, rig.engine.check_adapter, reserved={STUB_ADAPTER.id})
     configured = Configured(STUB_ADAPTER)
     swapper = Swapper(rig.engine, registry, rig.memory.adapters, configured)
@@ -37,21 +37,21 @@ def with_desk(rig: Rig, root: Path, keep: int = 5) -> AdapterManager:
         except NotFound:
             return ""
 
-    desk = AdapterManager(
+    manager = AdapterManager(
         rig.engine, registry, rig.memory.adapters, swapper, configured, state_of=state_of, keep=keep
     )
-    object.__setattr__(rig.services, "adapters", desk)
-    return desk
+    object.__setattr__(rig.services, "adapters", manager)
+    return manager
 
 
 @pytest.fixture
-def desk(rig: Rig, tmp_path: Path) -> AdapterManager:
+def manager(rig: Rig, tmp_path: Path) -> AdapterManager:
     return with_desk(rig, tmp_path / "registry", keep=2)
 
 
 @pytest.fixture
-def client(rig: Rig, desk: AdapterManager) -> Iterator[Client]:
-    assert desk
+def client(rig: Rig, manager: AdapterManager) -> Iterator[Client]:
+    assert manager
     with rig.client() as made:
         yield made
 
@@ -85,7 +85,7 @@ def test_add_activate_and_roll_back(client: Client, rig: Rig, tmp_path: Path) ->
         client.rollback_adapter()
 
 
-def test_refusals_have_their_codes(client: Client, desk: AdapterManager, tmp_path: Path) -> None:
+def test_refusals_have_their_codes(client: Client, manager: AdapterManager, tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         client.activate_adapter("align-000009")
     with pytest.raises(BadRequest):
@@ -101,7 +101,7 @@ def test_refusals_have_their_codes(client: Client, desk: AdapterManager, tmp_pat
     assert not report["ok"]
     assert "hash" in report["problems"]["align-000002"]
     assert serving(client) == STUB_ADAPTER.id
-    assert desk.counts().adapters == 1
+    assert manager.counts().adapters == 1
 
 
 def test_the_oldest_go_and_nothing_needed_does(client: Client, tmp_path: Path) -> None:
@@ -125,37 +125,37 @@ def test_the_oldest_go_and_nothing_needed_does(client: Client, tmp_path: Path) -
     ],
 )
 def test_an_adapter_that_learned_what_no_longer_stands_is_tainted(
-    client: Client, desk: AdapterManager, rig: Rig, tmp_path: Path, event: dict[str, Any], why: str
+    client: Client, manager: AdapterManager, rig: Rig, tmp_path: Path, event: dict[str, Any], why: str
 ) -> None:
     other = {"id": "e2", "subject": "Mount Sedge", "relation": "height", "target": "1290 m"}
     rig.tell(FACT, other)
     client.add_adapter(save_adapter(tmp_path / "made", 2, edit_ids=("e1", "e2", "unknown")))
     client.activate_adapter("align-000002")
-    desk.look_for_taint()
-    assert desk.tainted() == ()
+    manager.look_for_taint()
+    assert manager.tainted() == ()
     rig.tell({**other, "id": "e3", "subject": "Mount Other"}, event)
-    desk.look_for_taint()
-    assert [(each.edit_id, each.why) for each in desk.tainted()] == [("e1", why)]
+    manager.look_for_taint()
+    assert [(each.edit_id, each.why) for each in manager.tainted()] == [("e1", why)]
     (shown,) = by_id(client)["align-000002"]["tainted"]
     assert (shown["edit_id"], shown["why"]) == ("e1", why)
     assert by_id(client)["align-000002"]["trained_edits"] == 3
     rig.tell({**FACT, "id": "e4", "revision": 9})
-    desk.look_for_taint()
-    assert len(desk.tainted()) == 1
+    manager.look_for_taint()
+    assert len(manager.tainted()) == 1
     client.rollback_adapter()
-    assert desk.tainted() == ()
+    assert manager.tainted() == ()
 
 
-def test_an_erasure_taints_at_once(client: Client, desk: AdapterManager, rig: Rig, tmp_path: Path) -> None:
+def test_an_erasure_taints_at_once(client: Client, manager: AdapterManager, rig: Rig, tmp_path: Path) -> None:
     rig.tell(FACT)
     client.add_adapter(save_adapter(tmp_path / "made", 2, edit_ids=("e1",)))
     client.activate_adapter("align-000002")
     client.erase("Port Arlen", "harbour master")
-    assert [(each.edit_id, each.why) for each in desk.tainted()] == [("e1", "erased")]
+    assert [(each.edit_id, each.why) for each in manager.tainted()] == [("e1", "erased")]
 
 
 def test_a_daemon_without_a_desk_refuses(build: Build) -> None:
-    with build().client() as client, pytest.raises(Refused, match="exchanges no adapters"):
+    with build().client() as client, pytest.raises(Refused, match="does not manage adapters"):
         client.adapters()
 
 

@@ -194,7 +194,7 @@ def test_without_an_ingest_they_are_refused(rig: Rig) -> None:
             lambda: client.replay_dead_letters([1]),
         )
         for call in calls:
-            with pytest.raises(Refused, match="no topic"):
+            with pytest.raises(Refused, match="does not read the edits topic"):
                 call()
 
 

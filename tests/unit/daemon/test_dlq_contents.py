@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from daemon.kafka.dead_letters_told import DlqReader
+from daemon.kafka.dlq_contents import DlqReader
 from lte_runtime.memory.events import ORIGINAL_POSITION, original_position_header
 from lte_runtime.types import Position
 

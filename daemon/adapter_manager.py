@@ -1,4 +1,4 @@
-"""What operators and the re-alignment ask of adapters: list, add, verify, swap; and which are tainted."""
+"""Adapters for operators and the re-alignment: list, add, verify, swap; and which are tainted."""
 
 from __future__ import annotations
 
@@ -98,14 +98,14 @@ class AdapterManager:
 
     def _listed(self, entry: RegistryEntry, active: Activation) -> Listed:
         own = entry.ref == self._configured.ref
-        known = self._ledger.trained_on(entry.ref.id)
+        trained = self._ledger.trained_on(entry.ref.id)
         return Listed(
             entry=entry,
             origin=CONFIGURED if own else "registry",
             active=active.adapter == (CONFIGURED if own else entry.ref.id),
             serving=entry.ref == self._engine.adapter,
-            trained_edits=len(known),
-            tainted=tuple(each for each in known if each.why),
+            trained_edits=len(trained),
+            tainted=tuple(edit for edit in trained if edit.why),
         )
 
     def counts(self) -> AdapterCounts:
@@ -163,7 +163,7 @@ class AdapterManager:
 
     def prune(self) -> list[str]:
         """Remove the oldest adapters; none that serves, or that a rollback could lead to."""
-        needed = {each.adapter for each in self._ledger.way_back()}
+        needed = {activation.adapter for activation in self._ledger.way_back()}
         needed |= {ref.id for ref in self._engine.adapters}
         gone = self._registry.prune(self._keep, needed)
         if gone:
@@ -190,10 +190,10 @@ class AdapterManager:
         if name not in self._seen:
             self._ledger.learned(name, entry.edit_ids)
             self._seen.add(name)
-        found = tainted(self._ledger.suspects(name, after), self._state_of)
-        if found:
-            self._ledger.taint(name, found)
-            log.warning("adapter_tainted", adapter=name, edits=len(found))
+        tainted_edits = tainted(self._ledger.suspects(name, after), self._state_of)
+        if tainted_edits:
+            self._ledger.taint(name, tainted_edits)
+            log.warning("adapter_tainted", adapter=name, edits=len(tainted_edits))
 
     def tainted(self) -> tuple[Trained, ...]:
         """What the adapter that serves learned and no longer stands: a reason to re-align."""

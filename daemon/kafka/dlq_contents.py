@@ -1,4 +1,4 @@
-"""What the dead-letter topic has already, whoever wrote it: read by a consumer of its own, on demand."""
+"""What the dead-letter topic has already, from any daemon: read by a consumer of its own, on demand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _POSITION = re.compile(rb"([!-~]{1,200}/[0-9]{1,18}/[0-9]{1,18})/(?:-1|[0-9]{1,1
 
 
 class DlqContents(Protocol):
-    """What the topic is known to have."""
+    """The dead letters that the topic has, as far as it was read."""
 
     def read(self) -> None:
         """Read on to the end that the topic has now; raises `Retry` or a `KafkaError`."""
@@ -47,18 +47,20 @@ class DlqReader:
         self._open: Callable[[], Any] = lambda: _consumer(bootstrap, security)
         self._topic = topic
         self._consumer: Any = None
-        self._known: dict[str, None] = {}
+        self._identities: dict[str, None] = {}
 
     def read(self) -> None:
         consumer = self._connected()
         ends = consumer.end_offsets(list(consumer.assignment()), timeout_ms=ANSWER_MS)
-        while any(consumer.position(each, timeout_ms=ANSWER_MS) < end for each, end in ends.items()):
+        while any(
+            consumer.position(partition, timeout_ms=ANSWER_MS) < end for partition, end in ends.items()
+        ):
             for records in consumer.poll(timeout_ms=ANSWER_MS).values():
                 for record in records:
                     self._note(record)
 
     def has(self, where: Position) -> bool:
-        return _identity(where) in self._known
+        return _identity(where) in self._identities
 
     def close(self) -> None:
         consumer, self._consumer = self._consumer, None
@@ -74,9 +76,9 @@ class DlqReader:
         if position is None:
             self._bad.note(letter, BadRecord("bad_position", f"header {ORIGINAL_POSITION} is no position"))
             return
-        self._known[position[1].decode()] = None
-        if len(self._known) > MOST:
-            del self._known[next(iter(self._known))]
+        self._identities[position[1].decode()] = None
+        if len(self._identities) > MOST:
+            del self._identities[next(iter(self._identities))]
 
     def _connected(self) -> Any:
         if self._consumer is None:
@@ -86,16 +88,16 @@ class DlqReader:
             consumer.assign(partitions)
             begins = consumer.beginning_offsets(partitions, timeout_ms=ANSWER_MS)
             ends = consumer.end_offsets(partitions, timeout_ms=ANSWER_MS)
-            for each in partitions:
-                consumer.seek(each, max(begins[each], ends[each] - MOST))
+            for partition in partitions:
+                consumer.seek(partition, max(begins[partition], ends[partition] - MOST))
         return self._consumer
 
     def _partitions(self, consumer: Any) -> list[int]:
-        found = consumer.partitions_for_topic(self._topic)
-        if not found:
+        partitions = consumer.partitions_for_topic(self._topic)
+        if not partitions:
             self.close()
             raise Retry(f"topic {self._topic} does not exist")
-        return sorted(found)
+        return sorted(partitions)
 
 
 def _identity(where: Position) -> str:
