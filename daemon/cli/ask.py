@@ -49,7 +49,7 @@ def ask(
 
     lte ask "Who was the CEO of Acme Corp?" --as-of 2024-06-30
     """
-    wishes: dict[str, Any] = {
+    request_fields: dict[str, Any] = {
         "question": sys.stdin.read().strip() if question == "-" else question,
         "namespace": namespace,
         "max_new_tokens": max_new_tokens,
@@ -60,9 +60,9 @@ def ask(
     where = connect.find(connect.flags(address, socket, timeout=timeout), config)
     with connect.client(where) as daemon:
         if stream and not json_:
-            reply = _streamed(daemon.answer_stream(**wishes))
+            reply = _streamed(daemon.answer_stream(**request_fields))
         else:
-            reply = daemon.answer(**wishes)
+            reply = daemon.answer(**request_fields)
             if not json_:
                 print(reply["text"])
     if json_:

@@ -40,11 +40,11 @@ def list_(
     lte dlq list --json | jq '.[] | select(.code == "unknown_op") | .id'
     """
     with connect.client(connect.find(connect.flags(admin_socket=admin_socket), config)) as daemon:
-        found = list(connect.paged(daemon.dead_letters, "dead_letters", limit))
+        records = list(connect.paged(daemon.dead_letters, "dead_letters", limit))
     if json_:
-        output.as_json(found)
+        output.as_json(records)
         return
-    rows = ((d["id"], d["code"], d["state"], _where(d), d["size_bytes"], d["message"]) for d in found)
+    rows = ((d["id"], d["code"], d["state"], _where(d), d["size_bytes"], d["message"]) for d in records)
     output.table(("id", "code", "state", "position", "bytes", "reason"), rows)
 
 

@@ -55,7 +55,7 @@ def _show(reply: Mapping[str, Any]) -> None:
 
 def rows(reply: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
     """One line for each rule, with the newest reading of its name; readings without a rule last."""
-    newest = {each["name"]: each for each in reply["readings"]}
+    newest = {reading["name"]: reading for reading in reply["readings"]}
     for rule in reply["margins"]:
         reading = newest.get(rule["name"], {})
         pooled = f"{rule['n']}/{rule['needed']}"
@@ -89,8 +89,8 @@ def summary(reply: Mapping[str, Any]) -> dict[str, object]:
     verdict = "a re-alignment starts" if reply["would_start"] else "nothing"
     return {
         "verdict": verdict,
-        "reasons": "\n".join(f"{each['name']}: {each['detail']}" for each in reply["reasons"]),
-        "held back by": "\n".join(f"{each['name']}: {each['detail']}" for each in reply["blocks"]),
+        "reasons": "\n".join(f"{reason['name']}: {reason['detail']}" for reason in reply["reasons"]),
+        "held back by": "\n".join(f"{block['name']}: {block['detail']}" for block in reply["blocks"]),
         "new edits": reply["new_edits"],
         "cycles of probes": f"{reply['cycles']}, the last at {reply['last_cycle'] or '-'}",
         "adapter since": reply["adapter_since"],

@@ -103,7 +103,7 @@ def knowedit(
     names = _names(method)
 
     settings = parts.settings(config, arch)
-    if mode or decode or samples or set(names) - {each.value for each in ComparedMethod}:
+    if mode or decode or samples or set(names) - {option.value for option in ComparedMethod}:
         from lte_runtime.evals import compare
 
         plan = compare.ComparisonPlan(
@@ -139,9 +139,9 @@ def knowedit(
 
 
 def _names(method: list[Compared] | None) -> list[str]:
-    chosen = [each.value for each in method or (Compared.OURS, Compared.NO_ADAPTER)]
+    chosen = [option.value for option in method or (Compared.OURS, Compared.NO_ADAPTER)]
     if Compared.ALL.value in chosen:
-        return [each.value for each in Compared if each is not Compared.ALL]
+        return [option.value for option in Compared if option is not Compared.ALL]
     return chosen
 
 
@@ -185,9 +185,9 @@ def search(
         supplies = parts.kit(settings, cache, train_data, progress).supplies
         best: dict[str, Any] = {}
         for name in names:
-            found = searching.search(name, supplies, budget, cache / "search.jsonl")
-            searching.keep_tuned(supplies, {name: found})
-            best[name] = {key: value for key, value in found[1].items() if key not in ("key", "method")}
+            setting, line = searching.search(name, supplies, budget, cache / "search.jsonl")
+            searching.keep_tuned(supplies, {name: (setting, line)})
+            best[name] = {key: value for key, value in line.items() if key not in ("key", "method")}
     if json_:
         output.as_json({"methods": best})
         return
@@ -400,7 +400,7 @@ def userfacts(
             encoder,
             engine,
             parts.calibration(settings, encoder),
-            methods=[each.value for each in method or list(ComparedMethod)],
+            methods=[option.value for option in method or list(ComparedMethod)],
             limit=limit,
             progress=progress,
         )

@@ -71,7 +71,7 @@ def publish(
     generate-facts | lte publish - --wait --json
     """
     where = connect.find(connect.flags(address, socket, bootstrap=bootstrap, topic=topic), config)
-    given = {
+    fact = {
         "id": id_,
         "subject": subject,
         "relation": relation,
@@ -90,10 +90,10 @@ def publish(
     if file is None:
         if not target:
             raise BadRequest("name the fact (-s, -r, -t), or a file of events (- for stdin)")
-        events = iter([event_input.from_flags(op="assert", namespace=namespace, **given)])
+        events = iter([event_input.from_flags(op="assert", namespace=namespace, **fact)])
         sent = sending.send(where, events)
     else:
-        if any(value is not None for value in given.values()):
+        if any(value is not None for value in fact.values()):
             raise BadRequest("a file holds whole events: leave the options of a single fact out")
         with _opened(file) as lines:
             events = event_input.from_lines(lines, str(file))

@@ -54,7 +54,7 @@ def realign(
     with _client(admin_socket, config) as daemon:
         run = daemon.trigger_realignment(reason)
         if wait:
-            run = _followed(daemon.watch_realignment(run["id"], timeout_s=_WAIT_S), quiet=json_) or run
+            run = _follow(daemon.watch_realignment(run["id"], timeout_s=_WAIT_S), quiet=json_) or run
     _show(run, json_)
     if wait:
         raise typer.Exit(_ENDS.get(run["state"], FAILED))
@@ -88,11 +88,11 @@ def list_(
     Example: lte realign list
     """
     with _client(admin_socket, config) as daemon:
-        found = daemon.realignments(page_size=limit)
+        runs = daemon.realignments(page_size=limit)
     if json_:
-        output.as_json(list(map(_plain, found)))
+        output.as_json(list(map(_plain, runs)))
         return
-    rows = ((r["id"], r["created"], r["trigger"], r["adapter"], r["message"], r["state"]) for r in found)
+    rows = ((r["id"], r["created"], r["trigger"], r["adapter"], r["message"], r["state"]) for r in runs)
     output.table(("run", "created", "trigger", "adapter", "message", "state"), rows, colours=_COLOURS)
 
 
@@ -111,7 +111,7 @@ def show(
     with _client(admin_socket, config) as daemon:
         run = daemon.realignment(run_id)
         if wait:
-            run = _followed(daemon.watch_realignment(run_id, timeout_s=_WAIT_S), quiet=json_) or run
+            run = _follow(daemon.watch_realignment(run_id, timeout_s=_WAIT_S), quiet=json_) or run
     _show(run, json_)
 
 
@@ -134,10 +134,10 @@ def _client(admin_socket: Any, config: Any) -> Any:
     return connect.client(connect.find(connect.flags(admin_socket=admin_socket), config))
 
 
-def _followed(parts: Iterable[dict[str, Any]], *, quiet: bool) -> dict[str, Any] | None:
+def _follow(updates: Iterable[dict[str, Any]], *, quiet: bool) -> dict[str, Any] | None:
     """The last word of a run; until then a bar on a terminal, one line for each change of state elsewhere."""
     last: dict[str, Any] | None = None
-    for run in parts:
+    for run in updates:
         if not quiet and sys.stderr.isatty():
             sys.stderr.write(f"\r\033[K{progress_line(run)}")
             sys.stderr.flush()
@@ -173,13 +173,13 @@ def _show(run: Mapping[str, Any], json_: bool) -> None:
     if verdict.get("comparisons"):
         output.table(
             ("compared", "n", "difference", "lower bound", "must exceed", "verdict"),
-            (_comparison(each) for each in verdict["comparisons"]),
+            (_comparison(comparison) for comparison in verdict["comparisons"]),
             f"Verdict: {verdict['outcome']}",
             colours={"ok": "green", "NO": "bold red"},
         )
     if verdict.get("scores"):
-        kinds = sorted({kind for found in verdict["scores"].values() for kind in found})
-        rows = ((kind, *(found.get(kind) for found in verdict["scores"].values())) for kind in kinds)
+        kinds = sorted({kind for shares in verdict["scores"].values() for kind in shares})
+        rows = ((kind, *(shares.get(kind) for shares in verdict["scores"].values())) for kind in kinds)
         output.table(("right answers", *verdict["scores"]), rows)
 
 
@@ -189,13 +189,13 @@ def _plain(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _verdict(run: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(run["verdict_json"]) if run["verdict_json"] else {}
-    return found
+    verdict: dict[str, Any] = json.loads(run["verdict_json"]) if run["verdict_json"] else {}
+    return verdict
 
 
-def _comparison(each: Mapping[str, Any]) -> tuple[object, ...]:
-    figures = (f"{each[name]:+.3f}" for name in ("mean", "lower", "least"))
-    return (each["name"], each["n"], *figures, "ok" if each["ok"] else "NO")
+def _comparison(comparison: Mapping[str, Any]) -> tuple[object, ...]:
+    figures = (f"{comparison[name]:+.3f}" for name in ("mean", "lower", "least"))
+    return (comparison["name"], comparison["n"], *figures, "ok" if comparison["ok"] else "NO")
 
 
 def summary(run: Mapping[str, Any]) -> dict[str, object]:
