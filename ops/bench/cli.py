@@ -48,13 +48,13 @@ def bench(
 
     Examples: lte bench store --json, lte bench all, lte bench freshness --quick
     """
-    known = (*NAMES, *ALONE, "all")
-    if name not in known:
-        raise typer.BadParameter(f"{name!r} is none of {', '.join(known)}", param_hint="NAME")
+    names = (*NAMES, *ALONE, "all")
+    if name not in names:
+        raise typer.BadParameter(f"{name!r} is none of {', '.join(names)}", param_hint="NAME")
     if shape not in ("7b", "tiny"):
         raise typer.BadParameter(f"{shape!r} is neither 7b nor tiny", param_hint="--shape")
     options: dict[str, Any] = {"shape": shape, "seconds": seconds} if name == "gpu" else {}
-    results = [measure(each, quick, **options) for each in (NAMES if name == "all" else (name,))]
+    results = [measure(benchmark, quick, **options) for benchmark in (NAMES if name == "all" else (name,))]
     if name == "all" and write and not quick:
         PAGE.write_text(page(results), encoding="utf-8")
     if json_:
