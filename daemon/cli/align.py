@@ -1,4 +1,4 @@
-"""`lte align`: look at alignment data, and train an adapter from a file of facts, without a daemon."""
+"""`lte align`: show alignment data, and train an adapter from a file of facts, without a daemon."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ Facts = Annotated[
     Path | None,
     typer.Option(help="Facts or events as JSON lines, or a KnowEdit list. Default: the daemon's."),
 ]
-Anchor = Annotated[Path | None, typer.Option(help="Facts that are replayed beside them, in the same forms.")]
+Anchor = Annotated[
+    Path | None, typer.Option(help="Further facts, replayed in the same forms to keep what is learned.")
+]
 PresetName = Annotated[str, typer.Option("--preset", "-p", help="demo, embedded, 7b-1xh200 or 7b-4x.")]
 Seed = Annotated[int, typer.Option(help="Equal seeds draw equal rows.")]
 Changes = Annotated[
@@ -196,20 +198,22 @@ def train(
         Path | None, typer.Option(help="Probes as JSON lines. Default: made from the facts.")
     ] = None,
     preset: PresetName = "embedded",
-    out: Annotated[Path, typer.Option("--out", "-o", help="Job folder; an unfinished one goes on.")] = Path(
-        "align-job"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Job folder; an unfinished job in it is continued.")
+    ] = Path("align-job"),
     name: Annotated[str, typer.Option(help="The adapter's id.")] = "align-000002",
     fresh: Annotated[bool, typer.Option(help="Do not start from the configured adapter.")] = False,
     seed: Seed = 0,
-    deadline: Annotated[float | None, typer.Option(min=1, help="Seconds until it is given up.")] = None,
+    deadline: Annotated[
+        float | None, typer.Option(min=1, help="Seconds after which the run is stopped.")
+    ] = None,
     set_: Changes = None,
     json_: Json = False,
     address: Address = None,
     socket: Socket = None,
     config: ConfigFile = None,
 ) -> None:
-    """Train an adapter in a process of its own, and judge it beside the configured one and none.
+    """Train an adapter in a process of its own, and compare it with the configured one and with none.
 
     Ctrl-C ends it with a checkpoint; the same command goes on from there.
 
@@ -223,7 +227,7 @@ def train(
         options = {"preset": preset, "name": name, "fresh": fresh, "seed": seed, "deadline_s": deadline}
         _write_job(out, settings, records, anchors, probes, {**options, "changes": _changes(set_ or ())})
     else:
-        output.note(f"{out} holds a job already: it goes on as it was written")
+        output.note(f"{out} already holds a job: it continues with its own facts and settings")
     result = _run_job(out, shown=not json_)
     if json_:
         output.as_json(result)
@@ -314,7 +318,9 @@ def _run_job(job_dir: Path, *, shown: bool) -> dict[str, Any]:
     try:
         result: dict[str, Any] = json.loads((job_dir / "result.json").read_text("utf-8"))
     except (OSError, ValueError):
-        raise LteError(f"the training process ended with status {child.returncode} and no result") from None
+        raise LteError(
+            f"the training process ended with status {child.returncode} and wrote no result"
+        ) from None
     return result
 
 

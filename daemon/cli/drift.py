@@ -47,7 +47,7 @@ def drift(
 
 def _show(reply: Mapping[str, Any]) -> None:
     if not reply["enabled"]:
-        output.note("drift is not watched: drift.enabled is false")
+        output.note("drift is not watched: set drift.enabled = true to watch it")
         return
     output.table(_COLUMNS, rows(reply), "Drift", colours=_COLOURS)
     output.pairs(summary(reply), "What would happen now")
@@ -62,15 +62,15 @@ def rows(reply: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
         figures = (rule["value"], rule["limit"], rule["margin"], pooled, state_of(rule))
         yield (
             rule["name"],
-            _short(reading.get("value")),
+            _rounded(reading.get("value")),
             reading.get("n"),
             rule["kind"],
-            *map(_short, figures),
+            *map(_rounded, figures),
         )
     ruled = {rule["name"] for rule in reply["margins"]}
     for name, reading in newest.items():
         if name not in ruled:
-            yield (name, _short(reading["value"]), reading["n"], *[None] * 6)
+            yield (name, _rounded(reading["value"]), reading["n"], *[None] * 6)
 
 
 def state_of(rule: Mapping[str, Any]) -> str:
@@ -80,7 +80,7 @@ def state_of(rule: Mapping[str, Any]) -> str:
     return "learning" if rule["margin"] is None else "ok"
 
 
-def _short(value: object) -> object:
+def _rounded(value: object) -> object:
     return f"{value:.5g}" if isinstance(value, float) else value
 
 

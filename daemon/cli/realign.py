@@ -1,4 +1,4 @@
-"""`lte realign`: train the adapter again, watch it, and see what earlier runs came to."""
+"""`lte realign`: train the adapter again, watch the run, and see how earlier runs ended."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TTL_S = 3600.0
 def realign(
     context: typer.Context,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Show progress until it has ended.")] = False,
-    reason: Annotated[str, typer.Option("--reason", help="Why; kept with the run.")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="Why; recorded with the run.")] = "",
     by_topic: Annotated[
         bool, typer.Option("--by-topic", help="Ask whoever owns re-alignment, through the control topic.")
     ] = False,
@@ -38,7 +38,7 @@ def realign(
     admin_socket: AdminSocket = None,
     config: ConfigFile = None,
 ) -> None:
-    """Start a run. With --wait the exit code tells its end: 0 done, 5 rejected by the gate, 1 failed.
+    """Start a run. With --wait the exit code says how it ended: 0 done, 5 rejected by the gate, 1 failed.
 
     Examples:
 
@@ -73,7 +73,7 @@ def _ask_by_topic(reason: str, config: Any, json_: bool) -> None:
     if json_:
         output.as_json({"id": command.id, "expires_ms": command.expires_ms, "topic": settings.topic})
     else:
-        output.note(f"asked on {settings.topic} as {command.id}")
+        output.note(f"sent command {command.id} to topic {settings.topic}")
 
 
 @app.command("list")
@@ -135,7 +135,7 @@ def _client(admin_socket: Any, config: Any) -> Any:
 
 
 def _follow(updates: Iterable[dict[str, Any]], *, quiet: bool) -> dict[str, Any] | None:
-    """The last word of a run; until then a bar on a terminal, one line for each change of state elsewhere."""
+    """The run as it ended; until then a bar on a terminal, one line for each change of state elsewhere."""
     last: dict[str, Any] | None = None
     for run in updates:
         if not quiet and sys.stderr.isatty():

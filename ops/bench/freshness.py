@@ -1,4 +1,4 @@
-"""Publish to found by `Retrieve`, through a real broker and the whole daemon: one at a time, and at 100/s.
+"""Time from publishing a fact to finding it by `Retrieve`, on a real broker and daemon: singly, and at 100/s.
 
 One at a time, the question names the event's position (`at_least`), as a caller does that must read its own
 write. Asking again and again until the event is found would measure the asking as well: each vain question
