@@ -92,12 +92,12 @@ def publish(
     }
     if file is None:
         if not target:
-            raise BadRequest("give a fact (-s, -r, -t), or a file of events (- for stdin)")
+            raise BadRequest("name the fact (-s, -r, -t), or give a file of events (- for stdin)")
         events = iter([event_input.from_flags(op="assert", namespace=namespace, **fact)])
         sent = sending.send(where, events)
     else:
         if any(value is not None for value in fact.values()):
-            raise BadRequest("a file holds complete events: do not give options of a single fact with it")
+            raise BadRequest("a file holds whole events: do not give options of a single fact with it")
         with _open_lines(file) as lines:
             events = event_input.from_lines(lines, str(file))
             sent = sending.send(where, events, progress=not json_ and sys.stderr.isatty())
