@@ -199,8 +199,8 @@ class Stack:
             "LTE_RPC__ADMIN_SOCKET": places.admin_socket,
             "LTE_METRICS__LISTEN": places.metrics,
         }
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("LTE_")}
-        return {**kept, **mine, **self._settings}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("LTE_")}
+        return {**inherited, **mine, **self._settings}
 
     def _ready(self) -> bool:
         from daemon.client import Client

@@ -27,13 +27,13 @@ def accept_gap(
         LostEdits,
         typer.Option(help="Edits that only a lost part of the log held: keep them, or withdraw them."),
     ] = LostEdits.KEEP,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what accepting would mean.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what accepting would do.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     json_: Json = False,
     admin_socket: AdminSocket = None,
     config: ConfigFile = None,
 ) -> None:
-    """Accept that history is missing, and go on behind it.
+    """Accept that history is missing, and go on after it.
 
     History is missing when the log was trimmed, when the topic was made anew, or when brokers lost the end
     of a log. In the last case the edits that only the lost end held are listed: they are kept, or withdrawn
@@ -64,7 +64,7 @@ def accept_gap(
 def _show_lost(reply: Mapping[str, Any]) -> None:
     if not reply["lost_count"]:
         return
-    output.note(f"{reply['lost_count']} edits stood only in the lost part of the log:")
+    output.note(f"{reply['lost_count']} edits were only in the lost part of the log:")
     output.table(
         ("edit", "operation", "subject", "relation", "target", "offset"),
         (

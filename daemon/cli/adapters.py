@@ -1,4 +1,4 @@
-"""`lte adapters`: what is there, what serves and why, and the way to another one and back."""
+"""`lte adapters`: list adapters, see which one serves and why, switch to another one and back."""
 
 from __future__ import annotations
 
@@ -45,16 +45,25 @@ def list_(json_: Json = False, admin_socket: AdminSocket = None, config: ConfigF
     lte adapters list --json | jq '.adapters[] | select(.serving).id'
     """
     with connect.client(connect.find(connect.flags(admin_socket=admin_socket), config)) as daemon:
-        found = daemon.adapters()
+        listing = daemon.adapters()
     if json_:
-        output.as_json({**found, "adapters": [opened(each) for each in found["adapters"]]})
+        output.as_json(
+            {**listing, "adapters": [with_parsed_json(adapter) for adapter in listing["adapters"]]}
+        )
         return
     rows = (
-        (each["id"], each["sha256"][:_SHORT], each["origin"], each["added"], word(each), state(each))
-        for each in found["adapters"]
+        (
+            adapter["id"],
+            adapter["sha256"][:_SHORT],
+            adapter["origin"],
+            adapter["added"],
+            verdict_text(adapter),
+            state_text(adapter),
+        )
+        for adapter in listing["adapters"]
     )
     output.table(("id", "sha256", "origin", "added", "verdict", "state"), rows, colours=_COLOURS)
-    if found["serving"] is None:
+    if listing["serving"] is None:
         output.note("no adapter serves: edited questions are answered by the base model")
 
 
@@ -65,22 +74,24 @@ def show(id_: Name, json_: Json = False, admin_socket: AdminSocket = None, confi
     Example: lte adapters show align-000002
     """
     with connect.client(connect.find(connect.flags(admin_socket=admin_socket), config)) as daemon:
-        found = daemon.adapters()
-    chosen = next((each for each in found["adapters"] if each["id"] == id_), None)
+        listing = daemon.adapters()
+    chosen = next((adapter for adapter in listing["adapters"] if adapter["id"] == id_), None)
     if chosen is None:
         raise NotFound(f"no adapter {id_}; `lte adapters list` shows what is there")
-    moves = [move for move in found["history"] if move["adapter"] in (id_, chosen["origin"])]
+    moves = [move for move in listing["history"] if move["adapter"] in (id_, chosen["origin"])]
     if json_:
-        output.as_json({**opened(chosen), "history": moves})
+        output.as_json({**with_parsed_json(chosen), "history": moves})
         return
-    plain = {name: each for name, each in chosen.items() if name not in ("verdict", "manifest", "tainted")}
-    output.pairs(plain, id_)
-    output.table(("verdict", "value"), flat(opened(chosen)["verdict"]), "Verdict")
-    output.table(("manifest", "value"), flat(opened(chosen)["manifest"]), "Manifest")
-    taint = ((each["edit_id"], each["why"], each["noted"]) for each in chosen["tainted"])
-    output.table(("edit", "why", "noted"), taint, "No longer stands")
-    served = ((move["number"], move["time"], move["reason"], move["epoch"]) for move in moves)
-    output.table(("move", "time", "reason", "epoch"), served, "Pointed at")
+    fields = {
+        field: value for field, value in chosen.items() if field not in ("verdict", "manifest", "tainted")
+    }
+    output.pairs(fields, id_)
+    output.table(("verdict", "value"), dotted_rows(with_parsed_json(chosen)["verdict"]), "Verdict")
+    output.table(("manifest", "value"), dotted_rows(with_parsed_json(chosen)["manifest"]), "Manifest")
+    tainted = ((entry["edit_id"], entry["why"], entry["noted"]) for entry in chosen["tainted"])
+    output.table(("edit", "why", "noted"), tainted, "No longer stands")
+    periods = ((move["number"], move["time"], move["reason"], move["epoch"]) for move in moves)
+    output.table(("move", "time", "reason", "epoch"), periods, "When it served")
 
 
 @app.command()
@@ -92,7 +103,7 @@ def add(
     admin_socket: AdminSocket = None,
     config: ConfigFile = None,
 ) -> None:
-    """Take an adapter that was trained elsewhere into the registry, verified. It does not serve yet.
+    """Verify an adapter that was trained elsewhere, and add it to the registry. It does not serve yet.
 
     Example: lte adapters add ./trained/adapter --note "trained on the cluster"
     """
@@ -113,7 +124,7 @@ def activate(
     admin_socket: AdminSocket = None,
     config: ConfigFile = None,
 ) -> None:
-    """Serve another adapter: loaded beside, tried, switched to. Questions go on meanwhile.
+    """Serve another adapter: load it beside the current one, try it, switch. Questions go on meanwhile.
 
     Examples:
 
@@ -122,7 +133,7 @@ def activate(
     lte adapters activate none
     """
     with connect.client(connect.find(connect.flags(admin_socket=admin_socket), config)) as daemon:
-        _moved(daemon.activate_adapter(id_, reason, timeout_s=timeout), json_)
+        _show_move(daemon.activate_adapter(id_, reason, timeout_s=timeout), json_)
 
 
 @app.command()
@@ -138,7 +149,7 @@ def rollback(
     Example: lte adapters rollback --reason "wrong prices"
     """
     with connect.client(connect.find(connect.flags(admin_socket=admin_socket), config)) as daemon:
-        _moved(daemon.rollback_adapter(reason, timeout_s=timeout), json_)
+        _show_move(daemon.rollback_adapter(reason, timeout_s=timeout), json_)
 
 
 @app.command()
@@ -164,15 +175,15 @@ def verify(
         raise typer.Exit(FAILED)
 
 
-def _moved(move: Mapping[str, Any], json_: bool) -> None:
+def _show_move(move: Mapping[str, Any], json_: bool) -> None:
     if json_:
         output.as_json(move)
     else:
-        output.note(f"{move['adapter']} serves (move {move['number']}: {move['reason']})")
+        output.note(f"{move['adapter']} serves now (move {move['number']}: {move['reason']})")
 
 
-def state(adapter: Mapping[str, Any]) -> str:
-    """The one word that matters most."""
+def state_text(adapter: Mapping[str, Any]) -> str:
+    """The most important of its states."""
     if adapter["problem"]:
         return "damaged"
     if adapter["serving"] and adapter["tainted"]:
@@ -182,28 +193,28 @@ def state(adapter: Mapping[str, Any]) -> str:
     return "tainted" if adapter["tainted"] else "active" if adapter["active"] else ""
 
 
-def word(adapter: Mapping[str, Any]) -> str:
+def verdict_text(adapter: Mapping[str, Any]) -> str:
     """The verdict in a few words, or what is wrong."""
     if adapter["problem"]:
         return str(adapter["problem"])
-    verdict = opened(adapter)["verdict"]
+    verdict = with_parsed_json(adapter)["verdict"]
     for name in ("reason", "note", "by"):
         if verdict.get(name):
             return str(verdict[name])
     return ""
 
 
-def opened(adapter: Mapping[str, Any]) -> dict[str, Any]:
+def with_parsed_json(adapter: Mapping[str, Any]) -> dict[str, Any]:
     """An adapter with verdict and manifest as values instead of JSON texts."""
     return {**adapter, **{name: json.loads(adapter[name] or "{}") for name in ("verdict", "manifest")}}
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]]:
+def dotted_rows(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]]:
     """Nested values as dotted names, one on each line."""
-    found: list[tuple[str, object]] = []
+    rows: list[tuple[str, object]] = []
     for name, value in values.items():
         if isinstance(value, Mapping):
-            found += flat(value, f"{prefix}{name}.")
+            rows += dotted_rows(value, f"{prefix}{name}.")
         else:
-            found.append((f"{prefix}{name}", value))
-    return found
+            rows.append((f"{prefix}{name}", value))
+    return rows

@@ -1,4 +1,4 @@
-"""`lte align`: look at alignment data, and train an adapter from a file of facts, without a daemon."""
+"""`lte align`: show alignment data, and train an adapter from a file of facts, without a daemon."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ Facts = Annotated[
     Path | None,
     typer.Option(help="Facts or events as JSON lines, or a KnowEdit list. Default: the daemon's."),
 ]
-Anchor = Annotated[Path | None, typer.Option(help="Facts that are replayed beside them, in the same forms.")]
+Anchor = Annotated[
+    Path | None, typer.Option(help="Further facts, replayed in the same forms to keep what is learned.")
+]
 PresetName = Annotated[str, typer.Option("--preset", "-p", help="demo, embedded, 7b-1xh200 or 7b-4x.")]
 Seed = Annotated[int, typer.Option(help="Equal seeds draw equal rows.")]
 Changes = Annotated[
@@ -67,28 +69,28 @@ def data(
     from lte_runtime.align import dataset
 
     settings = load(config).settings
-    found, beside = _facts(facts, anchor, address, socket, config)
+    records, anchors = _facts(facts, anchor, address, socket, config)
     with TemporaryDirectory() as scratch, parts.progress(not json_) as progress:
         folder = out or Path(scratch)
-        _freeze(settings, preset, found, beside, seed, cases, folder, progress)
+        _write_rows(settings, preset, records, anchors, seed, cases, folder, progress)
         rows, manifest = dataset.read_rows(folder) or ([], {})
-    chosen = _samples(rows, samples) if explain else {}
+    sampled = _samples(rows, samples) if explain else {}
     if json_:
-        told = {kind: [asdict(row) for row in some] for kind, some in chosen.items()}
-        output.as_json(manifest | ({"samples": told} if explain else {}))
+        samples_json = {kind: [asdict(row) for row in kind_rows] for kind, kind_rows in sampled.items()}
+        output.as_json(manifest | ({"samples": samples_json} if explain else {}))
         return
-    for kind, some in chosen.items():
-        for row in some:
+    for kind, kind_rows in sampled.items():
+        for row in kind_rows:
             _explain(kind, row)
     output.table(("kind", "rows", "with facts", "own answer", "exchanged"), _counts(rows), "rows by kind")
     output.pairs(_summary(manifest))
 
 
-def _freeze(
+def _write_rows(
     settings: Settings,
     preset: str,
-    found: Sequence[FactRecord],
-    beside: Sequence[FactRecord],
+    records: Sequence[FactRecord],
+    anchors: Sequence[FactRecord],
     seed: int,
     cases: int,
     folder: Path,
@@ -102,10 +104,10 @@ def _freeze(
     chosen, directory = presets.preset(preset), _base(settings)
     device = choose_device(settings.model.device)
     speaker = building.load_base_model(directory, choose_dtype(settings.model.dtype, device), device, chosen)
-    near, described = building.neighbours(settings.encoder.model)
-    made_of = building.material(found, beside, chosen, speaker, near, seed)
+    neighbours, neighbour_source = building.neighbours(settings.encoder.model)
+    material = building.material(records, anchors, chosen, speaker, neighbours, seed)
     tally = dataset.RowTally()
-    drawn = islice(dataset.cases(made_of, chosen.mixture, seed), cases)
+    drawn = islice(dataset.cases(material, chosen.mixture, seed), cases)
 
     def rows() -> Iterator[TrainingRow]:
         for row in dataset.rows(drawn, speaker.own, chosen.mixture.sure, tally):
@@ -114,7 +116,7 @@ def _freeze(
 
     head = {"seed": seed, "preset": preset, "base_fingerprint": base_fingerprint(directory)}
     dataset.write_rows(
-        rows(), folder, {**head, "neighbours": described, "known": len(made_of.known_facts)}, tally
+        rows(), folder, {**head, "neighbours": neighbour_source, "known": len(material.known_facts)}, tally
     )
 
 
@@ -124,16 +126,16 @@ def _facts(
     """The facts of the file, else the daemon's current ones; and the anchor set."""
     from lte_runtime.align import facts as reading
 
-    beside = reading.load(anchor, "replay") if anchor else ()
+    anchors = reading.load(anchor, "replay") if anchor else ()
     if facts:
-        return reading.load(facts), beside
+        return reading.load(facts), anchors
     with connect.client(connect.find(connect.flags(address, socket), config)) as daemon:
         edits = connect.paged(daemon.list_edits, "edits", _MOST_FACTS)
         current = [reading.from_mapping(edit) for edit in edits if edit["state"] == "current"]
-    found = tuple(fact for fact in current if fact is not None)
-    if not found:
+    records = tuple(fact for fact in current if fact is not None)
+    if not records:
         raise BadRequest("the daemon holds no current fact; name a file with --facts")
-    return found, beside
+    return records, anchors
 
 
 def _base(settings: Settings) -> Path:
@@ -148,20 +150,20 @@ def _base(settings: Settings) -> Path:
 
 def _samples(rows: Sequence[TrainingRow], count: int) -> dict[str, list[TrainingRow]]:
     """The first rows of each kind that carry facts."""
-    found: dict[str, list[TrainingRow]] = defaultdict(list)
+    samples: dict[str, list[TrainingRow]] = defaultdict(list)
     for row in rows:
-        if row.with_facts and len(found[row.kind]) < count:
-            found[row.kind].append(row)
-    return dict(sorted(found.items()))
+        if row.with_facts and len(samples[row.kind]) < count:
+            samples[row.kind].append(row)
+    return dict(sorted(samples.items()))
 
 
 def _counts(rows: Sequence[TrainingRow]) -> Iterator[tuple[str, int, int, int, int]]:
     kinds = Counter(row.kind for row in rows)
-    told = Counter(row.kind for row in rows if row.with_facts)
+    with_facts = Counter(row.kind for row in rows if row.with_facts)
     own = Counter(row.kind for row in rows if row.own)
     exchanged = Counter(row.kind for row in rows if row.exchanged)
     for kind in sorted(kinds):
-        yield kind, kinds[kind], told[kind], own[kind], exchanged[kind]
+        yield kind, kinds[kind], with_facts[kind], own[kind], exchanged[kind]
 
 
 def _summary(manifest: Mapping[str, Any]) -> dict[str, object]:
@@ -179,9 +181,9 @@ def _explain(kind: str, row: TrainingRow) -> None:
     origin = [row.source, *row.edit_ids, order, *(["target exchanged"] if row.exchanged else [])]
     console.print(Text(kind, style="bold magenta"), Text(f"  {', '.join(origin)}", style="dim"))
     for number, fact in enumerate(row.facts, 1):
-        told = Text(f"  {number}. {fact}", style="cyan")
-        told.highlight_words([row.answer], style="bold green")
-        console.print(told)
+        line = Text(f"  {number}. {fact}", style="cyan")
+        line.highlight_words([row.answer], style="bold green")
+        console.print(line)
     console.print(Text("  ? ", style="dim") + Text(row.question, style="bold"))
     mine = "the original model's own" if row.own else ""
     console.print(Text("  = ", style="dim") + Text(row.answer, style="green"), Text(mine, style="dim"))
@@ -196,20 +198,22 @@ def train(
         Path | None, typer.Option(help="Probes as JSON lines. Default: made from the facts.")
     ] = None,
     preset: PresetName = "embedded",
-    out: Annotated[Path, typer.Option("--out", "-o", help="Job folder; an unfinished one goes on.")] = Path(
-        "align-job"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Job folder; an unfinished job in it is continued.")
+    ] = Path("align-job"),
     name: Annotated[str, typer.Option(help="The adapter's id.")] = "align-000002",
     fresh: Annotated[bool, typer.Option(help="Do not start from the configured adapter.")] = False,
     seed: Seed = 0,
-    deadline: Annotated[float | None, typer.Option(min=1, help="Seconds until it is given up.")] = None,
+    deadline: Annotated[
+        float | None, typer.Option(min=1, help="Seconds after which the run is stopped.")
+    ] = None,
     set_: Changes = None,
     json_: Json = False,
     address: Address = None,
     socket: Socket = None,
     config: ConfigFile = None,
 ) -> None:
-    """Train an adapter in a process of its own, and judge it beside the configured one and none.
+    """Train an adapter in a process of its own, and compare it with the configured one and with none.
 
     Ctrl-C ends it with a checkpoint; the same command goes on from there.
 
@@ -219,12 +223,12 @@ def train(
 
     settings = load(config).settings
     if not (out / "job.json").exists():
-        found, beside = _facts(facts, anchor, address, socket, config)
-        said = {"preset": preset, "name": name, "fresh": fresh, "seed": seed, "deadline_s": deadline}
-        _write_job(out, settings, found, beside, probes, {**said, "changes": _changes(set_ or ())})
+        records, anchors = _facts(facts, anchor, address, socket, config)
+        options = {"preset": preset, "name": name, "fresh": fresh, "seed": seed, "deadline_s": deadline}
+        _write_job(out, settings, records, anchors, probes, {**options, "changes": _changes(set_ or ())})
     else:
-        output.note(f"{out} holds a job already: it goes on as it was written")
-    result = _watched(out, shown=not json_)
+        output.note(f"{out} already holds a job: it continues with its own facts and settings")
+    result = _run_job(out, shown=not json_)
     if json_:
         output.as_json(result)
     _raise(result, out)
@@ -234,22 +238,22 @@ def train(
 
 
 def _changes(pairs: Sequence[str]) -> dict[str, str]:
-    found = {}
+    changes = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise BadRequest(f"--set takes name=value, not {pair!r}")
-        found[name] = value
-    return found
+        changes[name] = value
+    return changes
 
 
 def _write_job(
-    out: Path,
+    job_dir: Path,
     settings: Settings,
-    found: Sequence[FactRecord],
-    beside: Sequence[FactRecord],
+    records: Sequence[FactRecord],
+    anchors: Sequence[FactRecord],
     probes: Path | None,
-    said: Mapping[str, Any],
+    options: Mapping[str, Any],
 ) -> None:
     """Facts, probes and, last, `job.json`. Raises `BadRequest` for what no preset has."""
     from lte_runtime.align import jobdir, presets
@@ -257,13 +261,13 @@ def _write_job(
     from lte_runtime.align.judge import read_probes
     from lte_runtime.answer.engine.files import base_fingerprint
 
-    presets.adjusted(presets.preset(said["preset"]), said["changes"])
+    presets.adjusted(presets.preset(options["preset"]), options["changes"])
     base = _base(settings)
-    asked = read_probes(probes) if probes else making.make(found, said["seed"])
-    out.mkdir(parents=True, exist_ok=True)
-    _write_lines(out / "facts.jsonl", [asdict(fact) for fact in found])
-    _write_lines(out / "anchor.jsonl", [asdict(fact) for fact in beside])
-    _write_lines(out / "probes.jsonl", [asdict(probe) for probe in asked])
+    probe_records = read_probes(probes) if probes else making.make(records, options["seed"])
+    job_dir.mkdir(parents=True, exist_ok=True)
+    _write_lines(job_dir / "facts.jsonl", [asdict(fact) for fact in records])
+    _write_lines(job_dir / "anchor.jsonl", [asdict(fact) for fact in anchors])
+    _write_lines(job_dir / "probes.jsonl", [asdict(probe) for probe in probe_records])
     incumbent = _incumbent(settings)
     job = {
         "id": f"cli-{int(time.time())}",
@@ -272,15 +276,15 @@ def _write_job(
         "incumbent": str(incumbent.absolute()) if incumbent else None,
         "facts": "facts.jsonl",
         "probes": "probes.jsonl",
-        "anchor": "anchor.jsonl" if beside else None,
+        "anchor": "anchor.jsonl" if anchors else None,
         "epoch": 0,
         "device": settings.model.device,
         "dtype": settings.model.dtype,
         "max_memory_bytes": None,
         "neighbours": settings.encoder.model,
-        **said,
+        **options,
     }
-    jobdir.write(out / jobdir.JOB, job)
+    jobdir.write(job_dir / jobdir.JOB, job)
 
 
 def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -297,55 +301,59 @@ def _incumbent(settings: Settings) -> Path | None:
     return None if adapter == "none" else Path(adapter)
 
 
-def _watched(folder: Path, *, shown: bool) -> dict[str, Any]:
+def _run_job(job_dir: Path, *, shown: bool) -> dict[str, Any]:
     """Runs the job as a child process, shows its progress, and returns its result."""
-    command = [sys.executable, "-m", "lte_runtime.align.job", str(folder)]
+    command = [sys.executable, "-m", "lte_runtime.align.job", str(job_dir)]
     # Of its own group: Ctrl-C reaches it once, from here.
     child = subprocess.Popen(command, start_new_session=True)
     try:
         with parts.progress(shown) as progress:
             while child.poll() is None:
-                _show(folder, progress)
+                _show_progress(job_dir, progress)
                 time.sleep(_POLL_S)
     except KeyboardInterrupt:
         output.note("stopping after a checkpoint")
         child.send_signal(signal.SIGTERM)
         child.wait()
     try:
-        result: dict[str, Any] = json.loads((folder / "result.json").read_text("utf-8"))
+        result: dict[str, Any] = json.loads((job_dir / "result.json").read_text("utf-8"))
     except (OSError, ValueError):
-        raise LteError(f"the training process ended with status {child.returncode} and no result") from None
+        raise LteError(
+            f"the training process ended with status {child.returncode} and wrote no result"
+        ) from None
     return result
 
 
-def _show(folder: Path, progress: Progress) -> None:
+def _show_progress(job_dir: Path, progress: Progress) -> None:
     try:
-        said = json.loads((folder / "progress.json").read_text("utf-8"))
+        status = json.loads((job_dir / "progress.json").read_text("utf-8"))
     except (OSError, ValueError):
         return  # not written yet
-    loss = "" if said["loss"] is None else f" loss {said['loss']:.3f}"
-    rate = "" if said["rows_per_s"] is None else f" {said['rows_per_s']:.0f} rows/s"
-    left = "" if said["remaining_s"] is None else f" {said['remaining_s']:.0f} s left"
-    progress(f"{said['phase']}{loss}{rate}{left}", said["step"], said["total"])
+    loss = "" if status["loss"] is None else f" loss {status['loss']:.3f}"
+    rate = "" if status["rows_per_s"] is None else f" {status['rows_per_s']:.0f} rows/s"
+    remaining = "" if status["remaining_s"] is None else f" {status['remaining_s']:.0f} s left"
+    progress(f"{status['phase']}{loss}{rate}{remaining}", status["step"], status["total"])
 
 
-def _raise(result: Mapping[str, Any], folder: Path) -> None:
+def _raise(result: Mapping[str, Any], job_dir: Path) -> None:
     """An error of the project's own tree for a run that was not done."""
     if result["status"] == "cancelled":
-        raise Cancelled(f"stopped; `lte align train --out {folder}` goes on from the last checkpoint")
+        raise Cancelled(f"stopped; `lte align train --out {job_dir}` goes on from the last checkpoint")
     if result["status"] == "failed":
-        told = result["error"]
-        kind = {"data": BadRequest, "deadline": DeadlineExceeded}.get(told["kind"], LteError)
-        advice = "; --set batch=, --set max_tokens= or a GPU helps" if told["kind"] == "out_of_memory" else ""
-        raise kind(f"{told['kind'].replace('_', ' ')}: {told['message']}{advice}")
+        error = result["error"]
+        error_class = {"data": BadRequest, "deadline": DeadlineExceeded}.get(error["kind"], LteError)
+        advice = (
+            "; --set batch=, --set max_tokens= or a GPU helps" if error["kind"] == "out_of_memory" else ""
+        )
+        raise error_class(f"{error['kind'].replace('_', ' ')}: {error['message']}{advice}")
 
 
-def _scores(folder: Path, result: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
+def _scores(job_dir: Path, result: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
     from lte_runtime.align.judge import read_probes
 
-    kinds = {probe.id: probe.kind for probe in read_probes(folder / "probes.jsonl")}
+    kinds = {probe.id: probe.kind for probe in read_probes(job_dir / "probes.jsonl")}
     for arm, right in result["judged"].items():
         for kind in dict.fromkeys(kinds.values()):
-            some = [value for probe, value in right.items() if kinds[probe] == kind]
-            if some:
-                yield arm, kind, sum(some) / len(some)
+            verdicts = [value for probe, value in right.items() if kinds[probe] == kind]
+            if verdicts:
+                yield arm, kind, sum(verdicts) / len(verdicts)

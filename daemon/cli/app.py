@@ -50,7 +50,7 @@ TABLE = {
         "daemon.cli.erase", "Remove a fact's text and vectors for good, with a receipt.", _FACTS
     ),
     "edits": CommandEntry("daemon.cli.edits", "Look at edits: list, show, history, why-not.", _FACTS),
-    "dlq": CommandEntry("daemon.cli.dlq", "Records that were no edits: list, show, replay.", _FACTS),
+    "dlq": CommandEntry("daemon.cli.dlq", "Records that are not valid edits: list, show, replay.", _FACTS),
     "serve": CommandEntry("daemon.cli.serve", "Run the daemon.", _RUN),
     "status": CommandEntry("daemon.cli.status", "State, lag, index, gate, queue, dead letters.", _RUN),
     "ingest": CommandEntry("daemon.cli.ingest", "Resume an ingest that was suspended.", _RUN),

@@ -27,8 +27,10 @@ def ask(
     question: Annotated[str, typer.Argument(help="The question; - reads it from stdin.")],
     namespace: Namespace = "default",
     explain: Annotated[bool, typer.Option("--explain", "-e", help="Show scores, gate and timings.")] = False,
-    stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it is made.")] = False,
-    as_of: Annotated[str | None, typer.Option("--as-of", help="Answer from what was valid then.")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the answer while it is generated.")] = False,
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", help="Answer from the facts that were valid at this time.")
+    ] = None,
     at_least: Annotated[
         list[str] | None,
         typer.Option("--at-least", help="Wait for TOPIC_ID/PARTITION/OFFSET. Repeatable."),
@@ -49,7 +51,7 @@ def ask(
 
     lte ask "Who was the CEO of Acme Corp?" --as-of 2024-06-30
     """
-    wishes: dict[str, Any] = {
+    request_fields: dict[str, Any] = {
         "question": sys.stdin.read().strip() if question == "-" else question,
         "namespace": namespace,
         "max_new_tokens": max_new_tokens,
@@ -60,18 +62,18 @@ def ask(
     where = connect.find(connect.flags(address, socket, timeout=timeout), config)
     with connect.client(where) as daemon:
         if stream and not json_:
-            reply = _streamed(daemon.answer_stream(**wishes))
+            reply = _print_stream(daemon.answer_stream(**request_fields))
         else:
-            reply = daemon.answer(**wishes)
+            reply = daemon.answer(**request_fields)
             if not json_:
                 print(reply["text"])
     if json_:
         output.as_json(reply)
     else:
-        _evidence(reply, explain)
+        _show_evidence(reply, explain)
 
 
-def _streamed(parts: Iterable[str | dict[str, Any]]) -> dict[str, Any]:
+def _print_stream(parts: Iterable[str | dict[str, Any]]) -> dict[str, Any]:
     """Print pieces as they come; the last message holds the whole answer."""
     for part in parts:
         if isinstance(part, dict):
@@ -81,7 +83,7 @@ def _streamed(parts: Iterable[str | dict[str, Any]]) -> dict[str, Any]:
     raise AssertionError("the stream ended without its last message")
 
 
-def _evidence(reply: Mapping[str, Any], explain: bool) -> None:
+def _show_evidence(reply: Mapping[str, Any], explain: bool) -> None:
     for flag in ("stale", "gap"):
         if reply[flag]:
             output.note(f"warning: {flag}: {_FLAGS[flag]}")
@@ -92,8 +94,8 @@ def _evidence(reply: Mapping[str, Any], explain: bool) -> None:
 
 
 _FLAGS = {
-    "stale": "no broker has answered for a while, facts may be older than Kafka's",
-    "gap": "history is missing, see `lte status` and `lte accept-gap`",
+    "stale": "no broker has answered for a while; Kafka may hold newer facts",
+    "gap": "history is missing; see `lte status` and `lte accept-gap`",
 }
 
 
@@ -105,7 +107,7 @@ def _citations(citations: Sequence[Mapping[str, Any]]) -> None:
         rows = [(*row, _held(cited)) for row, cited in zip(rows, citations, strict=True)]
     output.table(columns, rows, "Citations")
     for name, (shown, members) in _cut_lists(citations).items():
-        output.note(f"warning: only {shown} of the {members} values of {name} were told to the model")
+        output.note(f"warning: only {shown} of the {members} values of {name} were shown to the model")
 
 
 def _held(cited: Mapping[str, Any]) -> str:

@@ -39,8 +39,8 @@ def backup(
     store = (state_dir or settings.state_dir) / STORE_FILE
     os.umask(UMASK)
     copy_store(store, to)
-    found = {"store": str(store), "copy": str(to), "bytes": to.stat().st_size}
+    report = {"store": str(store), "copy": str(to), "bytes": to.stat().st_size}
     if json_:
-        output.as_json(found)
+        output.as_json(report)
     else:
-        output.pairs(found)
+        output.pairs(report)

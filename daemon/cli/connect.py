@@ -54,10 +54,10 @@ def find(flags: Where, config: Path | None = None, environ: Mapping[str, str] | 
         _from_up_file(UP_FILE),
         default.over(Where(topic="lte.edits", timeout_s=30.0)),
     )
-    found = Where()
+    merged = Where()
     for place in places:
-        found = found.over(place)
-    return found
+        merged = merged.over(place)
+    return merged
 
 
 def flags(
@@ -101,11 +101,11 @@ def client(where: Where) -> Iterator[Client]:
 
 def paged(fetch: Callable[..., Mapping[str, Any]], name: str, limit: int, **filters: Any) -> Iterator[Any]:
     """Items of a paged call, `limit` at most."""
-    token, left = "", limit
-    while left > 0:
-        page = fetch(page_size=min(left, 1000), page_token=token, **filters)
+    token, remaining = "", limit
+    while remaining > 0:
+        page = fetch(page_size=min(remaining, 1000), page_token=token, **filters)
         yield from page[name]
-        left -= len(page[name])
+        remaining -= len(page[name])
         token = page["next_page_token"]
         if not token:
             return
@@ -183,19 +183,21 @@ def _read_toml(config: Path | None, environ: Mapping[str, str]) -> dict[str, Any
 
 
 def _from_settings(values: Mapping[str, Any]) -> Where:
-    asked, rpc, kafka = (values.get(section) or {} for section in ("client", "rpc", "kafka"))
+    client_section, rpc_section, kafka_section = (
+        values.get(section) or {} for section in ("client", "rpc", "kafka")
+    )
     state = values.get("state_dir")
-    socket = rpc.get("socket") or (state and Path(state) / "lte.sock")
-    admin = rpc.get("admin_socket") or (state and Path(state) / "admin.sock")
-    timeout = asked.get("timeout_s")
+    socket = rpc_section.get("socket") or (state and Path(state) / "lte.sock")
+    admin = rpc_section.get("admin_socket") or (state and Path(state) / "admin.sock")
+    timeout = client_section.get("timeout_s")
     return Where(
-        address=asked.get("address") or (unix(socket) if socket else None),
+        address=client_section.get("address") or (unix(socket) if socket else None),
         admin_address=unix(admin) if admin else None,
-        bootstrap=kafka.get("bootstrap"),
-        topic=kafka.get("topic"),
-        security=kafka.get("security"),
-        tls_ca=asked.get("tls_ca"),
-        token_file=asked.get("token_file"),
+        bootstrap=kafka_section.get("bootstrap"),
+        topic=kafka_section.get("topic"),
+        security=kafka_section.get("security"),
+        tls_ca=client_section.get("tls_ca"),
+        token_file=client_section.get("token_file"),
         timeout_s=float(timeout) if timeout is not None else None,
     )
 

@@ -1,4 +1,4 @@
-"""`lte dlq`: records that were no edits."""
+"""`lte dlq`: records that are not valid edits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from daemon.cli.exits import FAILED
 from daemon.cli.options import AdminSocket, ConfigFile, Json
 from lte_runtime.errors import BadRequest
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Records that were no edits.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Records that are not valid edits.")
 
 # One call replays this many.
 _MOST = 1000
@@ -40,11 +40,11 @@ def list_(
     lte dlq list --json | jq '.[] | select(.code == "unknown_op") | .id'
     """
     with connect.client(connect.find(connect.flags(admin_socket=admin_socket), config)) as daemon:
-        found = list(connect.paged(daemon.dead_letters, "dead_letters", limit))
+        records = list(connect.paged(daemon.dead_letters, "dead_letters", limit))
     if json_:
-        output.as_json(found)
+        output.as_json(records)
         return
-    rows = ((d["id"], d["code"], d["state"], _where(d), d["size_bytes"], d["message"]) for d in found)
+    rows = ((d["id"], d["code"], d["state"], _where(d), d["size_bytes"], d["message"]) for d in records)
     output.table(("id", "code", "state", "position", "bytes", "reason"), rows)
 
 
@@ -77,8 +77,8 @@ def replay(
 ) -> None:
     """Decode and apply records again, at their original positions: after an upgrade or a change of limits.
 
-    What is no edit still stays in the quarantine, and the exit code is 1. A wrong record is corrected by
-    publishing it anew.
+    A record that is still not a valid edit stays in the quarantine, and the exit code is 1. To correct a
+    wrong record, publish a corrected one.
 
     Examples:
 
@@ -87,7 +87,7 @@ def replay(
     lte dlq replay --all
     """
     if bool(ids) == all_:
-        raise BadRequest("name the records by their ids, or take --all")
+        raise BadRequest("name the records by their ids, or use --all")
     with connect.client(connect.find(connect.flags(admin_socket=admin_socket), config)) as daemon:
         listed = connect.paged(daemon.dead_letters, "dead_letters", sys.maxsize)
         chosen = waiting(listed) if all_ else list(ids or [])
@@ -96,7 +96,7 @@ def replay(
         output.as_json(reply)
     else:
         applied = len(reply["applied_edit_ids"])
-        output.note(f"{reply['records']} replayed, {applied} applied, {reply['rejected']} still no edits")
+        output.note(f"{reply['records']} replayed, {applied} applied, {reply['rejected']} still not valid")
     if reply["rejected"]:
         raise typer.Exit(FAILED)
 

@@ -82,9 +82,9 @@ def _python() -> Finding:
 
 def _libraries(_settings: Settings) -> Finding:
     """Versions from the metadata: importing them would take ten seconds."""
-    wanted = ("torch", "transformers", "peft", "openvino", "hnswlib", "apsw", "kafka-python", "grpcio")
+    required = ("torch", "transformers", "peft", "openvino", "hnswlib", "apsw", "kafka-python", "grpcio")
     seen, absent = [], []
-    for name in wanted:
+    for name in required:
         try:
             seen.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:

@@ -47,7 +47,7 @@ def drift(
 
 def _show(reply: Mapping[str, Any]) -> None:
     if not reply["enabled"]:
-        output.note("drift is not watched: drift.enabled is false")
+        output.note("drift is not watched: set drift.enabled = true to watch it")
         return
     output.table(_COLUMNS, rows(reply), "Drift", colours=_COLOURS)
     output.pairs(summary(reply), "What would happen now")
@@ -55,22 +55,22 @@ def _show(reply: Mapping[str, Any]) -> None:
 
 def rows(reply: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
     """One line for each rule, with the newest reading of its name; readings without a rule last."""
-    newest = {each["name"]: each for each in reply["readings"]}
+    newest = {reading["name"]: reading for reading in reply["readings"]}
     for rule in reply["margins"]:
         reading = newest.get(rule["name"], {})
         pooled = f"{rule['n']}/{rule['needed']}"
         figures = (rule["value"], rule["limit"], rule["margin"], pooled, state_of(rule))
         yield (
             rule["name"],
-            _short(reading.get("value")),
+            _rounded(reading.get("value")),
             reading.get("n"),
             rule["kind"],
-            *map(_short, figures),
+            *map(_rounded, figures),
         )
     ruled = {rule["name"] for rule in reply["margins"]}
     for name, reading in newest.items():
         if name not in ruled:
-            yield (name, _short(reading["value"]), reading["n"], *[None] * 6)
+            yield (name, _rounded(reading["value"]), reading["n"], *[None] * 6)
 
 
 def state_of(rule: Mapping[str, Any]) -> str:
@@ -80,7 +80,7 @@ def state_of(rule: Mapping[str, Any]) -> str:
     return "learning" if rule["margin"] is None else "ok"
 
 
-def _short(value: object) -> object:
+def _rounded(value: object) -> object:
     return f"{value:.5g}" if isinstance(value, float) else value
 
 
@@ -89,8 +89,8 @@ def summary(reply: Mapping[str, Any]) -> dict[str, object]:
     verdict = "a re-alignment starts" if reply["would_start"] else "nothing"
     return {
         "verdict": verdict,
-        "reasons": "\n".join(f"{each['name']}: {each['detail']}" for each in reply["reasons"]),
-        "held back by": "\n".join(f"{each['name']}: {each['detail']}" for each in reply["blocks"]),
+        "reasons": "\n".join(f"{reason['name']}: {reason['detail']}" for reason in reply["reasons"]),
+        "held back by": "\n".join(f"{block['name']}: {block['detail']}" for block in reply["blocks"]),
         "new edits": reply["new_edits"],
         "cycles of probes": f"{reply['cycles']}, the last at {reply['last_cycle'] or '-'}",
         "adapter since": reply["adapter_since"],

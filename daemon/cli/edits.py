@@ -75,20 +75,21 @@ def dry_run(
 
     Example: lte edits dry-run -s "Acme Corp" -r CEO -t "Ann Lee"
     """
-    given = {"subject": subject, "relation": relation, "target": target, "prompt": prompt}
-    event: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    fact = {"subject": subject, "relation": relation, "target": target, "prompt": prompt}
+    event: dict[str, Any] = {name: value for name, value in fact.items() if value is not None}
     event |= {"op": "retract" if retract else "assert", "namespace": namespace}
     if revision is not None:
         event["revision"] = revision
     with connect.client(connect.find(connect.flags(address, socket), config)) as daemon:
-        found = daemon.dry_run(event, max_probes=probes)
+        effects = daemon.dry_run(event, max_probes=probes)
     if json_:
-        output.as_json(found)
+        output.as_json(effects)
         return
-    if not found["applied"]:
-        output.note(f"questions would not see this edit; {found['winner_id'] or 'nothing'} stands instead")
+    if not effects["applied"]:
+        output.note(f"questions would not see this edit; {effects['winner_id'] or 'nothing'} stands instead")
     rows = (
-        (p["question"], p["before"], p["after"], "changes" if p["changed"] else "-") for p in found["probes"]
+        (p["question"], p["before"], p["after"], "changes" if p["changed"] else "-")
+        for p in effects["probes"]
     )
     output.table(("question", "now", "then", "answer"), rows, colours={"changes": "yellow"})
 

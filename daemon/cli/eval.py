@@ -83,18 +83,18 @@ def knowedit(
     train_data: TrainData = None,
     cache: Cache = CACHE,
     samples: Annotated[
-        Path | None, typer.Option(help="JSON Lines of every answer; a run that was killed goes on from it.")
+        Path | None, typer.Option(help="JSON Lines of every answer; a run that was killed continues from it.")
     ] = None,
     limit: Limit = None,
     json_: Json = False,
     arch: Architecture = None,
     config: ConfigFile = None,
 ) -> None:
-    """KnowEdit: edits of a set applied first, then all probes asked; facts found by our own retrieval.
+    """KnowEdit: apply the edits of a set, then ask all probes; facts are found by our own retrieval.
 
-    Without --mode, --decode and other methods than ours and no-adapter, answers come from the engine as it
-    serves. Else every method works on the same weights in float32, by its searched settings where
-    `lte eval search` has left some.
+    Without --mode, --decode and other methods than ours and no-adapter, answers come from the engine that
+    serves questions. Otherwise every method works on the same weights in float32, with the settings that
+    `lte eval search` found for it, where there are any.
 
     Examples: lte eval knowedit --data knowedit/ --method ours --limit 100 --json
 
@@ -103,7 +103,7 @@ def knowedit(
     names = _names(method)
 
     settings = parts.settings(config, arch)
-    if mode or decode or samples or set(names) - {each.value for each in ComparedMethod}:
+    if mode or decode or samples or set(names) - {option.value for option in ComparedMethod}:
         from lte_runtime.evals import compare
 
         plan = compare.ComparisonPlan(
@@ -139,9 +139,9 @@ def knowedit(
 
 
 def _names(method: list[Compared] | None) -> list[str]:
-    chosen = [each.value for each in method or (Compared.OURS, Compared.NO_ADAPTER)]
+    chosen = [option.value for option in method or (Compared.OURS, Compared.NO_ADAPTER)]
     if Compared.ALL.value in chosen:
-        return [each.value for each in Compared if each is not Compared.ALL]
+        return [option.value for option in Compared if option is not Compared.ALL]
     return chosen
 
 
@@ -185,9 +185,9 @@ def search(
         supplies = parts.kit(settings, cache, train_data, progress).supplies
         best: dict[str, Any] = {}
         for name in names:
-            found = searching.search(name, supplies, budget, cache / "search.jsonl")
-            searching.keep_tuned(supplies, {name: found})
-            best[name] = {key: value for key, value in found[1].items() if key not in ("key", "method")}
+            setting, line = searching.search(name, supplies, budget, cache / "search.jsonl")
+            searching.keep_tuned(supplies, {name: (setting, line)})
+            best[name] = {key: value for key, value in line.items() if key not in ("key", "method")}
     if json_:
         output.as_json({"methods": best})
         return
@@ -322,7 +322,9 @@ def report(
         list[str] | None, typer.Option("--mode", help="With --data. Default: single, batch, sequential.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The page whose section is replaced.")] = PAGE,
-    machine: Annotated[str, typer.Option(help="What to say of the machine; default: what it says.")] = "",
+    machine: Annotated[
+        str, typer.Option(help="Description of the machine for the page; default: read from the system.")
+    ] = "",
     method: Annotated[
         list[Compared] | None, typer.Option("--method", "-m", help="With --data. Default: every one.")
     ] = None,
@@ -332,9 +334,9 @@ def report(
     arch: Architecture = None,
     config: ConfigFile = None,
 ) -> None:
-    """Write the tables of compared methods, with pictures, into a page; with --data measure them first.
+    """Write the tables and pictures of compared methods into a page; with --data measure them first.
 
-    What was measured is kept in the cache folder, so that a run that was killed goes on.
+    Results are kept in the cache folder; a run that was killed continues from them.
 
     Examples: lte eval report --data knowedit/ --limit 20
 
@@ -345,14 +347,14 @@ def report(
     files = list(results or ())
     if data is not None:
         chosen = _names(method or [Compared.ALL])
-        files += _measured(data, chosen, mode or list(MODES), train_data, cache, limit, arch, config)
+        files += _measure_modes(data, chosen, mode or list(MODES), train_data, cache, limit, arch, config)
     if not files:
-        raise typer.BadParameter("name results, or --data to measure")
+        raise typer.BadParameter("name result files, or give --data to measure")
     writing.write(out, files, machine or writing.machine())
     typer.echo(str(out))
 
 
-def _measured(
+def _measure_modes(
     data: Path,
     methods: list[str],
     modes: list[str],
@@ -400,7 +402,7 @@ def userfacts(
             encoder,
             engine,
             parts.calibration(settings, encoder),
-            methods=[each.value for each in method or list(ComparedMethod)],
+            methods=[option.value for option in method or list(ComparedMethod)],
             limit=limit,
             progress=progress,
         )

@@ -33,7 +33,7 @@ def from_lines(lines: Iterable[str], name: str) -> Iterator[Event]:
     filled = ((number, line) for number, line in numbered if line)
     for number, line in filled:
         if line.startswith("["):
-            yield from _from_array("\n".join([line, *(rest for _, rest in filled)]), name)
+            yield from _from_array("\n".join([line, *(later_line for _, later_line in filled)]), name)
             return
         yield _object(_parse(line, f"{name}, line {number}"), f"{name}, line {number}")
 

@@ -1,4 +1,4 @@
-"""`lte index`: check the vector index against the store, or make it anew."""
+"""`lte index`: check the vector index against the store, or rebuild it."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="The ingest: 
 
 @app.command()
 def resume(json_: Json = False, admin_socket: AdminSocket = None, config: ConfigFile = None) -> None:
-    """Go on after a suspension, once its reason (`lte status`) is out of the way.
+    """Resume a suspended ingest, once the reason that `lte status` shows is removed.
 
-    A full quarantine is given one more quota; what else can suspend ingest is in docs/operations.md.
+    A full quarantine gets one more quota; docs/operations.md lists what else can suspend ingest.
 
     Example: lte status; lte ingest resume
     """
@@ -34,13 +34,13 @@ def skip(
     partition: Annotated[int, typer.Option("--partition", "-p", help="Partition, as `lte status` names it.")],
     offset: Annotated[int, typer.Option("--offset", "-o", help="Offset, as `lte status` names it.")],
     resume_at: Annotated[
-        int | None, typer.Option(help="Leave out everything before this offset; default: this one record.")
+        int | None, typer.Option(help="Skip everything before this offset; default: only this record.")
     ] = None,
     json_: Json = False,
     admin_socket: AdminSocket = None,
     config: ConfigFile = None,
 ) -> None:
-    """Leave out the unreadable record that ingest is suspended at, and go on behind it.
+    """Skip the unreadable record at which ingest is suspended, and go on after it.
 
     Refused unless ingest is suspended at exactly this record. `lte dlq list` shows what was skipped.
 

@@ -12,7 +12,7 @@ Subject = Annotated[str | None, typer.Option("--subject", "-s", help="What the f
 Relation = Annotated[str | None, typer.Option("--relation", "-r", help="What it says of the subject.")]
 Key = Annotated[str | None, typer.Argument(metavar="[KEY]", help="NAMESPACE/SUBJECT/RELATION in one.")]
 Prompt = Annotated[
-    str | None, typer.Option("--prompt", "-p", help="The question or cloze, instead of the two.")
+    str | None, typer.Option("--prompt", "-p", help="The question or cloze, instead of subject and relation.")
 ]
 
 
@@ -32,7 +32,8 @@ def key_parts(
         if len(parts) == 3 and all(parts):
             return parts[0], parts[1], parts[2]
         raise BadRequest(
-            f"{key!r} is not NAMESPACE/SUBJECT/RELATION; with a slash in a name take the options"
+            f"{key!r} is not NAMESPACE/SUBJECT/RELATION; "
+            "if a name contains a slash, use --subject and --relation"
         )
     if prompt and not (subject or relation or key):
         return namespace, prompt, ""

@@ -43,12 +43,12 @@ def calibration(settings: Settings, encoder: Encoder) -> GateCalibration:
 
     chosen = settings.gate
     if chosen.calibration:
-        found = gate.load(chosen.calibration)
+        loaded = gate.load(chosen.calibration)
     elif settings.encoder.model == "stub":
-        found = gate.lexical_calibration(encoder.fingerprint)
+        loaded = gate.lexical_calibration(encoder.fingerprint)
     else:
-        found = gate.default_calibration()
-    return found if chosen.threshold is None else replace(found, threshold=chosen.threshold)
+        loaded = gate.default_calibration()
+    return loaded if chosen.threshold is None else replace(loaded, threshold=chosen.threshold)
 
 
 @contextmanager
@@ -72,10 +72,12 @@ def kit(settings: Settings, cache: Path, train_data: Path | None, progress: Prog
     from lte_runtime.evals.baselines.registry import Supplies
 
     model, adapter = model_paths(settings)
-    base, known = BaselineModel.load(model), encoder(settings)
-    supplies = Supplies(base, known, LessonMaterial.load(train_data), cache, progress)
+    base, sentence_encoder = BaselineModel.load(model), encoder(settings)
+    supplies = Supplies(base, sentence_encoder, LessonMaterial.load(train_data), cache, progress)
     adapted = None if adapter is None else arms.adapted(base, adapter)
-    return arms.Kit(supplies, calibration(settings, known), adapted, adapter.name if adapter else "")
+    return arms.Kit(
+        supplies, calibration(settings, sentence_encoder), adapted, adapter.name if adapter else ""
+    )
 
 
 @contextmanager

@@ -46,9 +46,12 @@ def publish(
     valid_from: Annotated[str | None, typer.Option(help="ISO 8601.", rich_help_panel=_FACT)] = None,
     valid_until: Annotated[str | None, typer.Option(help="ISO 8601.", rich_help_panel=_FACT)] = None,
     source: Annotated[str | None, typer.Option(help="URI of the source.", rich_help_panel=_FACT)] = None,
-    publisher: Annotated[str | None, typer.Option(help="Who says so.", rich_help_panel=_FACT)] = None,
+    publisher: Annotated[str | None, typer.Option(help="Who states the fact.", rich_help_panel=_FACT)] = None,
     id_: Annotated[
-        str | None, typer.Option("--id", help="Makes repeats harmless.", rich_help_panel=_FACT)
+        str | None,
+        typer.Option(
+            "--id", help="The event's id: publishing it again changes nothing.", rich_help_panel=_FACT
+        ),
     ] = None,
     namespace: Namespace = "default",
     wait: Wait = False,
@@ -71,7 +74,7 @@ def publish(
     generate-facts | lte publish - --wait --json
     """
     where = connect.find(connect.flags(address, socket, bootstrap=bootstrap, topic=topic), config)
-    given = {
+    fact = {
         "id": id_,
         "subject": subject,
         "relation": relation,
@@ -89,13 +92,13 @@ def publish(
     }
     if file is None:
         if not target:
-            raise BadRequest("name the fact (-s, -r, -t), or a file of events (- for stdin)")
-        events = iter([event_input.from_flags(op="assert", namespace=namespace, **given)])
+            raise BadRequest("name the fact (-s, -r, -t), or give a file of events (- for stdin)")
+        events = iter([event_input.from_flags(op="assert", namespace=namespace, **fact)])
         sent = sending.send(where, events)
     else:
-        if any(value is not None for value in given.values()):
-            raise BadRequest("a file holds whole events: leave the options of a single fact out")
-        with _opened(file) as lines:
+        if any(value is not None for value in fact.values()):
+            raise BadRequest("a file holds whole events: do not give options of a single fact with it")
+        with _open_lines(file) as lines:
             events = event_input.from_lines(lines, str(file))
             sent = sending.send(where, events, progress=not json_ and sys.stderr.isatty())
     finish(where, sent, wait, timeout, json_)
@@ -110,7 +113,7 @@ def finish(where: connect.Where, sent: sending.Sent, wait: bool, timeout: float,
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[TextIO]:
+def _open_lines(file: Path) -> Iterator[TextIO]:
     if str(file) == "-":
         yield sys.stdin
         return

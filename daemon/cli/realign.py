@@ -1,4 +1,4 @@
-"""`lte realign`: train the adapter again, watch it, and see what earlier runs came to."""
+"""`lte realign`: train the adapter again, watch the run, and see how earlier runs ended."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TTL_S = 3600.0
 def realign(
     context: typer.Context,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Show progress until it has ended.")] = False,
-    reason: Annotated[str, typer.Option("--reason", help="Why; kept with the run.")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="Why; recorded with the run.")] = "",
     by_topic: Annotated[
         bool, typer.Option("--by-topic", help="Ask whoever owns re-alignment, through the control topic.")
     ] = False,
@@ -38,7 +38,7 @@ def realign(
     admin_socket: AdminSocket = None,
     config: ConfigFile = None,
 ) -> None:
-    """Start a run. With --wait the exit code tells its end: 0 done, 5 rejected by the gate, 1 failed.
+    """Start a run. With --wait the exit code says how it ended: 0 done, 5 rejected by the gate, 1 failed.
 
     Examples:
 
@@ -54,7 +54,7 @@ def realign(
     with _client(admin_socket, config) as daemon:
         run = daemon.trigger_realignment(reason)
         if wait:
-            run = _followed(daemon.watch_realignment(run["id"], timeout_s=_WAIT_S), quiet=json_) or run
+            run = _follow(daemon.watch_realignment(run["id"], timeout_s=_WAIT_S), quiet=json_) or run
     _show(run, json_)
     if wait:
         raise typer.Exit(_ENDS.get(run["state"], FAILED))
@@ -73,7 +73,7 @@ def _ask_by_topic(reason: str, config: Any, json_: bool) -> None:
     if json_:
         output.as_json({"id": command.id, "expires_ms": command.expires_ms, "topic": settings.topic})
     else:
-        output.note(f"asked on {settings.topic} as {command.id}")
+        output.note(f"sent command {command.id} to topic {settings.topic}")
 
 
 @app.command("list")
@@ -88,11 +88,11 @@ def list_(
     Example: lte realign list
     """
     with _client(admin_socket, config) as daemon:
-        found = daemon.realignments(page_size=limit)
+        runs = daemon.realignments(page_size=limit)
     if json_:
-        output.as_json(list(map(_plain, found)))
+        output.as_json(list(map(_plain, runs)))
         return
-    rows = ((r["id"], r["created"], r["trigger"], r["adapter"], r["message"], r["state"]) for r in found)
+    rows = ((r["id"], r["created"], r["trigger"], r["adapter"], r["message"], r["state"]) for r in runs)
     output.table(("run", "created", "trigger", "adapter", "message", "state"), rows, colours=_COLOURS)
 
 
@@ -111,7 +111,7 @@ def show(
     with _client(admin_socket, config) as daemon:
         run = daemon.realignment(run_id)
         if wait:
-            run = _followed(daemon.watch_realignment(run_id, timeout_s=_WAIT_S), quiet=json_) or run
+            run = _follow(daemon.watch_realignment(run_id, timeout_s=_WAIT_S), quiet=json_) or run
     _show(run, json_)
 
 
@@ -134,10 +134,10 @@ def _client(admin_socket: Any, config: Any) -> Any:
     return connect.client(connect.find(connect.flags(admin_socket=admin_socket), config))
 
 
-def _followed(parts: Iterable[dict[str, Any]], *, quiet: bool) -> dict[str, Any] | None:
-    """The last word of a run; until then a bar on a terminal, one line for each change of state elsewhere."""
+def _follow(updates: Iterable[dict[str, Any]], *, quiet: bool) -> dict[str, Any] | None:
+    """The run as it ended; until then a bar on a terminal, one line for each change of state elsewhere."""
     last: dict[str, Any] | None = None
-    for run in parts:
+    for run in updates:
         if not quiet and sys.stderr.isatty():
             sys.stderr.write(f"\r\033[K{progress_line(run)}")
             sys.stderr.flush()
@@ -173,13 +173,13 @@ def _show(run: Mapping[str, Any], json_: bool) -> None:
     if verdict.get("comparisons"):
         output.table(
             ("compared", "n", "difference", "lower bound", "must exceed", "verdict"),
-            (_comparison(each) for each in verdict["comparisons"]),
+            (_comparison(comparison) for comparison in verdict["comparisons"]),
             f"Verdict: {verdict['outcome']}",
             colours={"ok": "green", "NO": "bold red"},
         )
     if verdict.get("scores"):
-        kinds = sorted({kind for found in verdict["scores"].values() for kind in found})
-        rows = ((kind, *(found.get(kind) for found in verdict["scores"].values())) for kind in kinds)
+        kinds = sorted({kind for shares in verdict["scores"].values() for kind in shares})
+        rows = ((kind, *(shares.get(kind) for shares in verdict["scores"].values())) for kind in kinds)
         output.table(("right answers", *verdict["scores"]), rows)
 
 
@@ -189,13 +189,13 @@ def _plain(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _verdict(run: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(run["verdict_json"]) if run["verdict_json"] else {}
-    return found
+    verdict: dict[str, Any] = json.loads(run["verdict_json"]) if run["verdict_json"] else {}
+    return verdict
 
 
-def _comparison(each: Mapping[str, Any]) -> tuple[object, ...]:
-    figures = (f"{each[name]:+.3f}" for name in ("mean", "lower", "least"))
-    return (each["name"], each["n"], *figures, "ok" if each["ok"] else "NO")
+def _comparison(comparison: Mapping[str, Any]) -> tuple[object, ...]:
+    figures = (f"{comparison[name]:+.3f}" for name in ("mean", "lower", "least"))
+    return (comparison["name"], comparison["n"], *figures, "ok" if comparison["ok"] else "NO")
 
 
 def summary(run: Mapping[str, Any]) -> dict[str, object]:

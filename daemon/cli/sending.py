@@ -65,7 +65,7 @@ def send(where: Where, events: Iterable[Event], *, progress: bool = False) -> Se
             try:
                 positions += publisher.publish(chunk)
             except LteError as error:
-                raise type(error)(f"{error}{_before(sent)}{_broker_hint(error)}") from error
+                raise type(error)(f"{error}{_already_published(sent)}{_broker_hint(error)}") from error
             sent += chunk
             bar.advance(len(chunk))
     return Sent(sent, positions, time.monotonic() - started)
@@ -78,7 +78,7 @@ def wait(where: Where, sent: Sent, timeout_s: float) -> Waited:
         at_least = _last_of_each_partition(sent.positions)
         daemon.retrieve("?", at_least=at_least, timeout_s=timeout_s)
         seconds = time.monotonic() - started
-        edits = _edits(daemon, sent)
+        edits = _edits_of(daemon, sent)
     refused = [event for event, edit in edits if edit is None]
     flags = Counter(flag for _, edit in edits if edit for flag in edit.get("flags", ()))
     return Waited(seconds, refused, {flag: flags[flag] for flag in _LONG if flags[flag]})
@@ -101,7 +101,9 @@ def report(sent: Sent, waited: Waited | None, json_: bool) -> None:
         )
         return
     word = "event" if len(sent.positions) == 1 else "events"
-    output.note(f"published {len(sent.positions)} {word} in {sent.seconds * 1000:.0f} ms{_ends(sent)}")
+    output.note(
+        f"published {len(sent.positions)} {word} in {sent.seconds * 1000:.0f} ms{_last_offsets(sent)}"
+    )
     if seconds is not None:
         output.note(f"answerable after {seconds * 1000:.0f} ms more{_unchecked(sent)}")
     for flag, count in long_texts.items():
@@ -110,7 +112,7 @@ def report(sent: Sent, waited: Waited | None, json_: bool) -> None:
         output.note(f"refused, see `lte dlq list`: {event}")
 
 
-def _before(sent: Sequence[Event]) -> str:
+def _already_published(sent: Sequence[Event]) -> str:
     return f"; {len(sent)} events were published before it" if sent else ""
 
 
@@ -125,7 +127,7 @@ def _unchecked(sent: Sent) -> str:
     return f"; {more} of them not looked up one by one, see `lte dlq list`" if more > 0 else ""
 
 
-def _ends(sent: Sent) -> str:
+def _last_offsets(sent: Sent) -> str:
     last = [f"{at['partition']}/{at['offset']}" for at in _last_of_each_partition(sent.positions)]
     return f", up to partition/offset {', '.join(last)}" if last else ""
 
@@ -135,7 +137,7 @@ def _last_of_each_partition(positions: Sequence[Position]) -> list[dict[str, Any
     return [{"topic_id": at.topic_id, "partition": at.partition, "offset": at.offset} for at in last.values()]
 
 
-def _edits(daemon: Client, sent: Sent) -> list[tuple[Event, Event | None]]:
+def _edits_of(daemon: Client, sent: Sent) -> list[tuple[Event, Event | None]]:
     """Events with the edit that each became; None is what `--wait` must not call answerable.
 
     Looked up through the key's history, which everybody may read, for the first `_CHECKED` events.

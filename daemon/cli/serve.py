@@ -41,8 +41,8 @@ def serve(
         "metrics.listen": metrics,
         "log.level": log_level,
     }
-    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
-    loaded = load(config, given | dict(map(split_setting, set_ or [])))
+    overrides: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    loaded = load(config, overrides | dict(map(split_setting, set_ or [])))
 
     from daemon import logs
 

@@ -32,20 +32,21 @@ BAR = "ratio >= 0.9, overhead_ms <= 5"
 
 def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
     """`ours` and `peer` are medians in milliseconds; `overhead_ms` is what ours spends outside the model."""
-    facts, asked, repeats = (200, 20, 2) if quick else (2_000, 60, 5)
+    facts, question_count, repeats = (200, 20, 2) if quick else (2_000, 60, 5)
     with tempfile.TemporaryDirectory() as name:
         progress(f"filling the memory with {facts} facts")
         answerer, engine = _answerer(Path(name), facts)
         questions = [
-            f"What is the {event['relation']} of {event['subject']}?" for event in events(asked, SEED)
+            f"What is the {event['relation']} of {event['subject']}?"
+            for event in events(question_count, SEED)
         ]
-        told = [answerer.answer(Question(text)) for text in questions]
-        in_scope = [i for i, answer in enumerate(told) if answer.scope is Scope.EDITED]
+        answers = [answerer.answer(Question(text)) for text in questions]
+        in_scope = [i for i, answer in enumerate(answers) if answer.scope is Scope.EDITED]
         prompts = [
-            engine.prompt(questions[i], [citation.fact for citation in told[i].citations]).token_ids
+            engine.prompt(questions[i], [citation.fact for citation in answers[i].citations]).token_ids
             for i in in_scope
         ]
-        lengths = [len(told[i].token_ids) for i in in_scope]
+        lengths = [len(answers[i].token_ids) for i in in_scope]
         texts = [questions[i] for i in in_scope]
         generate = _peer()
         overheads: list[float] = []
@@ -93,10 +94,10 @@ def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
 
 def _timed(answerer: Answerer, question: str, overheads: list[float]) -> float:
     begin = time.perf_counter()
-    made = answerer.answer(Question(question))
-    whole = (time.perf_counter() - begin) * 1e3
-    overheads.append(whole - made.timings_ms["model"])
-    return whole
+    answer = answerer.answer(Question(question))
+    total_ms = (time.perf_counter() - begin) * 1e3
+    overheads.append(total_ms - answer.timings_ms["model"])
+    return total_ms
 
 
 def _answerer(directory: Path, facts: int) -> tuple[Answerer, Any]:

@@ -1,4 +1,4 @@
-"""`lte bench NAME`: measures speed and memory beside a peer; `all` writes docs/performance.md."""
+"""`lte bench NAME`: measure speed and memory beside a peer; `all` writes docs/performance.md."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ops.bench.result import BenchResult
 
-# A lent GPU is not there whenever all is measured.
+# Not part of `all`: most machines have no GPU.
 ALONE = ("gpu",)
 NAMES = (
     "ingest",
@@ -48,13 +48,15 @@ def bench(
 
     Examples: lte bench store --json, lte bench all, lte bench freshness --quick
     """
-    known = (*NAMES, *ALONE, "all")
-    if name not in known:
-        raise typer.BadParameter(f"{name!r} is none of {', '.join(known)}", param_hint="NAME")
+    names = (*NAMES, *ALONE, "all")
+    if name not in names:
+        raise typer.BadParameter(
+            f"{name!r} is no benchmark: choose one of {', '.join(names)}", param_hint="NAME"
+        )
     if shape not in ("7b", "tiny"):
         raise typer.BadParameter(f"{shape!r} is neither 7b nor tiny", param_hint="--shape")
     options: dict[str, Any] = {"shape": shape, "seconds": seconds} if name == "gpu" else {}
-    results = [measure(each, quick, **options) for each in (NAMES if name == "all" else (name,))]
+    results = [measure(benchmark, quick, **options) for benchmark in (NAMES if name == "all" else (name,))]
     if name == "all" and write and not quick:
         PAGE.write_text(page(results), encoding="utf-8")
     if json_:
@@ -65,7 +67,7 @@ def bench(
 
 
 def measure(name: str, quick: bool, **options: Any) -> BenchResult:
-    """Run one benchmark; what it does now is said on stderr while it runs."""
+    """Run one benchmark; its progress is printed on stderr."""
     run: Callable[..., BenchResult] = import_module(f"ops.bench.{name}").run
     console = Console(stderr=True)
     with console.status(f"bench {name}") as status:
@@ -128,5 +130,5 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
-if __name__ == "__main__":  # a GPU host has not all that the daemon's command line needs
+if __name__ == "__main__":  # a GPU host may lack what the daemon's command line needs
     command()

@@ -116,30 +116,30 @@ def changes(runs: int, pool: Executor) -> dict[str, Any]:
     """What was found of real changes, and how soon."""
     drops = {base: pool.submit(drop, runs, base) for base in BASES}
     short = pool.submit(drop, runs, BASE, before=SHORT_REFERENCE)
-    whole = pool.submit(drop, runs, BASE, batch=PROBES)
+    full_cycles = pool.submit(drop, runs, BASE, batch=PROBES)
     families = {part: pool.submit(family, runs, part) for part in FAMILY_SHARES}
     embedded = pool.submit(shift, runs, FAMILY_SHARE)
-    found, new = drops[BASE].result(), families[FAMILY_SHARE].result()
+    usual, new_family = drops[BASE].result(), families[FAMILY_SHARE].result()
     return {
-        "detected": found.share,
-        "delay_probes": found.median,
-        "delay_probes_p95": found.p95,
+        "detected": usual.share,
+        "delay_probes": usual.median,
+        "delay_probes_p95": usual.p95,
         "base_rate": BASE,
         "runs": runs,
-        "detected_by_base_rate": {str(base): each.result().share for base, each in drops.items()},
+        "detected_by_base_rate": {str(base): detection.result().share for base, detection in drops.items()},
         "detected_short_reference": short.result().share,
-        "detected_whole_cycles": whole.result().share,
-        "new_family_detected": new.share,
-        "new_family_delay_events": new.median,
-        "new_family_by_share": {str(part): each.result().share for part, each in families.items()},
+        "detected_whole_cycles": full_cycles.result().share,
+        "new_family_detected": new_family.share,
+        "new_family_delay_events": new_family.median,
+        "new_family_by_share": {str(part): detection.result().share for part, detection in families.items()},
         "new_family_detected_by_embeddings": embedded.result(),
     }
 
 
 def stationary(plan: DriftPlan, pool: Executor, progress: Progress) -> Iterator[list[str]]:
     """The names behind the alarms of each stream."""
-    found = pool.map(stream, range(plan.streams), [plan.length] * plan.streams)
-    for number, names in enumerate(found, 1):
+    alarm_names = pool.map(stream, range(plan.streams), [plan.length] * plan.streams)
+    for number, names in enumerate(alarm_names, 1):
         progress(f"stationary cycles: {number * plan.length} of {plan.streams * plan.length}")
         yield names
 
@@ -150,14 +150,14 @@ def stream(number: int, cycles: int) -> list[str]:
 
 def false_alarms(rng: Rng, cycles: int) -> list[str]:
     """What raised an alarm in one stream; an alarm is counted and the stream goes on."""
-    state, found = DetectorState(), []
+    state, alarms = DetectorState(), []
     questions, events = Embeddings(rng), Embeddings(rng)
     for _ in range(cycles):
         readings = [*shares(rng), margin(rng), questions.reading(r.QUESTION_SHIFT, rng)]
         after = observe(state, [*readings, events.reading(r.EVENT_SHIFT, rng)], RULES)
-        found += raised(state, after)
+        alarms += raised(state, after)
         state = replace(after, alarms=())
-    return found
+    return alarms
 
 
 def raised(before: DetectorState, after: DetectorState) -> list[str]:
@@ -211,8 +211,8 @@ def drop(runs: int, base: float, *, before: int = REFERENCE, batch: int = BATCH)
 
 
 def successes(rng: Rng, rate: float, batches: int, batch: int) -> list[Reading]:
-    hits = rng.binomial(batch, rate, batches)
-    return [Reading(r.EDIT_SUCCESS, int(each) / batch, batch, 0) for each in hits]
+    hit_counts = rng.binomial(batch, rate, batches)
+    return [Reading(r.EDIT_SUCCESS, int(count) / batch, batch, 0) for count in hit_counts]
 
 
 def delay(state: DetectorState, readings: Sequence[Reading], name: str) -> int | None:
@@ -227,10 +227,10 @@ def delay(state: DetectorState, readings: Sequence[Reading], name: str) -> int |
 
 
 def summary(delays: Sequence[int | None]) -> Found:
-    known = [each for each in delays if each is not None]
-    if not known:
+    detected = [observations for observations in delays if observations is not None]
+    if not detected:
         return Found(0.0, None, None)
-    return Found(len(known) / len(delays), median(known), percentile(known, 0.95))
+    return Found(len(detected) / len(delays), median(detected), percentile(detected, 0.95))
 
 
 def family(runs: int, part: float) -> Found:
@@ -262,13 +262,13 @@ def relation(rng: Rng, new: float) -> str:
 
 def shift(runs: int, part: float) -> float:
     """The share of runs in which embeddings alone tell a new family of events within three cycles (192)."""
-    found = 0
+    detected = 0
     for number in range(runs):
         rng = np.random.default_rng((SEED, 3, number))
         events = Embeddings(rng)
         fresh = [events.reading(r.EVENT_SHIFT, rng, part) for _ in range(WITHIN_EVENTS // PROBES)]
-        found += delay(DetectorState(), fresh, r.EVENT_SHIFT) is not None
-    return found / runs
+        detected += delay(DetectorState(), fresh, r.EVENT_SHIFT) is not None
+    return detected / runs
 
 
 def poisson_upper(count: int, level: float = 0.95) -> float:

@@ -1,4 +1,4 @@
-"""Publish to found by `Retrieve`, through a real broker and the whole daemon: one at a time, and at 100/s.
+"""Time from publishing a fact to finding it by `Retrieve`, on a real broker and daemon: singly, and at 100/s.
 
 One at a time, the question names the event's position (`at_least`), as a caller does that must read its own
 write. Asking again and again until the event is found would measure the asking as well: each vain question
@@ -67,10 +67,10 @@ def _question(event: dict[str, str]) -> str:
     return f"What is the {event['relation']} of {event['subject']}?"
 
 
-def _found(client: Client, event: dict[str, str], positions: Sequence[Position]) -> bool:
+def _is_retrieved(client: Client, event: dict[str, str], positions: Sequence[Position]) -> bool:
     answer = client.retrieve(_question(event), at_least=_marks(positions))
-    seen = {each["fact"]["edit_id"] if "fact" in each else each["edit_id"] for each in answer["candidates"]}
-    return event["id"] in seen
+    facts = (candidate.get("fact", candidate) for candidate in answer["candidates"])
+    return event["id"] in {fact["edit_id"] for fact in facts}
 
 
 def _marks(positions: Sequence[Position]) -> list[dict[str, str | int]]:
@@ -82,7 +82,7 @@ def _alone(client: Client, publisher: Publisher, stream: Iterable[dict[str, str]
     for _, event in zip(range(n), stream, strict=False):
         begin = time.perf_counter()
         positions = publisher.send([Outgoing(None, json.dumps(event).encode())])
-        if not _found(client, event, positions):
+        if not _is_retrieved(client, event, positions):
             raise RuntimeError(f"{event['id']} was not found at its position")
         times.append((time.perf_counter() - begin) * 1e3)
     return times

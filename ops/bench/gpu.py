@@ -117,21 +117,23 @@ def run(quick: bool, progress: Progress, shape: str = "7b", seconds: float = 20.
     adapted = train.with_adapter(model, settings)
     progress(f"model made in {time.perf_counter() - began:.1f} s")
 
-    ours = _aligned(adapted, settings, seconds)
+    ours = _measure_alignment(adapted, settings, seconds)
     share, datasheet = ours.tflops / peak, ours.tflops / DATASHEET_TFLOPS
     progress(f"alignment: {ours}; {share:.1%} of the measured peak, {datasheet:.1%} of the datasheet's")
-    batches = _answered(base, (MOST,), seconds / 2)
+    batches = _measure_answers(base, (MOST,), seconds / 2)
     progress(f"answers, batches of {MOST}: {batches}")
-    alone = _answered(base, (1,), seconds / 2)
+    alone = _measure_answers(base, (1,), seconds / 2)
     progress(f"answers, one at a time: {alone}")
     sizes = tuple(Random(SEED).choices(range(1, MOST + 1), k=50))
-    idle = _answered(base, sizes, seconds / 2)
+    idle = _measure_answers(base, sizes, seconds / 2)
     progress(f"answers, batches of 1-{MOST}, idle: {idle}")
     beside, during = _cycle(adapted, base, replace(settings, halvings=0, budget=ours.budget), sizes, seconds)
     progress(f"answers beside alignment: {beside}")
     progress(f"alignment beside answers: {during}")
-    peer = _aligned(
-        adapted, replace(settings, fused=False, recompute=True, budget=_before(shape)), seconds / 2
+    peer = _measure_alignment(
+        adapted,
+        replace(settings, fused=False, recompute=True, budget=_recomputing_budget(shape)),
+        seconds / 2,
     )
     progress(f"alignment with peft's layers and recomputation: {peer}")
     return BenchResult(
@@ -228,7 +230,7 @@ def _settings(shape: str) -> TrainingSettings:
     return chosen if shape == "7b" else replace(chosen, batch=4, budget=512, rank=4, alpha=8)
 
 
-def _before(shape: str) -> int:
+def _recomputing_budget(shape: str) -> int:
     """Padded tokens at a time that the preset had with recomputation."""
     return 16_384 if shape == "7b" else 1024
 
@@ -236,19 +238,19 @@ def _before(shape: str) -> int:
 def _rows(vocabulary: int, count: int) -> list[EncodedRow]:
     """Prompts and answers of random tokens: 150 to 250 in a row, 4 to 24 of them the answer."""
     random = Random(SEED)
-    made = []
+    rows = []
     for _ in range(count):
         ids = tuple(random.choices(range(1, vocabulary), k=random.randint(150, 250)))
         prompt = len(ids) - random.randint(4, 24)
-        made.append(EncodedRow(ids, (*([IGNORED] * prompt), *ids[prompt:])))
-    return made
+        rows.append(EncodedRow(ids, (*([IGNORED] * prompt), *ids[prompt:])))
+    return rows
 
 
-def _aligned(adapted: Any, settings: TrainingSettings, seconds: float) -> Aligned:
+def _measure_alignment(adapted: Any, settings: TrainingSettings, seconds: float) -> Aligned:
     """Trains for `seconds`; with half the tokens at a time where memory runs out, as a job does."""
     for halvings in range(4):
         try:
-            return _trained(adapted, replace(settings, halvings=halvings), seconds)
+            return _measure_training(adapted, replace(settings, halvings=halvings), seconds)
         except torch.OutOfMemoryError:
             adapted.zero_grad()
         gc.collect()
@@ -256,7 +258,7 @@ def _aligned(adapted: Any, settings: TrainingSettings, seconds: float) -> Aligne
     raise Refused("memory runs out with an eighth of the tokens")
 
 
-def _trained(adapted: Any, settings: TrainingSettings, seconds: float) -> Aligned:
+def _measure_training(adapted: Any, settings: TrainingSettings, seconds: float) -> Aligned:
     model = adapted.get_base_model()
     device = next(model.parameters()).device
     rows = _rows(model.config.vocab_size, settings.batch * 40)
@@ -301,7 +303,7 @@ def _block_weights(model: Any) -> int:
     )
 
 
-def _answered(
+def _measure_answers(
     base: Any, sizes: Sequence[int], seconds: float, over: Callable[[], bool] = lambda: False
 ) -> Answered:
     """Batches of these sizes one after the other, by the engine's own loop, for `seconds` or until `over`."""
@@ -330,20 +332,20 @@ def _cycle(
 ) -> tuple[Answered, Aligned]:
     """Answers of one thread while this one trains on the same weights; both of the time that they share."""
     over = threading.Event()
-    found: list[Answered] = []
+    measurements: list[Answered] = []
 
     def answer() -> None:
         with _preferred(base.device):
-            found.append(_answered(base, sizes, seconds, over.is_set))
+            measurements.append(_measure_answers(base, sizes, seconds, over.is_set))
 
     thread = threading.Thread(target=answer, name="answers")
     thread.start()
     try:
-        aligned = _aligned(adapted, settings, seconds)
+        aligned = _measure_alignment(adapted, settings, seconds)
     finally:
         over.set()
         thread.join()
-    return found[0], aligned
+    return measurements[0], aligned
 
 
 def _preferred(device: torch.device) -> AbstractContextManager[Any]:

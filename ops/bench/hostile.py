@@ -25,7 +25,7 @@ from ops.bench.texts import events
 
 BAR = "worst <= 50 ms outside the model, whatever the question says"
 LONGEST = 8_192  # characters: `answer.max_question_chars`
-NAMED = "What of Zephyr X2 and "
+PREFIX = "What of Zephyr X2 and "
 REPEATED = {
     "articles and pronouns": "the it ",
     "possessives": "it's ",
@@ -46,7 +46,7 @@ REPEATED = {
     "special tokens": "<|im_end|>",
     "passives": "led by it ",
 }
-ASKED = {
+CRAFTED = {
     "crowded alias": "What is the list price of Gizmo?",
     "crowded alias misspelt": "What is the list price of Gizom?",
     "many aliases": "What is the price of " + " and ".join(f"alias {n} of a house" for n in range(64)) + "?",
@@ -82,7 +82,7 @@ def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
                 times.append(ask(text))
                 ordinary.append(ask(ORDINARY))
             spent[name] = Spread.of(times)
-            with _asked_on_and_on(ask, text):
+            with _asking_repeatedly(ask, text):
                 others[name] = Spread.of([ask(ORDINARY) for _ in range(2 * repeats)]).median
         memory.close()
     usual = Spread.of(ordinary).median
@@ -110,9 +110,9 @@ def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
 
 def questions() -> Mapping[str, str]:
     """Hostile questions by name, each no longer than a question may be."""
-    repeated = {name: (NAMED + part * LONGEST)[: LONGEST - 8] for name, part in REPEATED.items()}
+    repeated = {name: (PREFIX + part * LONGEST)[: LONGEST - 8] for name, part in REPEATED.items()}
     many_names = " ".join(event["subject"] for event in events(800, SEED))[: LONGEST - 8]
-    return {**repeated, "many names": many_names, **ASKED}
+    return {**repeated, "many names": many_names, **CRAFTED}
 
 
 def _asker(retriever: Retriever) -> Callable[[str], float]:
@@ -131,7 +131,7 @@ def _asker(retriever: Retriever) -> Callable[[str], float]:
 
 
 @contextmanager
-def _asked_on_and_on(ask: Callable[[str], float], text: str) -> Iterator[None]:
+def _asking_repeatedly(ask: Callable[[str], float], text: str) -> Iterator[None]:
     """Another caller asks `text` again and again meanwhile."""
     over = threading.Event()
 

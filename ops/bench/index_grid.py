@@ -57,10 +57,10 @@ def main() -> None:
     print("|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     for shape in SHAPES:
         plain, hard = measure(views, questions, shape), measure(copies, copies[:: len(copies) // 1000], shape)
-        found = (plain.recall, hard.recall, hard.rebuilt)
+        recalls = (plain.recall, hard.recall, hard.rebuilt)
         print(
             f"| {shape.links} | {shape.ef_construction} | {shape.ef_search} | "
-            f"{' | '.join(f'{figure:.4f}' for figure in found)} | "
+            f"{' | '.join(f'{figure:.4f}' for figure in recalls)} | "
             f"{plain.insert_ms:.2f} | {plain.search_ms:.2f} | {plain.size:.0f} |",
             flush=True,
         )
@@ -84,11 +84,11 @@ def measure(rows: Vectors, questions: Vectors, shape: GraphShape) -> GridRow:
     filled = time.process_time()
     for question in questions:
         index.search(question[None], K)
-    asked = time.process_time()
+    searched = time.process_time()
     recall = index.recall(questions, K)
     index.rebuild()
     rebuilt = index.recall(questions, K)
-    inserting, searching = (filled - begin) * 1e3 / len(rows), (asked - filled) * 1e3 / len(questions)
+    inserting, searching = (filled - begin) * 1e3 / len(rows), (searched - filled) * 1e3 / len(questions)
     return GridRow(recall, rebuilt, inserting, searching, index.nbytes / index.live)
 
 

@@ -65,13 +65,13 @@ def _child(n: int) -> dict[str, float]:
 
 def grow(n: int) -> dict[str, float]:
     """Fill an index of this process block by block, and see by how much the process grew."""
-    given = RandomEncoder(SEED, "")
-    VectorIndex(DIMENSION, mode="hnsw").add(range(600), given.draw(600))  # threads and allocator are warm now
+    encoder = RandomEncoder(SEED, "")
+    VectorIndex(DIMENSION, mode="hnsw").add(range(600), encoder.draw(600))  # warms threads and allocator
     before = resident()
     index = VectorIndex(DIMENSION, mode="hnsw")
     for start in range(0, n, _BLOCK):
         ids = range(start, min(start + _BLOCK, n))
-        index.add(ids, given.draw(len(ids)))
+        index.add(ids, encoder.draw(len(ids)))
     return {"bytes_per_vector": (resident() - before) / n, "computed": index.nbytes / n}
 
 

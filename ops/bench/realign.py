@@ -1,8 +1,8 @@
 """A whole re-alignment of the embedded model: seconds from the trigger to its end, and answers beside it.
 
 The daemon runs as in production, on a real broker, with the whole preset; a caller asks without hurry before
-and all the while. The facts are the demo's and its burst. The gate may reject: the outcome is told, and the
-time is then that to the verdict.
+and all the while. The facts are the demo's and its burst. The gate may reject: `extra`
+names the outcome, and the time is then that up to the verdict.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
                     for p in publisher.publish(events)
                 ]
             client.retrieve(questions[0], at_least=marks, timeout_s=300.0)
-            _owned(client)
+            _await_ownership(client)
             progress("answers of an idle daemon")
             caller = Caller(Client(f"unix:{at.socket}"), questions)
             for _ in range(IDLE):
@@ -97,7 +97,7 @@ def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
                 caller.ask()
             with caller.asking():
                 begin = time.perf_counter()
-                ended, spans = _followed(client, progress)
+                ended, spans = _follow(client, progress)
                 end = time.perf_counter()
             caller.client.close()
     return _result(caller, ended, spans, (begin, end), preset)
@@ -105,12 +105,12 @@ def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
 
 def _material() -> tuple[list[Json], list[str]]:
     lines = (DEMO / "events.jsonl").read_text(encoding="utf-8").splitlines()
-    told = [json.loads(line) for line in (DEMO / "burst.jsonl").read_text(encoding="utf-8").splitlines()]
-    events = [*map(json.loads, lines), *(each["event"] for each in told)]
-    return events, [each["question"] for each in told]
+    burst = [json.loads(line) for line in (DEMO / "burst.jsonl").read_text(encoding="utf-8").splitlines()]
+    events = [*map(json.loads, lines), *(row["event"] for row in burst)]
+    return events, [row["question"] for row in burst]
 
 
-def _owned(client: Client) -> None:
+def _await_ownership(client: Client) -> None:
     until = time.monotonic() + OWNER_S
     while "owner" in {block["name"] for block in client.drift()["blocks"]}:
         if time.monotonic() > until:
@@ -118,15 +118,15 @@ def _owned(client: Client) -> None:
         time.sleep(0.1)
 
 
-def _followed(client: Client, progress: Callable[[str], None]) -> tuple[Json, dict[str, float]]:
+def _follow(client: Client, progress: Callable[[str], None]) -> tuple[Json, dict[str, float]]:
     """The ended run, and the seconds spent in each state."""
     run = client.trigger_realignment("bench")
     spans: dict[str, float] = {}
     since = time.perf_counter()
-    for found in client.watch_realignment(run["id"]):
+    for update in client.watch_realignment(run["id"]):
         now = time.perf_counter()
         spans[run["state"]] = spans.get(run["state"], 0.0) + now - since
-        run, since = found, now
+        run, since = update, now
         progress(f"{run['state']} {(run['progress'] or {}).get('step', '')}")
     return run, spans
 

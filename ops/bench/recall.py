@@ -45,10 +45,10 @@ QUICK = RecallPlan(facts=6_000, rounds=5, share=0.2, rewritten=100, times=50, qu
 def run(quick: bool, progress: Progress) -> BenchResult:
     """`ours` is the worst recall of all stages; each stage's own is in `extra`."""
     plan = QUICK if quick else FULL
-    found = stages(plan, GraphShape(), progress)
+    recalls = stages(plan, GraphShape(), progress)
     return BenchResult(
         name="recall",
-        ours=min(figure for stage, figure in found.items() if stage != ARRIVED),
+        ours=min(figure for stage, figure in recalls.items() if stage != ARRIVED),
         peer=None,
         ratio=None,
         unit="recall@3, the worst stage",
@@ -57,7 +57,7 @@ def run(quick: bool, progress: Progress) -> BenchResult:
         machine=machine(),
         date=today(),
         extra={
-            **{f"recall_{stage}": figure for stage, figure in found.items()},
+            **{f"recall_{stage}": figure for stage, figure in recalls.items()},
             "questions": plan.questions,
             "facts_rewritten": plan.rewritten,
             "times": plan.times,
@@ -76,25 +76,27 @@ def stages(plan: RecallPlan, shape: GraphShape, progress: Progress) -> dict[str,
     index = VectorIndex(encoder.dimension, mode="hnsw", shape=shape)
     progress(f"filling the index with {plan.facts} facts")
     _fill(index, views[: plan.facts])
-    found = {"filled": index.recall(questions, K)}
-    found["churned"] = _churn(index, views, questions, plan, progress)
+    recalls = {"filled": index.recall(questions, K)}
+    recalls["churned"] = _churn(index, views, questions, plan, progress)
     del index, views
     versions = version_vectors(encoder, plan, progress)
-    found["rewritten"] = _rewrite(versions, plan, shape, progress)
-    found["near_copies"] = _near_copies(versions, plan, shape, progress)[0]
+    recalls["rewritten"] = _rewrite(versions, plan, shape, progress)
+    recalls["near_copies"] = _near_copies(versions, plan, shape, progress)[0]
     by_fact = versions.reshape(plan.times, plan.rewritten, -1).swapaxes(0, 1).reshape(len(versions), -1)
-    found[ARRIVED], found["sorted_copies"] = _near_copies(by_fact, plan, shape, progress)
-    return found
+    recalls[ARRIVED], recalls["sorted_copies"] = _near_copies(by_fact, plan, shape, progress)
+    return recalls
 
 
 def fact_vectors(encoder: Encoder, plan: RecallPlan, progress: Progress) -> tuple[Vectors, Vectors]:
     """Views of the facts, a fifth more than the index holds, and questions about the first ones."""
     drawn = list(events(int(plan.facts * (1 + plan.share)), SEED))
     views = [view_of(event["subject"], event["relation"]) for event in drawn]
-    asked = [f"What is the {event['relation']} of {event['subject']}?" for event in drawn[: plan.questions]]
+    question_texts = [
+        f"What is the {event['relation']} of {event['subject']}?" for event in drawn[: plan.questions]
+    ]
     return (
         _encoded(encoder, views, "views", progress),
-        _encoded(encoder, asked, "questions", progress, query=True),
+        _encoded(encoder, question_texts, "questions", progress, query=True),
     )
 
 

@@ -52,10 +52,10 @@ def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
     with tempfile.TemporaryDirectory() as name:
         facts = list(events(stock + turns * repeats, SEED))
         progress(f"encoding {len(facts)} facts")
-        given = _Given([_view(fact) for fact in facts])
+        encoder = _Given([_view(fact) for fact in facts])
         progress(f"filling both stores with {stock} facts")
-        ours, ours_all = _ours(Path(name) / "ours", given, facts, stock, turns)
-        peer, peer_all = _peer(Path(name) / "peer", given, facts, stock, turns)
+        ours, ours_all = _ours(Path(name) / "ours", encoder, facts, stock, turns)
+        peer, peer_all = _peer(Path(name) / "peer", encoder, facts, stock, turns)
         progress("measuring in turn")
         pair = interleave(ours, peer, repeats, higher=False)
     extra = {
@@ -85,9 +85,9 @@ def _view(fact: Fact) -> str:
 
 
 def _ours(
-    directory: Path, given: _Given, facts: Sequence[Fact], stock: int, turns: int
+    directory: Path, encoder: _Given, facts: Sequence[Fact], stock: int, turns: int
 ) -> tuple[Callable[[], float], list[float]]:
-    memory = EditMemory.open(directory, given, EditMemorySettings())
+    memory = EditMemory.open(directory, encoder, EditMemorySettings())
     partition = TopicPartition("bench", 0)
     values = (json.dumps(fact).encode() for fact in facts)
     offset = 0
@@ -112,8 +112,8 @@ def _ours(
             begin = time.perf_counter()
             edit = push(1)
             question = f"What is the {edit.relation} of {edit.subject}?"
-            found = memory.candidates(question, given.last, namespace="default")
-            assert any(item.fact.edit_id == edit.id for item in found.items), "own write not read"
+            candidates = memory.candidates(question, encoder.last, namespace="default")
+            assert any(item.fact.edit_id == edit.id for item in candidates.items), "own write not read"
             times.append((time.perf_counter() - begin) * 1e3)
         return Spread.of(times[-turns:]).median
 
@@ -121,7 +121,7 @@ def _ours(
 
 
 def _peer(
-    directory: Path, given: _Given, facts: Sequence[Fact], stock: int, turns: int
+    directory: Path, encoder: _Given, facts: Sequence[Fact], stock: int, turns: int
 ) -> tuple[Callable[[], float], list[float]]:
     import chromadb
 
@@ -132,7 +132,7 @@ def _peer(
     def push(count: int) -> tuple[str, Vectors]:
         nonlocal done
         chosen = facts[done : done + count]
-        vectors = given.encode([_view(fact) for fact in chosen])
+        vectors = encoder.encode([_view(fact) for fact in chosen])
         ids = [f"f{done + i}" for i in range(count)]
         collection.upsert(ids=ids, embeddings=vectors, documents=[json.dumps(fact) for fact in chosen])
         done += count
@@ -146,8 +146,8 @@ def _peer(
         for _ in range(turns):
             begin = time.perf_counter()
             last, vector = push(1)
-            found = collection.query(query_embeddings=vector, n_results=3)
-            assert last in found["ids"][0], "own write not read"
+            neighbours = collection.query(query_embeddings=vector, n_results=3)
+            assert last in neighbours["ids"][0], "own write not read"
             times.append((time.perf_counter() - begin) * 1e3)
         return Spread.of(times[-turns:]).median
 

@@ -34,14 +34,14 @@ class Stream:
     engine: AdapterEngine
     prompt: tuple[int, ...]
     spans: list[tuple[float, float]] = field(default_factory=list)
-    made: list[Generation] = field(default_factory=list)
+    generations: list[Generation] = field(default_factory=list)
     dropped: int = 0
 
     def run(self, over: threading.Event) -> None:
         while not over.is_set():
             begin = time.perf_counter()
             try:
-                self.made.append(self.engine.generate(GenerateRequest(self.prompt, True, NEW)))
+                self.generations.append(self.engine.generate(GenerateRequest(self.prompt, True, NEW)))
             except Exception:  # noqa: BLE001 - counted: an answer that failed is what must not happen
                 self.dropped += 1
             self.spans.append((begin, time.perf_counter()))
@@ -72,7 +72,7 @@ def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
         peer = Spread.of(_peer(places, swaps))
         engine.close()
     stalls = [_stall(stream, window, max(normal)) for window in windows]
-    mixed = sum(not g.adapter or g.token_ids != alone[g.adapter.id] for g in stream.made)
+    mixed = sum(not g.adapter or g.token_ids != alone[g.adapter.id] for g in stream.generations)
     ours = Spread.of(stalls)
     return BenchResult(
         name="swap",
@@ -88,7 +88,7 @@ def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
         extra={
             "dropped": stream.dropped,
             "mixed": mixed,
-            "answers": len(stream.made),
+            "answers": len(stream.generations),
             "stall_spread": ours.to_json(),
             "normal_ms": percentile(normal, 0.5) * 1e3,
             "normal_longest_ms": max(normal) * 1e3,
@@ -103,12 +103,12 @@ def _prompt(engine: AdapterEngine) -> tuple[int, ...]:
 
 def _alone(engine: AdapterEngine, stream: Stream, places: list[Path]) -> dict[str, tuple[int, ...]]:
     engine.load_adapter(places[1])
-    found = {
+    token_ids = {
         name: engine.generate(GenerateRequest(stream.prompt, True, NEW, adapter_id=name)).token_ids
         for name in NAMES
     }
     engine.unload(NAMES[1])
-    return found
+    return token_ids
 
 
 def _swap(engine: AdapterEngine, places: list[Path], number: int) -> tuple[float, float]:

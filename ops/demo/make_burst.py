@@ -42,18 +42,19 @@ class Family:
 def read_pools(text: str) -> tuple[list[Family], Values]:
     """The families, and the lists that kinds of values are made from."""
     blocks = [block for block in text.split("@ ")[1:] if block.strip()]
-    *told, values = ([line for line in block.splitlines() if line] for block in blocks)
+    *family_blocks, values = ([line for line in block.splitlines() if line] for block in blocks)
     lists = (line.split("|") for line in values[1:])
-    return [_family(lines) for lines in told], {name: tuple(each.split(";")) for name, each in lists}
+    values_by_kind = {kind: tuple(entries.split(";")) for kind, entries in lists}
+    return [_family(lines) for lines in family_blocks], values_by_kind
 
 
 def _family(lines: list[str]) -> Family:
     name, publisher = lines[0].split("|")
-    made = Family(name, publisher, subjects=tuple(lines[-1].split(";")))
+    family = Family(name, publisher, subjects=tuple(lines[-1].split(";")))
     for line in lines[1 : lines.index("=")]:
         relation, *lists = line.split("|")
-        made.relations.append(BurstRelation(relation, *(tuple(each.split(";")) for each in lists)))
-    return made
+        family.relations.append(BurstRelation(relation, *(tuple(entry.split(";")) for entry in lists)))
+    return family
 
 
 def _value(relation: BurstRelation, rng: random.Random, values: Values) -> str:
@@ -66,8 +67,8 @@ def _value(relation: BurstRelation, rng: random.Random, values: Values) -> str:
         "<port>": lambda: rng.choice(values["port"]),
         "<company>": lambda: rng.choice(values["company"]),
     }
-    made = kinds.get(relation.values[0])
-    return made() if made else rng.choice(relation.values)
+    draw = kinds.get(relation.values[0])
+    return draw() if draw else rng.choice(relation.values)
 
 
 def events(families: list[Family], values: Values) -> Iterator[dict[str, object]]:

@@ -16,7 +16,7 @@ from lte_runtime.errors import LteError
 from lte_runtime.evals.metrics import matches
 from ops.demo.session import HERE, Json, Session, TableRow, citation_ids, cited, connect, marks, until
 
-# What was asked for of the shipped model and the preset `demo`: see docs/evaluation.md.
+# What the shipped model and the preset `demo` must reach: see docs/evaluation.md.
 LEAST_GAIN = 0.10
 DRIFT_S, RUN_S = 180.0, 900.0
 RESAMPLES, SEED = 4000, 0
@@ -37,19 +37,19 @@ class BurstFact:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer to a question of the quiz. `found`: the fact was cited."""
+    """One answer to a question of the quiz. `fact_cited`: the fact is among the citations."""
 
     text: str
     adapter: str
     right: bool
-    found: bool
+    fact_cited: bool
     answer: Json
     milliseconds: float
 
 
 @dataclass
 class SwapAnswers:
-    """What questions beside the swap came to: the adapters of the answers in order, and what failed."""
+    """The outcome of the questions beside the swap: the adapters of the answers in order, and what failed."""
 
     adapters: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -63,26 +63,26 @@ def burst() -> list[BurstFact]:
 
 def realignment(s: Session) -> bool:
     """Burst, reason, run, verdict, swap, scores; as promised only if the new adapter serves and is better."""
-    told = burst()
-    if not drifted(s, [each.event for each in told if not each.late]):
+    facts = burst()
+    if not drifted(s, [fact.event for fact in facts if not fact.late]):
         return False
     run_id = started(s)
-    quiz = [each for each in told if each.late]
+    quiz = [fact for fact in facts if fact.late]
     before: list[Reply] = []
     progress = ProgressLine(s)
-    with questions(s, [each.question for each in quiz]) as asked:
+    with questions(s, [fact.question for fact in quiz]) as swap_answers:
         for run in s.client.watch_realignment(run_id, timeout_s=RUN_S):
             progress.show(run)
             if run["state"] == "training" and not before:
-                publish(s, [each.event for each in quiz])
+                publish(s, [fact.event for fact in quiz])
                 before = ask(s, quiz)
         if before and run["state"] == "done":
-            after_swap(asked, run["adapter"])
+            after_swap(swap_answers, run["adapter"])
     verdict(s, run)
     if run["state"] != "done" or not before:
         s.show(f"[yellow]{run['state']}, because:[/yellow] {run['message']}")
         return False
-    return swapped(s, asked, run) and better(s, quiz, before, ask(s, quiz))
+    return swapped(s, swap_answers, run) and better(s, quiz, before, ask(s, quiz))
 
 
 def publish(s: Session, events: Sequence[Json]) -> None:
@@ -98,18 +98,18 @@ def drifted(s: Session, events: Sequence[Json]) -> bool:
     s.show(f"{len(events)} facts in {len(relations)} relations that are new: {', '.join(relations)}")
     reply: list[Json] = []
 
-    def reason() -> bool:
+    def has_reason() -> bool:
         reply[:] = [s.client.drift()]
         time.sleep(PAUSE_S)
         return bool(reply[0]["reasons"])
 
-    ms = until(reason, "a reason to re-align", DRIFT_S)
+    ms = until(has_reason, "a reason to re-align", DRIFT_S)
     s.show(f"drift after {ms / 1e3:.0f} s:")
-    for each in reply[0]["reasons"]:
-        s.show(f"  reason {each['name']}: {each['detail']}")
-    for each in reply[0]["blocks"]:
-        s.show(f"  held back by {each['name']}: {each['detail']}")
-    return "unseen_relations" in {each["name"] for each in reply[0]["reasons"]}
+    for reason in reply[0]["reasons"]:
+        s.show(f"  reason {reason['name']}: {reason['detail']}")
+    for block in reply[0]["blocks"]:
+        s.show(f"  held back by {block['name']}: {block['detail']}")
+    return "unseen_relations" in {reason["name"] for reason in reply[0]["reasons"]}
 
 
 def started(s: Session) -> str:
@@ -131,7 +131,7 @@ class ProgressLine:
     """A line for each state, and for each quarter of one."""
 
     session: Session
-    told: tuple[str, int] = ("", 0)
+    shown: tuple[str, int] = ("", 0)
 
     def show(self, run: Json) -> None:
         now = run["progress"] or {}
@@ -140,9 +140,9 @@ class ProgressLine:
         phase = now.get("phase") if working else None
         quarter = 4 * step // total if phase and total else 0
         doing = f"{run['state']}: {phase}" if phase and phase != run["state"] else str(run["state"])
-        if (doing, quarter) == self.told:
+        if (doing, quarter) == self.shown:
             return
-        self.told = (doing, quarter)
+        self.shown = (doing, quarter)
         steps = f" {step}/{total}" if quarter else ""
         loss = f", loss {now['loss']:.2f}" if quarter and now.get("loss") is not None else ""
         self.session.show(f"{run['id']} {doing}{steps}{loss}")
@@ -150,34 +150,36 @@ class ProgressLine:
 
 def verdict(s: Session, run: Json) -> None:
     """What the promotion gate compared, and what each arm got right."""
-    found: Json = json.loads(run["verdict_json"]) if run["verdict_json"] else {}
-    if not found:
+    gate_verdict: Json = json.loads(run["verdict_json"]) if run["verdict_json"] else {}
+    if not gate_verdict:
         return
-    s.show(f"the gate's verdict: [bold]{found['outcome']}[/bold] ({run['probes']} probes, none learned from)")
-    for each in found["comparisons"]:
-        word = "[green]ok[/green]" if each["ok"] else "[red]NO[/red]"
-        figures = f"{each['mean']:+.3f}, lower bound {each['lower']:+.3f}, must exceed {each['least']:+.3f}"
-        s.show(f"  {each['name']} {figures} (n {each['n']}) {word}")
-    for arm, scores in found["scores"].items():
+    outcome = gate_verdict["outcome"]
+    s.show(f"the gate's verdict: [bold]{outcome}[/bold] ({run['probes']} probes, none learned from)")
+    for comparison in gate_verdict["comparisons"]:
+        word = "[green]ok[/green]" if comparison["ok"] else "[red]NO[/red]"
+        mean, lower, least = (f"{comparison[name]:+.3f}" for name in ("mean", "lower", "least"))
+        figures = f"{mean}, lower bound {lower}, must exceed {least}"
+        s.show(f"  {comparison['name']} {figures} (n {comparison['n']}) {word}")
+    for arm, scores in gate_verdict["scores"].items():
         s.show(f"  {arm}: " + ", ".join(f"{kind} {share:.2f}" for kind, share in sorted(scores.items())))
 
 
 def ask(s: Session, quiz: Sequence[BurstFact]) -> list[Reply]:
     """The quiz through the daemon: facts that no adapter can have learned."""
     replies = []
-    for each in quiz:
-        answer, ms = s.ask(each.question)
-        right = matches(answer["text"], [each.event["target"]])
-        found = each.event["id"] in citation_ids(answer)
+    for fact in quiz:
+        answer, ms = s.ask(fact.question)
+        right = matches(answer["text"], [fact.event["target"]])
+        fact_cited = fact.event["id"] in citation_ids(answer)
         adapter = answer["adapter"]["id"] if answer["adapter"] else "-"
-        replies.append(Reply(answer["text"], adapter, right, found, answer, ms))
+        replies.append(Reply(answer["text"], adapter, right, fact_cited, answer, ms))
     return replies
 
 
 @contextmanager
 def questions(s: Session, texts: Sequence[str]) -> Iterator[SwapAnswers]:
     """Questions one after the other from a thread of their own, as long as the block lasts."""
-    asked, stop = SwapAnswers(), threading.Event()
+    swap_answers, stop = SwapAnswers(), threading.Event()
 
     def run() -> None:
         client = connect(s.stack)
@@ -185,53 +187,57 @@ def questions(s: Session, texts: Sequence[str]) -> Iterator[SwapAnswers]:
         while not stop.wait(PAUSE_S):
             try:
                 answer = client.answer(texts[number % len(texts)])
-                asked.adapters.append(answer["adapter"]["id"] if answer["adapter"] else BASE)
+                swap_answers.adapters.append(answer["adapter"]["id"] if answer["adapter"] else BASE)
             except LteError as error:
-                asked.failed.append(str(error))
+                swap_answers.failed.append(str(error))
             number += 1
         client.close()
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
-        yield asked
+        yield swap_answers
     finally:
         stop.set()
         thread.join()
 
 
-def after_swap(asked: SwapAnswers, adapter: str) -> None:
+def after_swap(swap_answers: SwapAnswers, adapter: str) -> None:
     """Wait until the questions beside it have seen the new adapter."""
-    until(lambda: asked.adapters.count(adapter) > SHOWN or bool(asked.failed), "answers of the new adapter")
+    until(
+        lambda: swap_answers.adapters.count(adapter) > SHOWN or bool(swap_answers.failed),
+        "answers of the new adapter",
+    )
 
 
-def swapped(s: Session, asked: SwapAnswers, run: Json) -> bool:
+def swapped(s: Session, swap_answers: SwapAnswers, run: Json) -> bool:
     """Whether every question was answered, and none by the old adapter once the new one had answered."""
-    counts = Counter(asked.adapters)
-    named = [name for name in asked.adapters if name != BASE]
+    counts = Counter(swap_answers.adapters)
+    named = [name for name in swap_answers.adapters if name != BASE]
     first = named.index(run["adapter"])
-    clean = set(named[first:]) == {run["adapter"]} and not asked.failed
+    clean = set(named[first:]) == {run["adapter"]} and not swap_answers.failed
     shown = ", ".join(
         f"{count} by {'the base model' if name == '-' else name}" for name, count in counts.items()
     )
-    s.show(f"questions beside the run: {len(asked.adapters)} answered ({shown}), {len(asked.failed)} failed")
+    answered, failed = len(swap_answers.adapters), len(swap_answers.failed)
+    s.show(f"questions beside the run: {answered} answered ({shown}), {failed} failed")
     return clean
 
 
 def better(s: Session, quiz: Sequence[BurstFact], before: Sequence[Reply], after: Sequence[Reply]) -> bool:
     """Scores by family, and the gain with its interval over all facts of the quiz."""
     gains = [int(new.right) - int(old.right) for old, new in zip(before, after, strict=True)]
-    for family in dict.fromkeys(each.family for each in quiz):
-        places = [place for place, each in enumerate(quiz) if each.family == family]
+    for family in dict.fromkeys(fact.family for fact in quiz):
+        places = [place for place, fact in enumerate(quiz) if fact.family == family]
         old, new = (sum(replies[place].right for place in places) for replies in (before, after))
         s.show(f"{family}: {old} of {len(places)} right before, {new} after")
     for place in [place for place, gain in enumerate(gains) if gain][:SHOWN]:
         for when, reply in (("before swap", before[place]), ("after swap", after[place])):
             texts = (quiz[place].question, reply.text, cited(reply.answer), reply.answer["scope"])
             s.rows.append(TableRow(when, *texts, reply.adapter, reply.milliseconds, reply.right))
-    found = sum(reply.found for reply in after)
+    facts_found = sum(reply.fact_cited for reply in after)
     gain, lower = sum(gains) / len(gains), lower_bound(gains)
-    s.show(f"facts found: {found} of {len(quiz)}; they were told after the training set was frozen")
+    s.show(f"facts found: {facts_found} of {len(quiz)}; they were told after the training set was frozen")
     s.show(
         f"gain [bold]{gain:+.3f}[/bold], lower 95 % bound {lower:+.3f}; promised: {LEAST_GAIN:+.2f}, above 0"
     )

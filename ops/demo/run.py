@@ -84,10 +84,10 @@ def play(stack: Stack, fast: bool) -> list[str]:
 def play_one(session: Session, number: int, step: Named) -> bool:
     """One step with its rows and its verdict."""
     console.print(f"\n[bold]{number}. {step.title}[/bold]")
-    known = len(session.rows)
+    row_count = len(session.rows)
     with console.status(step.title):
         held = step.run(session)
-    for row in session.rows[known:][:6]:
+    for row in session.rows[row_count:][:6]:
         mark = "[green]✓[/green]" if row.ok else "[red]✗[/red]"
         console.print(f"  {mark} {row.question} [cyan]{row.answer}[/cyan] [dim]({row.citation})[/dim]")
     console.print("  [green]as promised[/green]" if held else "  [red]NOT as promised[/red]")

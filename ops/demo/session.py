@@ -150,10 +150,10 @@ def cited(answer: Json) -> str:
     return ", ".join(f"{c['hop']}: {c['edit_id']}" for c in answer["citations"]) or "-"
 
 
-def until(found: Callable[[], bool], what: str, seconds: float = WAIT_S) -> float:
+def until(condition: Callable[[], bool], what: str, seconds: float = WAIT_S) -> float:
     """Try without a pause until it is so; returns the milliseconds that it took."""
     begin = time.perf_counter()
-    while not found():
+    while not condition():
         if time.perf_counter() - begin > seconds:
             raise DeadlineExceeded(f"{what}: not within {seconds:.0f} s")
     return (time.perf_counter() - begin) * 1e3

@@ -46,15 +46,15 @@ def fetch_jars() -> Path:
             f"missing: {', '.join(missing)} (apt install openjdk-17-jre-headless maven util-linux)"
         )
     stamp = TARGET / "jars.complete"
-    wanted = (HERE / "pom.xml").read_text()
-    if stamp.exists() and stamp.read_text() == wanted:
+    pom = (HERE / "pom.xml").read_text()
+    if stamp.exists() and stamp.read_text() == pom:
         return JARS
     shutil.rmtree(TARGET, ignore_errors=True)
     command = ["mvn", "-q", "-B", "-f", str(HERE / "pom.xml"), "dependency:copy-dependencies"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise BrokerUnavailable(f"Maven could not fetch the broker: {(done.stdout + done.stderr)[-600:]}")
-    stamp.write_text(wanted)
+    stamp.write_text(pom)
     return JARS
 
 
@@ -62,9 +62,9 @@ def free_ports(count: int) -> list[int]:
     """Loopback TCP ports that nobody listens on just now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        for listener in sockets:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in sockets]
 
 
 def java(main: str, *arguments: str, options: Sequence[str] = ()) -> list[str]:
@@ -183,8 +183,8 @@ class Broker:
         if meta.exists():
             return
         shutil.copytree(self._formatted(), self.data, dirs_exist_ok=True)
-        kept = [line for line in meta.read_text().splitlines() if not line.startswith("cluster.id=")]
-        meta.write_text("\n".join((*kept, f"cluster.id={cluster_id()}", "")))
+        lines = [line for line in meta.read_text().splitlines() if not line.startswith("cluster.id=")]
+        meta.write_text("\n".join((*lines, f"cluster.id={cluster_id()}", "")))
 
     def _formatted(self) -> Path:
         """A formatted, empty log directory, kept beside the jars: formatting costs a second JVM."""

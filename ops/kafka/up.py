@@ -36,7 +36,7 @@ def up(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
-        with _alone(directory), Stack(directory.resolve(), ports=_ports(directory)) as stack:
+        with _hold(directory), Stack(directory.resolve(), ports=_ports(directory)) as stack:
             _run(stack, directory / "up.json", stop)
     except (BrokerUnavailable, StackError, PortTaken) as error:
         console.print(f"[red]error:[/red] {error}", highlight=False)
@@ -45,7 +45,7 @@ def up(
 
 
 @contextmanager
-def _alone(directory: Path) -> Iterator[None]:
+def _hold(directory: Path) -> Iterator[None]:
     """Hold the directory; end what a killed `lte up` left in it. Raises `Refused` when another one runs, or
     a daemon that `lte up` did not start."""
     lock = DirectoryLock(directory)
