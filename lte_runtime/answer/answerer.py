@@ -11,7 +11,7 @@ from typing import Protocol
 from lte_runtime.answer import features as f
 from lte_runtime.answer import gate
 from lte_runtime.answer.budget import Budget
-from lte_runtime.answer.engine.seam import Engine
+from lte_runtime.answer.engine.protocol import Engine
 from lte_runtime.answer.prompt import Prompt, explained, list_note, superseded
 from lte_runtime.answer.retriever import Lookup, QuestionReading, Retriever, RetrieverSettings
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, Refused

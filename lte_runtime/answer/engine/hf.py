@@ -19,8 +19,8 @@ from transformers.utils import logging as transformers_logging
 from lte_runtime.answer.engine import greedy, lookup, lora
 from lte_runtime.answer.engine.files import Lora, base_fingerprint, verify_adapter
 from lte_runtime.answer.engine.pace import Pace, at_once
+from lte_runtime.answer.engine.protocol import EngineStats
 from lte_runtime.answer.engine.rows import GenerationRow
-from lte_runtime.answer.engine.seam import EngineStats
 from lte_runtime.answer.engine.versions import Versions
 from lte_runtime.answer.engine.worker import Worker
 from lte_runtime.answer.prompt import Prompt, build, ends, one_line, untrusted
@@ -171,7 +171,7 @@ def _is_finite(model: Any, forward: greedy.Forward) -> bool:
 
 
 class HfEngine:
-    """Greedy answers on one inference thread. See `seam.Engine` for what may block and what may raise."""
+    """Greedy answers on one inference thread. See `protocol.Engine` for what may block and what may raise."""
 
     def __init__(
         self,

@@ -10,8 +10,8 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from lte_runtime.answer.engine.files import read_tensors, verify_adapter
+from lte_runtime.answer.engine.protocol import EngineStats
 from lte_runtime.answer.engine.rows import GenerationRow
-from lte_runtime.answer.engine.seam import EngineStats
 from lte_runtime.answer.engine.versions import Versions
 from lte_runtime.answer.engine.worker import Worker
 from lte_runtime.answer.prompt import Prompt

@@ -12,8 +12,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from lte_runtime.answer.engine.protocol import EngineStats
 from lte_runtime.answer.engine.rows import GenerationRow
-from lte_runtime.answer.engine.seam import EngineStats
 from lte_runtime.answer.engine.versions import Version, Versions
 from lte_runtime.errors import Overloaded, Retry
 from lte_runtime.types import GenerateRequest, Generation
