@@ -77,9 +77,9 @@ class StubEngine:
         return self._versions.loaded()
 
     def check_adapter(self, directory: Path) -> AdapterRef:
-        found = verify_adapter(directory, self.fingerprint)
-        read_tensors(found)
-        return found.ref
+        adapter = verify_adapter(directory, self.fingerprint)
+        read_tensors(adapter)
+        return adapter.ref
 
     def load_adapter(self, directory: Path) -> AdapterRef:
         ref = self.check_adapter(directory)
