@@ -112,7 +112,7 @@ class Worker:
                 self._sweep()
             if len(self._waiting) >= self._queue_limit:
                 self._counts["refused"] += 1
-                raise Overloaded(f"{self._queue_limit} questions are waiting already: ask again later")
+                raise Overloaded(f"{self._queue_limit} questions wait already: ask again later")
             self._waiting.append(job)
             self._changed.notify()
 
