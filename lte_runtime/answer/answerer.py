@@ -55,7 +55,7 @@ class AnswererSettings:
 
     `use_adapter` False answers edited questions with the base model too: the other arm of evaluations.
     `whole_chain` puts every hop of a chain into the prompt, under the question as it was asked; else the last
-    hop's facts under what is left to ask. `restate` tells a fact in the plainest words before the publisher's
+    hop's facts under what is left to ask. `restate` puts a fact in the plainest words before the publisher's
     own sentence, which may put the target first or the relation into a verb.
     """
 

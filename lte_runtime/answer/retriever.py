@@ -71,8 +71,9 @@ class RetrieverSettings:
 
     `max_siblings` bounds the keys that are read of one subject, and the facts that all subjects of a question
     together add to the candidates.
-    `max_members` values of a set are told and cited. With `history`, questions for an earlier value get
-    `max_former` of them (small models confuse two), of the `seen_former` among which a question may name one.
+    `max_members` values of a set are put into the prompt and cited. With `history`, questions for an earlier
+    value get `max_former` of them (small models confuse two), of the `seen_former` among which a question may
+    name one.
     """
 
     k: int = 8

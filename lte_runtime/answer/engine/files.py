@@ -119,16 +119,16 @@ def read_json(directory: Path, name: str) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise Damaged(f"{name} of {directory.name} cannot be read: {error}") from error
     if not isinstance(value, dict):
-        raise Damaged(f"{name} of {directory.name} is no JSON object")
+        raise Damaged(f"{name} of {directory.name} is not a JSON object")
     return value
 
 
 def _check_file(directory: Path, name: str, digest: object) -> None:
     path = directory / name
     if not name or Path(name).name != name:
-        raise Damaged(f"the manifest of {directory.name} names a file outside: {name!r}")
+        raise Damaged(f"the manifest of {directory.name} names a file outside its directory: {name!r}")
     if path.is_symlink() or not path.is_file():
-        raise Damaged(f"{name} of {directory.name} is missing or no plain file")
+        raise Damaged(f"{name} of {directory.name} is missing or not a plain file")
     if sha256_file(path) != digest:
         raise Damaged(f"{name} of {directory.name} does not match the hash in its manifest")
 
@@ -149,7 +149,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
         except (ValueError, RecursionError) as error:
             raise Damaged(f"the header of {path.name} cannot be read: {error}") from error
     if not isinstance(header, dict):
-        raise Damaged(f"the header of {path.name} is no JSON object")
+        raise Damaged(f"the header of {path.name} is not a JSON object")
     tensors = {name: _tensor(name, entry) for name, entry in header.items() if name != "__metadata__"}
     _check_layout(path.name, tensors, size - 8 - length)
     return {name: replace(tensor, begin=tensor.begin + 8 + length) for name, tensor in tensors.items()}
@@ -165,14 +165,14 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _tensor(name: str, entry: Any) -> Tensor:
     if not LORA_NAME.fullmatch(name):
-        raise Refused(f"the weights hold {name[:200]!r}, which is no LoRA tensor")
+        raise Refused(f"the weights hold {name[:200]!r}, which is not a LoRA tensor")
     try:
         dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
         if dtype not in DTYPES:
             raise Refused(f"tensor {name} has dtype {dtype}")
         numbers = (*shape, begin, end)
         if len(shape) != 2 or any(type(number) is not int for number in numbers):
-            raise Damaged(f"tensor {name} is no matrix")
+            raise Damaged(f"tensor {name} is not a matrix of integer size")
         if begin < 0 or min(shape) < 1 or end - begin != math.prod(shape) * DTYPES[dtype]:
             raise Damaged(f"tensor {name} has a size that its shape does not give")
     except (KeyError, TypeError, ValueError) as error:

@@ -58,7 +58,7 @@ def choose_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise Refused("device cuda is configured, but torch sees none")
+        raise Refused("device cuda is configured, but torch finds no CUDA device")
     return torch.device(device)
 
 

@@ -108,7 +108,7 @@ class StubEngine:
 
     def submit(self, request: GenerateRequest) -> Future[Generation]:
         if not request.token_ids or request.max_new_tokens < 1:
-            raise BadRequest("an empty prompt, or no token to make")
+            raise BadRequest("the prompt is empty, or max_new_tokens is below 1")
         return self._worker.submit(GenerationRow(request, _decode, {_END}))
 
     def generate(self, request: GenerateRequest) -> Generation:
