@@ -12,7 +12,7 @@ import structlog
 
 from daemon.swap import Configured, Swapper
 from lte_runtime.align.registry import Registry, RegistryEntry, tainted
-from lte_runtime.answer.engine.seam import AdapterEngine
+from lte_runtime.answer.engine.protocol import AdapterEngine
 from lte_runtime.errors import LteError, NotFound
 from lte_runtime.memory.adapters import CONFIGURED, Activation, AdapterLedger, Trained
 from lte_runtime.types import AdapterRef

@@ -12,7 +12,7 @@ from daemon.ingest_values import UNKNOWN_LAG
 from daemon.lifecycle import Lifecycle, State
 from daemon.metrics import Reading, Readings
 from daemon.realign import Realigner
-from lte_runtime.answer.engine.seam import Engine
+from lte_runtime.answer.engine.protocol import Engine
 from lte_runtime.drift.runs import RunState as RunState
 from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.memory.records import MemoryStatus

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from lte_runtime.align.registry import Registry
-from lte_runtime.answer.engine.seam import AdapterEngine
+from lte_runtime.answer.engine.protocol import AdapterEngine
 from lte_runtime.errors import LteError, NotFound, Refused
 from lte_runtime.memory.adapters import CONFIGURED, NONE, Activation, AdapterLedger
 from lte_runtime.types import AdapterRef, Cardinality, Fact, FactKey, GenerateRequest, Position

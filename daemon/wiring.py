@@ -53,7 +53,7 @@ from lte_runtime.answer import gate
 from lte_runtime.answer.answerer import Answerer, AnswererSettings
 from lte_runtime.answer.embed import load_encoder
 from lte_runtime.answer.engine.files import MANIFEST, read_json, verify_adapter
-from lte_runtime.answer.engine.seam import AdapterEngine, Engine
+from lte_runtime.answer.engine.protocol import AdapterEngine, Engine
 from lte_runtime.answer.retriever import RetrieverSettings
 from lte_runtime.drift.decide import DecisionSettings
 from lte_runtime.errors import Fatal, LteError, NotFound, Refused, Retry, on_fatal

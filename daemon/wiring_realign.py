@@ -22,7 +22,7 @@ from daemon.settings import Settings
 from daemon.swap import Swapper
 from daemon.wiring_topics import audit_topic, control_topic
 from lte_runtime import embedded
-from lte_runtime.answer.engine.seam import Engine
+from lte_runtime.answer.engine.protocol import Engine
 from lte_runtime.drift.material import AdmissionRules
 from lte_runtime.drift.runs import Run, Trigger
 from lte_runtime.errors import Refused

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from daemon.cli.options import Arch
     from daemon.settings import Settings
-    from lte_runtime.answer.engine.seam import Engine
+    from lte_runtime.answer.engine.protocol import Engine
     from lte_runtime.answer.gate import GateCalibration
     from lte_runtime.evals.arms import Kit
     from lte_runtime.types import Encoder

@@ -19,7 +19,7 @@ from daemon.rpc.gen.lte.v1 import admin_service_pb2 as pb
 from daemon.rpc.gen.lte.v1 import admin_service_pb2_grpc
 from daemon.rpc.gen.lte.v1 import common_pb2 as common
 from daemon.rpc.services import Services
-from lte_runtime.answer.engine.seam import Engine
+from lte_runtime.answer.engine.protocol import Engine
 from lte_runtime.drift.runs import Trigger
 from lte_runtime.errors import BadRequest
 from lte_runtime.memory.records import MemoryStatus, QuarantineRow, SnapshotInfo

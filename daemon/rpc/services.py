@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from daemon.ingest import Ingest
     from daemon.realign import Realigner
     from lte_runtime.answer.answerer import Answerer
-    from lte_runtime.answer.engine.seam import Engine
+    from lte_runtime.answer.engine.protocol import Engine
     from lte_runtime.memory.edit_memory import EditMemory
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 from lte_runtime.answer import features as f
 from lte_runtime.answer import gate
 from lte_runtime.answer.budget import Budget
-from lte_runtime.answer.engine.seam import Engine
+from lte_runtime.answer.engine.protocol import Engine
 from lte_runtime.answer.prompt import Prompt, explained, list_note, superseded
 from lte_runtime.answer.retriever import Lookup, QuestionReading, Retriever, RetrieverSettings
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, Refused
@@ -55,7 +55,7 @@ class AnswererSettings:
 
     `use_adapter` False answers edited questions with the base model too: the other arm of evaluations.
     `whole_chain` puts every hop of a chain into the prompt, under the question as it was asked; else the last
-    hop's facts under what is left to ask. `restate` tells a fact in the plainest words before the publisher's
+    hop's facts under what is left to ask. `restate` puts a fact in the plainest words before the publisher's
     own sentence, which may put the target first or the relation into a verb.
     """
 
@@ -99,21 +99,21 @@ class Answerer:
         )
 
     def retrieve(self, q: Question, cancelled: Callable[[], bool] = lambda: False) -> Retrieval:
-        """Facts and the gate's word, without generation.
+        """Facts and the gate's decision, without generation.
 
         Raises `BadRequest`, `Overloaded` when too many questions wait, and between any two steps
         `DeadlineExceeded` and `Cancelled`.
         """
         self._check(q)
         budget = Budget(q.deadline, cancelled, self._now)
-        with self._place_to_wait(q):
+        with self._waiting_place(q):
             # Encoded while the memory may still be on its way to `at_least`.
-            asked = None if q.scope is ScopeMode.BASE else self._retriever.read(q.text, budget)
+            encoded = None if q.scope is ScopeMode.BASE else self._retriever.read(q.text, budget)
             self._wait(q, cancelled)
-        if asked is None:
+        if encoded is None:
             decision = GateDecision(Scope.BASE, 0.0, self._threshold, "asked for the base model")
             return Retrieval((), decision, Candidates((), self._memory.watermarks(), "none"), {})
-        return self._retriever.retrieve(q, q.as_of, asked, budget)
+        return self._retriever.retrieve(q, q.as_of, encoded, budget)
 
     def answer(
         self,
@@ -125,12 +125,12 @@ class Answerer:
 
         Raises `BadRequest`, `DeadlineExceeded` (before or while generating), `Cancelled` and `Overloaded`.
         """
-        began = self._now()
-        found = self.retrieve(q, cancelled)
+        started = self._now()
+        retrieval = self.retrieve(q, cancelled)
         if cancelled():
             raise Cancelled("the caller went away")
-        scope = Scope.EDITED if found.citations else Scope.BASE
-        prompt, cited = self._prompt(q, found.citations)
+        scope = Scope.EDITED if retrieval.citations else Scope.BASE
+        prompt, citations = self._prompt(q, retrieval.citations)
         request = GenerateRequest(
             token_ids=prompt.token_ids,
             adapter=scope is Scope.EDITED and self._settings.use_adapter,
@@ -140,36 +140,40 @@ class Answerer:
             on_text=on_text,
             values=prompt.values if self._settings.use_adapter else (),
         )
-        made = self._engine.generate(request)
-        if made.finish == "deadline":
+        generation = self._engine.generate(request)
+        if generation.finish == "deadline":
             raise DeadlineExceeded("the answer was not finished within the deadline")
-        if made.finish == "cancelled":
+        if generation.finish == "cancelled":
             raise Cancelled("the caller went away")
-        spent = {"queue": made.queue_ms, "model": made.model_ms, "total": (self._now() - began) * 1e3}
+        answer_ms = {
+            "queue": generation.queue_ms,
+            "model": generation.model_ms,
+            "total": (self._now() - started) * 1e3,
+        }
         return Answer(
-            text=made.text.strip(),
+            text=generation.text.strip(),
             scope=scope,
-            citations=cited,
-            adapter=made.adapter,
-            watermarks=found.candidates.watermarks,
-            gate=found.gate,
-            finish=made.finish,
-            timings_ms={**found.timings_ms, **spent},
-            index_path=found.candidates.index_path,
-            token_ids=made.token_ids,
+            citations=citations,
+            adapter=generation.adapter,
+            watermarks=retrieval.candidates.watermarks,
+            gate=retrieval.gate,
+            finish=generation.finish,
+            timings_ms={**retrieval.timings_ms, **answer_ms},
+            index_path=retrieval.candidates.index_path,
+            token_ids=generation.token_ids,
         )
 
     def _prompt(self, q: Question, citations: Sequence[Citation]) -> tuple[Prompt, tuple[Citation, ...]]:
-        """The prompt, and the citations of what it tells; a list that does not fit is halved."""
+        """The prompt, and the citations of what it holds; a list that does not fit is halved."""
         groups = grouped(citations)
         resolved = 0 if self._settings.whole_chain else before_last_hop(groups)
-        asked = remaining(groups[resolved][0].fact) if resolved else q.text
+        question_text = remaining(groups[resolved][0].fact) if resolved else q.text
         while True:
             facts = prompt_facts(q.text, groups, restate=self._settings.restate)
-            prompt = self._engine.prompt(asked, facts[resolved:])
+            prompt = self._engine.prompt(question_text, facts[resolved:])
             used = resolved + prompt.used_facts
             if used == len(groups) or len(groups[used]) == 1:
-                return prompt, tuple(cited for group in groups[:used] for cited in group)
+                return prompt, tuple(citation for group in groups[:used] for citation in group)
             groups[used] = groups[used][: len(groups[used]) // 2]
 
     def _check(self, q: Question) -> None:
@@ -179,37 +183,39 @@ class Answerer:
             raise BadRequest(f"the question is longer than {self._settings.max_question_chars} characters")
         if q.max_new_tokens < 1:
             raise BadRequest("max_new_tokens must be at least 1")
-        if self._left(q) <= 0:
+        if self._wait_left_s(q) <= 0:
             raise DeadlineExceeded("the deadline passed before the work began")
 
-    def _left(self, q: Question) -> float:
+    def _wait_left_s(self, q: Question) -> float:
         """Seconds that are left to wait."""
         return self._settings.wait_s if q.deadline is None else q.deadline - self._now()
 
-    def _place_to_wait(self, q: Question) -> AbstractContextManager[None]:
+    def _waiting_place(self, q: Question) -> AbstractContextManager[None]:
         """Needed only by a question whose `at_least` is still to come."""
         visible = reached(self._memory.watermarks(), q.at_least)
         return nullcontext() if visible else self._waiting.take()
 
     def _wait(self, q: Question, cancelled: Callable[[], bool]) -> None:
         """Waits until the memory is at `at_least`; raises `DeadlineExceeded` naming what is missing."""
-        if not q.at_least or self._memory.wait_for(q.at_least, self._left(q), cancelled):
+        if not q.at_least or self._memory.wait_for(q.at_least, self._wait_left_s(q), cancelled):
             return
         marks = self._memory.watermarks()
         missing = [
-            f"{tp.topic_id}/{tp.partition} is at {marks.get(tp, 0)}, wanted {wanted}"
-            for tp, wanted in sorted(q.at_least.items())
-            if marks.get(tp, 0) < wanted
+            f"{tp.topic_id}/{tp.partition} is at offset {marks.get(tp, 0)}, at_least asks for {offset}"
+            for tp, offset in sorted(q.at_least.items())
+            if marks.get(tp, 0) < offset
         ]
-        raise DeadlineExceeded("not yet applied: " + ("; ".join(missing) or "came too late"))
+        raise DeadlineExceeded(
+            "not yet applied: " + ("; ".join(missing) or "the deadline passed while they were being applied")
+        )
 
 
 def grouped(citations: Sequence[Citation]) -> list[Sequence[Citation]]:
-    """Citations as the prompt tells them: the current members of one set together, others alone."""
+    """Citations as they stand in the prompt: the current members of one set together, others alone."""
     groups: dict[object, list[Citation]] = {}
-    for cited in citations:
-        alone = cited.superseded or cited.members == 1
-        groups.setdefault(object() if alone else (cited.hop, cited.fact.key), []).append(cited)
+    for citation in citations:
+        alone = citation.superseded or citation.members == 1
+        groups.setdefault(object() if alone else (citation.hop, citation.fact.key), []).append(citation)
     return list(groups.values())
 
 
@@ -231,26 +237,27 @@ def remaining(last: Fact) -> str:
 def prompt_facts(
     question: str, groups: Sequence[Sequence[Citation]], *, restate: bool = True
 ) -> tuple[Fact, ...]:
-    """Facts as the prompt tells them, one for each group: plain words first with `restate`, a set as one
+    """Facts as they stand in the prompt, one for each group: plain words first with `restate`, a set as one
     list, an alias that led there explained, what is superseded called so."""
     readings = {0: [QuestionReading(f.cut(question))]}
-    for cited in (cited for group in groups for cited in group):
-        texts = readings.setdefault(cited.hop, [])
+    for citation in (citation for group in groups for citation in group):
+        texts = readings.setdefault(citation.hop, [])
         if len(texts) < MOST_TARGETS:
-            texts.append(QuestionReading(f.cut(cited.fact.target)))
+            texts.append(QuestionReading(f.cut(citation.fact.target)))
     names = [_used_name(group[0], readings.get(group[0].hop - 1, [])) for group in groups]
-    facts = [_told(group, restate=restate) for group in groups]
+    facts = [_prompt_fact(group, restate=restate) for group in groups]
     return tuple(map(_explained, facts, names))
 
 
-def _told(group: Sequence[Citation], *, restate: bool) -> Fact:
-    cited = group[0]
-    if cited.members > 1:
+def _prompt_fact(group: Sequence[Citation], *, restate: bool) -> Fact:
+    citation = group[0]
+    if citation.members > 1:
         return _as_list(group)
-    fact = restated(cited.fact) if restate else cited.fact
-    if not cited.superseded:
+    fact = restated(citation.fact) if restate else citation.fact
+    if not citation.superseded:
         return fact
-    held = (None if at is None else from_ms(at - at % 1000) for at in (cited.held_from, cited.held_until))
+    times = (citation.held_from, citation.held_until)
+    held = (None if at is None else from_ms(at - at % 1000) for at in times)
     return replace(fact, statement=superseded(fact.statement, *held))
 
 
@@ -258,7 +265,7 @@ def _as_list(group: Sequence[Citation]) -> Fact:
     """The members as one fact, without their publishers' sentences: behind those, models name one member."""
     fact, note = group[0].fact, list_note(len(group), group[0].members)
     relation, prompt = (f"{text} {note}" if text else "" for text in (fact.relation, fact.prompt))
-    target = ", ".join(cited.fact.target for cited in group)
+    target = ", ".join(citation.fact.target for citation in group)
     return replace(fact, target=target, statement=statement_of(fact.subject, relation, prompt, target))
 
 
@@ -270,18 +277,18 @@ def restated(fact: Fact) -> Fact:
     return replace(fact, statement=f"{plain} {fact.statement}")
 
 
-def _used_name(cited: Citation, texts: Sequence[QuestionReading]) -> str:
+def _used_name(citation: Citation, texts: Sequence[QuestionReading]) -> str:
     """The alias that the question, or the hop before, uses for the subject; empty for its own name."""
-    fact = cited.fact
+    fact = citation.fact
     if not fact.subject_aliases:
         return ""
-    found = (
+    matches = (
         (span.score, len(name), name)
         for name in (fact.subject, *fact.subject_aliases)
         for text in texts
         if (span := text.locate(name))
     )
-    best = max(found, default=(0.0, 0, ""))[2]
+    best = max(matches, default=(0.0, 0, ""))[2]
     return "" if f.fold(best) == f.fold(fact.subject) else best
 
 

@@ -64,7 +64,7 @@ class Memo:
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
-        self._known: dict[tuple[str, bool], Vectors] = {}
+        self._vectors: dict[tuple[str, bool], Vectors] = {}
 
     @property
     def dimension(self) -> int:
@@ -75,11 +75,11 @@ class Memo:
         return self._encoder.fingerprint
 
     def encode(self, texts: Sequence[str], *, query: bool = False) -> Vectors:
-        missing = sorted({t for t in texts if (t, query) not in self._known}, key=len)
+        missing = sorted({t for t in texts if (t, query) not in self._vectors}, key=len)
         if missing:
             rows = self._encoder.encode(missing, query=query)
-            self._known.update({(t, query): row for t, row in zip(missing, rows, strict=True)})
-        return _stacked([self._known[t, query] for t in texts], self.dimension)
+            self._vectors.update({(t, query): row for t, row in zip(missing, rows, strict=True)})
+        return _stacked([self._vectors[t, query] for t in texts], self.dimension)
 
     def windows(self, text: str) -> Sequence[str]:
         return self._encoder.windows(text)
@@ -102,38 +102,38 @@ def calibrate(
     report holds the figures of the test split. Raises `BadRequest` when a side has no question.
     """
     memo = Memo(encoder)
-    asked = ask(rows, memo, progress)
-    known = [a for a in asked if a.row.get("split") != "test"]
-    fitted = fit(known, memo, closed_at_least, progress)
-    tested = [a for a in asked if a.row.get("split") == "test" and a.row.get("weight", 1.0) == 1.0]
-    tested = worded(tested, memo, lambda _text: fitted.wording)
-    points = gate.roc(_scores(tested, fitted), [a.inside for a in tested]) if tested else ()
+    questions = compared_questions(rows, memo, progress)
+    training = [q for q in questions if q.row.get("split") != "test"]
+    fitted = fit(training, memo, closed_at_least, progress)
+    tests = [q for q in questions if q.row.get("split") == "test" and q.row.get("weight", 1.0) == 1.0]
+    tests = with_wording(tests, memo, lambda _text: fitted.wording)
+    points = gate.roc(_scores(tests, fitted), [q.inside for q in tests]) if tests else ()
     digest = hashlib.sha256(json.dumps(list(rows), sort_keys=True).encode()).hexdigest()
-    return replace(fitted, roc=points, data_sha256=digest, report=report(tested, fitted))
+    return replace(fitted, roc=points, data_sha256=digest, report=report(tests, fitted))
 
 
 def measure(rows: Sequence[Row], encoder: Encoder, calibration: gate.GateCalibration) -> dict[str, float]:
     """The report of a calibration on all questions of `rows`."""
     memo = Memo(encoder)
-    asked = ask(rows, memo, silent)
-    return report(worded(asked, memo, lambda _text: calibration.wording), calibration)
+    questions = compared_questions(rows, memo, silent)
+    return report(with_wording(questions, memo, lambda _text: calibration.wording), calibration)
 
 
-def ask(rows: Sequence[Row], memo: Encoder, progress: Progress) -> list[LabelledQuestion]:
+def compared_questions(rows: Sequence[Row], memo: Encoder, progress: Progress) -> list[LabelledQuestion]:
     """The paths of every question, over one memory of all events, without the features of wording."""
     questions = [row for row in rows if "question" in row]
     readings = [QuestionReading(row["question"]) for row in questions]
     memo.encode([text for r in readings for text in (r.text, r.masked(None))], query=True)
     neutral = gate.lexical_calibration(memo.fingerprint)
-    found: list[LabelledQuestion] = []
+    compared: list[LabelledQuestion] = []
     with memory_of(list(_events(rows)), memo) as memory:
         retriever = Retriever(memory, memo, neutral)
         for done, (row, reading) in enumerate(zip(questions, readings, strict=True), start=1):
             question = Question(row["question"], namespace=row.get("namespace", "default"))
             paths = sorted(retriever.scored_paths(question), key=_promise, reverse=True)
-            found.append(LabelledQuestion(row, reading, tuple(paths[:MOST_PATHS])))
+            compared.append(LabelledQuestion(row, reading, tuple(paths[:MOST_PATHS])))
             progress("questions", done, len(questions))
-    return found
+    return compared
 
 
 def _promise(path: Scored) -> float:
@@ -149,7 +149,7 @@ def _events(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
 
 
 def fit(
-    asked: Sequence[LabelledQuestion],
+    questions: Sequence[LabelledQuestion],
     encoder: Encoder,
     closed_at_least: float,
     progress: Progress = silent,
@@ -159,18 +159,18 @@ def fit(
     The map of wordings is learnt first, in two halves: rows take it from the half that has not seen their
     question, for a quarter of the relations from the one that has not met the relation at all.
     """
-    if not any(a.inside for a in asked) or all(a.inside for a in asked):
+    if not any(q.inside for q in questions) or all(q.inside for q in questions):
         raise BadRequest("calibration needs questions in scope and out of scope")
-    pairs = [*gate_data.wording_pairs(), *_pairs(asked)]
+    pairs = [*gate_data.wording_pairs(), *_pairs(questions)]
     cohort = gate_data.common_views()
     halves = [wording.learn([p for p in pairs if _side(p) == h], cohort, encoder) for h in (0, 1)]
     progress("maps of wording", 2, 3)
-    whole = wording.learn(pairs, cohort, encoder)
+    wording_map = wording.learn(pairs, cohort, encoder)
     progress("maps of wording", 3, 3)
-    known = {p.question: _side(p) for p in pairs if p.fits}
-    kept = [a for a in asked if not _asks_the_edit(a)]
-    unseen = worded(kept, encoder, lambda text: halves[1 - known.get(text, _half(text))])
-    fitted = replace(_fit_rows(unseen, encoder), wording=whole)
+    sides = {p.question: _side(p) for p in pairs if p.fits}
+    usable = [q for q in questions if not _asks_the_edit(q)]
+    unseen = with_wording(usable, encoder, lambda text: halves[1 - sides.get(text, _half(text))])
+    fitted = replace(_fit_rows(unseen, encoder), wording=wording_map)
     progress("networks", 1, 2)
     fitted = _with_thresholds(fitted, unseen, encoder, closed_at_least)
     progress("networks", 2, 2)
@@ -183,18 +183,21 @@ def _side(pair: wording.WordingPair) -> int:
     return _half(pair.view if alone else pair.question)
 
 
-def _asks_the_edit(asked: LabelledQuestion) -> bool:
+def _asks_the_edit(question: LabelledQuestion) -> bool:
     """Whether a locality probe of KnowEdit asks for the edited relation itself: some do, in other words."""
-    near = asked.row.get("near_event_id")
-    return asked.row.get("weight", 1.0) != 1.0 and any(
+    near = question.row.get("near_event_id")
+    return question.row.get("weight", 1.0) != 1.0 and any(
         path.path.end.edit_id == near and path.features["shared"] >= 0.5 and path.features["likeness"] > 0.6
-        for path in asked.paths
+        for path in question.paths
         if path.features["prompted"]
     )
 
 
 def _with_thresholds(
-    fitted: gate.GateCalibration, asked: Sequence[LabelledQuestion], encoder: Encoder, closed_at_least: float
+    fitted: gate.GateCalibration,
+    questions: Sequence[LabelledQuestion],
+    encoder: Encoder,
+    closed_at_least: float,
 ) -> gate.GateCalibration:
     """Thresholds from scores of rows that the scoring half has not seen.
 
@@ -203,13 +206,13 @@ def _with_thresholds(
     plain: list[tuple[float, bool]] = []
     prompted: list[tuple[float, bool]] = []
     for half in (0, 1):
-        judge = _fit_rows([a for a in asked if _group(a) != half], encoder)
-        for a in asked:
-            best = _best(a, judge) if _group(a) == half else None
+        judge = _fit_rows([q for q in questions if _group(q) != half], encoder)
+        for q in questions:
+            best = _best(q, judge) if _group(q) == half else None
             if best is not None and best.features["prompted"]:
-                prompted.append((best.score, a.inside))
-            elif best is not None and a.row.get("weight", 1.0) == 1.0:
-                plain.append((best.score, a.inside))
+                prompted.append((best.score, q.inside))
+            elif best is not None and q.row.get("weight", 1.0) == 1.0:
+                plain.append((best.score, q.inside))
     threshold = gate.threshold_for(*zip(*plain, strict=True), closed_at_least=closed_at_least)
     if sum(not inside for _, inside in prompted) < LEAST_PROMPTS:
         return replace(fitted, threshold=threshold)
@@ -217,17 +220,17 @@ def _with_thresholds(
     return replace(fitted, threshold=threshold, prompted_shift=gate.logit(threshold) - gate.logit(apart))
 
 
-def _group(asked: LabelledQuestion) -> int:
+def _group(question: LabelledQuestion) -> int:
     """Half of a question: all questions about one fact share it."""
-    row = asked.row
+    row = question.row
     return _half(str(row.get("event_id") or row.get("near_event_id") or row["question"]))
 
 
-def _fit_rows(asked: Sequence[LabelledQuestion], encoder: Encoder) -> gate.GateCalibration:
+def _fit_rows(questions: Sequence[LabelledQuestion], encoder: Encoder) -> gate.GateCalibration:
     features: list[Mapping[str, float]] = []
     labels: list[bool] = []
     weights: list[float] = []
-    for question in asked:
+    for question in questions:
         right = [question.answers(path) for path in question.paths]
         wrong, weight = max(1, len(right) - sum(right)), question.row.get("weight", 1.0)
         features += [path.features for path in question.paths]
@@ -236,10 +239,10 @@ def _fit_rows(asked: Sequence[LabelledQuestion], encoder: Encoder) -> gate.GateC
     return gate.fit(features, labels, encoder.fingerprint, weights=weights)
 
 
-def _pairs(asked: Sequence[LabelledQuestion]) -> Iterator[wording.WordingPair]:
+def _pairs(questions: Sequence[LabelledQuestion]) -> Iterator[wording.WordingPair]:
     """Each question with the view that it asks for, or with the near one that it does not."""
     seen: set[tuple[str, str]] = set()
-    for question in asked:
+    for question in questions:
         near = question.row.get("event_id") if question.inside else question.row.get("near_event_id")
         for path in question.paths:
             pair = (question.masked(path), path.path.view)
@@ -251,27 +254,26 @@ def _pairs(asked: Sequence[LabelledQuestion]) -> Iterator[wording.WordingPair]:
                 yield wording.WordingPair(*pair, question.inside, weight, opposite, kind)
 
 
-def worded(
-    asked: Sequence[LabelledQuestion], encoder: Encoder, choose: Callable[[str], wording.Wording | None]
+def with_wording(
+    questions: Sequence[LabelledQuestion], encoder: Encoder, choose: Callable[[str], wording.Wording | None]
 ) -> list[LabelledQuestion]:
-    """`asked` with the features of wording added, by the map that `choose` gives for the masked question."""
-    return [replace(a, paths=tuple(_worded(a, encoder, choose))) for a in asked]
+    """`questions` with the features of wording, by the map that `choose` gives for the masked question."""
+    return [replace(q, paths=tuple(_paths_with_wording(q, encoder, choose))) for q in questions]
 
 
-def _worded(
-    asked: LabelledQuestion, encoder: Encoder, choose: Callable[[str], wording.Wording | None]
+def _paths_with_wording(
+    question: LabelledQuestion, encoder: Encoder, choose: Callable[[str], wording.Wording | None]
 ) -> Iterator[Scored]:
-    texts = [asked.masked(path) for path in asked.paths]
-    questions = encoder.encode(texts, query=True)
-    views = encoder.encode([path.path.view for path in asked.paths])
-    found: dict[str, list[Mapping[str, float]]] = {}
-    for place, (text, path) in enumerate(zip(texts, asked.paths, strict=True)):
-        if text not in found:
-            chosen = choose(text)
-            found[text] = (
-                chosen.rows(np.repeat(questions[place][None], len(views), 0), views) if chosen else []
-            )
-        more = found[text][place] if found[text] else {}
+    texts = [question.masked(path) for path in question.paths]
+    question_vectors = encoder.encode(texts, query=True)
+    views = encoder.encode([path.path.view for path in question.paths])
+    features_by_text: dict[str, list[Mapping[str, float]]] = {}
+    for place, (text, path) in enumerate(zip(texts, question.paths, strict=True)):
+        if text not in features_by_text:
+            wording_map = choose(text)
+            repeated = np.repeat(question_vectors[place][None], len(views), 0)
+            features_by_text[text] = wording_map.rows(repeated, views) if wording_map else []
+        more = features_by_text[text][place] if features_by_text[text] else {}
         yield replace(path, features={**path.features, **more})
 
 
@@ -284,14 +286,14 @@ def _best(question: LabelledQuestion, calibration: gate.GateCalibration) -> Scor
     return best_of(scored, calibration)
 
 
-def _scores(asked: Sequence[LabelledQuestion], calibration: gate.GateCalibration) -> list[float]:
-    return [best.score if (best := _best(a, calibration)) else 0.0 for a in asked]
+def _scores(questions: Sequence[LabelledQuestion], calibration: gate.GateCalibration) -> list[float]:
+    return [best.score if (best := _best(q, calibration)) else 0.0 for q in questions]
 
 
-def report(asked: Sequence[LabelledQuestion], calibration: gate.GateCalibration) -> dict[str, float]:
+def report(questions: Sequence[LabelledQuestion], calibration: gate.GateCalibration) -> dict[str, float]:
     """Shares by kind: `closed` of out-of-scope questions, `open` of others, `right` with the right fact."""
     counts: dict[str, list[float]] = defaultdict(list)
-    for question in asked:
+    for question in questions:
         best = _best(question, calibration)
         opened = best is not None and best.score >= calibration.threshold
         kind = question.row.get("kind") or "rephrase"
@@ -319,8 +321,8 @@ def knowedit_rows(directory: Path) -> list[dict[str, Any]]:
 
     rows: list[dict[str, Any]] = []
     for name in ("zsre", "wiki_recent", "wiki_counterfact"):
-        kept = {r.key: r for r in knowedit.read(directory / f"{name}.json") if not held_out(r.subject)}
-        for i, record in enumerate(kept.values()):
+        records = {r.key: r for r in knowedit.read(directory / f"{name}.json") if not held_out(r.subject)}
+        for i, record in enumerate(records.values()):
             ident, space = f"{name}-{i}", {"namespace": name, "split": "calibration"} | HELPING
             event = {"op": "assert", "id": ident, "prompt": record.prompt}
             rows.append({"event": event | {"subject": record.subject, "target": record.target}} | space)
@@ -347,10 +349,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     helping = HELPING if args.data else {}
     rows += [helping | row for row in gate_data.default_rows(args.seed, args.generated)]
     rows += knowedit_rows(args.knowedit) if args.knowedit else []
-    found = calibrate(rows, load_encoder(args.encoder), closed_at_least=args.closed, progress=_show)
+    calibration = calibrate(rows, load_encoder(args.encoder), closed_at_least=args.closed, progress=_show)
     if args.out:
-        args.out.write_text(found.to_json(), encoding="utf-8")
-    print(json.dumps({"threshold": found.threshold, **found.report}, indent=1))
+        args.out.write_text(calibration.to_json(), encoding="utf-8")
+    print(json.dumps({"threshold": calibration.threshold, **calibration.report}, indent=1))
     return 0
 
 

@@ -17,7 +17,7 @@ from lte_runtime.types import Candidate, Fact
 
 FactsOfSubject = Callable[[str], Sequence[Fact]]
 
-_KEPT = 256  # every path of a question asks for the splits of the same few texts
+_CACHED_SPLITS = 256  # every path of a question asks for the splits of the same few texts
 
 MOST_SPLITS = 16
 """Readings of one text that are compared, each with two halves to encode. Three hops have some nine."""
@@ -75,7 +75,7 @@ def _phrase(view: str) -> str:
     return (cut[:1].lower() + cut[1:]).replace("\\", "")
 
 
-@lru_cache(_KEPT)
+@lru_cache(_CACHED_SPLITS)
 def splits(question: str) -> tuple[tuple[str, str], ...]:
     """Ways to read a question without its name as one about a described thing: (outer, description) pairs.
 
@@ -109,13 +109,13 @@ def described(question: str, view: str) -> str | None:
     "What is the currency of the home country of it?" asks for something of "the home country of it": who
     answers needs that fact, and what it leads to is left to what the model knows.
     """
-    wanted = set(f.content_words(view))
-    found = (
+    view_words = set(f.content_words(view))
+    descriptions = (
         inner
         for outer, inner in splits(question)
-        if _OF_IT.search(outer) and set(f.content_words(inner)) == wanted
+        if _OF_IT.search(outer) and set(f.content_words(inner)) == view_words
     )
-    return next(found, None) if wanted else None
+    return next(descriptions, None) if view_words else None
 
 
 def expand(

@@ -45,7 +45,7 @@ class Committee:
 
 
 def unpacked(packed: Mapping[str, Any]) -> Committee:
-    """Raises `ValueError` or `KeyError` when the arrays do not have the shape that is told."""
+    """Raises `ValueError` or `KeyError` when the arrays do not have the declared shape."""
     m, d, h = packed["shape"]
     return Committee(
         _array(packed["inner"], (m, d, h)),
@@ -112,11 +112,11 @@ def _networks(
     for step in range(steps):
         part = torch.randint(len(rows), (members, 256), generator=draw)
         scores = torch.relu(torch.baddbmm(shift, rows[part], inner)) @ outer + offset
-        each = F.binary_cross_entropy_with_logits(scores[..., 0], labels[part], reduction="none")
+        losses = F.binary_cross_entropy_with_logits(scores[..., 0], labels[part], reduction="none")
         for group in optimizer.param_groups:
             group["lr"] = _RATE * (1.0 - step / steps)
         optimizer.zero_grad()
-        (each * share[part]).mean(dim=1).sum().backward()  # type: ignore[no-untyped-call]
+        (losses * share[part]).mean(dim=1).sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    found = (inner, shift[:, 0], outer[..., 0], offset[:, 0, 0])
-    return tuple(value.detach().double().numpy() for value in found)
+    weight_tensors = (inner, shift[:, 0], outer[..., 0], offset[:, 0, 0])
+    return tuple(value.detach().double().numpy() for value in weight_tensors)

@@ -47,7 +47,7 @@ _NUMERIC_ASKED = re.compile(
     re.IGNORECASE,
 )
 _NAME_ASKED = re.compile(r"\b(who|whom|whose)\b", re.IGNORECASE)
-_ASKED = (
+_QUESTION_KINDS = (
     ("who", _NAME_ASKED),
     ("when", re.compile(r"\b(when|(what|which) (year|day|date|time|month)|how early)\b", re.IGNORECASE)),
     ("count", re.compile(r"\bhow (?!do|did|is|are|was|can|must|may)\w+\b", re.IGNORECASE)),
@@ -64,8 +64,8 @@ _WHO_DOES = re.compile(rf"(Which \w+|What \w+|Who) (\w+s) (?:the )?{PLACEHOLDER}
 _NOUN_OF = re.compile(rf"The (?:.+ )?(\w+) of {PLACEHOLDER}")
 
 KINDS = tuple(
-    f"{asked}:{shape}"
-    for asked in ("who", "when", "count", "where", "what")
+    f"{question_kind}:{shape}"
+    for question_kind in ("who", "when", "count", "where", "what")
     for shape in ("name", "word", "phrase", "date", "amount", "code")
 )
 """What a question asks for, and the shape of a target: how well they go together is learnt."""
@@ -133,27 +133,27 @@ def fold(text: str) -> str:
     return "".join(c for c in decomposed if not unicodedata.combining(c)).casefold()
 
 
-_KEPT_CHARS = READ_CHARS  # longer texts come from outside, and would let a caller fill the memory
+_CACHED_CHARS = READ_CHARS  # longer texts come from outside, and would let a caller fill the memory
 
 
-def _kept(read: Callable[[str], T]) -> Callable[[str], T]:
-    """Keep what short texts give for a while: each path of facts asks the same of the same ones."""
-    kept = lru_cache(maxsize=4_096)(read)
-    return lambda text: kept(text) if len(text) <= _KEPT_CHARS else read(text)
+def _cached(read: Callable[[str], T]) -> Callable[[str], T]:
+    """Caches what `read` gives for short texts: each path of facts asks the same of the same ones."""
+    cached = lru_cache(maxsize=4_096)(read)
+    return lambda text: cached(text) if len(text) <= _CACHED_CHARS else read(text)
 
 
-@_kept
+@_cached
 def words(text: str) -> tuple[Word, ...]:
     """The words of a text."""
     return tuple(Word(fold(m.group()), m.start(), m.end()) for m in _WORD.finditer(text))
 
 
-@_kept
+@_cached
 def _folded(text: str) -> tuple[str, ...]:
     return tuple(word.folded for word in words(text))
 
 
-@_kept
+@_cached
 def _vocabulary(text: str) -> frozenset[str]:
     return frozenset(_folded(text))
 
@@ -191,26 +191,26 @@ def locate(question: Sequence[Word], name: str) -> Span | None:
     """
     if len(name) > READ_CHARS:
         return None
-    wanted = [w.folded for w in words(name)]
-    if len(wanted) > 1 and wanted[0] in _ARTICLES:
-        wanted = wanted[1:]
-    return _same_words(question, wanted) or _similar_words(question, wanted) if wanted else None
+    name_words = [w.folded for w in words(name)]
+    if len(name_words) > 1 and name_words[0] in _ARTICLES:
+        name_words = name_words[1:]
+    return _same_words(question, name_words) or _similar_words(question, name_words) if name_words else None
 
 
-def _same_words(question: Sequence[Word], wanted: Sequence[str]) -> Span | None:
-    size, wanted = len(wanted), list(wanted)
+def _same_words(question: Sequence[Word], phrase: Sequence[str]) -> Span | None:
+    size, phrase = len(phrase), list(phrase)
     folded = [word.folded for word in question]
     for i in range(len(question) - size + 1):
-        if folded[i : i + size] == wanted:
+        if folded[i : i + size] == phrase:
             return Span(question[i].start, question[i + size - 1].end, 1.0)
     return None
 
 
-def _similar_words(question: Sequence[Word], wanted: Sequence[str]) -> Span | None:
+def _similar_words(question: Sequence[Word], name_words: Sequence[str]) -> Span | None:
     """Other word limits (`SKU4711`) are the same name, exchanged neighbour letters nearly the same."""
-    joined, codes = "".join(wanted), codes_of("".join(wanted))
+    joined, codes = "".join(name_words), codes_of("".join(name_words))
     ends = list(accumulate((len(word.folded) for word in question), initial=0))
-    for size in range(max(1, len(wanted) - 2), len(wanted) + 3):
+    for size in range(max(1, len(name_words) - 2), len(name_words) + 3):
         for i in range(len(question) - size + 1):
             if ends[i + size] - ends[i] != len(joined):
                 continue
@@ -229,7 +229,7 @@ def _exchanged(a: str, b: str) -> bool:
     return len(odd) == 2 and odd[1] == odd[0] + 1 and a[odd[0]] == b[odd[1]] and a[odd[1]] == b[odd[0]]
 
 
-@_kept
+@_cached
 def codes_of(text: str) -> str:
     """The digits of a name in their order: they agree wholly or the name is another one."""
     return "".join(filter(str.isdigit, text))
@@ -264,62 +264,62 @@ def extended(question: str, span: Span, view: str) -> float:
     """
     after = _AFTER.match(question[span.end :])
     before = _BEFORE.search(question[: span.start])
-    known = {w.folded for w in words(view)}
+    view_words = {w.folded for w in words(view)}
     beside = [m.group(1) for m in (after, before) if m is not None]
-    return float(any(_looks_named(word) and fold(word) not in known for word in beside))
+    return float(any(_looks_named(word) and fold(word) not in view_words for word in beside))
 
 
-def foreign(question: str, span: Span | None, known: Sequence[str]) -> float:
+def foreign(question: str, span: Span | None, fact_texts: Sequence[str]) -> float:
     """Share of the question's proper names and codes that the fact does not know."""
     named = _named(question)
     if not named:
         return 0.0
     outside = [w for w in named if span is None or w.end <= span.start or w.start >= span.end]
-    vocabulary = frozenset().union(*(_vocabulary(cut(text)) for text in known))
+    vocabulary = frozenset().union(*(_vocabulary(cut(text)) for text in fact_texts))
     return sum(w.folded not in vocabulary for w in outside) / len(named)
 
 
-@_kept
+@_cached
 def _named(question: str) -> tuple[Word, ...]:
     """Words that look like names or codes."""
     return tuple(w for w in words(question) if _looks_named(question[w.start : w.end]))
 
 
-@_kept
+@_cached
 def content_words(text: str) -> tuple[str, ...]:
     """Words that are neither function words nor the placeholder."""
     return tuple(w.folded for w in words(text) if w.folded not in _QUESTION_WORDS)
 
 
-@_kept
+@_cached
 def negated(text: str) -> bool:
     return _CONTRACTED.search(text) is not None or not _NEGATIONS.isdisjoint(_folded(text))
 
 
-@_kept
+@_cached
 def roles(masked: str) -> frozenset[tuple[str, str]]:
     """Stems of verbs with the part that the placeholder has in them, as far as word order tells.
 
     `it is led by` and `the leader of it` make it the patient of lead; `it leads`, `does it lead` and `led by
     it` the agent. Words behind the placeholder that are no verbs are taken for some too.
     """
-    told = _folded(masked)
-    found: set[tuple[str, str]] = set()
+    folded = _folded(masked)
+    verb_roles: set[tuple[str, str]] = set()
     be = it = False
-    for i, word in enumerate(told):
-        after = told[i + 1 : i + 4]
+    for i, word in enumerate(folded):
+        after = folded[i + 1 : i + 4]
         if word in _BE or word == PLACEHOLDER:
             be, it = be or word in _BE, it or word == PLACEHOLDER
         elif after[:1] == ("by",):
             if after[1:2] == (PLACEHOLDER,):
-                found.add((_stem(word), "agent"))
+                verb_roles.add((_stem(word), "agent"))
             elif (be and it) or after[1:3] == ("of", PLACEHOLDER):
-                found.add((_stem(word), "patient"))
+                verb_roles.add((_stem(word), "patient"))
         elif after[:2] == ("of", PLACEHOLDER) and word.endswith(("er", "or")):
-            found.add((word[:-2], "patient"))
+            verb_roles.add((word[:-2], "patient"))
         elif it and not be and word not in _QUESTION_WORDS:
-            found.add((_stem(word), "agent"))
-    return frozenset(found)
+            verb_roles.add((_stem(word), "agent"))
+    return frozenset(verb_roles)
 
 
 def turned(masked_question: str, view: str) -> bool:
@@ -336,14 +336,14 @@ def nominal(masked_question: str, view: str) -> str | None:
 
     None where the verb is another, or not in the present.
     """
-    asked, told = _WHO_DOES.fullmatch(masked_question), _NOUN_OF.fullmatch(view)
-    if asked is None or told is None:
+    verb_match, noun_match = _WHO_DOES.fullmatch(masked_question), _NOUN_OF.fullmatch(view)
+    if verb_match is None or noun_match is None:
         return None
-    noun = fold(told[1])
+    noun = fold(noun_match[1])
     act = noun[:-2] if noun.endswith(("er", "or")) else noun
-    if not _same_stem(_stem(fold(asked[2])), act):
+    if not _same_stem(_stem(fold(verb_match[2])), act):
         return None
-    return f"{asked[1]} is the {told[1]} of {PLACEHOLDER}?"
+    return f"{verb_match[1]} is the {noun_match[1]} of {PLACEHOLDER}?"
 
 
 def _stem(word: str) -> str:
@@ -355,7 +355,7 @@ def _same_stem(a: str, b: str) -> bool:
     return (a.startswith(b) or b.startswith(a)) and abs(len(a) - len(b)) <= 1
 
 
-@_kept
+@_cached
 def shifted(text: str) -> frozenset[str]:
     """Words that move a question in time or rank: former, next, first ..."""
     return _vocabulary(text) & _SHIFTS
@@ -376,8 +376,8 @@ def mentioned(question: Sequence[Word], target: str) -> float:
     """1 when the question already tells the answer: it asks for another one, or the other way round."""
     if len(target) > READ_CHARS:
         return 0.0
-    wanted = [w.folded for w in words(target)]
-    return float(bool(wanted) and _same_words(question, wanted) is not None)
+    target_words = [w.folded for w in words(target)]
+    return float(bool(target_words) and _same_words(question, target_words) is not None)
 
 
 def kind_clash(masked_question: str, target: str) -> float:
@@ -387,22 +387,22 @@ def kind_clash(masked_question: str, target: str) -> float:
     return float(target[:1].isdigit() and _NAME_ASKED.search(masked_question) is not None)
 
 
-@_kept
+@_cached
 def _asks_number(masked_question: str) -> bool:
     return _NUMERIC_ASKED.search(masked_question) is not None
 
 
 def kinds(masked_question: str, target: str) -> str:
     """The one of `KINDS` that question and target make."""
-    return f"{_asked(masked_question)}:{_shape(target)}"
+    return f"{_question_kind(masked_question)}:{_shape(target)}"
 
 
-@_kept
-def _asked(masked_question: str) -> str:
-    return next((name for name, pattern in _ASKED if pattern.search(masked_question)), "what")
+@_cached
+def _question_kind(masked_question: str) -> str:
+    return next((name for name, pattern in _QUESTION_KINDS if pattern.search(masked_question)), "what")
 
 
-@_kept
+@_cached
 def _shape(target: str) -> str:
     if any(c.isdigit() for c in target) and not _STREET.match(target):
         if _DATED.search(target):
@@ -417,17 +417,17 @@ def _shape(target: str) -> str:
 
 def shared_words(masked_question: str, view: str) -> float:
     """Share of the view's content words (by five letters of their stems) that the question repeats."""
-    told = {_stem(word)[:5] for word in content_words(view)}
-    return len(_stems(masked_question) & told) / len(told) if told else 0.0
+    view_stems = {_stem(word)[:5] for word in content_words(view)}
+    return len(_stems(masked_question) & view_stems) / len(view_stems) if view_stems else 0.0
 
 
 def other_words(masked_question: str, view: str) -> tuple[str, ...]:
     """Content words of the question that the view does not have, by five letters of their stems."""
-    known = _stems(view)
-    return tuple(word for word in content_words(masked_question) if _stem(word)[:5] not in known)
+    view_stems = _stems(view)
+    return tuple(word for word in content_words(masked_question) if _stem(word)[:5] not in view_stems)
 
 
-@_kept
+@_cached
 def _stems(text: str) -> frozenset[str]:
     return frozenset(_stem(word)[:5] for word in _folded(text))
 

@@ -39,14 +39,14 @@ def earlier(question: str, name: f.Span, current: Sequence[Fact], former: Sequen
         for value in (fact.target, *fact.target_aliases)
         if (span := f.locate(words, value)) and not _overlaps(span, name)
     ]
-    _, _, first, place = max(places, key=lambda each: each[:2], default=(0, 0, 0, None))
+    _, _, first, place = max(places, key=lambda candidate: candidate[:2], default=(0, 0, 0, None))
     if place is not None and f.asks_whether(words):
         return None
     spans = back if place is None else [*back, (place.start, place.end)]
     return Earlier(_without(question, spans), tuple(former[first:]))
 
 
-def bar(masked: str, plain: str, fact: Fact, view: str, threshold: float) -> float | None:
+def required_score(masked: str, plain: str, fact: Fact, view: str, threshold: float) -> float | None:
     """The gate's probability from which `plain`, which is `masked` without what points back, is about `fact`.
 
     Both texts are without the subject's name. None where what points back belongs to what is asked ("how
@@ -59,7 +59,7 @@ def bar(masked: str, plain: str, fact: Fact, view: str, threshold: float) -> flo
     return threshold if len(f.content_words(plain)) == 1 else None
 
 
-def cited(values: Sequence[Former], score: float) -> tuple[Citation, ...]:
+def citations(values: Sequence[Former], score: float) -> tuple[Citation, ...]:
     """Evidence of an answer about earlier values."""
     return tuple(
         Citation(v.fact, score, 1, superseded=True, held_from=v.held_from, held_until=v.held_until)

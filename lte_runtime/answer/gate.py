@@ -91,8 +91,8 @@ class GateCalibration:
         """The probability of each row of features."""
         shifts = (self.prompted_shift * row.get("prompted", 0.0) for row in rows)
         odds = (z + shift for z, shift in zip(self._log_odds(rows), shifts, strict=True))
-        found = [1.0 / (1.0 + math.exp(-max(-40.0, min(40.0, z)))) for z in odds]
-        return [0.0 if row.get(TURNED) else p for p, row in zip(found, rows, strict=True)]
+        probabilities = [1.0 / (1.0 + math.exp(-max(-40.0, min(40.0, z)))) for z in odds]
+        return [0.0 if row.get(TURNED) else p for p, row in zip(probabilities, rows, strict=True)]
 
     def _log_odds(self, rows: Sequence[Mapping[str, float]]) -> Sequence[float]:
         if self.committee is None:
@@ -115,12 +115,14 @@ def load(path: Path) -> GateCalibration:
         raw["wording"] = unpacked(raw["wording"]) if raw.get("wording") else None
         raw["committee"] = committee.unpacked(raw["committee"]) if raw.get("committee") else None
         raw["features"] = tuple(raw["features"])
-        found = GateCalibration(**raw)
+        calibration = GateCalibration(**raw)
     except (ValueError, TypeError, KeyError) as error:
-        raise Damaged(f"{path} is no gate calibration: {error}") from error
-    if {*found.weights, *found.features} - set(FEATURES):
-        raise Damaged(f"{path} weighs features that this version does not know")
-    return found
+        raise Damaged(f"{path} is not a gate calibration: {error}") from error
+    if {*calibration.weights, *calibration.features} - set(FEATURES):
+        raise Damaged(
+            f"{path} weighs features that this version does not have: fit it again with `lte gate calibrate`"
+        )
+    return calibration
 
 
 def default_calibration() -> GateCalibration:

@@ -134,8 +134,8 @@ def _fact(rng: random.Random, ident: str) -> Row:
 def _relation(rng: random.Random, kind: str) -> tuple[str, str]:
     if rng.random() < 0.6:
         worded = [r for r in WORDED_RELATIONS if r.subject == kind]
-        found = rng.choice(worded)
-        return found.noun, found.target
+        relation = rng.choice(worded)
+        return relation.noun, relation.target
     return rng.choice(NOUN_KINDS)
 
 
@@ -162,15 +162,15 @@ def _alias(rng: random.Random, subject: str, kind: str) -> str:
 
 
 def _wordings(noun: str) -> tuple[str, ...]:
-    found = next((r.questions for r in WORDED_RELATIONS if r.noun == noun), ())
-    return found + tuple(p.replace("{n}", noun) for p in _PLAIN)
+    questions = next((r.questions for r in WORDED_RELATIONS if r.noun == noun), ())
+    return questions + tuple(p.replace("{n}", noun) for p in _PLAIN)
 
 
 def _questions(rng: random.Random, fact: Row, facts: Sequence[Row]) -> Iterator[Row]:
     subject, target = fact["subject"], fact["target"]
     own = _wordings(fact["relation"])
-    told = rng.sample(own, 2)
-    for text in told:
+    rephrasings = rng.sample(own, 2)
+    for text in rephrasings:
         yield _inside(fact, "rephrase", _say(text, subject))
     yield _inside(fact, "lower_case", _say(rng.choice(own), subject).lower())
     yield _inside(fact, "typo", _say(rng.choice(own), _misspell(rng, subject)))
@@ -251,8 +251,10 @@ def _everyday_pairs(kind: SubjectKind, relation: Everyday) -> Iterator[WordingPa
             yield WordingPair(_say(text, PLACEHOLDER), _view(relation.noun), fits, kind=kind.name)
     first = zlib.crc32(relation.noun.encode())
     for text in (_ABOUT[(first + step) % len(_ABOUT)] for step in (0, 7, 16)):
-        asked = _say(text.replace("{n}", relation.noun), PLACEHOLDER)
-        yield WordingPair(asked, _view(relation.noun), fits=False, weight=0.5, opposite=True, kind=kind.name)
+        question = _say(text.replace("{n}", relation.noun), PLACEHOLDER)
+        yield WordingPair(
+            question, _view(relation.noun), fits=False, weight=0.5, opposite=True, kind=kind.name
+        )
 
 
 def _table_pairs(line: str) -> Iterator[WordingPair]:
@@ -297,16 +299,16 @@ class SubjectKind:
 def kinds() -> tuple[SubjectKind, ...]:
     """The sections of `everyday.txt`."""
     lines = Path(__file__).with_name("everyday.txt").read_text(encoding="utf-8").splitlines()
-    found: list[SubjectKind] = []
+    sections: list[SubjectKind] = []
     for line in lines:
         if line.startswith("@ "):
             name, forms = line[2:].split("|")
-            found.append(SubjectKind(name, tuple(forms.split(";")), ()))
+            sections.append(SubjectKind(name, tuple(forms.split(";")), ()))
         elif not line.startswith("#"):
             noun, *lists = line.split("|")
             relation = Everyday(noun, *(tuple(filter(None, part.split(";"))) for part in lists))
-            found[-1] = replace(found[-1], relations=(*found[-1].relations, relation))
-    return tuple(found)
+            sections[-1] = replace(sections[-1], relations=(*sections[-1].relations, relation))
+    return tuple(sections)
 
 
 def default_rows(seed: int, worlds: int = 24) -> list[Row]:
@@ -369,8 +371,8 @@ def about(seed: int) -> list[Row]:
             plain = rng.choice(_PLAIN).replace("{n}", relation.noun)
             rows += [fact, _inside(fact, "plain", _say(plain, fact["subject"]))]
             for text in rng.sample(_ABOUT, 2):
-                asked = _say(text.replace("{n}", relation.noun), fact["subject"])
-                rows.append(_outside(fact, "reversed", asked))
+                question = _say(text.replace("{n}", relation.noun), fact["subject"])
+                rows.append(_outside(fact, "reversed", question))
     return rows
 
 
@@ -382,8 +384,8 @@ def _unlike(a: Everyday, b: Everyday) -> bool:
 def _formed(rng: random.Random, kind: SubjectKind) -> str:
     """A new name for a subject."""
 
-    def drawn(found: re.Match[str]) -> str:
-        what = found.group(1)
+    def drawn(match: re.Match[str]) -> str:
+        what = match.group(1)
         return str(rng.randint(11, 9999)) if what == "digits" else names.value(what, rng)
 
     return re.sub(r"\{(\w+)\}", drawn, rng.choice(kind.forms))

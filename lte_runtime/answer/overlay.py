@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from lte_runtime.answer import features as f
-from lte_runtime.answer.answerer import AnswerMemory as Asked
+from lte_runtime.answer.answerer import AnswerMemory
 from lte_runtime.errors import NotFound
 from lte_runtime.memory.keys import normalise_key, view_of
 from lte_runtime.memory.policy import current, effective_times, fold, moment_of
@@ -30,7 +30,7 @@ from lte_runtime.types import (
 UNKNOWN_KEY = -1
 
 
-class OverlayMemory(Asked, Protocol):
+class OverlayMemory(AnswerMemory, Protocol):
     """What a dry run needs of the edit memory beside what answers need."""
 
     def history(self, key: FactKey) -> list[EditRecord]: ...
@@ -39,19 +39,19 @@ class OverlayMemory(Asked, Protocol):
 def facts_with(memory: OverlayMemory, key: FactKey, edit: Edit, now_ms: int) -> tuple[Fact, ...]:
     """The facts of a key once the edit is applied: by the same fold that the store uses."""
     try:
-        known = [record.edit for record in memory.history(key)]
+        edits = [record.edit for record in memory.history(key)]
     except NotFound:
-        known = []
+        edits = []
     return tuple(
         fact_of(fact, UNKNOWN_KEY)
-        for fact in current(fold([*known, _last(edit, key, known, now_ms)]), now_ms)
+        for fact in current(fold([*edits, _last(edit, key, edits, now_ms)]), now_ms)
     )
 
 
-def _last(edit: Edit, key: FactKey, known: Sequence[Edit], now_ms: int) -> Edit:
+def _last(edit: Edit, key: FactKey, edits: Sequence[Edit], now_ms: int) -> Edit:
     """The edit right behind the newest one of the key in its partition: what arrives next is the newest
     where no revision says otherwise."""
-    newest = max(effective_times(known), key=moment_of, default=edit)
+    newest = max(effective_times(edits), key=moment_of, default=edit)
     position = replace(newest.position, offset=newest.position.offset + 1)
     return replace(edit, key=key, position=position, timestamp_ms=now_ms)
 
@@ -71,21 +71,24 @@ class Overlay:
         """The key's own place in the search goes to its new facts, by cosine and by name."""
         if vector is None:
             vector = self._encoder.encode([question], query=True)
-        found = self._memory.candidates(question, vector, namespace=namespace, k=k, at_ms=at_ms)
-        kept = [each for each in found.items if each.fact.key != self._key]
+        stored = self._memory.candidates(question, vector, namespace=namespace, k=k, at_ms=at_ms)
+        candidates = [candidate for candidate in stored.items if candidate.fact.key != self._key]
         if namespace == self._key.namespace:
-            kept += self._new(question, vector.reshape(-1))
-        kept.sort(key=lambda each: each.dense + each.lexical, reverse=True)
-        return Candidates(tuple(kept[: max(k, len(found.items))]), found.watermarks, found.index_path)
+            candidates += self._new_candidates(question, vector.reshape(-1))
+        candidates.sort(key=lambda candidate: candidate.dense + candidate.lexical, reverse=True)
+        items = tuple(candidates[: max(k, len(stored.items))])
+        return Candidates(items, stored.watermarks, stored.index_path)
 
-    def _new(self, question: str, vector: Vectors) -> list[Candidate]:
-        asked = f.words(f.cut(question))
-        made = []
+    def _new_candidates(self, question: str, vector: Vectors) -> list[Candidate]:
+        question_words = f.words(f.cut(question))
+        candidates = []
         for fact, rows in zip(self._facts, self._vectors, strict=True):
-            spans = [(span.score, name) for name in f.names_of(fact) if (span := f.locate(asked, name))]
+            spans = [
+                (span.score, name) for name in f.names_of(fact) if (span := f.locate(question_words, name))
+            ]
             score, name = max(spans, default=(0.0, ""))
-            made.append(Candidate(fact, float(max(rows @ vector)), score, name))
-        return made
+            candidates.append(Candidate(fact, float(max(rows @ vector)), score, name))
+        return candidates
 
     def facts_of_subject(
         self,
@@ -96,15 +99,15 @@ class Overlay:
         limit: int | None = None,
         vector: Vectors | None = None,
     ) -> tuple[Fact, ...]:
-        found = self._memory.facts_of_subject(
+        stored = self._memory.facts_of_subject(
             name, namespace=namespace, at_ms=at_ms, limit=limit, vector=vector
         )
-        kept = tuple(fact for fact in found if fact.key != self._key)
+        others = tuple(fact for fact in stored if fact.key != self._key)
         if namespace != self._key.namespace:
-            return kept
-        wanted = normalise_key(name)
-        new = (fact for fact in self._facts if wanted in map(normalise_key, f.names_of(fact)))
-        return (*kept, *new)
+            return others
+        name_key = normalise_key(name)
+        new = (fact for fact in self._facts if name_key in map(normalise_key, f.names_of(fact)))
+        return (*others, *new)
 
     def members_beside(
         self, fact: Fact, limit: int, at_ms: int | None = None

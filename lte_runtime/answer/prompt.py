@@ -44,9 +44,9 @@ def build(tokenizer: Any, question: str, facts: Sequence[str] = (), *, max_token
     if not question.strip():
         raise BadRequest("the question is empty")
     encoded = _Spans(tokenizer)
-    asked = one_line(question)
+    question_line = one_line(question)
     spans = encoded.fitting([one_line(fact) for fact in facts[:max_tokens]], max_tokens)
-    ids = cache(lambda used: _render(tokenizer, asked, spans[:used], encoded))
+    ids = cache(lambda used: _render(tokenizer, question_line, spans[:used], encoded))
 
     def fits(used: int) -> bool:
         return len(ids(used)) <= max_tokens
@@ -114,13 +114,13 @@ def first_line(text: str) -> str:
 
 def ends(tokenizer: Any) -> frozenset[int]:
     """Ids that end an answer: the tokenizer's end token and what its chat template puts behind an answer."""
-    found = {tokenizer.eos_token_id} - {None}
+    end_ids = {tokenizer.eos_token_id} - {None}
     if tokenizer.chat_template:
         turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _CONTENT}]
         behind = tokenizer.apply_chat_template(turns, tokenize=False).partition(_CONTENT)[2].lstrip()
         added = tokenizer.get_added_vocab()
-        found |= {number for text, number in added.items() if behind.startswith(text)}
-    return frozenset(found)
+        end_ids |= {number for text, number in added.items() if behind.startswith(text)}
+    return frozenset(end_ids)
 
 
 def _render(
@@ -135,9 +135,9 @@ def _render(
         if place % 2:
             ids += encoded(blank + spans[int(piece)])
         else:
-            kept = piece.rstrip(" ") if place + 1 < len(pieces) else piece
-            blank = piece[len(kept) :]
-            ids += _encode(tokenizer, kept)
+            frame_text = piece.rstrip(" ") if place + 1 < len(pieces) else piece
+            blank = piece[len(frame_text) :]
+            ids += _encode(tokenizer, frame_text)
     return ids
 
 
@@ -168,8 +168,8 @@ def _encode(tokenizer: Any, text: str, *, plain: bool = False) -> list[int]:
         return []
     engine = getattr(tokenizer, "backend_tokenizer", None)
     if engine is not None and engine.truncation is None and engine.padding is None and not plain:
-        found: list[int] = engine.encode(text, add_special_tokens=False).ids
-        return found
+        engine_ids: list[int] = engine.encode(text, add_special_tokens=False).ids
+        return engine_ids
     ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=plain)["input_ids"]
     if plain and engine is not None:
         engine.encode_special_tokens = False

@@ -71,8 +71,9 @@ class RetrieverSettings:
 
     `max_siblings` bounds the keys that are read of one subject, and the facts that all subjects of a question
     together add to the candidates.
-    `max_members` values of a set are told and cited. With `history`, questions for an earlier value get
-    `max_former` of them (small models confuse two), of the `seen_former` among which a question may name one.
+    `max_members` values of a set are put into the prompt and cited. With `history`, questions for an earlier
+    value get `max_former` of them (small models confuse two), of the `seen_former` among which a question may
+    name one.
     """
 
     k: int = 8
@@ -114,45 +115,45 @@ class PathFit:
     views: Mapping[str, Vectors]
     splits: Mapping[str, Sequence[tuple[str, str]]]
     gate: gate.GateCalibration
-    _wordings: dict[tuple[str, str], float] = field(default_factory=dict)
+    _wording_fits: dict[tuple[str, str], float] = field(default_factory=dict)
 
-    def path(self, asked: str, path: Path) -> tuple[float, float]:
+    def path(self, question_text: str, path: Path) -> tuple[float, float]:
         """Likeness, and the gain over what less than the whole path would explain (0 for single facts)."""
-        whole = self._cosine(asked, path.view)
+        view_cosine = self._cosine(question_text, path.view)
         if len(path.facts) == 1:
-            return whole, 0.0
-        by_hops = self._by_hops(asked, path.facts)
-        part = max(self._cosine(asked, view) for view in path.parts)
-        return max(whole, by_hops), max(whole - part, by_hops - HOPS_FROM)
+            return view_cosine, 0.0
+        by_hops = self._by_hops(question_text, path.facts)
+        best_part = max(self._cosine(question_text, view) for view in path.parts)
+        return max(view_cosine, by_hops), max(view_cosine - best_part, by_hops - HOPS_FROM)
 
-    def _by_hops(self, asked: str, facts: Sequence[Fact]) -> float:
-        """The weakest hop of the best reading of `asked` as a question about a described thing."""
+    def _by_hops(self, question_text: str, facts: Sequence[Fact]) -> float:
+        """The weakest hop of the best reading of `question_text` as a question about a described thing."""
         best = 0.0
-        for outer, inner in self.splits.get(asked, ()):
-            rest = self._one(inner, facts[:-1])
-            best = max(best, min(self._worded(outer, f.masked_view(facts[-1])), rest))
+        for outer, inner in self.splits.get(question_text, ()):
+            description_fit = self._description_fit(inner, facts[:-1])
+            best = max(best, min(self._wording_fit(outer, f.masked_view(facts[-1])), description_fit))
         return best
 
-    def _one(self, inner: str, facts: Sequence[Fact]) -> float:
+    def _description_fit(self, inner: str, facts: Sequence[Fact]) -> float:
         if len(facts) == 1:
-            return self._worded(inner, f.masked_view(facts[0]))
+            return self._wording_fit(inner, f.masked_view(facts[0]))
         return max(self._cosine(inner, chain.compose(facts)), self._by_hops(inner, facts))
 
-    def _worded(self, text: str, view: str) -> float:
-        cached = self._wordings.get((text, view))
+    def _wording_fit(self, text: str, view: str) -> float:
+        cached = self._wording_fits.get((text, view))
         if cached is not None:
             return cached
         features = self.gate.wording_features(self.vectors[text], self.views[view])
         cosine = self._cosine(text, view)
         likeness = (cosine + features.get("wording_cosine", cosine)) / 2
-        self._wordings[text, view] = likeness
+        self._wording_fits[text, view] = likeness
         return likeness
 
     def _cosine(self, text: str, view: str) -> float:
         return float(self.vectors[text] @ self.views[view])
 
 
-_KEPT_CHARS = 256  # long texts come from outside, and would let a caller fill the memory
+_CACHED_CHARS = 256  # long texts come from outside, and would let a caller fill the memory
 
 
 def _no_check() -> None: ...
@@ -161,37 +162,37 @@ def _no_check() -> None: ...
 class VectorCache:
     """Vectors of texts without names, the least recently used dropped; safe from several threads.
 
-    Texts of more than `kept_chars` characters are not kept.
+    Texts of more than `cached_chars` characters are not cached.
     """
 
     def __init__(
-        self, encoder: Encoder, size: int, *, query: bool = False, kept_chars: int = _KEPT_CHARS
+        self, encoder: Encoder, size: int, *, query: bool = False, cached_chars: int = _CACHED_CHARS
     ) -> None:
-        self._encoder, self._size, self._query, self._kept_chars = encoder, size, query, kept_chars
+        self._encoder, self._size, self._query, self._cached_chars = encoder, size, query, cached_chars
         self._vectors: OrderedDict[str, Vectors] = OrderedDict()
         self._lock = threading.Lock()
 
     def of(
         self, texts: Iterable[str], once: str | None = None, check: Callable[[], None] = _no_check
     ) -> dict[str, Vectors]:
-        """Vector [dimension] of each text and of `once`, which is not kept.
+        """Vector [dimension] of each text and of `once`, which is not cached.
 
         Unknown ones go to the encoder in calls of `ENCODED_AT_ONCE`, with `check` before each.
         """
-        wanted = list(dict.fromkeys(texts if once is None else (*texts, once)))
+        unique_texts = list(dict.fromkeys(texts if once is None else (*texts, once)))
         with self._lock:
-            found = {t: self._vectors[t] for t in wanted if t in self._vectors}
-        missing = [t for t in wanted if t not in found]
+            vectors = {t: self._vectors[t] for t in unique_texts if t in self._vectors}
+        missing = [t for t in unique_texts if t not in vectors]
         for start in range(0, len(missing), ENCODED_AT_ONCE):
             check()
             part = missing[start : start + ENCODED_AT_ONCE]
-            found |= dict(zip(part, self._encoder.encode(part, query=self._query), strict=True))
-        self._keep({t: v for t, v in found.items() if t != once and len(t) <= self._kept_chars})
-        return found
+            vectors |= dict(zip(part, self._encoder.encode(part, query=self._query), strict=True))
+        self._store({t: v for t, v in vectors.items() if t != once and len(t) <= self._cached_chars})
+        return vectors
 
-    def _keep(self, found: Mapping[str, Vectors]) -> None:
+    def _store(self, vectors: Mapping[str, Vectors]) -> None:
         with self._lock:
-            for text, vector in found.items():
+            for text, vector in vectors.items():
                 self._vectors[text] = vector
                 self._vectors.move_to_end(text)
             while len(self._vectors) > self._size:
@@ -210,7 +211,7 @@ class Retriever:
     ) -> None:
         self._memory, self._gate = memory, calibration
         self._settings = settings or RetrieverSettings()
-        self._views = VectorCache(encoder, self._settings.cached_views, kept_chars=f.READ_CHARS)
+        self._views = VectorCache(encoder, self._settings.cached_views, cached_chars=f.READ_CHARS)
         self._masked = VectorCache(encoder, self._settings.cached_views, query=True)
 
     def read(self, text: str, budget: Budget | None = None) -> EncodedQuestion:
@@ -226,60 +227,61 @@ class Retriever:
         self,
         q: Question,
         at_ms: int | None,
-        asked: EncodedQuestion | None = None,
+        encoded: EncodedQuestion | None = None,
         budget: Budget | None = None,
     ) -> Retrieval:
         """Facts for `q` as valid at `at_ms` (None = now), the gate's word, and milliseconds per stage.
 
-        `asked` is what `read` made of its text, with the same `budget`; raises what `Budget.check` raises.
+        `encoded` is what `read` made of its text, with the same `budget`; raises what `Budget.check` raises.
         """
         budget = budget or Budget()
-        q, asked = _keyed(q), asked or self.read(q.text, budget)
+        q, encoded = _keyed(q), encoded or self.read(q.text, budget)
         marks = [time.perf_counter()]
-        found = self._candidates(q, asked, at_ms, budget)
+        candidates = self._candidates(q, encoded, at_ms, budget)
         marks.append(time.perf_counter())
-        paths = self._paths(found.items, asked, q.namespace, at_ms, budget)
+        paths = self._paths(candidates.items, encoded, q.namespace, at_ms, budget)
         marks.append(time.perf_counter())
-        scored = self._scored(paths, asked, budget)
+        scored = self._scored(paths, encoded, budget)
         best = best_of(scored, self._gate)
         decision = gate.decide(
             best.features if best else None, self._gate, q.scope, best.score if best else 0.0
         )
-        earlier = self._earlier(q, asked.reading, scored, decision, at_ms, budget)
-        decision, cited = earlier or (decision, self._cited(best, scored, decision, at_ms))
+        earlier = self._earlier(q, encoded.reading, scored, decision, at_ms, budget)
+        decision, citations = earlier or (decision, self._citations(best, scored, decision, at_ms))
         marks.append(time.perf_counter())
         stages = zip(("search", "chain", "gate"), marks, marks[1:], strict=False)
-        spent = {"encode": asked.encode_ms, **{name: (b - a) * 1e3 for name, a, b in stages}}
-        return Retrieval(cited, decision, found, spent)
+        stage_ms = {"encode": encoded.encode_ms, **{name: (b - a) * 1e3 for name, a, b in stages}}
+        return Retrieval(citations, decision, candidates, stage_ms)
 
     def scored_paths(
         self, q: Question, at_ms: int | None = None, budget: Budget | None = None
     ) -> list[Scored]:
         """All paths that the gate compares for `q`: what calibration learns from."""
         budget = budget or Budget()
-        q, asked = _keyed(q), self.read(q.text, budget)
-        found = self._candidates(q, asked, at_ms, budget)
-        return self._scored(self._paths(found.items, asked, q.namespace, at_ms, budget), asked, budget)
+        q, encoded = _keyed(q), self.read(q.text, budget)
+        candidates = self._candidates(q, encoded, at_ms, budget)
+        paths = self._paths(candidates.items, encoded, q.namespace, at_ms, budget)
+        return self._scored(paths, encoded, budget)
 
     def _candidates(
-        self, q: Question, asked: EncodedQuestion, at_ms: int | None, budget: Budget
+        self, q: Question, encoded: EncodedQuestion, at_ms: int | None, budget: Budget
     ) -> Candidates:
         budget.check()
-        text = asked.reading.text
+        text = encoded.reading.text
         return self._memory.candidates(
-            text, asked.vectors[text][None, :], namespace=q.namespace, k=self._settings.k, at_ms=at_ms
+            text, encoded.vectors[text][None, :], namespace=q.namespace, k=self._settings.k, at_ms=at_ms
         )
 
     def _paths(
         self,
-        found: Sequence[Candidate],
-        asked: EncodedQuestion,
+        candidates: Sequence[Candidate],
+        encoded: EncodedQuestion,
         namespace: str,
         at_ms: int | None,
         budget: Budget,
     ) -> tuple[Path, ...]:
-        """Single facts (the found ones and all others of a subject that is named) and chains from them."""
-        reading, vector = asked.reading, asked.vectors[asked.reading.text]
+        """Single facts (the candidates and all others of a subject that is named) and chains from them."""
+        reading, vector = encoded.reading, encoded.vectors[encoded.reading.text]
         most, facts_by_name = self._settings.max_siblings, dict[str, tuple[Fact, ...]]()
 
         def facts_of(name: str) -> tuple[Fact, ...]:
@@ -293,16 +295,16 @@ class Retriever:
                 facts_by_name[name] = facts[:most]
             return facts_by_name[name]
 
-        singles = _with_siblings(found, reading, facts_of, most)
+        singles = _with_siblings(candidates, reading, facts_of, most)
         named = [c for c in singles if reading.span(c.fact) is not None]
         limits = {"max_hops": self._settings.max_hops, "max_paths": self._settings.max_paths}
         return (*(Path(c, (c.fact,)) for c in singles), *chain.expand(named, facts_of, **limits))
 
-    def _scored(self, paths: Sequence[Path], asked: EncodedQuestion, budget: Budget) -> list[Scored]:
-        reading = asked.reading
+    def _scored(self, paths: Sequence[Path], encoded: EncodedQuestion, budget: Budget) -> list[Scored]:
+        reading = encoded.reading
         spans = [reading.span(path.facts[0]) for path in paths]
         texts = _affordable([reading.masked(span) for span in spans], reading.masked(None), budget)
-        vectors = asked.vectors | self._masked.of(set(texts) - asked.vectors.keys(), check=budget.check)
+        vectors = encoded.vectors | self._masked.of(set(texts) - encoded.vectors.keys(), check=budget.check)
         chained = dict.fromkeys(texts) if any(len(p.facts) > 1 for p in paths) else {}
         splits = {text: [pair for pair in chain.splits(text) if budget.afford(*pair)] for text in chained}
         halves = {half for pairs in splits.values() for split in pairs for half in split}
@@ -311,44 +313,45 @@ class Retriever:
             (v for p in paths for v in (p.view, *p.parts, *map(f.masked_view, p.facts))), check=budget.check
         )
         fit = PathFit(vectors, views, splits, self._gate)
-        whole = [fit.path(text, path) for text, path in zip(texts, paths, strict=True)]
-        gains = [gain for _, gain in whole]
+        fits_and_gains = [fit.path(text, path) for text, path in zip(texts, paths, strict=True)]
+        gains = [gain for _, gain in fits_and_gains]
         chains = [(path, gain) for path, gain in zip(paths, gains, strict=True) if len(path.facts) > 1]
         outdone = [_outdone(path, chains) for path in paths]
-        own = [
-            own if budget.afford(own) else text
-            for own, text in zip(_described(paths, spans, texts, outdone), texts, strict=True)
+        subquestions = [
+            reworded if budget.afford(reworded) else text
+            for reworded, text in zip(_subquestions(paths, spans, texts, outdone), texts, strict=True)
         ]
-        vectors |= self._masked.of(set(own) - vectors.keys(), check=budget.check)
+        vectors |= self._masked.of(set(subquestions) - vectors.keys(), check=budget.check)
         likeness = [
             like if now == text else fit.path(now, path)[0]
-            for (like, _), now, text, path in zip(whole, own, texts, paths, strict=True)
+            for (like, _), now, text, path in zip(fits_and_gains, subquestions, texts, paths, strict=True)
         ]
         rivals = _rivals(paths, likeness)
         rows: list[dict[str, float]] = []
-        worded = self._worded(paths, texts, own, fit)
+        wordings = self._wording_rows(paths, texts, subquestions, fit)
         for i, (path, span) in enumerate(zip(paths, spans, strict=True)):
             budget.check()
             fits = PathFits(likeness[i], rivals[i], gains[i], outdone[i])
-            rows.append({**describe(reading, path, span, fits, own[i]), **worded[i]})
-        return [
-            Scored(*each) for each in zip(paths, spans, rows, self._gate.probabilities(rows), strict=True)
-        ]
+            rows.append({**describe(reading, path, span, fits, subquestions[i]), **wordings[i]})
+        scores = self._gate.probabilities(rows)
+        return [Scored(*columns) for columns in zip(paths, spans, rows, scores, strict=True)]
 
-    def _worded(
-        self, paths: Sequence[Path], texts: Sequence[str], asked: Sequence[str], fit: PathFit
+    def _wording_rows(
+        self, paths: Sequence[Path], texts: Sequence[str], subquestions: Sequence[str], fit: PathFit
     ) -> Sequence[Mapping[str, float]]:
         """By what is asked of each path; that an end or a change is asked for, the whole text tells."""
         if not paths:
             return ()
         views = np.stack([fit.views[path.view] for path in paths])
-        found = self._gate.wording_rows(np.stack([fit.vectors[text] for text in asked]), views)
-        if list(asked) == list(texts):
-            return found
-        whole = self._gate.wording_rows(np.stack([fit.vectors[text] for text in texts]), views)
-        return [{**a, "opposite": b["opposite"]} if b else a for a, b in zip(found, whole, strict=True)]
+        of_subquestions = np.stack([fit.vectors[text] for text in subquestions])
+        by_subquestion = self._gate.wording_rows(of_subquestions, views)
+        if list(subquestions) == list(texts):
+            return by_subquestion
+        by_text = self._gate.wording_rows(np.stack([fit.vectors[text] for text in texts]), views)
+        rows = zip(by_subquestion, by_text, strict=True)
+        return [{**a, "opposite": b["opposite"]} if b else a for a, b in rows]
 
-    def _cited(
+    def _citations(
         self,
         best: Scored | None,
         scored: Sequence[Scored],
@@ -358,16 +361,16 @@ class Retriever:
         if best is None or decision.scope is Scope.BASE:
             return ()
         tied = _tied(best, scored, self._gate)
-        cited: list[Citation] = []
+        citations: list[Citation] = []
         if len(tied) > 1:
             for s in tied:
                 members, total = self._members(s.path.end, at_ms)
-                cited += [Citation(_ambiguous(m), s.score, 1, total) for m in members]
-            return tuple(cited)
+                citations += [Citation(_ambiguous(m), s.score, 1, total) for m in members]
+            return tuple(citations)
         for hop, fact in enumerate(best.path.facts, start=1):
             members, total = self._members(fact, at_ms)
-            cited += [Citation(m, best.score, hop, total) for m in members]
-        return tuple(cited)
+            citations += [Citation(m, best.score, hop, total) for m in members]
+        return tuple(citations)
 
     def _members(self, fact: Fact, at_ms: int | None) -> tuple[Sequence[Fact], int]:
         """The current facts of the same key, at most `max_members`, and how many there are."""
@@ -405,9 +408,9 @@ class Retriever:
         if best is None:
             return None
         scope, reason = (Scope.EDITED, former.REASON) if earlier.values else (Scope.BASE, former.UNKNOWN)
-        cited = former.cited(earlier.values[: self._settings.max_former], best.score)
-        bar = min(former.LIKELY, self._gate.threshold)
-        return GateDecision(scope, best.score, bar, reason, best.features), cited
+        citations = former.citations(earlier.values[: self._settings.max_former], best.score)
+        required_score = min(former.LIKELY, self._gate.threshold)
+        return GateDecision(scope, best.score, required_score, reason, best.features), citations
 
     def _about_current(
         self, q: Question, nearest: Scored, reading: QuestionReading, at_ms: int | None, budget: Budget
@@ -418,9 +421,11 @@ class Retriever:
         if best is None or len(best.path.facts) > 1 or best.path.end.key != fact.key:
             return None
         plain = QuestionReading(f.cut(q.text)).masked(best.span)
-        bar = former.bar(reading.masked(nearest.span), plain, fact, nearest.path.view, self._gate.threshold)
+        required_score = former.required_score(
+            reading.masked(nearest.span), plain, fact, nearest.path.view, self._gate.threshold
+        )
         alone = len(_tied(best, scored, self._gate)) == 1
-        return best if bar is not None and best.score >= bar and alone else None
+        return best if required_score is not None and best.score >= required_score and alone else None
 
 
 def _keyed(q: Question) -> Question:
@@ -466,7 +471,7 @@ class EncodedQuestion:
     encode_ms: float
 
 
-def _described(
+def _subquestions(
     paths: Sequence[Path], spans: Sequence[f.Span | None], texts: Sequence[str], outdone: Sequence[float]
 ) -> list[str]:
     """What is asked of each path: the question without the name, or what it says in the fact's own words.
@@ -474,21 +479,21 @@ def _described(
     That is a description in it that the fact gives, or the fact's noun for its verb. Where a longer path
     gives more of the question, that one is left to do so.
     """
-    found = []
+    subquestions = []
     for path, span, text, longer in zip(paths, spans, texts, outdone, strict=True):
         alone = span is not None and len(path.facts) == 1 and not longer
-        own = (chain.described(text, path.view) or f.nominal(text, path.view)) if alone else None
-        found.append(own or text)
-    return found
+        reworded = (chain.described(text, path.view) or f.nominal(text, path.view)) if alone else None
+        subquestions.append(reworded or text)
+    return subquestions
 
 
 def describe(
-    reading: QuestionReading, path: Path, span: f.Span | None, fits: PathFits, asked: str | None = None
+    reading: QuestionReading, path: Path, span: f.Span | None, fits: PathFits, subquestion: str | None = None
 ) -> dict[str, float]:
-    """The features of one path; see `gate.FEATURES`. `asked` is what is asked of it, else the question."""
+    """The features of one path, see `gate.FEATURES`; `subquestion` is what is asked of it (None: all)."""
     masked, view, first = reading.masked(span), path.view, path.facts[0]
     target = f.cut(path.end.target)
-    asked = masked if asked is None else asked
+    subquestion = masked if subquestion is None else subquestion
     plain = f.cut(view_of(first.subject, first.relation, first.prompt))
     name, like = span.score if span else 0.0, fits.likeness
     return {
@@ -507,23 +512,23 @@ def describe(
         gate.TURNED: float(f.turned(masked, view)),
         "shift": float(f.shifted(masked) != f.shifted(view)),
         "mentioned": f.mentioned(reading.words, path.end.target),
-        "kind_clash": f.kind_clash(asked, target),
-        "shared": f.shared_words(asked, view),
-        "swapped": f.swapped(asked, view),
+        "kind_clash": f.kind_clash(subquestion, target),
+        "shared": f.shared_words(subquestion, view),
+        "swapped": f.swapped(subquestion, view),
         "rival": fits.rival,
         "hops": float(len(path.facts) - 1),
         "gain": fits.gain,
         "outdone": fits.outdone,
-        f.kinds(asked, target): 1.0,
+        f.kinds(subquestion, target): 1.0,
     }
 
 
 def _with_siblings(
-    found: Sequence[Candidate], reading: QuestionReading, facts_of: chain.FactsOfSubject, most: int
+    candidates: Sequence[Candidate], reading: QuestionReading, facts_of: chain.FactsOfSubject, most: int
 ) -> list[Candidate]:
-    """`found`, one per key, and at most `most` other facts of the subjects that the question names."""
-    singles = {c.fact.key: c for c in reversed(found)}
-    named = {c.fact.subject: c for c in found if c.fact.subject and reading.span(c.fact) is not None}
+    """`candidates`, one per key, and at most `most` other facts of the subjects that the question names."""
+    singles = {c.fact.key: c for c in reversed(candidates)}
+    named = {c.fact.subject: c for c in candidates if c.fact.subject and reading.span(c.fact) is not None}
     most += len(singles)
     for subject, candidate in named.items():
         if len(singles) >= most:

@@ -41,7 +41,7 @@ _OPPOSITE_SCALE, _OPPOSITE_RIDGE = 4.0, 4.0
 _OTHER_RELATION = 0.75
 """Views less alike than this (cosine) are views of different relations."""
 
-_KEPT = 256
+_CACHED_VECTORS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class _Asked:
 
 @dataclass(frozen=True, eq=False)
 class Wording:
-    """The map as identity + left @ right (both [dimension, rank], right transposed), and a cohort.
+    """The map as identity + left_factor @ right_factor ([dimension, rank], [rank, dimension]), and a cohort.
 
     A mapped question, scaled to unit length, fits a view with the log-odds `scale` * cosine + `shift`.
     `opposite` [dimension] and `offset` tell questions about an end, a refusal or a change from questions
@@ -79,8 +79,8 @@ class Wording:
     one of them better asks for that one (the cohort normalisation of speaker verification).
     """
 
-    left: Floats
-    right: Floats
+    left_factor: Floats
+    right_factor: Floats
     scale: float
     shift: float
     cohort: Floats
@@ -89,14 +89,14 @@ class Wording:
 
     def features(self, question: Vectors, view: Vectors) -> Mapping[str, float]:
         """What the gate sees of one question and one view, vectors of [dimension]."""
-        asked = self._kept_asked(question.dtype.char, question.tobytes())
-        fit = float(asked.vector @ view)
-        others = asked.cohort[self._kept_others(view.dtype.char, view.tobytes())]
+        mapped = self._cached_question(question.dtype.char, question.tobytes())
+        fit = float(mapped.vector @ view)
+        others = mapped.cohort[self._cached_others(view.dtype.char, view.tobytes())]
         best = float(others.max(initial=0.0))
-        rest = self.scale * best + math.log(float(np.exp(self.scale * (others - best)).sum()) + 1e-9)
-        share = -float(np.logaddexp(0.0, rest - self.scale * fit))
+        cohort_odds = self.scale * best + math.log(float(np.exp(self.scale * (others - best)).sum()) + 1e-9)
+        share = -float(np.logaddexp(0.0, cohort_odds - self.scale * fit))
         odds = (self.scale * fit + self.shift) / 10
-        values = (odds, fit, fit * abs(fit), fit - best, share, asked.against)
+        values = (odds, fit, fit * abs(fit), fit - best, share, mapped.against)
         return dict(zip(FEATURES, values, strict=True))
 
     def rows(self, questions: Vectors, views: Vectors) -> list[Mapping[str, float]]:
@@ -104,17 +104,17 @@ class Wording:
         return [self.features(q, v) for q, v in zip(questions, views, strict=True)]
 
     @cached_property
-    def _kept_asked(self) -> Callable[[str, bytes], _Asked]:
+    def _cached_question(self) -> Callable[[str, bytes], _Asked]:
         """One question is compared with many views, and forms of questions come again."""
-        return lru_cache(_KEPT)(self._asked)
+        return lru_cache(_CACHED_VECTORS)(self._map_question)
 
     @cached_property
-    def _kept_others(self) -> Callable[[str, bytes], npt.NDArray[np.bool_]]:
-        return lru_cache(_KEPT)(self._others)
+    def _cached_others(self) -> Callable[[str, bytes], npt.NDArray[np.bool_]]:
+        return lru_cache(_CACHED_VECTORS)(self._others)
 
-    def _asked(self, kind: str, data: bytes) -> _Asked:
+    def _map_question(self, kind: str, data: bytes) -> _Asked:
         question = np.frombuffer(data, kind)
-        moved = question + (question @ self.left) @ self.right
+        moved = question + (question @ self.left_factor) @ self.right_factor
         vector = moved / max(float(np.linalg.norm(moved)), 1e-6)
         against = max(0.0, float(question @ self.opposite) + self.offset + 1.0)
         return _Asked(vector, self.cohort @ vector, against)
@@ -126,14 +126,15 @@ class Wording:
     @cached_property
     def packed(self) -> Mapping[str, Any]:
         """For JSON: half floats in base64."""
-        arrays = {"left": self.left, "right": self.right, "cohort": self.cohort, "opposite": self.opposite}
+        arrays = {"left": self.left_factor, "right": self.right_factor}
+        arrays |= {"cohort": self.cohort, "opposite": self.opposite}
         numbers = {"scale": self.scale, "shift": self.shift, "offset": self.offset}
         packed = {name: _packed(array) for name, array in arrays.items()}
-        return {"shape": list(self.left.shape)} | numbers | packed
+        return {"shape": list(self.left_factor.shape)} | numbers | packed
 
 
 def unpacked(packed: Mapping[str, Any]) -> Wording:
-    """Raises `ValueError` or `KeyError` when the arrays do not have the shape that is told."""
+    """Raises `ValueError` or `KeyError` when the arrays do not have the declared shape."""
     rows, rank = packed["shape"]
     return Wording(
         _unpacked(packed["left"]).reshape(rows, rank),
@@ -184,8 +185,8 @@ def learn(
     place = {view: i for i, view in enumerate(views)}
     of_view = np.array([place[p.view] for p in pairs])
     how = how or Contrast()
-    found = [_map(pairs, x, v, of_view, replace(how, seed=how.seed + i)) for i in range(how.maps)]
-    return Wording(*_mean(found), encoder.encode(cohort), *_opposite(pairs, x.astype(np.float64)))
+    maps = [_map(pairs, x, v, of_view, replace(how, seed=how.seed + i)) for i in range(how.maps)]
+    return Wording(*_mean(maps), encoder.encode(cohort), *_opposite(pairs, x.astype(np.float64)))
 
 
 def _mean(maps: Sequence[_Map]) -> _Map:
@@ -201,10 +202,10 @@ def _map(pairs: Sequence[WordingPair], x: Vectors, v: Vectors, of_view: Places, 
     import torch
 
     draw = torch.Generator().manual_seed(how.seed)
-    left = (torch.randn(x.shape[1], how.rank, generator=draw) * 0.05).requires_grad_()
-    right = torch.zeros(how.rank, x.shape[1], requires_grad=True)
+    left_factor = (torch.randn(x.shape[1], how.rank, generator=draw) * 0.05).requires_grad_()
+    right_factor = torch.zeros(how.rank, x.shape[1], requires_grad=True)
     line = torch.tensor([10.0, -5.0], requires_grad=True)
-    optimizer = torch.optim.Adam([left, right, line], lr=how.rate)
+    optimizer = torch.optim.Adam([left_factor, right_factor, line], lr=how.rate)
     questions, views, alike = torch.from_numpy(x), torch.from_numpy(v), torch.from_numpy(v @ v.T > how.alike)
 
     def thinned(rows: Any) -> Any:
@@ -213,16 +214,16 @@ def _map(pairs: Sequence[WordingPair], x: Vectors, v: Vectors, of_view: Places, 
     for step, (fitting, others) in enumerate(_batches(pairs, how)):
         rows = np.concatenate([fitting, others])
         columns, column = np.unique(of_view[rows], return_inverse=True)
-        asked = thinned(questions[rows])
-        asked = torch.nn.functional.normalize(asked + (asked @ left) @ right, dim=-1)
-        logits = line[0] * (asked @ thinned(views[columns]).T) + line[1]
+        mapped = thinned(questions[rows])
+        mapped = torch.nn.functional.normalize(mapped + (mapped @ left_factor) @ right_factor, dim=-1)
+        logits = line[0] * (mapped @ thinned(views[columns]).T) + line[1]
         near = alike[of_view[fitting]][:, columns]
         optimizer.param_groups[0]["lr"] = how.rate * (1.0 - step / how.steps)
         optimizer.zero_grad()
         _loss(logits, torch.from_numpy(column), near).backward()
         optimizer.step()
     scale, shift = line.detach().tolist()
-    return left.detach().numpy(), right.detach().numpy(), scale, shift
+    return left_factor.detach().numpy(), right_factor.detach().numpy(), scale, shift
 
 
 def _loss(logits: Any, column: Any, near: Any) -> Any:

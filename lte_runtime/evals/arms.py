@@ -19,7 +19,7 @@ from lte_runtime.answer import prompt
 from lte_runtime.answer.answerer import Answerer, AnswererSettings
 from lte_runtime.answer.engine import lora
 from lte_runtime.answer.engine.files import verify_adapter
-from lte_runtime.answer.engine.seam import EngineStats
+from lte_runtime.answer.engine.protocol import EngineStats
 from lte_runtime.answer.gate import GateCalibration
 from lte_runtime.answer.prompt import Prompt
 from lte_runtime.answer.scratch import apply_events, memory_of

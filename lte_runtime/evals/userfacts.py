@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lte_runtime.answer.answerer import Answerer, AnswererSettings
-from lte_runtime.answer.engine.seam import Engine
+from lte_runtime.answer.engine.protocol import Engine
 from lte_runtime.answer.gate import GateCalibration
 from lte_runtime.answer.scratch import memory_of
 from lte_runtime.errors import NotFound

@@ -18,7 +18,7 @@ from daemon.settings import Settings
 from daemon.wiring import load_engine
 from lte_runtime import embedded
 from lte_runtime.answer.engine.files import CONFIG, MANIFEST, WEIGHTS
-from lte_runtime.answer.engine.seam import AdapterEngine
+from lte_runtime.answer.engine.protocol import AdapterEngine
 from lte_runtime.types import GenerateRequest, Generation
 from ops.bench.result import BenchResult, Spread, machine, percentile, today
 

@@ -23,7 +23,7 @@ from lte_runtime import embedded
 from lte_runtime.align.registry import Registry
 from lte_runtime.answer.embed import StubEncoder
 from lte_runtime.answer.engine.files import CONFIG, MANIFEST, WEIGHTS
-from lte_runtime.answer.engine.seam import AdapterEngine
+from lte_runtime.answer.engine.protocol import AdapterEngine
 from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.types import GenerateRequest, Generation
 

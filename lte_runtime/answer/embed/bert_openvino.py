@@ -65,7 +65,7 @@ class OpenVinoBert:
         with self._requests(min(self.streams + _AHEAD, len(batches))) as free:
             running: deque[Any] = deque()
             for ids, mask in batches:
-                done = None if free else self._taken(running, free)
+                done = None if free else self._next_result(running, free)
                 request = free.pop()
                 # Set one by one: finding out what a list of inputs means takes a tenth of a millisecond.
                 request.set_input_tensor(0, ov.Tensor(ids, shared_memory=True))
@@ -75,7 +75,7 @@ class OpenVinoBert:
                 if done is not None:
                     yield done
             while running:
-                yield self._taken(running, free)
+                yield self._next_result(running, free)
 
     def _warm_up(self) -> None:
         """Meet the shapes of single questions on every stream, so that the first askers need not wait."""
@@ -85,7 +85,7 @@ class OpenVinoBert:
                 pass
 
     @staticmethod
-    def _taken(running: deque[Any], free: list[Any]) -> Vectors:
+    def _next_result(running: deque[Any], free: list[Any]) -> Vectors:
         request = running.popleft()
         request.wait()
         free.append(request)
@@ -94,11 +94,11 @@ class OpenVinoBert:
     @contextmanager
     def _requests(self, count: int) -> Iterator[list[Any]]:
         """Requests for this caller alone; they are kept for the next one."""
-        taken = [self._request() for _ in range(count)]
+        requests = [self._request() for _ in range(count)]
         try:
-            yield list(taken)
+            yield list(requests)
         finally:
-            for request in taken:
+            for request in requests:
                 request.wait()
                 self._idle.put(request)
 
@@ -145,11 +145,12 @@ class _Layers:
 
     def embeddings(self, ids: Any) -> Any:
         """Word, position and (always the first) token type embeddings."""
-        places = self._weights["embeddings.position_embeddings.weight"]
-        places = places + self._weights["embeddings.token_type_embeddings.weight"][0]
+        positions = self._weights["embeddings.position_embeddings.weight"]
+        positions = positions + self._weights["embeddings.token_type_embeddings.weight"][0]
         length = ops.gather(ops.shape_of(ids), _ints(1), _int(0))
-        taken = ops.slice(_array(places), _ints(0), length, _ints(1), _ints(0))
-        return ops.add(ops.gather(self._array("embeddings.word_embeddings.weight"), ids, _int(0)), taken)
+        position_rows = ops.slice(_array(positions), _ints(0), length, _ints(1), _ints(0))
+        word_rows = ops.gather(self._array("embeddings.word_embeddings.weight"), ids, _int(0))
+        return ops.add(word_rows, position_rows)
 
     def block(self, rows: Any, bias: Any, name: str) -> Any:
         attended = self._linear(self._attention(rows, bias, name), name + "attention.output.dense")

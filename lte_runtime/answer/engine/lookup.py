@@ -1,6 +1,6 @@
 """Prompt lookup: guesses the next tokens of an answer that copies from its prompt. Pure.
 
-An edited answer mostly repeats a span of the fact that it was told. Tokens guessed from the prompt are
+An edited answer mostly repeats a span of a fact in its prompt. Tokens guessed from the prompt are
 checked by the model in one pass, so that a span costs one pass and not one for each token (Saxena 2023,
 "Prompt Lookup Decoding"; the check is that of Leviathan et al. 2023, arXiv 2211.17192, for greedy decoding).
 """
@@ -19,13 +19,13 @@ def same_words(tokenizer: Any) -> dict[int, int]:
 
     The first word of an answer has no blank before it, the same word in the fact has one.
     """
-    first: dict[str, int] = {}
-    found: dict[int, int] = {}
+    first_ids: dict[str, int] = {}
+    smaller_ids: dict[int, int] = {}
     for number, piece in enumerate(tokenizer.convert_ids_to_tokens(range(len(tokenizer)))):
         word = (piece or "").strip("Ġ▁ ")
-        if word and first.setdefault(word, number) != number:
-            found[number] = first[word]
-    return found
+        if word and first_ids.setdefault(word, number) != number:
+            smaller_ids[number] = first_ids[word]
+    return smaller_ids
 
 
 def guess(tokens: Sequence[int], words: Mapping[int, int], most: int = MOST) -> list[int]:
@@ -33,10 +33,10 @@ def guess(tokens: Sequence[int], words: Mapping[int, int], most: int = MOST) -> 
 
     Facts stand first in a prompt, the best one before the others: the earliest match is the likeliest.
     """
-    known = [words.get(token, token) for token in tokens]
+    canonical = [words.get(token, token) for token in tokens]
     for length in range(min(LONGEST_MATCH, len(tokens) - 1), 0, -1):
-        ending = known[-length:]
-        for start in range(len(known) - length):
-            if known[start : start + length] == ending:
+        ending = canonical[-length:]
+        for start in range(len(canonical) - length):
+            if canonical[start : start + length] == ending:
                 return list(tokens[start + length : start + length + most])
     return []

@@ -32,24 +32,24 @@ Halves = dict[str, tuple[torch.Tensor, torch.Tensor, float]]
 def read_pairs(lora: Lora, model: torch.nn.Module, pace: Callable[[], None] = at_once) -> Pairs:
     """The adapter's tensors, after `verify_adapter`; raises `Refused` when they do not fit the model."""
     halves: dict[str, dict[str, torch.Tensor]] = {}
-    wanted = _targets(lora, model)
+    targets = _targets(lora, model)
     for name, array in read_tensors(lora, pace).items():
         match = LORA_NAME.fullmatch(name)
         if match:
             halves.setdefault(match["module"], {})[match["half"]] = torch.from_numpy(array)
-    if halves.keys() != wanted.keys():
-        odd = sorted(halves.keys() ^ wanted.keys())
+    if halves.keys() != targets.keys():
+        odd = sorted(halves.keys() ^ targets.keys())
         raise Refused(f"adapter {lora.ref.id} and the base disagree on {len(odd)} modules, first {odd[0]}")
-    return {name: _pair(lora, name, halves[name], module) for name, module in wanted.items()}
+    return {name: _pair(lora, name, halves[name], module) for name, module in targets.items()}
 
 
 def _targets(lora: Lora, model: torch.nn.Module) -> dict[str, torch.nn.Module]:
     """Modules that the adapter's configuration means."""
-    found = {name: module for name, module in model.named_modules() if means(lora.targets, name)}
-    for name, module in found.items():
+    modules = {name: module for name, module in model.named_modules() if means(lora.targets, name)}
+    for name, module in modules.items():
         if not isinstance(module, torch.nn.Linear | Conv1D):
             raise Refused(f"adapter {lora.ref.id} targets {name}, a {type(module).__name__}")
-    return found
+    return modules
 
 
 def _pair(
@@ -83,20 +83,20 @@ def stored_weights(
     directory: Path, model: Any, names: Iterable[str], pace: Callable[[], None] = at_once
 ) -> Exact | None:
     """The same from the base's files alone; None unless each, rounded, is what the model runs."""
-    found: dict[str, torch.Tensor] = {}
+    weights: dict[str, torch.Tensor] = {}
     with ExitStack() as stack:
         shards = [stack.enter_context(safe_open(str(path), "pt")) for path in directory.glob("*.safetensors")]
-        places = {name: shard for shard in shards for name in shard.keys()}  # noqa: SIM118 - no mapping
+        shard_of = {name: shard for shard in shards for name in shard.keys()}  # noqa: SIM118 - no mapping
         for name in names:
-            shard, running = places.get(f"{name}.weight"), model.get_submodule(name).weight
+            shard, running = shard_of.get(f"{name}.weight"), model.get_submodule(name).weight
             if shard is None:
                 return None
-            found[name] = shard.get_tensor(f"{name}.weight")
-            same = found[name].shape == running.shape
-            if not same or not torch.equal(found[name].to(running.dtype), running.detach().cpu()):
+            weights[name] = shard.get_tensor(f"{name}.weight")
+            same = weights[name].shape == running.shape
+            if not same or not torch.equal(weights[name].to(running.dtype), running.detach().cpu()):
                 return None
             pace()
-    return found.__getitem__
+    return weights.__getitem__
 
 
 def merged_copy(
@@ -163,8 +163,8 @@ class Unmerged:
             self._running = {}
 
     def _add(self, name: str, _module: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> Any:
-        found = self._running.get(name)
-        if found is None:
+        low_rank = self._running.get(name)
+        if low_rank is None:
             return output
-        a, b, scale = found
+        a, b, scale = low_rank
         return output + torch.nn.functional.linear(torch.nn.functional.linear(inputs[0], a), b) * scale

@@ -36,7 +36,7 @@ class GenerationRow:
 
     @property
     def copied(self) -> int | None:
-        """The next token of the told value that the answer has begun as; None for no or several ones."""
+        """The next token of the value that the answer has begun to spell; None for no or several ones."""
         tokens = tuple(self.tokens)
         longer = (value for value in self.request.values if len(value) > len(tokens) > 0)
         following = {value[len(tokens)] for value in longer if value[: len(tokens)] == tokens}

@@ -10,8 +10,8 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from lte_runtime.answer.engine.files import read_tensors, verify_adapter
+from lte_runtime.answer.engine.protocol import EngineStats
 from lte_runtime.answer.engine.rows import GenerationRow
-from lte_runtime.answer.engine.seam import EngineStats
 from lte_runtime.answer.engine.versions import Versions
 from lte_runtime.answer.engine.worker import Worker
 from lte_runtime.answer.prompt import Prompt
@@ -77,9 +77,9 @@ class StubEngine:
         return self._versions.loaded()
 
     def check_adapter(self, directory: Path) -> AdapterRef:
-        found = verify_adapter(directory, self.fingerprint)
-        read_tensors(found)
-        return found.ref
+        adapter = verify_adapter(directory, self.fingerprint)
+        read_tensors(adapter)
+        return adapter.ref
 
     def load_adapter(self, directory: Path) -> AdapterRef:
         ref = self.check_adapter(directory)
@@ -108,7 +108,7 @@ class StubEngine:
 
     def submit(self, request: GenerateRequest) -> Future[Generation]:
         if not request.token_ids or request.max_new_tokens < 1:
-            raise BadRequest("an empty prompt, or no token to make")
+            raise BadRequest("the prompt is empty, or max_new_tokens is below 1")
         return self._worker.submit(GenerationRow(request, _decode, {_END}))
 
     def generate(self, request: GenerateRequest) -> Generation:

@@ -1,7 +1,7 @@
 """Which adapters are loaded, which one new requests get, and who still uses an old one. Knows no model.
 
 A request is pinned to its version when it is submitted and keeps it to its last token. A switch changes
-nothing that is under way, and a version that is no longer wanted goes when its last request has ended.
+nothing that is under way, and a version that was unloaded goes when its last request has ended.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from lte_runtime.types import AdapterRef
 
 @dataclass(eq=False)
 class Version:
-    """A loaded adapter, or the base model where `ref` is None; `model` is what the engine runs for it."""
+    """A loaded adapter, or the base model where `ref` is None; `model` is what the engine runs for it.
+
+    `loaded` is False once it is unloaded and only requests under way still use it.
+    """
 
     ref: AdapterRef | None
     model: Any
     users: int = 0
-    wanted: bool = True
+    loaded: bool = True
 
 
 class Versions:
@@ -41,7 +44,7 @@ class Versions:
     def loaded(self) -> tuple[AdapterRef, ...]:
         """The adapters that requests may be given; not those that only old requests still use."""
         with self._lock:
-            return tuple(version.ref for version in self._named.values() if version.ref and version.wanted)
+            return tuple(version.ref for version in self._named.values() if version.ref and version.loaded)
 
     def pin(self, *, adapter: bool, name: str | None = None) -> Version:
         """The version of a new request: the base, the current adapter, or a loaded one by its name.
@@ -49,17 +52,17 @@ class Versions:
         Raises `NotFound` for a name that is not loaded. Every pin is followed by one `release`.
         """
         with self._lock:
-            version = self._chosen(adapter, name)
+            version = self._find(adapter, name)
             version.users += 1
             return version
 
-    def _chosen(self, adapter: bool, name: str | None) -> Version:
+    def _find(self, adapter: bool, name: str | None) -> Version:
         if not adapter:
             return self._base
         if name is None:
             return self._current
         version = self._named.get(name)
-        if version is None or not version.wanted:
+        if version is None or not version.loaded:
             raise NotFound(f"adapter {name} is not loaded")
         return version
 
@@ -80,28 +83,28 @@ class Versions:
         """Takes back the unloading of this very adapter while old requests still hold it; else False."""
         with self._lock:
             version = self._named.get(ref.id)
-            if version is None or version.wanted or version.ref != ref:
+            if version is None or version.loaded or version.ref != ref:
                 return False
-            version.wanted = True
+            version.loaded = True
             return True
 
     def switch(self, name: str | None) -> AdapterRef | None:
         """Gives new requests this adapter (None: no adapter); returns the one before. `NotFound` as `pin`."""
         with self._lock:
             before = self._current.ref
-            self._current = self._base if name is None else self._chosen(True, name)
+            self._current = self._base if name is None else self._find(True, name)
             return before
 
     def unload(self, name: str) -> None:
         """Lets a version go as soon as nobody uses it; raises `Refused` for the current one."""
         with self._lock:
-            version = self._chosen(True, name)
+            version = self._find(True, name)
             if version is self._current:
                 raise Refused(f"adapter {name} is in use")
-            version.wanted = False
+            version.loaded = False
             self._drop_unused(version)
 
     def _drop_unused(self, version: Version) -> None:
-        if version.ref and not version.wanted and version.users == 0:
+        if version.ref and not version.loaded and version.users == 0:
             self._named.pop(version.ref.id, None)
             version.model = None

@@ -12,8 +12,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from lte_runtime.answer.engine.protocol import EngineStats
 from lte_runtime.answer.engine.rows import GenerationRow
-from lte_runtime.answer.engine.seam import EngineStats
 from lte_runtime.answer.engine.versions import Version, Versions
 from lte_runtime.errors import Overloaded, Retry
 from lte_runtime.types import GenerateRequest, Generation
@@ -94,7 +94,7 @@ class Worker:
         """
         version = self._versions.pin(adapter=row.request.adapter, name=row.request.adapter_id)
         job = PendingRequest(row, version, arrived=time.monotonic())
-        # However the request ends, its future does: that is the one place where the version is given back.
+        # However the request ends, its future does: that is the one place where the version is released.
         job.future.add_done_callback(lambda _: self._versions.release(version))
         try:
             self._queue(job)
@@ -112,7 +112,7 @@ class Worker:
                 self._sweep()
             if len(self._waiting) >= self._queue_limit:
                 self._counts["refused"] += 1
-                raise Overloaded(f"{self._queue_limit} questions wait already")
+                raise Overloaded(f"{self._queue_limit} questions wait already: ask again later")
             self._waiting.append(job)
             self._changed.notify()
 
@@ -147,13 +147,13 @@ class Worker:
     def close(self) -> None:
         with self._changed:
             self._closing = True
-            left = [job.future for job in self._waiting] + [future for _, future in self._between]
+            unfinished = [job.future for job in self._waiting] + [future for _, future in self._between]
             self._waiting.clear()
             self._between.clear()
             for row in list(self._running):
                 row.abandoned = True
             self._changed.notify()
-        for future in left:
+        for future in unfinished:
             if future.set_running_or_notify_cancel():
                 future.set_exception(Retry("the engine is stopping"))
         self._thread.join()
@@ -192,7 +192,7 @@ class Worker:
                 continue
             try:
                 future.set_result(task())
-            except Exception as error:  # noqa: BLE001 - told to whoever waits for the task
+            except Exception as error:  # noqa: BLE001 - goes to whoever waits for the task
                 future.set_exception(error)
 
     def _take(self) -> list[PendingRequest]:
@@ -207,17 +207,17 @@ class Worker:
 
     def _serve(self, batch: Sequence[PendingRequest]) -> None:
         started = time.monotonic()
-        wanted = [job for job in batch if job.future.set_running_or_notify_cancel()]
-        for job in wanted:
+        live = [job for job in batch if job.future.set_running_or_notify_cancel()]
+        for job in live:
             job.started = started
             job.row.interrupt(started)
-        self._running = {job.row: job for job in wanted}
+        self._running = {job.row: job for job in live}
         for row in [row for row in self._running if row.finish]:
             self._settle_row(row)
         rows = list(self._running)
         try:
             if rows:
-                self._run(wanted[0].version.model, rows, self._settle_row)
+                self._run(live[0].version.model, rows, self._settle_row)
         except Exception as error:
             log.exception("a batch of %d failed", len(rows))
             self._fail(error)

@@ -61,7 +61,7 @@ def test_questions_about_an_end_are_told_from_others(learnt: wording.Wording) ->
 
 def test_equal_arguments_give_equal_maps(learnt: wording.Wording) -> None:
     again = wording.learn(PAIRS, VIEWS, STUB, HOW)
-    assert np.array_equal(again.left, learnt.left)
+    assert np.array_equal(again.left_factor, learnt.left_factor)
     assert (again.scale, again.shift) == (learnt.scale, learnt.shift)
 
 

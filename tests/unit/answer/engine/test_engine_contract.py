@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lte_runtime.answer.engine.hf import HfEngine
-from lte_runtime.answer.engine.seam import Engine
+from lte_runtime.answer.engine.protocol import Engine
 from lte_runtime.answer.engine.stub import StubEngine
 from lte_runtime.errors import BadRequest, Overloaded, Retry
 from lte_runtime.types import GenerateRequest, Generation
