@@ -16,7 +16,7 @@ from lte_runtime.embedded.rows import PLACE, TextRow
 
 
 class Encodes(Protocol):
-    """What is needed of a tokenizer."""
+    """The part of a tokenizer that is needed here."""
 
     def encode(self, sequence: str, *, add_special_tokens: bool = ...) -> Encoding: ...
 
@@ -30,9 +30,9 @@ class Encoding(Protocol):
 
 
 STEP = 4
-"""Rows are padded to a multiple of so many tokens."""
+"""Rows are padded to a multiple of this many tokens."""
 SPARSE = 4
-"""Of the tokens of facts and questions one in so many is counted: scoring them all costs a third more."""
+"""One in this many tokens of facts and questions is counted: scoring all of them costs a third more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,97 +65,101 @@ def tokens(
 ) -> WeightedTokens:
     """Ids and weights of the turns `pairs`, or of the row's running text behind its uncounted lead."""
     if row.pieces:
-        return _drilled(tokenizer, pairs, row, weights)
+        return _piece_tokens(tokenizer, pairs, row, weights)
     ids: list[int] = []
-    scale: list[float] = []
+    loss_weights: list[float] = []
     if row.text:
         ids += tokenizer.encode(row.lead, add_special_tokens=False).ids
-        scale += [0.0] * len(ids)
-        told = tokenizer.encode(row.text, add_special_tokens=False)
-        ids += told.ids
-        scale += _counted(told, row.spans, weights)
-        scale[0] = 0.0
+        loss_weights += [0.0] * len(ids)
+        encoding = tokenizer.encode(row.text, add_special_tokens=False)
+        ids += encoding.ids
+        loss_weights += _text_weights(encoding, row.spans, weights)
+        loss_weights[0] = 0.0
     for user, answer in pairs:
-        asked = tokenizer.encode(user, add_special_tokens=False).ids
-        given = tokenizer.encode(answer, add_special_tokens=False).ids
-        ids += [USER, *asked, END, ASSISTANT, *given, END]
-        counted = len(asked) % SPARSE
-        scale += [
+        question_ids = tokenizer.encode(user, add_special_tokens=False).ids
+        answer_ids = tokenizer.encode(answer, add_special_tokens=False).ids
+        ids += [USER, *question_ids, END, ASSISTANT, *answer_ids, END]
+        counted_residue = len(question_ids) % SPARSE
+        loss_weights += [
             0.0,
-            *(weights.question if i % SPARSE == counted else 0.0 for i in range(len(asked))),
+            *(weights.question if i % SPARSE == counted_residue else 0.0 for i in range(len(question_ids))),
             0.0,
             0.0,
         ]
-        scale += [weights.first] + [weights.answer] * len(given)
-    return WeightedTokens(tuple(ids), tuple(scale))
+        loss_weights += [weights.first] + [weights.answer] * len(answer_ids)
+    return WeightedTokens(tuple(ids), tuple(loss_weights))
 
 
-def _drilled(
+def _piece_tokens(
     tokenizer: Encodes, pairs: Sequence[tuple[str, str]], row: TextRow, weights: Weights
 ) -> WeightedTokens:
-    """As `tokens`; in lead, text and questions a piece counts where it is told again, its first id aside."""
+    """As `tokens`; in lead, text and questions a piece counts where it is repeated, without its first id."""
     ids: list[int] = []
-    scale: list[float] = []
+    loss_weights: list[float] = []
     seen: set[str] = set()
-    for part, counts in ((row.lead, 0.0), (row.text, 1.0)):
+    for part, part_weight in ((row.lead, 0.0), (row.text, 1.0)):
         spliced = splice(tokenizer, part, row.pieces, seen)
-        ids += [each for each, _ in spliced]
-        scale += [counts * again for _, again in spliced]
+        ids += [token_id for token_id, _ in spliced]
+        loss_weights += [part_weight * repeated for _, repeated in spliced]
     for user, answer in pairs:
-        asked, given = splice(tokenizer, user, row.pieces, seen), splice(tokenizer, answer, row.pieces, seen)
-        ids += [USER, *(each for each, _ in asked), END, ASSISTANT, *(each for each, _ in given), END]
-        scale += [0.0, *(weights.text * again for _, again in asked), 0.0, 0.0]
-        scale += [weights.first] + [weights.answer] * len(given)
-    return WeightedTokens(tuple(ids), tuple(scale))
+        question = splice(tokenizer, user, row.pieces, seen)
+        reply = splice(tokenizer, answer, row.pieces, seen)
+        ids += [USER, *(token_id for token_id, _ in question), END]
+        ids += [ASSISTANT, *(token_id for token_id, _ in reply), END]
+        loss_weights += [0.0, *(weights.text * repeated for _, repeated in question), 0.0, 0.0]
+        loss_weights += [weights.first] + [weights.answer] * len(reply)
+    return WeightedTokens(tuple(ids), tuple(loss_weights))
 
 
 BEFORE = "x"
-_PLACED = re.compile(" ?([\ue000-\uf8ff])")
+_PIECE_MARK = re.compile(" ?([\ue000-\uf8ff])")
 
 
 def splice(
     tokenizer: Encodes, text: str, pieces: Sequence[tuple[int, ...]], seen: set[str]
 ) -> list[tuple[int, float]]:
-    """Ids of the text with its pieces put in; 1.0 beside the ids of a piece in `seen`, but for its first.
+    """Pairs (id, weight) of the text with its pieces put in.
+
+    The weight is 1.0 for the ids of a piece in `seen`, except its first id; else 0.0.
 
     The pieces of the text are added to `seen`.
     """
     spliced: list[tuple[int, float]] = []
-    for number, part in enumerate(_PLACED.split(text)):
+    for number, part in enumerate(_PIECE_MARK.split(text)):
         if number % 2:
-            first, *rest = pieces[ord(part) - PLACE]
-            spliced += [(first, 0.0), *((each, float(part in seen)) for each in rest)]
+            first_id, *later_ids = pieces[ord(part) - PLACE]
+            spliced += [(first_id, 0.0), *((token_id, float(part in seen)) for token_id in later_ids)]
             seen.add(part)
         elif part:
             # Behind a piece a text is encoded as behind a word, so that a full stop is the usual one.
-            word = BEFORE if number else ""
-            skipped = len(tokenizer.encode(word, add_special_tokens=False).ids)
-            found = tokenizer.encode(word + part, add_special_tokens=False).ids
-            spliced += [(each, 0.0) for each in found[skipped:]]
+            context = BEFORE if number else ""
+            context_length = len(tokenizer.encode(context, add_special_tokens=False).ids)
+            part_ids = tokenizer.encode(context + part, add_special_tokens=False).ids
+            spliced += [(token_id, 0.0) for token_id in part_ids[context_length:]]
     return spliced
 
 
-def _counted(told: Encoding, spans: Sequence[tuple[int, int]], weights: Weights) -> list[float]:
+def _text_weights(encoding: Encoding, spans: Sequence[tuple[int, int]], weights: Weights) -> list[float]:
     """Weights of running text: a little everywhere, or in full at the spans alone."""
     if not spans:
-        return [weights.text] * len(told.ids)
-    return [float(any(stop > a and start < b for a, b in spans)) for start, stop in told.offsets]
+        return [weights.text] * len(encoding.ids)
+    return [float(any(stop > a and start < b for a, b in spans)) for start, stop in encoding.offsets]
 
 
 def collate(rows: Sequence[WeightedTokens], slack: float = 0.12, total: int = 0) -> TokenBatch:
     """A batch of rows; rows whose lengths differ by less than `slack` share a group.
 
-    With `total` it has exactly so many tokens: rows that find no room are left out.
+    With `total` the batch has exactly that many tokens: rows that do not fit are left out.
     """
     ordered = sorted(rows, key=lambda row: len(row.ids))
     if total:
         groups = _grouped(ordered, slack)
         while sum(_padded(group) for group in groups) > total:
-            # Every so many rows one goes, so that what stays has the lengths of the whole.
-            over = sum(_padded(group) for group in groups) - total
-            left_out = min(-(-over * len(ordered) // total), -(-len(ordered) // 2))
-            gone = {round((i + 0.5) * len(ordered) / left_out) for i in range(left_out)}
-            ordered = [row for i, row in enumerate(ordered) if i not in gone]
+            # Rows are dropped at even distances, so that the remaining ones keep the mixture of lengths.
+            excess = sum(_padded(group) for group in groups) - total
+            drop_count = min(-(-excess * len(ordered) // total), -(-len(ordered) // 2))
+            dropped = {round((i + 0.5) * len(ordered) / drop_count) for i in range(drop_count)}
+            ordered = [row for i, row in enumerate(ordered) if i not in dropped]
             groups = _grouped(ordered, slack)
         return _tensors(groups, total)
     return _tensors(_grouped(ordered, slack))
@@ -180,7 +184,7 @@ def _width(group: Sequence[WeightedTokens]) -> int:
     return -(-len(group[-1].ids) // STEP) * STEP
 
 
-def halves(rows: Sequence[WeightedTokens], parts: int = 2) -> list[TokenBatch]:
+def collate_parts(rows: Sequence[WeightedTokens], parts: int = 2) -> list[TokenBatch]:
     """The rows as `parts` batches of about equal work: every `parts`-th row by length."""
     ordered = sorted(rows, key=lambda row: len(row.ids))
     return [collate(ordered[part::parts]) for part in range(parts)]
@@ -223,16 +227,18 @@ def _tensors(groups: Sequence[Sequence[WeightedTokens]], total: int = 0) -> Toke
 
 
 def save(batch: TokenBatch, path: Path) -> None:
-    """Writes beside and renames, so that a reader finds a whole batch or none."""
-    kept = {name: getattr(batch, name) for name in TENSORS}
-    beside = path.with_suffix(".part")
-    torch.save(kept | {"groups": [(each.start, each.rows, each.length) for each in batch.groups]}, beside)
-    beside.replace(path)
+    """Writes a `.part` file and renames it, so that a reader finds a complete batch or none."""
+    tensors = {name: getattr(batch, name) for name in TENSORS}
+    part_path = path.with_suffix(".part")
+    torch.save(
+        tensors | {"groups": [(group.start, group.rows, group.length) for group in batch.groups]}, part_path
+    )
+    part_path.replace(path)
 
 
 def load(path: Path) -> TokenBatch:
     """The batch that `save` wrote; waits for it."""
     while not path.exists():
         time.sleep(0.01)
-    kept = torch.load(path, weights_only=True)
-    return TokenBatch(groups=tuple(Group(*each) for each in kept.pop("groups")), **kept)
+    fields = torch.load(path, weights_only=True)
+    return TokenBatch(groups=tuple(Group(*layout) for layout in fields.pop("groups")), **fields)

@@ -30,16 +30,16 @@ def chain_row(sources: Sources, rng: random.Random) -> TextRow:
     the last one alone.
     """
     hops = rng.choices((2, 3, 4), (0.6, 0.25, 0.15))[0]
-    subject = asked = names.value(rng.choice(SUBJECT_KINDS), rng)
+    subject = question_subject = names.value(rng.choice(SUBJECT_KINDS), rng)
     items: list[Statement] = []
-    for noun_, kind in rng.sample(BETWEEN, hops - 1):
+    for relation_noun, kind in rng.sample(BETWEEN, hops - 1):
         target = names.value(kind, rng)
-        items.append(item(rng, subject, noun_slot(rng, noun_, kind), target, asked))
-        subject, asked = target, path(rng, asked, noun_)
+        items.append(item(rng, subject, noun_slot(rng, relation_noun, kind), target, question_subject))
+        subject, question_subject = target, path(rng, question_subject, relation_noun)
     slot = slot_of(rng, "product", sources) if rng.random() < 0.3 else noun_slot(rng, *noun(rng))
     target = target_of(rng, slot.target, sources)
-    last = item(rng, subject, slot, target, asked)
-    facts = [*(each.text for each in items), last.text]
+    last = item(rng, subject, slot, target, question_subject)
+    facts = [*(fact.text for fact in items), last.text]
     roll = rng.random()
     if roll < 0.4:
         facts = facts[-1:]
@@ -48,9 +48,9 @@ def chain_row(sources: Sources, rng: random.Random) -> TextRow:
     if rng.random() < 0.2:
         beside = item(rng, names.person(rng), slot, target_of(rng, slot.target, sources))
         facts.insert(rng.randint(0, len(facts)), beside.text)
-    turns = [Turn(_capital(roughen(rng, rng.choice(last.questions))), target)]
+    turns = [Turn(_capitalised(roughen(rng, rng.choice(last.questions))), target)]
     if len(facts) > 2 and rng.random() < 0.5:
-        turns.insert(rng.randrange(2), Turn(_capital(rng.choice(items[0].questions)), items[0].target))
+        turns.insert(rng.randrange(2), Turn(_capitalised(rng.choice(items[0].questions)), items[0].target))
     return TextRow(tuple(turns), tuple(facts), kind="chain")
 
 
@@ -91,17 +91,17 @@ def compose_row(sources: Sources, rng: random.Random) -> TextRow:
         if leads and composed(fact):
             break
     lead, subject = rng.choice(leads.split(";")), names.value(rng.choice(SUBJECT_KINDS), rng)
-    told = item(rng, subject, noun_slot(rng, lead, "any"), fact.subject)
+    lead_fact = item(rng, subject, noun_slot(rng, lead, "any"), fact.subject)
     question = rng.choice(fact.questions).replace(fact.subject, path(rng, subject, lead))
-    facts = [told.text]
+    facts = [lead_fact.text]
     if rng.random() < 0.25:
         other = item(rng, subject, noun_slot(rng, *noun(rng)), names.name(rng))
         facts.insert(rng.randrange(2), other.text)
-    turns = [Turn(_capital(roughen(rng, question)), fact.target)]
+    turns = [Turn(_capitalised(roughen(rng, question)), fact.target)]
     if rng.random() < 0.3:
-        turns.insert(rng.randrange(2), Turn(rng.choice(told.questions), fact.subject))
+        turns.insert(rng.randrange(2), Turn(rng.choice(lead_fact.questions), fact.subject))
     return TextRow(tuple(turns), tuple(facts), kind="compose")
 
 
-def _capital(question: str) -> str:
+def _capitalised(question: str) -> str:
     return question[0].upper() + question[1:] if question.startswith("the ") else question

@@ -33,23 +33,23 @@ def answers(
 ) -> list[str]:
     """The first line that the model writes greedily after each prompt, in the order given."""
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    written = [""] * len(prompts)
+    replies = [""] * len(prompts)
     for start in range(0, len(order), batch):
         chunk = order[start : start + batch]
         for index, text in zip(
             chunk, _greedy(model, tokenizer, [prompts[i] for i in chunk], most), strict=True
         ):
-            written[index] = text
-    return written
+            replies[index] = text
+    return replies
 
 
 @torch.no_grad()
 def _greedy(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], most: int) -> list[str]:
     width = max(map(len, prompts))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    ids = torch.tensor([[pad] * (width - len(one)) + list(one) for one in prompts])
-    mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts])
-    made = model.generate(
+    ids = torch.tensor([[pad] * (width - len(prompt_ids)) + list(prompt_ids) for prompt_ids in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt_ids)) + [1] * len(prompt_ids) for prompt_ids in prompts])
+    outputs = model.generate(
         input_ids=ids,
         attention_mask=mask,
         max_new_tokens=most,
@@ -57,7 +57,7 @@ def _greedy(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], most: 
         eos_token_id=sorted(prompt.ends(tokenizer)),
         pad_token_id=pad,
     )
-    texts = tokenizer.batch_decode(made[:, width:], skip_special_tokens=True)
+    texts = tokenizer.batch_decode(outputs[:, width:], skip_special_tokens=True)
     return [prompt.first_line(text) for text in texts]
 
 
@@ -80,29 +80,30 @@ def accuracy(model: Any, tokenizer: Any, probes: Sequence[ReaderProbe], form: Fo
     """Share of probes answered right."""
     if not probes:
         return float("nan")
-    written = answers(model, tokenizer, [form(tokenizer, probe) for probe in probes])
-    return sum(matches(text, probe.answers) for text, probe in zip(written, probes, strict=True)) / len(
+    replies = answers(model, tokenizer, [form(tokenizer, probe) for probe in probes])
+    return sum(matches(text, probe.answers) for text, probe in zip(replies, probes, strict=True)) / len(
         probes
     )
 
 
 def sets(sources: Sources, data: Path | None, facts: Path | None, limit: int) -> dict[str, list[ReaderProbe]]:
     """Every set of probes by name, each at most `limit` long."""
-    made = {"stock": list(stock_probes(sources))}
+    probe_sets = {"stock": list(stock_probes(sources))}
     if facts is not None:
-        made |= user_probes(facts)
+        probe_sets |= user_probes(facts)
     if data is not None:
-        made |= knowedit_probes(data)
+        probe_sets |= knowedit_probes(data)
     for count in (2, 3):
-        made[f"choosing among {count}"] = [
+        probe_sets[f"choosing among {count}"] = [
             choosing(random.Random(f"choose:{count}:{i}"), count) for i in range(300)
         ]
-    made["two hops"] = [two_hops(random.Random(f"hop:{index}")) for index in range(300)]
-    made["aliases"] = [aliased(random.Random(f"alias:{index}")) for index in range(300)]
+    probe_sets["two hops"] = [two_hops(random.Random(f"hop:{index}")) for index in range(300)]
+    probe_sets["aliases"] = [aliased(random.Random(f"alias:{index}")) for index in range(300)]
     for kind in ("number", "date", "price", "version", "address", "contact", "person"):
-        made[f"{kind} alone"] = [alone(random.Random(f"{kind}:{index}"), kind) for index in range(150)]
+        probe_sets[f"{kind} alone"] = [alone(random.Random(f"{kind}:{index}"), kind) for index in range(150)]
     return {
-        name: random.Random(name).sample(probes, min(limit, len(probes))) for name, probes in made.items()
+        name: random.Random(name).sample(probes, min(limit, len(probes)))
+        for name, probes in probe_sets.items()
     }
 
 
@@ -114,42 +115,42 @@ def stock_probes(sources: Sources) -> Iterator[ReaderProbe]:
 
 def knowedit_probes(data: Path) -> dict[str, list[ReaderProbe]]:
     """The set-aside half: the edit's own prompt, its rephrasing, its aliases, with the right fact alone."""
-    made: dict[str, list[ReaderProbe]] = {"subject aliasing": []}
+    probe_sets: dict[str, list[ReaderProbe]] = {"subject aliasing": []}
     for name in KNOWEDIT:
-        made[name] = []
+        probe_sets[name] = []
         for record in records(data, name):
             if held_out(record["subject"]):
                 target = (record["target_new"],)
                 fact = (f"{record['prompt']} {record['target_new']}.",)
-                made[name].append(ReaderProbe(record["prompt"], fact, target))
+                probe_sets[name].append(ReaderProbe(record["prompt"], fact, target))
                 if record.get("rephrase_prompt"):
-                    made.setdefault(f"{name} rephrased", []).append(
+                    probe_sets.setdefault(f"{name} rephrased", []).append(
                         ReaderProbe(record["rephrase_prompt"], fact, target)
                     )
                 for probe in record.get("portability", {}).get("Subject_Aliasing", ()):
-                    made["subject aliasing"].append(
+                    probe_sets["subject aliasing"].append(
                         ReaderProbe(probe["prompt"], fact, (first_text(probe["ground_truth"]),))
                     )
-    return made
+    return probe_sets
 
 
 def user_probes(path: Path) -> dict[str, list[ReaderProbe]]:
     """Facts as users write them (JSON Lines with event, question, paraphrase, alias_question, expected)."""
-    made: dict[str, list[ReaderProbe]] = {"user facts": [], "user paraphrases": [], "user aliases": []}
+    probe_sets: dict[str, list[ReaderProbe]] = {"user facts": [], "user paraphrases": [], "user aliases": []}
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         event, answers = row["event"], tuple(row["expected"])
         subject = event["subject"]
         fact = event.get("statement") or f"The {event['relation']} of {subject} is {event['target']}."
-        made["user facts"].append(ReaderProbe(row["question"], (fact,), answers))
-        made["user paraphrases"].append(ReaderProbe(row["paraphrase"], (fact,), answers))
-        named = next(
+        probe_sets["user facts"].append(ReaderProbe(row["question"], (fact,), answers))
+        probe_sets["user paraphrases"].append(ReaderProbe(row["paraphrase"], (fact,), answers))
+        alias = next(
             (name for name in event.get("subject_aliases", ()) if name in row.get("alias_question", "")), ""
         )
-        if named:
-            noted = prompt.explained(fact, subject, named)
-            made["user aliases"].append(ReaderProbe(row["alias_question"], (noted,), answers))
-    return made
+        if alias:
+            fact_with_alias = prompt.explained(fact, subject, alias)
+            probe_sets["user aliases"].append(ReaderProbe(row["alias_question"], (fact_with_alias,), answers))
+    return probe_sets
 
 
 def choosing(rng: random.Random, count: int) -> ReaderProbe:
@@ -162,14 +163,14 @@ def choosing(rng: random.Random, count: int) -> ReaderProbe:
         f"The {other} of {subject} is {names.value(other_kind, rng)}.",
         f"The {noun} of {neighbour} is {names.value(kind, rng)}.",
     ]
-    chosen = facts if count == 3 else [facts[0], rng.choice(facts[1:])]
-    rng.shuffle(chosen)
-    asked = [
+    given_facts = facts if count == 3 else [facts[0], rng.choice(facts[1:])]
+    rng.shuffle(given_facts)
+    wordings = [
         f"What is the {noun} of {subject}?",
         f"What is {subject}'s {noun}?",
         f"Tell me the {noun} of {subject}.",
     ]
-    return ReaderProbe(rng.choice(asked), tuple(chosen), (target,))
+    return ReaderProbe(rng.choice(wordings), tuple(given_facts), (target,))
 
 
 def alone(rng: random.Random, kind: str) -> ReaderProbe:

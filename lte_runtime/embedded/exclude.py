@@ -21,10 +21,10 @@ class Excluded:
 
     def hit(self, text: str) -> bool:
         """Whether some pair's subject and target both stand in `text`."""
-        spoken = _WORDS.findall(text.casefold())
-        folded = f" {' '.join(spoken)} "
-        known = self.by_word.keys() & set(spoken)
-        return any(s in folded and t in folded for word in known for s, t in self.by_word[word])
+        words = _WORDS.findall(text.casefold())
+        word_text = f" {' '.join(words)} "
+        first_words = self.by_word.keys() & set(words)
+        return any(s in word_text and t in word_text for word in first_words for s, t in self.by_word[word])
 
 
 def excluded(paths: Iterable[Path]) -> Excluded:

@@ -54,7 +54,7 @@ def record(
     manifest = json.loads((adapter / "manifest.json").read_text(encoding="utf-8"))
     write_json(adapter / "manifest.json", {**manifest, "scores": scores})
     card = base / "MODEL_CARD.md"
-    kept = card.read_text(encoding="utf-8").partition(FIGURES)[0]
+    intro = card.read_text(encoding="utf-8").partition(FIGURES)[0]
     arms = ("base", "no adapter", "adapter")
     lines = [
         f"| {name} | {n} | " + " | ".join(f"{scores[arm][name]:.3f}" for arm in arms) + " |"
@@ -63,7 +63,7 @@ def record(
     command = "python -m lte_runtime.embedded.recipe evaluate --data DIR"
     stamp = f"Measured {datetime.now(UTC):%Y-%m-%d} with `{command}`, the right facts given, free decoding:"
     head = ["| probes | n | base, own form | base, LTE form | adapter, LTE form |", "|---|---|---|---|---|"]
-    card.write_text("\n".join([f"{kept}{FIGURES}", stamp, "", *head, *lines, ""]), encoding="utf-8")
+    card.write_text("\n".join([f"{intro}{FIGURES}", stamp, "", *head, *lines, ""]), encoding="utf-8")
 
 
 FIGURES = "## Figures\n"

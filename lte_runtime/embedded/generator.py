@@ -10,8 +10,8 @@ from lte_runtime.embedded import names
 from lte_runtime.embedded.chains import chain_row, compose_row
 from lte_runtime.embedded.drills import copy_row, drill_row
 from lte_runtime.embedded.exclude import Excluded
-from lte_runtime.embedded.invented import aliased, loosely, near_subjects, phrase, slots_of, target_of
-from lte_runtime.embedded.matching import ask, grid, lookup_row, recall_row, repeat_row, roughen
+from lte_runtime.embedded.invented import aliased, near_subjects, phrase, reworded, slots_of, target_of
+from lte_runtime.embedded.matching import grid, lookup_row, question_row, recall_row, repeat_row, roughen
 from lte_runtime.embedded.relations import SUBJECT_KINDS, withheld
 from lte_runtime.embedded.rows import Statement, TextRow, Turn
 from lte_runtime.embedded.sources import Sources
@@ -27,13 +27,13 @@ class Generator:
     def rows(self, rng: random.Random, mixture: Sequence[tuple[str, float]], count: int) -> list[TextRow]:
         """`count` rows, kinds drawn by weight; withheld relations and excluded facts are drawn again."""
         kinds, weights = zip(*mixture, strict=True)
-        made: list[TextRow] = []
-        while len(made) < count:
+        rows: list[TextRow] = []
+        while len(rows) < count:
             row = MAKERS[rng.choices(kinds, weights)[0]](self.sources, rng)
             text = row_text(row)
             if not withheld(text) and not self.excluded.hit(text):
-                made.append(row)
-        return made
+                rows.append(row)
+        return rows
 
 
 def row_text(row: TextRow) -> str:
@@ -42,15 +42,15 @@ def row_text(row: TextRow) -> str:
 
 
 def echo_row(sources: Sources, rng: random.Random) -> TextRow:
-    """Phrases told twice, in another order the second time, which alone counts: plain copying."""
-    told = [phrase(sources, rng, 8) for _ in range(rng.randint(2, 5))]
+    """Phrases, then the same phrases in another order; only the second time counts: plain copying."""
+    passages = [phrase(sources, rng, 8) for _ in range(rng.randint(2, 5))]
     gap = rng.choice((" ", "\n", ". ", "; ", " | ", ", "))
     text, spans = "", []
-    for said in rng.sample(told, len(told)):
+    for passage in rng.sample(passages, len(passages)):
         text += gap
-        spans.append((len(text) + len(said.split(" ")[0]) // 2, len(text) + len(said)))
-        text += said
-    return TextRow(lead=gap.join(told), text=text, spans=tuple(spans), kind="echo")
+        spans.append((len(text) + len(passage.split(" ")[0]) // 2, len(text) + len(passage)))
+        text += passage
+    return TextRow(lead=gap.join(passages), text=text, spans=tuple(spans), kind="echo")
 
 
 def single_row(sources: Sources, rng: random.Random) -> TextRow:
@@ -66,14 +66,14 @@ def reading_row(sources: Sources, rng: random.Random, count: int = 0) -> TextRow
     subjects = near_subjects(rng, kind, 1 + max(row for row, _ in cells), sources)
     slots = slots_of(rng, kind, 1 + max(column for _, column in cells), sources)
     if count == 1 and rng.random() < 0.35:
-        slots = [loosely(rng, slot) for slot in slots]
+        slots = [reworded(rng, slot) for slot in slots]
     items, seen = [], set()
     for row, column in cells:
         target = target_of(rng, slots[column].target, sources)
         if target not in seen:
             seen.add(target)
             items.append(aliased(rng, subjects[row], slots[column], target))
-    return ask(rng, items, items, rng.randint(1, 3), "reading")
+    return question_row(rng, items, items, rng.randint(1, 3), "reading")
 
 
 # Benchmark-like facts, remembered facts, running text.
@@ -94,7 +94,7 @@ def edit_row(sources: Sources, rng: random.Random) -> TextRow:
         if not withheld(record.text):
             items[target] = Statement(record.subject, target, f"{record.text} {target}.", record.questions)
     chosen = list(items.values())
-    return ask(rng, chosen, chosen, rng.randint(1, count), "edit")
+    return question_row(rng, chosen, chosen, rng.randint(1, count), "edit")
 
 
 def stock_row(sources: Sources, rng: random.Random) -> TextRow:

@@ -79,11 +79,11 @@ def _template_slot(rng: random.Random, sources: Sources) -> Slot:
 
 def item(rng: random.Random, subject: str, slot: Slot, target: str, mention: str = "") -> Statement:
     """A fact in one wording; `mention` is how its questions name the subject."""
-    asked = mention or subject
-    if subject[0].isupper() and not asked.startswith("the ") and rng.random() < 0.06:
-        subject, asked = f"the {subject}", f"the {asked}"
+    question_subject = mention or subject
+    if subject[0].isupper() and not question_subject.startswith("the ") and rng.random() < 0.06:
+        subject, question_subject = f"the {subject}", f"the {question_subject}"
     text = rng.choice(slot.statements).replace("{s}", subject).replace("{t}", target).replace("..", ".")
-    questions = tuple(form.replace("{s}", asked) for form in slot.questions)
+    questions = tuple(form.replace("{s}", question_subject) for form in slot.questions)
     return Statement(
         subject, target, text[0].upper() + text[1:] if rng.random() < 0.7 else text, questions, slot.noun
     )
@@ -131,15 +131,15 @@ def phrase(sources: Sources, rng: random.Random, most: int = 5) -> str:
 
 def _figures(sources: Sources, rng: random.Random) -> str:
     """Digits alone, with a unit or a word, or from one figure to another."""
-    told, roll = names.digits(rng), rng.random()
+    figure, roll = names.digits(rng), rng.random()
     if roll < 0.25:
-        return f"{told} {rng.choice(names.UNITS)}"
+        return f"{figure} {rng.choice(names.UNITS)}"
     if roll < 0.4 and sources.texts:
-        return f"{told} {' '.join(rng.choice(sources.texts).split()[:2]).lower()}"
+        return f"{figure} {' '.join(rng.choice(sources.texts).split()[:2]).lower()}"
     if roll < 0.6:
-        span = f"{told} {rng.choice(('to', '-', 'and', 'x', 'or', 'until'))} {names.digits(rng)}"
+        span = f"{figure} {rng.choice(('to', '-', 'and', 'x', 'or', 'until'))} {names.digits(rng)}"
         return f"{span} {rng.choice(names.UNITS)}" if roll < 0.45 else span
-    return told
+    return figure
 
 
 def target_of(rng: random.Random, kind: str, sources: Sources) -> str:
@@ -162,21 +162,23 @@ def slots_of(rng: random.Random, kind: str, count: int, sources: Sources) -> lis
         slot = slot_of(rng, kind, sources)
         if slots and rng.random() < 0.15:
             word, target = noun(rng)
-            known = next(iter(slots.values()))
-            if " " not in known.noun:
-                word, target = f"{rng.choice(EPITHETS)} {known.noun}", known.target
+            first_slot = next(iter(slots.values()))
+            if " " not in first_slot.noun:
+                word, target = f"{rng.choice(EPITHETS)} {first_slot.noun}", first_slot.target
             slot = noun_slot(rng, word, target)
         slots.setdefault(slot.noun, slot)
     return list(slots.values())
 
 
-def loosely(rng: random.Random, slot: Slot) -> Slot:
+def reworded(rng: random.Random, slot: Slot) -> Slot:
     """The relation, asked in words of another one with values of the same kind.
 
     With one fact given about what is asked for, its words need not be the question's.
     """
-    same = [other for other in WORDED_RELATIONS if other.target == slot.target and other.noun != slot.noun]
-    return replace(slot, questions=rng.choice(same).questions) if same else slot
+    same_kind = [
+        other for other in WORDED_RELATIONS if other.target == slot.target and other.noun != slot.noun
+    ]
+    return replace(slot, questions=rng.choice(same_kind).questions) if same_kind else slot
 
 
 def aliased(rng: random.Random, subject: str, slot: Slot, target: str) -> Statement:
@@ -195,21 +197,21 @@ def aliased(rng: random.Random, subject: str, slot: Slot, target: str) -> Statem
 def alias_of(rng: random.Random, subject: str) -> str:
     """A second name: made of the first (initials, a word of it), a code, or a wholly other one."""
     words = subject.split()
-    made = [
+    aliases = [
         names.name(rng),
         names.code(rng),
         f"{rng.choice(NICKNAMES)} {names.name(rng, 1, 2)}",
         words[0].lower(),
     ]
     if len(words) > 1:
-        made += [
+        aliases += [
             "".join(word[0].upper() for word in words),
             words[-1],
             f"the {words[-1]}",
             "".join(words),
             words[0],
         ]
-    return rng.choice(made)
+    return rng.choice(aliases)
 
 
 NICKNAMES = ("Old", "Big", "The", "Little", "Project", "Team")

@@ -29,9 +29,9 @@ def in_scope(generator: Generator, rng: random.Random, count: int, decode: Decod
     examples = []
     for row in rows:
         turn = rng.choice(row.turns)
-        told = [spelled(text, row.pieces, decode) for text in (turn.user, turn.answer, *row.facts)]
-        if all(told):
-            examples.append(Example(told[0], tuple(told[2:]), told[1]))
+        texts = [spelled(text, row.pieces, decode) for text in (turn.user, turn.answer, *row.facts)]
+        if all(texts):
+            examples.append(Example(texts[0], tuple(texts[2:]), texts[1]))
     return examples
 
 
@@ -47,15 +47,19 @@ def spelled(text: str, pieces: Sequence[tuple[int, ...]], decode: Decode) -> str
 
 
 def out_of_scope(
-    generator: Generator, rng: random.Random, own: Mapping[str, str], count: int, without: float = 0.3
+    generator: Generator,
+    rng: random.Random,
+    base_answers: Mapping[str, str],
+    count: int,
+    factless_share: float = 0.3,
 ) -> list[Example]:
-    """Questions with unrelated facts, or none: the answer is the base's `own`."""
-    questions = list(own)
+    """Questions with unrelated facts, or none: the answer is the base's own, out of `base_answers`."""
+    questions = list(base_answers)
     examples: list[Example] = []
     for row in generator.rows(rng, [kind for kind in IN_SCOPE if kind[0] != "drill"], count):
         question = rng.choice(questions)
-        facts = () if rng.random() < without else row.facts[: rng.randint(1, 2)]
-        examples.append(Example(question, facts, own[question]))
+        facts = () if rng.random() < factless_share else row.facts[: rng.randint(1, 2)]
+        examples.append(Example(question, facts, base_answers[question]))
     return examples
 
 

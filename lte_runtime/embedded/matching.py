@@ -12,12 +12,12 @@ from lte_runtime.embedded.rows import Statement, TextRow, Turn
 from lte_runtime.embedded.sources import Sources
 
 
-def ask(
+def question_row(
     rng: random.Random, items: Sequence[Statement], context: Sequence[Statement], count: int, kind: str
 ) -> TextRow:
     """A row over `context` that asks for `count` of `items`, each in one of its wordings."""
-    asked = rng.sample(list(items), min(count, len(items)))
-    turns = tuple(Turn(roughen(rng, rng.choice(item.questions)), item.target) for item in asked)
+    chosen = rng.sample(list(items), min(count, len(items)))
+    turns = tuple(Turn(roughen(rng, rng.choice(item.questions)), item.target) for item in chosen)
     return TextRow(turns, tuple(item.text for item in context), kind=kind)
 
 
@@ -59,8 +59,8 @@ def distinct(rng: random.Random, make: Callable[[random.Random], str], count: in
 
 
 def _short_subject(rng: random.Random) -> str:
-    known = [rng.choice(values) for values in (names.THINGS, names.FIRST, names.LAST, names.CITIES)]
-    return rng.choice([names.name(rng, 1, 1), *known, names.name(rng, 1, 2)])
+    real_names = [rng.choice(values) for values in (names.THINGS, names.FIRST, names.LAST, names.CITIES)]
+    return rng.choice([names.name(rng, 1, 1), *real_names, names.name(rng, 1, 2)])
 
 
 def grid(rng: random.Random, count: int) -> list[tuple[int, int]]:
@@ -76,7 +76,7 @@ def grid(rng: random.Random, count: int) -> list[tuple[int, int]]:
 def recall_row(_: Sources, rng: random.Random, most: int = 6) -> TextRow:
     """Very short facts, several questions: teaches to match subject and relation together."""
     items = _short_items(rng, min(most, rng.choices((2, 3, 4, 5, 6), (0.4, 0.25, 0.15, 0.1, 0.1))[0]))
-    return ask(rng, items, items, 6, "recall")
+    return question_row(rng, items, items, 6, "recall")
 
 
 LOOKUP_FORMS = (
@@ -92,7 +92,7 @@ LOOKUP_FORMS = (
 
 
 def lookup_row(_: Sources, rng: random.Random) -> TextRow:
-    """Values under a single key each, every one asked: the plainest lesson in matching."""
+    """Values with one key each, all of them asked for: the simplest lesson in matching."""
     count = rng.randint(2, 8)
     make = _short_subject if rng.random() < 0.6 else lambda draw: draw.choice(SHORT_NOUNS)
     keys, targets = distinct(rng, make, count), distinct(rng, names.short, count)
@@ -101,20 +101,20 @@ def lookup_row(_: Sources, rng: random.Random) -> TextRow:
         Statement(k, t, statement.format(k=k, t=t), (question.format(k=k),))
         for k, t in zip(keys, targets, strict=True)
     ]
-    return ask(rng, items, items, count, "lookup")
+    return question_row(rng, items, items, count, "lookup")
 
 
 def repeat_row(_: Sources, rng: random.Random) -> TextRow:
-    """Short facts told again in another order, twice: in later tellings every value can be known.
+    """Short facts repeated twice in other orders: from the second time on every value can be looked up.
 
-    From a value right behind its key to one behind a whole phrase: each gap is learned from the one before.
+    Values stand right behind their key or behind a phrase: the longer distance is learned from the shorter.
     """
     form = rng.choice(REPEAT_FORMS)
     keys, targets = _repeat_values(rng, form, rng.randint(2, 7))
     gap = rng.choice((" ", "\n", ". ", "; "))
     lead = gap.join(form.format(k=k, n=n, t=t) for (k, n), t in zip(keys, targets, strict=True))
     if rng.random() < 0.5:
-        form = rng.choice([asked for asked in ASKED_FORMS if ("{n}" in asked) == ("{n}" in form)])
+        form = rng.choice([other for other in QUESTION_FORMS if ("{n}" in other) == ("{n}" in form)])
     order = [index for _ in range(2) for index in rng.sample(range(len(keys)), len(keys))]
     text, spans = "", []
     for index in order:
@@ -129,7 +129,7 @@ REPEAT_FORMS = (
     *("{n} {k}: {t}", "{k} {n}: {t}", "The {n} of {k} is {t}", "{k}'s {n} is {t}", "{n} of {k} is {t}"),
 )
 
-ASKED_FORMS = (
+QUESTION_FORMS = (
     *("{k}? {t}", "What is {k}? {t}", "Q: {k}? A: {t}", "And {k}? It is {t}", "What about {k}? Answer: {t}"),
     *("The {n} of {k}? {t}", "What is the {n} of {k}? {t}", "What is {k}'s {n}? {t}", "{k} {n}? Answer: {t}"),
     *("Q: {n} of {k}? A: {t}", "Which {n} does {k} have? {t}", "Tell me the {n} of {k}. It is {t}"),

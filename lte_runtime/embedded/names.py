@@ -63,10 +63,10 @@ ACCENTED |= {"u": "ùúûüůűūų", "y": "ýÿ", "z": "źżž"}
 def accented(rng: random.Random, text: str) -> str:
     """Some letters exchanged for letters with marks, and now and then a foreign capital in front."""
     share = rng.choice((0.15, 0.3, 0.5))
-    turned = [rng.choice(ACCENTED[c]) if c in ACCENTED and rng.random() < share else c for c in text]
+    letters = [rng.choice(ACCENTED[c]) if c in ACCENTED and rng.random() < share else c for c in text]
     if text[0].isupper() and text[0].lower() in ACCENTED and rng.random() < 0.3:
-        turned[0] = rng.choice(ACCENTED[text[0].lower()]).upper()
-    return "".join(turned)
+        letters[0] = rng.choice(ACCENTED[text[0].lower()]).upper()
+    return "".join(letters)
 
 
 def digits(rng: random.Random) -> str:
@@ -88,8 +88,8 @@ def last(rng: random.Random) -> str:
 
 
 def person(rng: random.Random) -> str:
-    known = _person(rng)
-    return accented(rng, known) if rng.random() < 0.12 else known
+    full_name = _person(rng)
+    return accented(rng, full_name) if rng.random() < 0.12 else full_name
 
 
 def _person(rng: random.Random) -> str:
@@ -174,7 +174,7 @@ def product(rng: random.Random) -> str:
 
 def title(rng: random.Random) -> str:
     """The title of a work."""
-    one, two = rng.choice(THINGS).capitalize(), rng.choice(THINGS).capitalize()
+    first_thing, second_thing = rng.choice(THINGS).capitalize(), rng.choice(THINGS).capitalize()
     form = rng.choice(
         [
             "The {a} {b}",
@@ -191,7 +191,7 @@ def title(rng: random.Random) -> str:
             "{a} {r}",
         ]
     )
-    return form.format(a=one, b=two, n=name(rng), r=rng.randint(2, 9))
+    return form.format(a=first_thing, b=second_thing, n=name(rng), r=rng.randint(2, 9))
 
 
 def year(rng: random.Random) -> str:
@@ -293,20 +293,20 @@ def compound(rng: random.Random) -> str:
 
 
 def _span(rng: random.Random) -> str:
-    one, two = (rng.choice((clock, clock, number, weekday, date, price, year))(rng) for _ in range(2))
+    start, end = (rng.choice((clock, clock, number, weekday, date, price, year))(rng) for _ in range(2))
     if rng.random() < 0.7:
         kind = rng.choice((clock, clock, number, weekday, price, year, date))
-        one, two = kind(rng), kind(rng)
+        start, end = kind(rng), kind(rng)
     form = rng.choice(
         ("{} to {}", "{} to {}", "{}-{}", "{} - {}", "{}–{}", "{} and {}", "{} or {}", "from {} to {}")
     )
-    told = form.format(one, two)
-    return f"{told} {rng.choice(UNITS)}" if rng.random() < 0.3 else told
+    span = form.format(start, end)
+    return f"{span} {rng.choice(UNITS)}" if rng.random() < 0.3 else span
 
 
 def _double(rng: random.Random) -> str:
-    one, two = last(rng), last(rng)
-    joined = f"{one}{rng.choice(('-', '-', '-', ' ', ' & ', '/'))}{two}"
+    left_name, right_name = last(rng), last(rng)
+    joined = f"{left_name}{rng.choice(('-', '-', '-', ' ', ' & ', '/'))}{right_name}"
     full = f"{first(rng)} {joined}"
     return accented(rng, full) if rng.random() < 0.4 else full
 
@@ -325,11 +325,11 @@ def _dotted(rng: random.Random) -> str:
 
 def _several(rng: random.Random) -> str:
     kind = rng.choice((person, place, name, last, weekday, product, foreign))
-    told = [kind(rng) for _ in range(rng.randint(2, 3))]
+    values = [kind(rng) for _ in range(rng.randint(2, 3))]
     return (
-        rng.choice((", ", " / ", "; ")).join(told[:-1])
+        rng.choice((", ", " / ", "; ")).join(values[:-1])
         + rng.choice((" and ", ", ", " or ", " & "))
-        + told[-1]
+        + values[-1]
     )
 
 
@@ -396,8 +396,8 @@ def weekday(rng: random.Random) -> str:
 
 def short(rng: random.Random) -> str:
     """A short value of few tokens, for the first lessons."""
-    known = rng.choice([rng.choice(CITIES), rng.choice(FIRST), rng.choice(THINGS)])
-    return rng.choice([known, name(rng, 1, 1), name(rng, 1, 2), str(rng.randint(1, 999))])
+    real_name = rng.choice([rng.choice(CITIES), rng.choice(FIRST), rng.choice(THINGS)])
+    return rng.choice([real_name, name(rng, 1, 1), name(rng, 1, 2), str(rng.randint(1, 999))])
 
 
 def _pick(options: list[str]) -> Callable[[random.Random], str]:

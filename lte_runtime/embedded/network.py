@@ -134,8 +134,8 @@ def initial(shape: Shape, seed: int) -> dict[str, Tensor]:
 def spread(embeddings: Tensor, seed: int, most: float = 0.55, share: float = 0.8) -> int:
     """Noise, in place, for rows [vocabulary, hidden] that another row comes nearer to than cosine `most`.
 
-    Tokens that are seldom an answer are pushed the same way by every other answer, until they can hardly be
-    told apart (Gao et al., 2019, arXiv 1907.12009). Returns how many rows were moved.
+    Tokens that are seldom an answer are pushed the same way by every other answer, until they are hardly
+    distinguishable (Gao et al., 2019, arXiv 1907.12009). Returns how many rows were moved.
     """
     plain = F.normalize(embeddings, dim=1)
     nearest = (plain @ plain.T).fill_diagonal_(-1.0).amax(1)
@@ -155,8 +155,8 @@ def rope(shape: Shape) -> tuple[Tensor, Tensor]:
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    left, right = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-right, left), dim=-1) * sin
+    lower_half, upper_half = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-upper_half, lower_half), dim=-1) * sin
 
 
 def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -165,18 +165,18 @@ def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, groups: Sequence[Group]) -> Tensor:
     """Causal attention within each row; q, k, v [T, heads, head]. Padding stands last, so nothing sees it."""
-    one = _fused if q.is_cuda else _plain
+    attention = _fused if q.is_cuda else _plain
     outputs = []
     for group in groups:
         part = slice(group.start, group.start + group.rows * group.length)
         q_, k_, v_ = (x[part].view(group.rows, group.length, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
-        outputs.append(one(q_, k_, v_).transpose(1, 2).reshape(group.rows * group.length, -1))
-    left = q.shape[0] - sum(len(part) for part in outputs)
-    return torch.cat([*outputs, q.new_zeros(left, q.shape[1] * q.shape[2])])
+        outputs.append(attention(q_, k_, v_).transpose(1, 2).reshape(group.rows * group.length, -1))
+    padding = q.shape[0] - sum(len(part) for part in outputs)
+    return torch.cat([*outputs, q.new_zeros(padding, q.shape[1] * q.shape[2])])
 
 
 def _plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """On a CPU two products and a softmax are faster than the fused kernel."""
+    """On a CPU two matrix products and a softmax are faster than the fused kernel."""
     length = q.shape[2]
     future = torch.full((length, length), float("-inf"), dtype=q.dtype).triu(1)
     return torch.softmax(torch.matmul(q, k.mT) * q.shape[-1] ** -0.5 + future, dim=-1) @ v
@@ -186,7 +186,7 @@ def _fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
-def _enter(
+def _project_qkv(
     x: Tensor,
     norm: Tensor,
     joined: Tensor,
@@ -198,9 +198,9 @@ def _enter(
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values [T, heads, head] of a layer; keys and values repeated to as many heads."""
-    made = F.linear(_norm(x, norm, eps), joined, bias)
-    made = made.view(x.shape[0], heads + 2 * kv_heads, x.shape[1] // heads)
-    q, k, v = torch.split(made, [heads, kv_heads, kv_heads], dim=1)
+    projected = F.linear(_norm(x, norm, eps), joined, bias)
+    projected = projected.view(x.shape[0], heads + 2 * kv_heads, x.shape[1] // heads)
+    q, k, v = torch.split(projected, [heads, kv_heads, kv_heads], dim=1)
     times = heads // kv_heads
     k, v = _rotate(k, cos, sin), v.contiguous()
     if times > 1:
@@ -208,24 +208,24 @@ def _enter(
     return _rotate(q, cos, sin), k, v
 
 
-def _leave(
+def _finish_layer(
     x: Tensor, out: Tensor, down: Tensor, norm: Tensor, wide: Tensor, narrow: Tensor, eps: float
 ) -> Tensor:
-    """What follows on attention in a layer: its projection, and the MLP."""
+    """The part of a layer after attention: the output projection and the MLP."""
     x = x + F.linear(out, down)
     gate, value = F.linear(_norm(x, norm, eps), wide).chunk(2, dim=-1)
     return x + F.linear(F.silu(gate) * value, narrow)
 
 
-Halves = tuple[Callable[..., tuple[Tensor, Tensor, Tensor]], Callable[..., Tensor]]
+LayerHalves = tuple[Callable[..., tuple[Tensor, Tensor, Tensor]], Callable[..., Tensor]]
 
 
 @functools.cache
-def _halves(device: str) -> Halves:
-    """The two halves of a layer; on a GPU compiled: their small steps move more than they compute."""
+def _layer_halves(device: str) -> LayerHalves:
+    """The two halves of a layer; compiled on a GPU: their small operations are bound by memory traffic."""
     if device == "cuda":
-        return torch.compile(_enter, dynamic=False), torch.compile(_leave, dynamic=False)
-    return _enter, _leave
+        return torch.compile(_project_qkv, dynamic=False), torch.compile(_finish_layer, dynamic=False)
+    return _project_qkv, _finish_layer
 
 
 def hidden(
@@ -238,7 +238,7 @@ def hidden(
     """Last hidden states [M, hidden] at the batch's chosen places, computed in `dtype`."""
     weights = {name: value.to(dtype) for name, value in parameters.items()}
     cos, sin = (table.to(dtype)[batch.positions].unsqueeze(1) for table in tables)
-    enter, leave = _halves(batch.ids.device.type)
+    project_qkv, finish_layer = _layer_halves(batch.ids.device.type)
     sizes = shape.heads, shape.kv_heads, shape.norm_eps
     x = F.embedding(batch.ids, weights["model.embed_tokens.weight"])
     for layer in range(shape.layers):
@@ -248,9 +248,9 @@ def hidden(
         bias = (
             torch.cat([weights[f"{attention}{side}_proj.bias"] for side in "qkv"]) if shape.biased else None
         )
-        q, k, v = enter(x, weights[root + "input_layernorm.weight"], joined, bias, cos, sin, *sizes)
+        q, k, v = project_qkv(x, weights[root + "input_layernorm.weight"], joined, bias, cos, sin, *sizes)
         wide = torch.cat([weights[root + "mlp.gate_proj.weight"], weights[root + "mlp.up_proj.weight"]])
-        x = leave(
+        x = finish_layer(
             x,
             _attend(q, k, v, batch.groups),
             weights[attention + "o_proj.weight"],
@@ -272,6 +272,6 @@ def loss(
     """Weighted sum of cross-entropies, and the number of counted places [scalar] that are predicted right."""
     states = hidden(parameters, shape, batch, tables, dtype)
     scores = (states @ parameters["model.embed_tokens.weight"].to(dtype).T).float()
-    each = F.cross_entropy(scores, batch.targets, reduction="none")
-    right = ((scores.detach().argmax(-1) == batch.targets) & (batch.weights > 0)).sum()
-    return (each * batch.weights).sum(), right
+    token_losses = F.cross_entropy(scores, batch.targets, reduction="none")
+    correct = ((scores.detach().argmax(-1) == batch.targets) & (batch.weights > 0)).sum()
+    return (token_losses * batch.weights).sum(), correct

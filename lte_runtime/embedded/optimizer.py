@@ -1,4 +1,4 @@
-"""Muon for the matrices of the layers and AdamW for the rest, with one schedule.
+"""Muon for the matrices of the layers and AdamW for all other parameters, with one schedule.
 
 Muon: Jordan et al., 2024 (momentum orthogonalised by a quintic Newton-Schulz iteration). Matrices of one
 shape are orthogonalised together as one batch.
@@ -25,8 +25,8 @@ def orthogonalise(stack: Tensor, steps: int = 5) -> Tensor:
     for _ in range(steps):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    made: Tensor = (x.mT if turned else x).float()
-    return made
+    orthogonal: Tensor = (x.mT if turned else x).float()
+    return orthogonal
 
 
 class Optimizer:
@@ -35,22 +35,22 @@ class Optimizer:
     def __init__(self, parameters: dict[str, Tensor], momentum: float = 0.95) -> None:
         self._momentum = momentum
         self._matrices: dict[tuple[int, ...], list[tuple[str, Tensor]]] = defaultdict(list)
-        rest = []
+        adam_parameters = []
         for name, value in parameters.items():
             if ".layers." in name and value.dim() == 2:
                 self._matrices[tuple(value.shape)].append((name, value))
             else:
-                rest.append(value)
+                adam_parameters.append(value)
         self._buffers = {
             shape: torch.zeros(len(group), *shape, device=group[0][1].device)
             for shape, group in self._matrices.items()
         }
         self._adam = torch.optim.AdamW(
-            rest, lr=1.0, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0, fused=True
+            adam_parameters, lr=1.0, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0, fused=True
         )
 
     def step(self, matrix_rate: float, other_rate: float, pool: Executor) -> None:
-        """One update, the groups side by side in `pool`; gradients are consumed and cleared."""
+        """One update, the groups in parallel in `pool`; gradients are consumed and cleared."""
         jobs = [pool.submit(self._step_matrices, shape, matrix_rate) for shape in self._matrices]
         for part in self._adam.param_groups:
             part["lr"] = other_rate

@@ -101,9 +101,9 @@ FINISH: Sequence[tuple[str, float]] = (
 Phases = Sequence[tuple[float, Sequence[tuple[str, float]]]]
 PHASES: Phases = ((0.05, COPYING), (0.20, MATCHING), (0.80, MIXTURE), (float("inf"), FINISH))
 POLISHING: Phases = ((float("inf"), FINISH),)
-"""Until which share of the run which rows are drawn: each skill stands on the one before."""
+"""(share of the run at which a phase ends, its kinds of rows): each skill builds on the one before."""
 ALL = Weights(question=0.5)
-"""At first facts and questions count a little: repeated names teach to copy before answers do."""
+"""In the first phase facts and questions count a little: repeated names teach copying first."""
 PROBES = (
     "copy",
     "drill",
@@ -121,7 +121,7 @@ PROBES = (
 
 
 def mixture(share: float, phases: Phases = PHASES) -> Sequence[tuple[str, float]]:
-    """Kinds of rows and their weights once `share` of the run is done: copying, choosing, all of it."""
+    """Kinds of rows and their weights once `share` of the run is done: copying, matching, then all."""
     return next(kinds for until, kinds in phases if share < until)
 
 
@@ -142,11 +142,11 @@ def batch_at(
     budget: int,
     phases: Phases = PHASES,
     *,
-    whole: bool = False,
+    single_part: bool = False,
 ) -> Sequence[TokenBatch]:
     """The batch of one step; equal arguments give equal batches.
 
-    About `budget` tokens in two parts, one for each core, or exactly so many in one part (`whole`).
+    About `budget` tokens in two parts, one for each core; with `single_part` exactly `budget` in one part.
     """
     rng = random.Random(f"{seed}:base:{step}")
     rows: list[WeightedTokens] = []
@@ -157,21 +157,21 @@ def batch_at(
             encode(coder, row, rng, ALL if kinds is COPYING or rng.random() < 0.1 else Weights())
             for row in drawn
         ]
-    return [batches.collate(rows, slack=0.25, total=budget)] if whole else batches.halves(rows)
+    return [batches.collate(rows, slack=0.25, total=budget)] if single_part else batches.collate_parts(rows)
 
 
 def probes(generator: Generator, coder: Tokenizer, count: int = 200) -> dict[str, list[WeightedTokens]]:
     """Fixed single-question rows of each kind, outside the training seeds."""
-    made = {}
+    probe_rows = {}
     for kind in PROBES:
         rng = random.Random(f"probe:{kind}")
         rows = generator.rows(rng, ((kind, 1.0),), count)
         singles = [replace(row, turns=row.turns[:1]) for row in rows]
-        made[kind] = [encode(coder, row, rng, Weights()) for row in singles]
-    return made
+        probe_rows[kind] = [encode(coder, row, rng, Weights()) for row in singles]
+    return probe_rows
 
 
-def whole_right(
+def exact_match(
     parameters: dict[str, torch.Tensor],
     shape: Shape,
     rows: Sequence[WeightedTokens],
@@ -202,66 +202,81 @@ def train_base(
     work: Work = Path(".cache/embedded"),
     seed: Seed = 0,
     exclude: Exclude = None,
-    steps: Annotated[int, typer.Option(help="Updates in all.")] = 9000,
+    steps: Annotated[int, typer.Option(help="Total number of updates.")] = 9000,
     name: Model = "llama",
     budget: Annotated[int, typer.Option(help="Tokens in a batch.")] = 5000,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    workers: Annotated[int, typer.Option(help="Processes that make batches (0: a thread).")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that make batches (0: one thread).")] = 0,
     every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 250,
     rate: Annotated[float, typer.Option(help="Full rate of the matrices (Muon).")] = 0.02,
-    decay: Annotated[float, typer.Option(help="Over which last share of the run the rates fall.")] = 0.5,
+    decay: Annotated[
+        float, typer.Option(help="Share of the run, at its end, in which the rates fall.")
+    ] = 0.5,
     other: Annotated[float, typer.Option(help="Full rate of embeddings and norms (AdamW).")] = 1.5e-3,
-    seconds: Annotated[float, typer.Option(help="End after so long, the rates falling by the clock.")] = 0.0,
-    stream: Annotated[Path | None, typer.Option(help="Take the batches that `stream` writes there.")] = None,
-    polish: Annotated[Path | None, typer.Option(help="Go on from the exported base in this folder.")] = None,
+    seconds: Annotated[
+        float, typer.Option(help="Stop after so many seconds, rates falling with time. 0: no limit.")
+    ] = 0.0,
+    stream: Annotated[
+        Path | None, typer.Option(help="Read the batches that `stream` writes to this folder.")
+    ] = None,
+    polish: Annotated[
+        Path | None, typer.Option(help="Continue from the exported base in this folder.")
+    ] = None,
 ) -> None:
-    """Train the base model, from the last checkpoint if there is one, or polish an exported one."""
+    """Train the base model, from the last checkpoint if there is one, or polish an exported base."""
     torch.set_num_threads(1)
-    shape, checkpoint, there = SHAPES[name], work / f"{name}.pt", torch.device(device)
+    shape, checkpoint, torch_device = SHAPES[name], work / f"{name}.pt", torch.device(device)
     generator = Generator(load(data), excluded(exclude or ()))
     coder = Tokenizer.from_file(str(work / "tokenizer" / "tokenizer.json"))
-    held = probes(generator, coder)
+    probe_rows = probes(generator, coder)
     if checkpoint.exists():
-        state = trainer.resume(checkpoint, there)
+        state = trainer.resume(checkpoint, torch_device)
     elif polish:
-        state = trainer.go_on(polish / export.WEIGHTS, seed, there)
+        state = trainer.start_from_weights(polish / export.WEIGHTS, seed, torch_device)
     else:
-        state = trainer.start(shape, seed, there)
-    phases, gpu = POLISHING if polish else PHASES, there.type == "cuda"
+        state = trainer.start(shape, seed, torch_device)
+    phases, gpu = POLISHING if polish else PHASES, torch_device.type == "cuda"
     plan = trainer.TrainingPlan(
         steps=steps,
         every=every,
         matrix_rate=rate,
         other_rate=other,
         decay=decay,
-        device=there,
+        device=torch_device,
         workers=workers,
-        told=50 if gpu else 1,
+        report_every=50 if gpu else 1,
         seconds=seconds,
     )
-    with Progress(*COLUMNS, TimeRemainingColumn()) as shown, (work / f"{name}.log").open("a") as log:
-        task = shown.add_task(name, total=steps, completed=state.step)
-        mean = {"loss": 0.0, "right": 0.0}
-        for done in trainer.run(
+    with Progress(*COLUMNS, TimeRemainingColumn()) as bar, (work / f"{name}.log").open("a") as log:
+        task = bar.add_task(name, total=steps, completed=state.step)
+        running_mean = {"loss": 0.0, "right": 0.0}
+        for progress in trainer.run(
             state,
             shape,
             plan,
             (lambda step: [batches.load(stream / f"{step:06d}.pt")])
             if stream
-            else (lambda step: batch_at(generator, coder, seed, step, steps, budget, phases, whole=gpu)),
+            else (
+                lambda step: batch_at(generator, coder, seed, step, steps, budget, phases, single_part=gpu)
+            ),
             checkpoint,
         ):
-            new = 1.0 if gpu else 0.04
-            mean["loss"] += (done.loss - mean["loss"]) * new
-            mean["right"] += (done.right - mean["right"]) * new
-            shown.update(task, completed=done.step, description=f"{name} loss {mean['loss']:.3f}")
-            if done.step % 50 == 0:
-                line = {"step": done.step, "tokens": done.tokens, "seconds": round(done.seconds, 1), **mean}
-                if done.step % every == 0:
-                    room = budget if gpu else 0
+            update_share = 1.0 if gpu else 0.04
+            running_mean["loss"] += (progress.loss - running_mean["loss"]) * update_share
+            running_mean["right"] += (progress.right - running_mean["right"]) * update_share
+            bar.update(task, completed=progress.step, description=f"{name} loss {running_mean['loss']:.3f}")
+            if progress.step % 50 == 0:
+                line = {
+                    "step": progress.step,
+                    "tokens": progress.tokens,
+                    "seconds": round(progress.seconds, 1),
+                    **running_mean,
+                }
+                if progress.step % every == 0:
+                    total = budget if gpu else 0
                     line |= {
-                        kind: whole_right(state.parameters, shape, rows, there, room)
-                        for kind, rows in held.items()
+                        kind: exact_match(state.parameters, shape, rows, torch_device, total)
+                        for kind, rows in probe_rows.items()
                     }
                 log.write(json.dumps(line) + "\n")
                 log.flush()
@@ -274,10 +289,10 @@ def write_stream(
     work: Work = Path(".cache/embedded"),
     seed: Seed = 0,
     exclude: Exclude = None,
-    steps: Annotated[int, typer.Option(help="Batches in all.")] = 9000,
-    budget: Annotated[int, typer.Option(help="Tokens in a batch, padding counted.")] = 65_536,
+    steps: Annotated[int, typer.Option(help="Total number of batches.")] = 9000,
+    budget: Annotated[int, typer.Option(help="Tokens in a batch, with padding.")] = 65_536,
     workers: Annotated[int, typer.Option(help="Processes that make batches.")] = 2,
-    polish: Annotated[bool, typer.Option(help="The rows of a polish.")] = False,
+    polish: Annotated[bool, typer.Option(help="Write the rows of a polishing run.")] = False,
 ) -> None:
     """Write the batches of a run, so that several models train on one stream (`base --stream`)."""
     generator = Generator(load(data), excluded(exclude or ()))
@@ -285,11 +300,11 @@ def write_stream(
     phases = POLISHING if polish else PHASES
     out.mkdir(parents=True, exist_ok=True)
     plan = trainer.TrainingPlan(steps=steps, workers=workers)
-    made = trainer.coming(
-        0, plan, lambda step: batch_at(generator, coder, seed, step, steps, budget, phases, whole=True)
+    stream = trainer.prefetch(
+        0, plan, lambda step: batch_at(generator, coder, seed, step, steps, budget, phases, single_part=True)
     )
-    with Progress(*COLUMNS, TimeRemainingColumn()) as shown:
-        for step, (batch,) in enumerate(shown.track(made, total=steps, description="stream")):
+    with Progress(*COLUMNS, TimeRemainingColumn()) as bar:
+        for step, (batch,) in enumerate(bar.track(stream, total=steps, description="stream")):
             batches.save(batch, out / f"{step:06d}.pt")
 
 
@@ -308,12 +323,12 @@ def train_adapter(
     out: Out = HERE / "llama",
     seed: Seed = 0,
     exclude: Exclude = None,
-    rows: Annotated[int, typer.Option(help="Examples in all.")] = 16_000,
+    rows: Annotated[int, typer.Option(help="Total number of examples.")] = 16_000,
     name: Annotated[str, typer.Option(help="The adapter's id.")] = "align-000001",
     rank: Annotated[int, typer.Option(help="Rank of the update.")] = 32,
     rate: Annotated[float, typer.Option(help="Full rate.")] = 4e-4,
-    batch: Annotated[int, typer.Option(help="Rows of an update.")] = 32,
-    share: Annotated[float, typer.Option(help="How much of the learnt update is kept.")] = 0.5,
+    batch: Annotated[int, typer.Option(help="Rows per update.")] = 32,
+    share: Annotated[float, typer.Option(help="Share of the learnt update that the adapter keeps.")] = 0.5,
 ) -> None:
     """Train the first alignment adapter on the exported base."""
     from lte_runtime.align import train as align
@@ -327,15 +342,15 @@ def train_adapter(
     digest = hashlib.sha256("\n".join(map(repr, examples)).encode()).hexdigest()
     encoded = fitting(coder, examples, 512)
     settings = TrainingSettings(seed=seed, rank=rank, alpha=2 * rank, rate=rate, batch=batch, every=100)
-    # A run of other examples, settings or weights must not go on from this one's checkpoints.
+    # A run with other examples, settings or weights must not continue from these checkpoints.
     run = hashlib.sha256(f"{digest} {settings} {sha256_file(out / export.WEIGHTS)}".encode()).hexdigest()
     adapted = align.with_adapter(model.float(), settings)
-    with Progress(*COLUMNS, TimeRemainingColumn()) as shown:
-        task = shown.add_task("adapter")
+    with Progress(*COLUMNS, TimeRemainingColumn()) as bar:
+        task = bar.add_task("adapter")
 
-        def watch(done: align.Update) -> None:
-            told = f"adapter loss {done.loss:.4f}"
-            shown.update(task, total=done.total, completed=done.number, description=told)
+        def watch(update: align.Update) -> None:
+            description = f"adapter loss {update.loss:.4f}"
+            bar.update(task, total=update.total, completed=update.number, description=description)
 
         align.train(adapted, encoded, settings, folder=work / f"{name}-{run[:12]}", watch=watch)
     folder = out / "adapters" / name
@@ -349,12 +364,12 @@ def train_adapter(
 def _examples(model: Any, coder: Any, generator: Generator, seed: int, rows: int) -> list[Example]:
     """In scope, and one in twelve out of scope with the base's own answers, in seeded order."""
     rng = random.Random(f"{seed}:adapter")
-    asked = lessons.open_questions(generator, rng, 800)
-    prompts = [build(coder, question, max_tokens=512).token_ids for question in asked]
-    own = dict(zip(asked, evaluate.answers(model.bfloat16(), coder, prompts), strict=True))
-    outside = rows // 12
-    examples = lessons.in_scope(generator, rng, rows - outside, coder.decode)
-    examples += lessons.out_of_scope(generator, rng, own, outside)
+    questions = lessons.open_questions(generator, rng, 800)
+    prompts = [build(coder, question, max_tokens=512).token_ids for question in questions]
+    base_answers = dict(zip(questions, evaluate.answers(model.bfloat16(), coder, prompts), strict=True))
+    outside_count = rows // 12
+    examples = lessons.in_scope(generator, rng, rows - outside_count, coder.decode)
+    examples += lessons.out_of_scope(generator, rng, base_answers, outside_count)
     rng.shuffle(examples)
     return examples
 
@@ -372,14 +387,14 @@ def _load(folder: Path) -> tuple[Any, Any]:
 def evaluate_model(
     data: Data,
     out: Out = HERE / "llama",
-    limit: Annotated[int, typer.Option(help="Probes of a set at most.")] = 350,
+    limit: Annotated[int, typer.Option(help="At most this many probes per set.")] = 350,
     facts: Annotated[Path | None, typer.Option(help="JSON Lines of users' facts with questions.")] = None,
-    only: Annotated[str, typer.Option(help="Only sets whose name holds this.")] = "",
+    only: Annotated[str, typer.Option(help="Only sets whose name contains this text.")] = "",
     adapter: Annotated[str, typer.Option(help="Adapter id; empty for the base alone.")] = "align-000001",
-    record: Annotated[bool, typer.Option(help="Write the figures into manifest and model card.")] = False,
+    record: Annotated[bool, typer.Option(help="Write the scores into manifest and model card.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Exact match by set, right facts given: the base in its own form and in the LTE form, the adapter."""
+    """Measure exact match per probe set, right facts given: the base in both prompt forms, the adapter."""
     model, coder = _load(out)
     probes = {
         name: rows for name, rows in evaluate.sets(load(data), data, facts, limit).items() if only in name

@@ -85,10 +85,12 @@ OPENINGS = (
     "Study the text, then complete the last sentence or answer the last question.",
     "A colleague left these remarks. Reply to the customer with their help.",
 )
-LABELS = "Facts Notes Records News Memo Message Data Statements Context Updates Knowledge Given Text".split()
-ASKED = "Query Asked Task Request Prompt Q User Customer Problem Line".split()
-REPLY = "Reply Response A Output Result Solution Then".split()
-MARKS = ("{}:", "[{}]", "[{}]:", "<{}>", "## {}", "{} -", "*{}*", "({})", "{}")
+FACTS_LABELS = (
+    "Facts Notes Records News Memo Message Data Statements Context Updates Knowledge Given Text".split()
+)
+QUESTION_LABELS = "Query Asked Task Request Prompt Q User Customer Problem Line".split()
+REPLY_LABELS = "Reply Response A Output Result Solution Then".split()
+LABEL_STYLES = ("{}:", "[{}]", "[{}]:", "<{}>", "## {}", "{} -", "*{}*", "({})", "{}")
 
 
 def _label(rng: random.Random, words: Sequence[str], mark: str) -> str:
@@ -100,14 +102,14 @@ def _label(rng: random.Random, words: Sequence[str], mark: str) -> str:
 
 def drawn_form(rng: random.Random) -> str:
     """A frame put together at random: opening words, labels in one style, gaps, a place for the answer."""
-    mark, gap = rng.choice(MARKS), rng.choice(("\n", "\n\n", " ", "\n"))
+    mark, gap = rng.choice(LABEL_STYLES), rng.choice(("\n", "\n\n", " ", "\n"))
     inner = rng.choice(("\n", " "))
     parts = [rng.choice(OPENINGS)] if rng.random() < 0.6 else []
-    told = rng.choice(("{block}", "{lines}", "{list}", "{numbers}"))
-    parts.append(_label(rng, LABELS, mark) + inner + told)
-    parts.append(_label(rng, ASKED, mark) + inner + "{q}" if rng.random() < 0.8 else "{q}")
+    facts_slot = rng.choice(("{block}", "{lines}", "{list}", "{numbers}"))
+    parts.append(_label(rng, FACTS_LABELS, mark) + inner + facts_slot)
+    parts.append(_label(rng, QUESTION_LABELS, mark) + inner + "{q}" if rng.random() < 0.8 else "{q}")
     if rng.random() < 0.4:
-        parts.append(_label(rng, REPLY, mark))
+        parts.append(_label(rng, REPLY_LABELS, mark))
     return gap.join(parts)
 
 

@@ -88,17 +88,17 @@ def load(data: Path | None, stock: Path = STOCK) -> Sources:
 
 def stock_facts(folder: Path = STOCK) -> Iterator[StockFact]:
     """Facts of `folder/*.tsv`, worded by `folder/relations.json`."""
-    described = folder / "relations.json"
-    if not described.exists():
+    wordings_path = folder / "relations.json"
+    if not wordings_path.exists():
         return
-    wordings: Mapping[str, Any] = json.loads(described.read_text(encoding="utf-8"))
+    wordings: Mapping[str, Any] = json.loads(wordings_path.read_text(encoding="utf-8"))
     for table in sorted(folder.glob("*.tsv")):
         if table.stem not in wordings:
             continue
         forms = _forms(wordings[table.stem])
         for line in table.read_text(encoding="utf-8").splitlines():
-            subject, target, *rest = line.split("\t")
-            aliases = tuple(part.strip() for part in "".join(rest).split("|") if part.strip())
+            subject, target, *alias_columns = line.split("\t")
+            aliases = tuple(part.strip() for part in "".join(alias_columns).split("|") if part.strip())
             yield StockFact(
                 table.stem, subject, target, aliases, tuple(form.replace("{s}", subject) for form in forms)
             )
@@ -134,9 +134,9 @@ def first_text(answer: Any) -> str:
 
 
 def _edits(record: Mapping[str, Any]) -> Iterator[BenchmarkFact]:
-    """The edit itself and the facts told about the same subject (locality, its probes' true answers)."""
+    """The edit itself and the facts of its locality probes (other facts about the same subject)."""
     prompt = record["prompt"]
-    questions = [prompt, *_as_questions(record["subject"], prompt)]
+    questions = [prompt, *_cloze_questions(record["subject"], prompt)]
     if record.get("rephrase_prompt"):
         questions += [record["rephrase_prompt"]]
     if not withheld(prompt):
@@ -144,14 +144,14 @@ def _edits(record: Mapping[str, Any]) -> Iterator[BenchmarkFact]:
     for probe in record.get("locality", {}).get("Relation_Specificity", ()):
         answer = first_text(probe["ground_truth"])
         if answer and len(answer) < 60 and not withheld(probe["prompt"]):
-            asked = (probe["prompt"], *_as_questions(record["subject"], probe["prompt"]))
-            yield BenchmarkFact(record["subject"], probe["prompt"], answer, asked)
+            probe_questions = (probe["prompt"], *_cloze_questions(record["subject"], probe["prompt"]))
+            yield BenchmarkFact(record["subject"], probe["prompt"], answer, probe_questions)
 
 
-def _as_questions(subject: str, cloze: str) -> tuple[str, ...]:
+def _cloze_questions(subject: str, cloze: str) -> tuple[str, ...]:
     """A cloze `The (name of the) NOUN of SUBJECT is` as a question."""
-    found = re.fullmatch(rf"The (?:name of the )?(.+) of {re.escape(subject)} is", cloze)
-    return (f"What is the {found[1]} of {subject}?",) if found else ()
+    match = re.fullmatch(rf"The (?:name of the )?(.+) of {re.escape(subject)} is", cloze)
+    return (f"What is the {match[1]} of {subject}?",) if match else ()
 
 
 def _templates(record: Mapping[str, Any]) -> Iterator[Template]:

@@ -28,8 +28,9 @@ CPU = torch.device("cpu")
 class TrainingPlan:
     """What a run does: `steps` updates, rates falling over the last `decay` of them, saved every `every`.
 
-    `workers` processes make the batches, or a thread does; progress is told every `told` steps. With
-    `seconds` the run ends after that time, if `steps` do not end it before, and the rates fall by the clock.
+    `workers` processes make the batches, or a thread if 0; progress is reported every `report_every` steps.
+    With `seconds` the run ends after that time or after `steps`, whichever comes first, and the rates fall
+    with the elapsed time.
     """
 
     steps: int
@@ -41,13 +42,13 @@ class TrainingPlan:
     dtype: torch.dtype = torch.bfloat16
     device: torch.device = CPU
     workers: int = 0
-    told: int = 1
+    report_every: int = 1
     seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class TrainerProgress:
-    """Steps that were finished: loss and share of right tokens are means since the last telling."""
+    """Steps that were finished: loss and share of right tokens are means since the last report."""
 
     step: int
     loss: float
@@ -58,7 +59,7 @@ class TrainerProgress:
 
 @dataclass
 class CheckpointState:
-    """Everything that a checkpoint keeps."""
+    """Everything that a checkpoint holds."""
 
     parameters: dict[str, Tensor]
     optimizer: Optimizer
@@ -71,7 +72,7 @@ def start(shape: Shape, seed: int, device: torch.device = CPU) -> CheckpointStat
     return _state(network.initial(shape, seed), device)
 
 
-def go_on(weights: Path, seed: int, device: torch.device = CPU) -> CheckpointState:
+def start_from_weights(weights: Path, seed: int, device: torch.device = CPU) -> CheckpointState:
     """A new run from the weights of an exported base, its crowded embeddings spread."""
     parameters = {name: value.float() for name, value in load_file(weights).items()}
     network.spread(parameters["model.embed_tokens.weight"], seed)
@@ -79,13 +80,13 @@ def go_on(weights: Path, seed: int, device: torch.device = CPU) -> CheckpointSta
 
 
 def _state(parameters: dict[str, Tensor], device: torch.device) -> CheckpointState:
-    there = {name: value.detach().to(device).requires_grad_() for name, value in parameters.items()}
-    return CheckpointState(there, Optimizer(there))
+    leaves = {name: value.detach().to(device).requires_grad_() for name, value in parameters.items()}
+    return CheckpointState(leaves, Optimizer(leaves))
 
 
 def save(state: CheckpointState, path: Path) -> None:
-    """Writes beside and renames, so that a kill at any moment leaves a whole checkpoint."""
-    kept: dict[str, Any] = {
+    """Writes a `.part` file and renames it, so that a kill at any moment leaves a complete checkpoint."""
+    contents: dict[str, Any] = {
         "parameters": {name: value.detach() for name, value in state.parameters.items()},
         "optimizer": state.optimizer.state(),
         "step": state.step,
@@ -93,21 +94,21 @@ def save(state: CheckpointState, path: Path) -> None:
         "seconds": state.seconds,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    with beside.open("wb") as file:
-        torch.save(kept, file)
+    part_path = path.with_suffix(".part")
+    with part_path.open("wb") as file:
+        torch.save(contents, file)
         file.flush()
         os.fsync(file.fileno())
-    beside.replace(path)
+    part_path.replace(path)
 
 
 def resume(path: Path, device: torch.device = CPU) -> CheckpointState:
     """The state that `save` wrote."""
-    kept = torch.load(path, weights_only=True, map_location=device)
-    parameters = {name: value.requires_grad_() for name, value in kept["parameters"].items()}
+    contents = torch.load(path, weights_only=True, map_location=device)
+    parameters = {name: value.requires_grad_() for name, value in contents["parameters"].items()}
     optimizer = Optimizer(parameters)
-    optimizer.restore(kept["optimizer"])
-    return CheckpointState(parameters, optimizer, kept["step"], kept["tokens"], kept["seconds"])
+    optimizer.restore(contents["optimizer"])
+    return CheckpointState(parameters, optimizer, contents["step"], contents["tokens"], contents["seconds"])
 
 
 def run(
@@ -119,36 +120,38 @@ def run(
 ) -> Generator[TrainerProgress, None, None]:
     """Trains from `state.step` to the plan's end; `batch_of(step)` must depend on the step alone.
 
-    Each part of a batch has a thread of its own: one meeting a step costs less than one an operation.
+    Each part of a batch has its own thread: threads then meet once per step, not once per operation.
     """
     tables = network.rope(shape)
     tables = (tables[0].to(plan.device), tables[1].to(plan.device))
-    since: list[Tensor] = []
-    began = started = time.monotonic()
-    with ThreadPoolExecutor(plan.threads) as pool, closing(coming(state.step, plan, batch_of)) as stream:
-        for made in stream:
-            parts = [part.to(plan.device) for part in made]
+    unreported: list[Tensor] = []
+    interval_start = run_start = time.monotonic()
+    with ThreadPoolExecutor(plan.threads) as pool, closing(prefetch(state.step, plan, batch_of)) as stream:
+        for step_batches in stream:
+            parts = [part.to(plan.device) for part in step_batches]
             total = torch.stack([part.weights.sum() for part in parts]).sum()
-            gradients = functools.partial(_gradients, state.parameters, shape, tables, plan.dtype)
-            results = list((pool.map if len(parts) > 1 else map)(gradients, parts))
-            _accumulate(state.parameters, [each for each, _, _ in results], total)
-            done = max(state.step / plan.steps, plan.seconds and (time.monotonic() - started) / plan.seconds)
-            share = rate(state.step, done, decay=plan.decay)
-            state.optimizer.step(plan.matrix_rate * share, plan.other_rate * share, pool)
+            gradients_of = functools.partial(_gradients, state.parameters, shape, tables, plan.dtype)
+            results = list((pool.map if len(parts) > 1 else map)(gradients_of, parts))
+            _accumulate(state.parameters, [gradients for gradients, _, _ in results], total)
+            share_done = max(
+                state.step / plan.steps, plan.seconds and (time.monotonic() - run_start) / plan.seconds
+            )
+            rate_factor = rate(state.step, share_done, decay=plan.decay)
+            state.optimizer.step(plan.matrix_rate * rate_factor, plan.other_rate * rate_factor, pool)
             state.step += 1
             state.tokens += sum(len(part.ids) for part in parts)
             places = torch.stack([(part.weights > 0).sum() for part in parts]).sum()
             loss = torch.stack([value for _, value, _ in results]).sum() / total
             right = torch.stack([hits for _, _, hits in results]).sum() / places
-            since.append(torch.stack([loss, right]))
-            last = state.step == plan.steps or done >= 1.0
-            if state.step % plan.told and state.step % plan.every and not last:
+            unreported.append(torch.stack([loss, right]))
+            last = state.step == plan.steps or share_done >= 1.0
+            if state.step % plan.report_every and state.step % plan.every and not last:
                 continue
-            # Read seldom: a GPU must be waited for.
-            means = torch.stack(since).mean(0).tolist()
-            since.clear()
-            state.seconds += time.monotonic() - began
-            began = time.monotonic()
+            # Reading the values waits for the GPU, so it is done seldom.
+            means = torch.stack(unreported).mean(0).tolist()
+            unreported.clear()
+            state.seconds += time.monotonic() - interval_start
+            interval_start = time.monotonic()
             if state.step % plan.every == 0 or last:
                 save(state, checkpoint)
             yield TrainerProgress(state.step, means[0], means[1], state.tokens, state.seconds)
@@ -156,7 +159,7 @@ def run(
                 return
 
 
-def coming(
+def prefetch(
     step: int, plan: TrainingPlan, batch_of: Callable[[int], Sequence[TokenBatch]]
 ) -> Generator[Sequence[TokenBatch], None, None]:
     """The batches from `step` to the plan's end, made ahead by processes or by a thread."""
@@ -170,13 +173,13 @@ def coming(
             multiprocessing_context="fork",
         )
         return
-    with ThreadPoolExecutor(1) as ahead:
-        awaited = ahead.submit(batch_of, step)
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(batch_of, step)
         while step < plan.steps:
-            made, step = awaited.result(), step + 1
+            step_batches, step = pending.result(), step + 1
             if step < plan.steps:
-                awaited = ahead.submit(batch_of, step)
-            yield made
+                pending = pool.submit(batch_of, step)
+            yield step_batches
 
 
 @dataclass(frozen=True)

@@ -51,22 +51,22 @@ def test_every_question_has_an_answer(kind: str) -> None:
         assert not any("{" in turn.user for turn in row.turns)
 
 
-def test_values_told_again_are_those_told_first() -> None:
+def test_repeated_values_are_those_of_the_lead() -> None:
     for row in Generator(sources()).rows(random.Random(6), (("repeat", 1.0),), 60):
         assert len(row.spans) >= 4
         assert all(row.text[start:stop] in row.lead for start, stop in row.spans)
 
 
-def test_pieces_are_told_again_whole() -> None:
+def test_pieces_are_repeated_complete() -> None:
     for row in Generator(sources()).rows(random.Random(7), (("copy", 1.0),), 60):
         marks = [mark for mark in row.text if ord(mark) >= PLACE]
         assert set(marks) == {chr(PLACE + index) for index in range(len(row.pieces))}
         assert all(row.lead.count(mark) == 1 for mark in marks)
     rows = Generator(sources()).rows(random.Random(8), (("drill", 1.0),), 300)
-    drawn = {each for row in rows for piece in row.pieces for each in piece}
-    assert min(drawn) >= FIRST_ID
-    assert max(drawn) < VOCABULARY
-    assert len(drawn) > 1500
+    token_ids = {token_id for row in rows for piece in row.pieces for token_id in piece}
+    assert min(token_ids) >= FIRST_ID
+    assert max(token_ids) < VOCABULARY
+    assert len(token_ids) > 1500
 
 
 @pytest.mark.parametrize("kind", ["single", "reading", "recall", "lookup"])
@@ -84,15 +84,15 @@ def test_withheld_families_are_never_spoken_of(rows: list[str]) -> None:
 
 def spoken() -> list[tuple[str, str, str]]:
     """(subject, target, statement) of every event of the demo and of the tests' data."""
-    found = []
+    facts = []
     for path in EVENTS:
         for line in path.read_text(encoding="utf-8").splitlines():
             event = json.loads(line)
             event = event.get("event", event)
             if event.get("target"):
                 subject = event.get("subject") or event.get("prompt", "")
-                found.append((subject, str(event["target"]), event.get("statement", "")))
-    return found
+                facts.append((subject, str(event["target"]), event.get("statement", "")))
+    return facts
 
 
 def test_no_fact_of_the_demo_or_of_a_test_is_in_the_stream(rows: list[str]) -> None:
@@ -106,9 +106,9 @@ def test_no_fact_of_the_demo_or_of_a_test_is_in_the_stream(rows: list[str]) -> N
 
 
 def test_no_fact_of_the_demo_or_of_a_test_is_in_the_stock() -> None:
-    known = {(plain(fact.subject), plain(fact.target)) for fact in sources().stock}
-    assert len(known) >= 2000
-    assert not [fact for fact in spoken() if (plain(fact[0]), plain(fact[1])) in known]
+    stock_pairs = {(plain(fact.subject), plain(fact.target)) for fact in sources().stock}
+    assert len(stock_pairs) >= 2000
+    assert not [fact for fact in spoken() if (plain(fact[0]), plain(fact[1])) in stock_pairs]
 
 
 def test_excluded_finds_whole_words_only() -> None:
@@ -131,8 +131,8 @@ def test_lessons_spell_pieces_and_leave_out_what_is_no_text() -> None:
     assert lessons.spelled("The \ue001 of it", ((7,), (8, 9)), words.__getitem__) == ""
     examples = lessons.in_scope(Generator(sources()), random.Random(1), 200, lambda ids: f"w{ids[0]}")
     assert len(examples) == 200
-    asked = "".join(example.question for example in examples)
-    assert not any(PLACE <= ord(char) < 0xF900 for char in asked)
+    questions = "".join(example.question for example in examples)
+    assert not any(PLACE <= ord(char) < 0xF900 for char in questions)
 
 
 def test_the_set_aside_half_is_stable_and_about_a_half() -> None:
@@ -142,13 +142,13 @@ def test_the_set_aside_half_is_stable_and_about_a_half() -> None:
 
 
 def test_the_target_of_a_chain_stands_in_its_facts_and_composed_ones_are_remembered() -> None:
-    made = Generator(sources())
-    for row in made.rows(random.Random(5), (("chain", 1.0),), 200):
+    generator = Generator(sources())
+    for row in generator.rows(random.Random(5), (("chain", 1.0),), 200):
         assert all(plain(turn.answer) in plain(" ".join(row.facts)) for turn in row.turns)
     stock = {fact.subject: fact for fact in sources().stock if composed(fact)}
     left_out = [fact for fact in sources().stock if not composed(fact)]
     assert 0.15 < len(left_out) / len(sources().stock) < 0.25
-    for row in made.rows(random.Random(6), (("compose", 1.0),), 200):
+    for row in generator.rows(random.Random(6), (("compose", 1.0),), 200):
         middle = [subject for subject in stock if any(subject in fact for fact in row.facts)]
         assert middle
         assert row.turns[-1].answer in {fact.target for fact in sources().stock} | set(middle)

@@ -35,7 +35,7 @@ def token_rows(seed: int, lengths: Sequence[int] = (5, 9, 17, 18)) -> list[Weigh
 
 
 def batch_of(step: int) -> list[TokenBatch]:
-    return batches.halves(token_rows(step))
+    return batches.collate_parts(token_rows(step))
 
 
 @pytest.mark.parametrize("shape", [TINY, TINY_QWEN], ids=["llama", "qwen2"])
@@ -73,8 +73,8 @@ def test_batches_choose_the_places_before_counted_tokens() -> None:
 def test_running_text_counts_at_its_spans_alone() -> None:
     coder = recipe_tokenizer.train(Sources(), seed=0, size=500)
     row = TextRow(lead="Oslo: Tolmin", text="; Oslo: Tolmin; Lima: Ada", spans=((8, 14),))
-    made = batches.tokens(coder, [], row, Weights())
-    counted = [number for number, weight in zip(made.ids, made.weights, strict=True) if weight > 0]
+    encoded = batches.tokens(coder, [], row, Weights())
+    counted = [number for number, weight in zip(encoded.ids, encoded.weights, strict=True) if weight > 0]
     assert coder.decode(counted).strip() == "Tolmin"
 
 
@@ -82,12 +82,12 @@ def test_pieces_stand_in_the_ids_as_they_are() -> None:
     coder = recipe_tokenizer.train(Sources(), seed=0, size=500)
     a, b = chr(PLACE), chr(PLACE + 1)
     row = TextRow(pieces=((400, 401, 402), (410, 411)))
-    made = batches.tokens(coder, [(f"{a} is {b}.\n{a}?", b)], row, Weights(first=2.0, text=0.5))
-    ids, weights = list(made.ids), list(made.weights)
-    told = [place for place, each in enumerate(ids) if each == 400]
-    assert [ids[place : place + 3] for place in told] == [[400, 401, 402]] * 2
-    assert weights[told[0] : told[0] + 3] == [0.0, 0.0, 0.0]
-    assert weights[told[1] : told[1] + 3] == [0.0, 0.5, 0.5]
+    encoded = batches.tokens(coder, [(f"{a} is {b}.\n{a}?", b)], row, Weights(first=2.0, text=0.5))
+    ids, weights = list(encoded.ids), list(encoded.weights)
+    places = [place for place, token_id in enumerate(ids) if token_id == 400]
+    assert [ids[place : place + 3] for place in places] == [[400, 401, 402]] * 2
+    assert weights[places[0] : places[0] + 3] == [0.0, 0.0, 0.0]
+    assert weights[places[1] : places[1] + 3] == [0.0, 0.5, 0.5]
     assert (ids[-3:], weights[-3:]) == ([410, 411, END], [2.0, 1.0, 1.0])
     stop = coder.encode("x.", add_special_tokens=False).ids[-1]
     assert ids[ids.index(411) + 1] == stop
@@ -95,61 +95,65 @@ def test_pieces_stand_in_the_ids_as_they_are() -> None:
 
 def test_answers_are_counted_with_the_first_token_first() -> None:
     coder = recipe_tokenizer.train(Sources(), seed=0, size=500)
-    made = batches.tokens(coder, [("Who?", "Ada")], TextRow(), Weights(first=2.0, answer=1.0))
-    given = len(coder.encode("Ada", add_special_tokens=False).ids)
-    assert [weight for weight in made.weights if weight] == [2.0] + [1.0] * given
-    assert made.weights[: -given - 1] == (0.0,) * (len(made.weights) - given - 1)
+    encoded = batches.tokens(coder, [("Who?", "Ada")], TextRow(), Weights(first=2.0, answer=1.0))
+    answer_length = len(coder.encode("Ada", add_special_tokens=False).ids)
+    assert [weight for weight in encoded.weights if weight] == [2.0] + [1.0] * answer_length
+    assert encoded.weights[: -answer_length - 1] == (0.0,) * (len(encoded.weights) - answer_length - 1)
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3])
 def test_parts_of_a_batch_hold_every_row_once(parts: int) -> None:
     rows = token_rows(2, (4, 7, 9, 12, 15, 16))
-    made = batches.halves(rows, parts)
-    assert len(made) == parts
-    assert sum(group.rows for part in made for group in part.groups) == len(rows)
-    assert sum(float(part.weights.sum()) for part in made) == sum(sum(row.weights) for row in rows)
+    split = batches.collate_parts(rows, parts)
+    assert len(split) == parts
+    assert sum(group.rows for part in split for group in part.groups) == len(rows)
+    assert sum(float(part.weights.sum()) for part in split) == sum(sum(row.weights) for row in rows)
 
 
 @pytest.mark.parametrize(("total", "all_fit"), [(96, True), (52, False), (24, False)])
 def test_a_batch_of_a_set_size_leaves_out_what_finds_no_room(total: int, all_fit: bool) -> None:
     rows = token_rows(3, (4, 7, 9, 12, 15, 16))
-    made = batches.collate(rows, total=total)
-    assert len(made.ids) == len(made.positions) == total
-    assert 0 < sum(group.rows for group in made.groups) <= len(rows)
-    assert (sum(group.rows for group in made.groups) == len(rows)) is all_fit
+    batch = batches.collate(rows, total=total)
+    assert len(batch.ids) == len(batch.positions) == total
+    assert 0 < sum(group.rows for group in batch.groups) <= len(rows)
+    assert (sum(group.rows for group in batch.groups) == len(rows)) is all_fit
 
 
 def test_processes_make_the_same_batches_as_a_thread(tmp_path: Path) -> None:
     plan = trainer.TrainingPlan(steps=4, every=4, dtype=torch.float32)
-    made = [
-        [done.loss for done in trainer.run(trainer.start(TINY, 0), TINY, each, batch_of, tmp_path / "a.pt")]
-        for each in (plan, replace(plan, workers=2))
+    losses = [
+        [
+            progress.loss
+            for progress in trainer.run(trainer.start(TINY, 0), TINY, run_plan, batch_of, tmp_path / "a.pt")
+        ]
+        for run_plan in (plan, replace(plan, workers=2))
     ]
-    assert made[0] == pytest.approx(made[1], rel=1e-6)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
-def test_seldom_told_progress_gives_means(tmp_path: Path) -> None:
+def test_seldom_reported_progress_gives_means(tmp_path: Path) -> None:
     plan = trainer.TrainingPlan(steps=6, every=100, dtype=torch.float32)
-    each, three = (
-        list(trainer.run(trainer.start(TINY, 0), TINY, told, batch_of, tmp_path / "a.pt"))
-        for told in (plan, replace(plan, told=3))
+    single_steps, means = (
+        list(trainer.run(trainer.start(TINY, 0), TINY, run_plan, batch_of, tmp_path / "a.pt"))
+        for run_plan in (plan, replace(plan, report_every=3))
     )
-    assert [done.step for done in three] == [3, 6]
-    assert three[1].loss == pytest.approx(sum(done.loss for done in each[3:]) / 3, rel=1e-5)
+    assert [progress.step for progress in means] == [3, 6]
+    assert means[1].loss == pytest.approx(sum(progress.loss for progress in single_steps[3:]) / 3, rel=1e-5)
 
 
 def test_a_resumed_run_goes_on_as_if_never_stopped(tmp_path: Path) -> None:
     plan = trainer.TrainingPlan(steps=6, every=3, dtype=torch.float32)
-    whole = [
-        done.loss for done in trainer.run(trainer.start(TINY, 0), TINY, plan, batch_of, tmp_path / "a.pt")
+    uninterrupted = [
+        progress.loss
+        for progress in trainer.run(trainer.start(TINY, 0), TINY, plan, batch_of, tmp_path / "a.pt")
     ]
-    broken = trainer.run(trainer.start(TINY, 0), TINY, plan, batch_of, tmp_path / "b.pt")
-    first = [next(broken).loss for _ in range(4)]
-    broken.close()
+    interrupted = trainer.run(trainer.start(TINY, 0), TINY, plan, batch_of, tmp_path / "b.pt")
+    before_stop = [next(interrupted).loss for _ in range(4)]
+    interrupted.close()
     state = trainer.resume(tmp_path / "b.pt")
     assert state.step == 3
-    rest = [done.loss for done in trainer.run(state, TINY, plan, batch_of, tmp_path / "b.pt")]
-    assert first[:3] + rest == pytest.approx(whole, rel=1e-6)
+    resumed = [progress.loss for progress in trainer.run(state, TINY, plan, batch_of, tmp_path / "b.pt")]
+    assert before_stop[:3] + resumed == pytest.approx(uninterrupted, rel=1e-6)
 
 
 def test_a_kill_while_saving_leaves_the_last_checkpoint(tmp_path: Path) -> None:
@@ -163,10 +167,10 @@ def test_a_kill_while_saving_leaves_the_last_checkpoint(tmp_path: Path) -> None:
 def test_a_polish_starts_from_exported_weights(tmp_path: Path) -> None:
     before = trainer.start(TINY, 0)
     save_file({name: value.detach() for name, value in before.parameters.items()}, tmp_path / "w.safetensors")
-    after = trainer.go_on(tmp_path / "w.safetensors", seed=0)
+    after = trainer.start_from_weights(tmp_path / "w.safetensors", seed=0)
     assert after.step == 0
-    kept = [name for name in after.parameters if "embed_tokens" not in name]
-    assert all(torch.equal(after.parameters[name], before.parameters[name]) for name in kept)
+    unchanged = [name for name in after.parameters if "embed_tokens" not in name]
+    assert all(torch.equal(after.parameters[name], before.parameters[name]) for name in unchanged)
     assert all(value.requires_grad for value in after.parameters.values())
 
 
@@ -174,13 +178,13 @@ def test_crowded_embeddings_are_spread_and_others_stay() -> None:
     drawn = torch.Generator().manual_seed(0)
     apart = torch.randn(20, 64, generator=drawn)
     crowd = torch.randn(1, 64, generator=drawn) + 0.3 * torch.randn(30, 64, generator=drawn)
-    made = torch.cat([apart, crowd])
-    assert network.spread(made, seed=1) == 30
-    assert torch.equal(made[:20], apart)
-    torch.testing.assert_close(made[20:].norm(dim=1), crowd.norm(dim=1))
-    plain = torch.nn.functional.normalize(made, dim=1)
+    embeddings = torch.cat([apart, crowd])
+    assert network.spread(embeddings, seed=1) == 30
+    assert torch.equal(embeddings[:20], apart)
+    torch.testing.assert_close(embeddings[20:].norm(dim=1), crowd.norm(dim=1))
+    plain = torch.nn.functional.normalize(embeddings, dim=1)
     assert (plain @ plain.T).fill_diagonal_(0.0).max() < 0.9
-    assert network.spread(made[:20].clone(), seed=1) == 0
+    assert network.spread(embeddings[:20].clone(), seed=1) == 0
 
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
@@ -195,8 +199,8 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
 
 
 def test_orthogonalised_matrices_have_like_singular_values() -> None:
-    made = orthogonalise(torch.randn(3, 24, 8, generator=torch.Generator().manual_seed(0)))
-    values = torch.linalg.svdvals(made)
+    orthogonal = orthogonalise(torch.randn(3, 24, 8, generator=torch.Generator().manual_seed(0)))
+    values = torch.linalg.svdvals(orthogonal)
     assert values.min() > 0.5
     assert values.max() < 1.4
 
@@ -218,8 +222,8 @@ def test_a_run_by_the_clock_ends_and_saves(tmp_path: Path) -> None:
 
 
 def test_a_batch_is_read_as_it_was_written(tmp_path: Path) -> None:
-    made = batches.collate(token_rows(4), total=64)
-    batches.save(made, tmp_path / "0.pt")
+    batch = batches.collate(token_rows(4), total=64)
+    batches.save(batch, tmp_path / "0.pt")
     read = batches.load(tmp_path / "0.pt")
-    assert read.groups == made.groups
-    assert all(torch.equal(getattr(read, name), getattr(made, name)) for name in batches.TENSORS)
+    assert read.groups == batch.groups
+    assert all(torch.equal(getattr(read, name), getattr(batch, name)) for name in batches.TENSORS)
