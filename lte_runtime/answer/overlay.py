@@ -12,6 +12,7 @@ from lte_runtime.errors import NotFound
 from lte_runtime.memory.keys import normalise_key, view_of
 from lte_runtime.memory.policy import current, effective_times, fold, moment_of
 from lte_runtime.memory.records import EditRecord
+from lte_runtime.memory.retrieve import rank
 from lte_runtime.memory.rows import fact_of
 from lte_runtime.memory.views import windows_of
 from lte_runtime.types import (
@@ -75,7 +76,7 @@ class Overlay:
         candidates = [candidate for candidate in stored.items if candidate.fact.key != self._key]
         if namespace == self._key.namespace:
             candidates += self._new_candidates(question, vector.reshape(-1))
-        candidates.sort(key=lambda candidate: candidate.dense + candidate.lexical, reverse=True)
+        candidates.sort(key=rank)
         items = tuple(candidates[: max(k, len(stored.items))])
         return Candidates(items, stored.watermarks, stored.index_path)
 

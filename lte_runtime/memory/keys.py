@@ -94,8 +94,10 @@ def _scripts(word: str) -> set[str]:
     return {name for name in names if name in _CONFUSABLE_SCRIPTS}
 
 
+_NAME_WORD = r"(?<!\w)[a-z]{0,3}[A-Z0-9][\w.+#&'-]*"  # also iPhone, eBay, macOS
 _SPAN = re.compile(
-    r"[\"“«']([^\"”»']{2,60})[\"”»']|((?:[A-Z0-9][\w.+#&'-]*)(?:\s+(?:of|de|the|van|von)?\s*[A-Z0-9][\w.+#&'-]*)*)"
+    r"[\"“«']([^\"”»']{2,60})[\"”»']"
+    rf"|({_NAME_WORD}(?:\s+(?:(?:of|de|the|van|von)\s+)?{_NAME_WORD})*)"
 )
 _OPENERS = frozenset(
     "what who where when which how why is are the a an in on of whose does did was were".split()

@@ -59,8 +59,13 @@ def candidates(
         for key_id, key_facts in facts.items()
         for fact in key_facts
     ]
-    items.sort(key=lambda item: (-(item.dense + LEXICAL_WEIGHT * item.lexical), item.fact.key_id))
+    items.sort(key=rank)
     return Candidates(tuple(items), watermarks, path)
+
+
+def rank(candidate: Candidate) -> tuple[float, int]:
+    """What candidates are sorted by, the best first."""
+    return (-(candidate.dense + LEXICAL_WEIGHT * candidate.lexical), candidate.fact.key_id)
 
 
 def _nearest(

@@ -1,0 +1,30 @@
+"""A dry run looks facts up as serving does, with the facts of one key exchanged."""
+
+from __future__ import annotations
+
+from lte_runtime.answer.embed import StubEncoder
+from lte_runtime.answer.overlay import Overlay
+from lte_runtime.answer.scratch import memory_of
+from lte_runtime.memory.keys import fact_key
+
+EVENTS = [
+    {"op": "assert", "id": "boss", "subject": "Acme", "relation": "chief executive", "target": "Ann"},
+    {"op": "assert", "id": "seat", "subject": "Acme", "relation": "head office", "target": "Tolm"},
+    {"op": "assert", "id": "price", "subject": "Brisk kettle", "relation": "list price", "target": "9 EUR"},
+    {"op": "assert", "id": "far", "subject": "Nordhavn", "relation": "harbour master", "target": "Bo"},
+]
+QUESTIONS = ("What is the list price that Acme asks?", "Who is chief executive of Acme?", "head office")
+
+
+def test_candidates_stand_in_the_order_of_serving() -> None:
+    """A name counts beside the cosine as much as it does in the memory: less than the cosine itself."""
+    encoder = StubEncoder()
+    with memory_of(EVENTS, encoder) as memory:
+        key = fact_key("default", "Acme", "head office")
+        facts = [fact for fact in memory.facts_of_subject("Acme", namespace="default") if fact.key == key]
+        overlay = Overlay(memory, encoder, key, facts)
+        for question in QUESTIONS:
+            served = memory.candidates(question, None, namespace="default")
+            looked_up = overlay.candidates(question, None, namespace="default")
+            orders = [[item.fact.edit_id for item in candidates.items] for candidates in (looked_up, served)]
+            assert orders[0] == orders[1], question
