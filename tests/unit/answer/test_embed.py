@@ -393,7 +393,7 @@ def test_unknown_module_is_refused(tmp_path: Path) -> None:
 def test_empty_directory_and_unknown_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"config\.json"):
         model_files.read(tmp_path)
-    with pytest.raises(Refused, match="none of"):
+    with pytest.raises(Refused, match="choose one of"):
         load_encoder(engine="abacus")
     with pytest.raises(Refused, match="local cache only"):
         load_encoder("nobody/has-this-model")

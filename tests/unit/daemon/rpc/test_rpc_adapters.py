@@ -90,7 +90,7 @@ def test_refusals_have_their_codes(client: Client, manager: AdapterManager, tmp_
         client.activate_adapter("align-000009")
     with pytest.raises(BadRequest):
         client.activate_adapter("")
-    with pytest.raises(Refused, match="no directory"):
+    with pytest.raises(Refused, match="is not a directory"):
         client.add_adapter(tmp_path / "nothing")
     ref = client.add_adapter(save_adapter(tmp_path / "made", 2))
     assert client.verify_adapter() == {"ok": True, "problems": {"align-000002": ""}}
