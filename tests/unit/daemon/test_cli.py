@@ -437,6 +437,8 @@ def test_ctrl_c_ends_with_130(tmp_path: Path) -> None:
     """
     script = (
         "import os, signal, sys, threading\n"
+        # A shell starts what runs in its background with the signal ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "class Stdin:\n"
         "    def __iter__(self):\n"
         "        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
