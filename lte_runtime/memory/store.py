@@ -171,7 +171,10 @@ class _Unopened:
 def refold_all(connection: Connection) -> None:
     """Fold every key again, in the caller's transaction: the rules of the fold are those of this version."""
     topics = dict(connection.execute("SELECT no, topic_id FROM topics").fetchall())
-    keys = connection.execute("SELECT namespace, subject, relation FROM keys ORDER BY id").fetchall()
+    named = "subject<>''"  # an erased key has no name, and no facts
+    keys = connection.execute(
+        f"SELECT namespace, subject, relation FROM keys WHERE {named} ORDER BY id"
+    ).fetchall()
     for number, parts in enumerate(keys):
         BatchWriter(_Unopened(connection, topics), 0).refold([FactKey(*parts)])
         if number % REFOLD_LOG_EVERY == REFOLD_LOG_EVERY - 1:

@@ -97,13 +97,14 @@ def _lost_edit(row: Sequence[Any], topics: Mapping[int, str]) -> Edit:
 def take_out(
     connection: Connection, topics: Mapping[int, str], resume_at: Offsets, now_ms: int
 ) -> list[FactKey]:
-    """Move these edits out of the history, in the caller's transaction; the keys that they belonged to."""
+    """Move these edits out of the history, in the caller's transaction; the keys that they belonged to, but
+    for erased ones, which have no facts."""
     ranges = _ranges(topics, resume_at)
     rows = [row[0] for row in connection.execute(f"SELECT e.id {_LOST}", (ranges,))]
     ids = json.dumps(rows)
     chosen = "IN (SELECT value FROM json_each(?1))"
     keys = connection.execute(
-        "SELECT namespace, subject, relation FROM keys WHERE id IN "
+        "SELECT namespace, subject, relation FROM keys WHERE subject<>'' AND id IN "
         f"(SELECT key FROM edits WHERE id {chosen} UNION SELECT n.key FROM edits e JOIN edits n ON "
         f"n.edit_id=e.retracts AND n.namespace=e.namespace WHERE e.id {chosen} AND e.key IS NULL)",
         (ids,),

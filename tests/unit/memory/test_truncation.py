@@ -163,3 +163,13 @@ def test_read_your_writes_waits_for_the_new_log(memory: EditMemory, log: Log) ->
 def test_history_tells_the_key_of_a_withdrawn_edit_as_unknown(memory: EditMemory) -> None:
     memory.accept_truncation({PLACE: 3}, withdraw=True)
     assert memory.history(fact_key("default", "Lamp 3", "price")) == []
+
+
+def test_a_lost_retraction_of_an_erased_key_makes_no_key_without_a_name(memory: EditMemory, log: Log) -> None:
+    retraction = {"op": "retract", "subject": "Lamp 0", "relation": "price"}
+    read(memory, log.record(to_json(retraction), offset=8))
+    memory.erase(fact_key("default", "Lamp 0", "price"))
+    keys = memory.status().keys
+    memory.accept_truncation({PLACE: 8}, withdraw=True)
+    assert memory.status().keys == keys
+    assert memory.verify().ok
