@@ -124,11 +124,13 @@ class Store:
     def _move_offsets(
         self, next_offsets: Mapping[TopicPartition, int], leader_epochs: Mapping[TopicPartition, int]
     ) -> None:
-        """Forward only: a batch that was read twice does not take a watermark back."""
+        """Forward only: a batch that was read twice does not take a watermark back, nor does one without a
+        leader epoch forget the one that is known for the same offset."""
         durable = reads.offsets(self.connection, self.topics)
         for topic_partition, offset in next_offsets.items():
-            if offset >= durable.get(topic_partition, 0):
-                self.put_offset(topic_partition, offset, leader_epochs.get(topic_partition, -1))
+            epoch, known_offset = leader_epochs.get(topic_partition, -1), durable.get(topic_partition, -1)
+            if offset > known_offset or (offset == known_offset and epoch >= 0):
+                self.put_offset(topic_partition, offset, epoch)
 
     def put_offset(self, topic_partition: TopicPartition, offset: int, leader_epoch: int) -> None:
         """Set a durable next offset, in the caller's transaction."""

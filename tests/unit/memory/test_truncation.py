@@ -173,3 +173,12 @@ def test_a_lost_retraction_of_an_erased_key_makes_no_key_without_a_name(memory: 
     memory.accept_truncation({PLACE: 8}, withdraw=True)
     assert memory.status().keys == keys
     assert memory.verify().ok
+
+
+def test_the_leader_epoch_of_an_offset_is_not_forgotten(memory: EditMemory) -> None:
+    """Accepting a gap of one partition stores the offsets of the others again, without their epochs."""
+    memory.apply(Batch((), (), {PLACE: 8}, {PLACE: 5}))
+    memory.apply(Batch((), (), {PLACE: 8}))
+    assert memory.leader_epochs() == {PLACE: 5}
+    memory.apply(Batch((), (), {PLACE: 9}))
+    assert memory.leader_epochs() == {}
