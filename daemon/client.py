@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lte_runtime import errors
-from lte_runtime.memory.wire import parse_json
+from lte_runtime.facts.wire import parse_json
 
 if TYPE_CHECKING:
     from types import ModuleType

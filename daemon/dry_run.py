@@ -14,8 +14,8 @@ from lte_runtime.answer.overlay import OverlayMemory as LookupMemory
 from lte_runtime.drift import probes
 from lte_runtime.drift.probes import DriftProbe, ProbeKind
 from lte_runtime.errors import BadRequest, NotFound
-from lte_runtime.evals.metrics import same_answer
-from lte_runtime.memory.records import EditRecord
+from lte_runtime.scoring import same_answer
+from lte_runtime.store.records import EditRecord
 from lte_runtime.types import Answer, Edit, Encoder, Fact, FactKey, Question
 
 NEIGHBOURS, MOST_FACTS = 8, 32

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from daemon.adapter_manager import AdapterManager
-from daemon.drift import DriftReport, DriftWatch
-from daemon.ingest import Ingest
-from daemon.ingest_values import UNKNOWN_LAG
+from daemon.adapters.manager import AdapterManager
+from daemon.drift_watch import DriftReport, DriftWatch
+from daemon.ingest.ingest import Ingest
+from daemon.ingest.values import UNKNOWN_LAG
 from daemon.lifecycle import Lifecycle, State
 from daemon.metrics import Reading, Readings
-from daemon.realign import Realigner
+from daemon.realign.realign import Realigner
 from lte_runtime.answer.engine.protocol import Engine
 from lte_runtime.drift.runs import RunState as RunState
 from lte_runtime.memory.edit_memory import EditMemory
-from lte_runtime.memory.records import MemoryStatus
+from lte_runtime.store.records import MemoryStatus
 
 
 @dataclass

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-from daemon.runner import started_at
+from daemon.realign.runner import started_at
 
 # What an orderly stop of the daemon or of Kafka takes at most; then SIGKILL.
 STOP_S = 30.0

@@ -128,7 +128,7 @@ class Stack:
     def launch_daemon(self) -> subprocess.Popen[bytes]:
         """Start the daemon without waiting. It dies with the thread that calls this."""
         python = (sys.executable, "-m")
-        bound = (*python, "daemon.launch", str(os.getpid()), "0", str(_NO_FILE_LIMIT))
+        bound = (*python, "daemon.realign.launch", str(os.getpid()), "0", str(_NO_FILE_LIMIT))
         create(self.daemon_log)
         with self.daemon_log.open("ab") as log:
             self._daemon = subprocess.Popen(

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from lte_runtime.memory.records import Applied, QuarantineRow, Truncated
+from lte_runtime.store.records import Applied, QuarantineRow, Truncated
 from lte_runtime.types import Batch, Edit, Position, RawRecord, TopicPartition
 
 

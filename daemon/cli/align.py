@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daemon.cli import connect, output, parts
+from daemon.cli import connect, output
 from daemon.cli.options import Address, ConfigFile, Json, Socket
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, LteError, Refused
 from lte_runtime.progress import Progress
 
 if TYPE_CHECKING:
     from daemon.settings import Settings
-    from lte_runtime.align.dataset import TrainingRow
-    from lte_runtime.align.facts import FactRecord
+    from lte_runtime.align.data.dataset import TrainingRow
+    from lte_runtime.align.data.facts import FactRecord
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Alignment: its data, its training.")
 
@@ -66,11 +66,11 @@ def data(
     Example: lte align data --facts facts.jsonl --explain
     """
     from daemon.config import load
-    from lte_runtime.align import dataset
+    from lte_runtime.align.data import dataset
 
     settings = load(config).settings
     records, anchors = _facts(facts, anchor, address, socket, config)
-    with TemporaryDirectory() as scratch, parts.progress(not json_) as progress:
+    with TemporaryDirectory() as scratch, output.progress(not json_) as progress:
         folder = out or Path(scratch)
         _write_rows(settings, preset, records, anchors, seed, cases, folder, progress)
         rows, manifest = dataset.read_rows(folder) or ([], {})
@@ -96,7 +96,9 @@ def _write_rows(
     folder: Path,
     progress: Progress,
 ) -> None:
-    from lte_runtime.align import building, dataset, presets
+    from lte_runtime.align import presets
+    from lte_runtime.align.data import dataset
+    from lte_runtime.align.job import building
     from lte_runtime.answer.engine.files import base_fingerprint
     from lte_runtime.answer.engine.hf import choose_device, choose_dtype
 
@@ -124,7 +126,7 @@ def _facts(
     facts: Path | None, anchor: Path | None, address: str | None, socket: Path | None, config: Path | None
 ) -> tuple[tuple[FactRecord, ...], tuple[FactRecord, ...]]:
     """The facts of the file, else the daemon's current ones; and the anchor set."""
-    from lte_runtime.align import facts as reading
+    from lte_runtime.align.data import facts as reading
 
     anchors = reading.load(anchor, "replay") if anchor else ()
     if facts:
@@ -257,8 +259,8 @@ def _write_job(
 ) -> None:
     """Facts, probes and, last, `job.json`. Raises `BadRequest` for what no preset has."""
     from lte_runtime.align import jobdir, presets
-    from lte_runtime.align import probes as making
-    from lte_runtime.align.judge import read_probes
+    from lte_runtime.align.job import probes as making
+    from lte_runtime.align.job.judge import read_probes
     from lte_runtime.answer.engine.files import base_fingerprint
 
     presets.adjusted(presets.preset(options["preset"]), options["changes"])
@@ -307,7 +309,7 @@ def _run_job(job_dir: Path, *, shown: bool) -> dict[str, Any]:
     # Of its own group: Ctrl-C reaches it once, from here.
     child = subprocess.Popen(command, start_new_session=True)
     try:
-        with parts.progress(shown) as progress:
+        with output.progress(shown) as progress:
             while child.poll() is None:
                 _show_progress(job_dir, progress)
                 time.sleep(_POLL_S)
@@ -349,7 +351,7 @@ def _raise(result: Mapping[str, Any], job_dir: Path) -> None:
 
 
 def _scores(job_dir: Path, result: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
-    from lte_runtime.align.judge import read_probes
+    from lte_runtime.align.job.judge import read_probes
 
     kinds = {probe.id: probe.kind for probe in read_probes(job_dir / "probes.jsonl")}
     for arm, right in result["judged"].items():

@@ -70,9 +70,9 @@ TABLE = {
     "realign": CommandEntry(
         "daemon.cli.realign", "Train the adapter again: start, watch, list, cancel.", _WORK
     ),
-    "gate": CommandEntry("daemon.cli.gate", "The scope gate: calibrate.", _WORK),
+    "gate": CommandEntry("", "The scope gate: calibrate.", _WORK),
     "align": CommandEntry("daemon.cli.align", "Alignment: look at its data, train an adapter.", _WORK),
-    "eval": CommandEntry("daemon.cli.eval", "Measure edit success, generality, locality.", _WORK),
+    "eval": CommandEntry("", "Measure edit success, generality, locality.", _WORK),
     "bench": CommandEntry("", "Measure speed and memory beside a peer.", _WORK),
 }
 
@@ -138,7 +138,7 @@ def _absent(name: str) -> typer.Typer:
     def absent() -> None:
         typer.echo(
             f"`lte {name}` lives in the project's checkout (ops/), which this installation does not have: "
-            f"clone the repository and run `make {name}` there.",
+            f"clone the repository, run `make setup` there, and use `.venv/bin/lte {name}`.",
             err=True,
         )
         raise typer.Exit(1)

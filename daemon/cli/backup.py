@@ -31,9 +31,9 @@ def backup(
     Example: lte backup /backups/edits-monday.db
     """
     from daemon.config import load
-    from lte_runtime.memory.db import copy_store
     from lte_runtime.memory.edit_memory import STORE_FILE
     from lte_runtime.private_files import UMASK
+    from lte_runtime.store.db import copy_store
 
     settings = load(config).settings
     store = (state_dir or settings.state_dir) / STORE_FILE

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lte_runtime.errors import BadRecord, BadRequest
-from lte_runtime.memory.wire import parse_json
+from lte_runtime.facts.wire import parse_json
 
 Event = dict[str, Any]
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain, islice
 from typing import Any
+
+from lte_runtime.progress import Progress, silent
 
 
 def as_json(value: object) -> None:
@@ -54,6 +57,20 @@ def pairs(values: Mapping[str, Any], title: str = "") -> None:
 def note(message: str) -> None:
     """A line for the person at the terminal; on stderr, so that pipes stay clean."""
     print(message, file=sys.stderr)
+
+
+@contextmanager
+def progress(shown: bool) -> Iterator[Progress]:
+    """A bar on stderr where somebody looks at it."""
+    if not (shown and sys.stderr.isatty()):
+        yield silent
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("")
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
 
 
 def utc(milliseconds: int | None) -> str:

@@ -14,7 +14,7 @@ from daemon.cli import connect, output
 from daemon.cli.connect import Where
 from daemon.cli.event_input import Event
 from lte_runtime.errors import LteError, NotFound, Retry
-from lte_runtime.memory.events import LONG_KEY, LONG_STATEMENT
+from lte_runtime.facts.events import LONG_KEY, LONG_STATEMENT
 
 if TYPE_CHECKING:
     from daemon.client import Client

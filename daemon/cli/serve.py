@@ -48,7 +48,7 @@ def serve(
 
     logs.configure(loaded.settings.log.level, loaded.settings.log.format)
 
-    from daemon.wiring import serve as run
+    from daemon.build import serve as run
 
     run(loaded.settings)
 

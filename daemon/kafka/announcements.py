@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 
 from daemon.kafka.connection import Fault, Security, client_options, close_clients, open_client
 from daemon.kafka.producing import open_producer
-from daemon.topic_records import AdapterId, Name, Number, PassedOver, Reason, Sha256, parse
+from daemon.kafka.topic_records import AdapterId, Name, Number, PassedOver, Reason, Sha256, parse
 from lte_runtime.errors import BadRecord, LteError, Refused, Retry
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 The owner reads the topic from its beginning, appends a claim whose offset is its epoch, and from then on
 takes commands. It goes on polling in this thread while it trains in another. A claim outlives a rebalance
-that gives the partition back. See `daemon.control` for what counts.
+that gives the partition back. See `daemon.realign.control` for what counts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from kafka import TopicPartition as KafkaPartition
 from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from kafka.errors import KafkaError
 
-from daemon.control import (
+from daemon.kafka.connection import Fault, Security, client_options, close_clients, open_client
+from daemon.kafka.producing import open_producer
+from daemon.kafka.topic_records import PassedOver
+from daemon.realign.control import (
     NO_EPOCH,
     Command,
     Control,
@@ -33,9 +36,6 @@ from daemon.control import (
     parsed,
     taking,
 )
-from daemon.kafka.connection import Fault, Security, client_options, close_clients, open_client
-from daemon.kafka.producing import open_producer
-from daemon.topic_records import PassedOver
 from lte_runtime.errors import BadRecord, LteError, Refused, Retry
 
 log = logging.getLogger(__name__)

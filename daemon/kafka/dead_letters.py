@@ -16,8 +16,8 @@ from daemon.kafka.connection import Security
 from daemon.kafka.dlq_contents import DlqContents
 from daemon.kafka.producing import open_producer
 from lte_runtime.errors import Refused, Retry
-from lte_runtime.memory.events import original_position_header
-from lte_runtime.memory.records import QuarantineRow
+from lte_runtime.facts.events import original_position_header
+from lte_runtime.store.records import QuarantineRow
 
 log = logging.getLogger(__name__)
 PREFIX = "__connect.errors."
@@ -237,7 +237,7 @@ def dead_letter_headers(row: QuarantineRow) -> Headers:
         "connector.name": CONNECTOR,
         "task.id": "0",
         "stage": "VALUE_CONVERTER",
-        "class.name": "lte_runtime.memory.events",
+        "class.name": "lte_runtime.facts.events",
         "exception.class.name": row.code,
         "exception.message": row.message,
     }

@@ -10,9 +10,9 @@ from kafka import KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
 
 from daemon.kafka.connection import Security, client_options, open_client
-from daemon.topic_records import PassedOver
+from daemon.kafka.topic_records import PassedOver
 from lte_runtime.errors import BadRecord, Retry
-from lte_runtime.memory.events import ORIGINAL_POSITION
+from lte_runtime.facts.events import ORIGINAL_POSITION
 from lte_runtime.types import Position
 
 # So many of the newest dead letters of a partition are read, and remembered: an older twin is sent again.

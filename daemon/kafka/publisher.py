@@ -11,7 +11,7 @@ from kafka.errors import KafkaError
 from daemon.kafka.connection import Security
 from daemon.kafka.producing import open_producer
 from lte_runtime.errors import BadRequest, Retry
-from lte_runtime.memory import events
+from lte_runtime.facts import events
 from lte_runtime.types import Position
 
 Event = Mapping[str, object]

@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from daemon.adapter_manager import Listed, Listing
+from daemon.adapters.manager import Listed, Listing
 from daemon.rpc import convert
 from daemon.rpc.gen.lte.v1 import admin_service_pb2 as pb
-from lte_runtime.memory.adapters import Activation, Trained
+from lte_runtime.store.adapter_history import Activation, Trained
 
 # Long lists that a manifest holds for machines.
 _LONG = ("edit_ids",)

@@ -14,7 +14,7 @@ from daemon.rpc.gen.lte.v1 import common_pb2 as common
 from daemon.rpc.gen.lte.v1 import edit_service_pb2 as edits
 from lte_runtime import types
 from lte_runtime.errors import BadRequest
-from lte_runtime.memory.records import EditRecord
+from lte_runtime.store.records import EditRecord
 
 # Years 1 to 9999: what a Timestamp may hold.
 _FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from daemon.drift import DriftReport
+from daemon.drift_watch import DriftReport
 from daemon.rpc import convert
 from daemon.rpc.gen.lte.v1 import admin_service_pb2 as pb
 from lte_runtime.drift.decide import Block, Margin, Reason

@@ -16,9 +16,9 @@ from daemon.rpc.gen.lte.v1 import edit_service_pb2 as pb
 from daemon.rpc.gen.lte.v1 import edit_service_pb2_grpc
 from daemon.rpc.services import Services
 from lte_runtime.errors import BadRequest, Refused
-from lte_runtime.memory import events
-from lte_runtime.memory.events import EventLimits
-from lte_runtime.memory.keys import fact_key
+from lte_runtime.facts import events
+from lte_runtime.facts.events import EventLimits
+from lte_runtime.facts.keys import fact_key
 from lte_runtime.places import Places
 from lte_runtime.types import Edit, FactKey, Position, RawRecord
 

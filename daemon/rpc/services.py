@@ -11,11 +11,11 @@ from lte_runtime.errors import Refused, Retry
 from lte_runtime.types import Answer, Position
 
 if TYPE_CHECKING:
-    from daemon.adapter_manager import AdapterManager
-    from daemon.drift import DriftWatch
+    from daemon.adapters.manager import AdapterManager
+    from daemon.drift_watch import DriftWatch
     from daemon.dry_run import DryRunner
-    from daemon.ingest import Ingest
-    from daemon.realign import Realigner
+    from daemon.ingest.ingest import Ingest
+    from daemon.realign.realign import Realigner
     from lte_runtime.answer.answerer import Answerer
     from lte_runtime.answer.engine.protocol import Engine
     from lte_runtime.memory.edit_memory import EditMemory

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from lte_runtime.align.cases import CaseKind
-from lte_runtime.align.dataset import Mixture
+from lte_runtime.align.data.cases import CaseKind
+from lte_runtime.align.data.dataset import Mixture
 from lte_runtime.align.settings import TrainingSettings
 from lte_runtime.errors import BadRequest
 

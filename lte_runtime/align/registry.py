@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lte_runtime.align.store import RECORD, AdapterStore
+from lte_runtime.align.shared_store import RECORD, AdapterStore
 from lte_runtime.answer.engine.files import CONFIG, MANIFEST, WEIGHTS, read_json
 from lte_runtime.disk import sha256_file, sync
 from lte_runtime.errors import Damaged, LteError, NotFound, Refused

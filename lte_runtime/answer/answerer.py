@@ -8,16 +8,16 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from lte_runtime.answer import features as f
-from lte_runtime.answer import gate
 from lte_runtime.answer.budget import Budget
 from lte_runtime.answer.engine.protocol import Engine
 from lte_runtime.answer.prompt import Prompt, explained, list_note, superseded
 from lte_runtime.answer.retriever import Lookup, QuestionReading, Retriever, RetrieverSettings
+from lte_runtime.answer.scope import features as f
+from lte_runtime.answer.scope import gate
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, Refused
-from lte_runtime.memory.keys import normalise_key, statement_of, view_of
+from lte_runtime.facts.keys import normalise_key, statement_of, view_of
+from lte_runtime.facts.schema import from_ms
 from lte_runtime.memory.projection import reached
-from lte_runtime.memory.schema import from_ms
 from lte_runtime.places import Places
 from lte_runtime.types import (
     Answer,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from lte_runtime.answer import features as f
+from lte_runtime.answer.scope import features as f
 from lte_runtime.errors import Cancelled, DeadlineExceeded
 
 ENCODED_PIECES = 3 * f.READ_PIECES

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 
-from lte_runtime.answer import features as f
+from lte_runtime.answer.scope import features as f
 from lte_runtime.types import Candidate, Fact
 
 FactsOfSubject = Callable[[str], Sequence[Fact]]

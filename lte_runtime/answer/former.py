@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lte_runtime.answer import features as f
+from lte_runtime.answer.scope import features as f
 from lte_runtime.types import Citation, Fact, Former
 
 REASON, UNKNOWN = "the question asks for an earlier value", "no earlier value is known"

@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from lte_runtime.answer import features as f
 from lte_runtime.answer.answerer import AnswerMemory
+from lte_runtime.answer.scope import features as f
 from lte_runtime.errors import NotFound
-from lte_runtime.memory.keys import normalise_key, view_of
-from lte_runtime.memory.policy import current, effective_times, fold, moment_of
-from lte_runtime.memory.records import EditRecord
+from lte_runtime.facts.keys import normalise_key, view_of
+from lte_runtime.facts.policy import current, effective_times, fold, moment_of
 from lte_runtime.memory.retrieve import rank
-from lte_runtime.memory.rows import fact_of
 from lte_runtime.memory.views import windows_of
+from lte_runtime.store.records import EditRecord
+from lte_runtime.store.rows import fact_of
 from lte_runtime.types import (
     Candidate,
     Candidates,

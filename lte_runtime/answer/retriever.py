@@ -11,11 +11,12 @@ from typing import Protocol
 
 import numpy as np
 
-from lte_runtime.answer import chain, former, gate
-from lte_runtime.answer import features as f
+from lte_runtime.answer import chain, former
 from lte_runtime.answer.budget import ENCODED_AT_ONCE, Budget
 from lte_runtime.answer.chain import Path
-from lte_runtime.memory.keys import DEFAULT_NAMESPACE, normalise_key, view_of
+from lte_runtime.answer.scope import features as f
+from lte_runtime.answer.scope import gate
+from lte_runtime.facts.keys import DEFAULT_NAMESPACE, normalise_key, view_of
 from lte_runtime.types import (
     Candidate,
     Candidates,

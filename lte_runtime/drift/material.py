@@ -14,7 +14,7 @@ from typing import Any
 
 from lte_runtime.drift.general import GENERAL
 from lte_runtime.drift.probes import DriftProbe, ProbeKind, make
-from lte_runtime.memory.events import LONG_KEY, LONG_STATEMENT
+from lte_runtime.facts.events import LONG_KEY, LONG_STATEMENT
 from lte_runtime.types import Fact
 
 _LENGTHS = {LONG_KEY, LONG_STATEMENT}

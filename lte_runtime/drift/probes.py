@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from lte_runtime.drift import readings as r
 from lte_runtime.drift.readings import Reading
-from lte_runtime.evals.metrics import matches, normalise, same_answer
-from lte_runtime.memory.keys import normalise_key
+from lte_runtime.facts.keys import normalise_key
+from lte_runtime.scoring import matches, normalise, same_answer
 from lte_runtime.types import Fact, FactKey
 
 OPTIONS = 4

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from lte_runtime.memory.keys import normalise_key
+from lte_runtime.facts.keys import normalise_key
 
 EDIT_SUCCESS = "edit_success"
 GENERALITY = "generality"

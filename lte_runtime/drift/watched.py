@@ -8,7 +8,7 @@ from typing import Any
 
 from lte_runtime.drift import monitor
 from lte_runtime.drift.monitor import DetectorState
-from lte_runtime.memory.keys import normalise_key
+from lte_runtime.facts.keys import normalise_key
 
 LEARNED_FROM = 200
 """Edits from which relations are learned where an adapter does not tell what it was aligned on."""

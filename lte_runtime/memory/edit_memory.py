@@ -16,20 +16,22 @@ from random import Random
 
 from lte_runtime import disk
 from lte_runtime.errors import Refused
-from lte_runtime.memory import inspect, quarantine, reads, retrieve, sampling, truncation, upkeep
-from lte_runtime.memory.adapters import AdapterLedger
+from lte_runtime.facts.keys import normalise_key
+from lte_runtime.facts.policy import WhyNot
+from lte_runtime.locks import DirectoryLock
+from lte_runtime.memory import retrieve, upkeep
 from lte_runtime.memory.attempts import Attempts
-from lte_runtime.memory.batch_writer import KeyChange
-from lte_runtime.memory.bring_in import BatchEncoder
-from lte_runtime.memory.db import Connection, faults, open_reader, read_transaction, transaction
+from lte_runtime.memory.batch_encoder import BatchEncoder
 from lte_runtime.memory.erase import erase_key, finish_erasure
-from lte_runtime.memory.former import former_values
-from lte_runtime.memory.keys import normalise_key
-from lte_runtime.memory.locks import DirectoryLock
-from lte_runtime.memory.origins import restore_positions
-from lte_runtime.memory.policy import WhyNot
 from lte_runtime.memory.projection import Projection, reached
-from lte_runtime.memory.records import (
+from lte_runtime.memory.restore import fill, open_store, restore, save
+from lte_runtime.store import inspect, quarantine, reader, sampling, truncation
+from lte_runtime.store.adapter_history import AdapterLedger
+from lte_runtime.store.batch_writer import KeyChange
+from lte_runtime.store.db import Connection, faults, open_reader, read_transaction, transaction
+from lte_runtime.store.former import former_values
+from lte_runtime.store.origins import restore_positions
+from lte_runtime.store.records import (
     Applied,
     EditMemorySettings,
     EditPage,
@@ -41,8 +43,7 @@ from lte_runtime.memory.records import (
     Truncated,
     VerifyReport,
 )
-from lte_runtime.memory.restore import fill, open_store, restore, save
-from lte_runtime.memory.store import Store
+from lte_runtime.store.writer import Store
 from lte_runtime.types import (
     Batch,
     Candidates,
@@ -116,7 +117,7 @@ class EditMemory:
             with faults():
                 finish_erasure(store, directory / SNAPSHOTS)
                 projection = Projection(
-                    encoder.dimension, settings, reads.offsets(store.connection, store.topics)
+                    encoder.dimension, settings, reader.offsets(store.connection, store.topics)
                 )
                 snapshot_info = restore(projection, store, directory / SNAPSHOTS)
         except BaseException:
@@ -173,7 +174,7 @@ class EditMemory:
     def leader_epochs(self) -> Mapping[TopicPartition, int]:
         """The leader epoch of the last record before each durable offset, where it is known."""
         with self._writing, faults():
-            return reads.leader_epochs(self._store.connection, self._store.topics)
+            return reader.leader_epochs(self._store.connection, self._store.topics)
 
     def placed(self, records: Sequence[RawRecord]) -> tuple[RawRecord, ...]:
         """Records as they were just read, each with the log that its offset belongs to now."""
@@ -207,7 +208,7 @@ class EditMemory:
         }
         stored_ids = [change.key_id for change in appeared if change.key_id not in vectors]
         with faults():
-            rows = reads.views_of(self._store.connection, stored_ids, self.encoder.dimension)
+            rows = reader.views_of(self._store.connection, stored_ids, self.encoder.dimension)
         return vectors | dict(zip(stored_ids, rows, strict=True))
 
     # -- questions ---------------------------------------------------------------------------------
@@ -268,7 +269,7 @@ class EditMemory:
     def vectors_of(self, key_ids: Sequence[int]) -> Vectors:
         """Stored primary views [len(key_ids), dimension]."""
         with faults():
-            return reads.vectors_of(self._reader(), key_ids, self.encoder.dimension)
+            return reader.vectors_of(self._reader(), key_ids, self.encoder.dimension)
 
     def watermarks(self) -> Mapping[TopicPartition, int]:
         """The next offset of each partition that is not yet visible to questions."""
@@ -301,7 +302,7 @@ class EditMemory:
     def state_hash(self) -> str:
         """Hash of all standing facts: the same for the same events, whatever clock and order."""
         with faults():
-            return reads.state_hash(self._reader())
+            return reader.state_hash(self._reader())
 
     def meta_get(self, name: str) -> str | None:
         """A small durable value, or None."""
@@ -510,7 +511,7 @@ class EditMemory:
         indexes = dict(self._projection.indexes)
         with faults():
             db = self._reader()
-            edits, keys, facts = reads.counts(db)
+            edits, keys, facts = reader.counts(db)
             rows, size, pending = quarantine.totals(db)
         return MemoryStatus(
             edits=edits,

@@ -17,17 +17,17 @@ from pathlib import Path
 
 from lte_runtime import disk
 from lte_runtime.errors import BadRecord, NotFound, Retry
-from lte_runtime.memory import reads
-from lte_runtime.memory.db import Connection, faults, transaction
-from lte_runtime.memory.events import EventLimits, decode
-from lte_runtime.memory.keys import normalise_key
-from lte_runtime.memory.keywork import blank_key
-from lte_runtime.memory.policy import HASHED, hashed_target, target_form
-from lte_runtime.memory.quarantine import ERASED
-from lte_runtime.memory.records import EraseReceipt
-from lte_runtime.memory.rows import EDIT_COLUMNS, TEXT_ERASED, body_of, edit_from
-from lte_runtime.memory.snapshot import remove_all
-from lte_runtime.memory.store import Store
+from lte_runtime.facts.events import EventLimits, decode
+from lte_runtime.facts.keys import normalise_key
+from lte_runtime.facts.policy import HASHED, hashed_target, target_form
+from lte_runtime.index.snapshot import remove_all
+from lte_runtime.store import reader
+from lte_runtime.store.db import Connection, faults, transaction
+from lte_runtime.store.key_update import blank_key
+from lte_runtime.store.quarantine import ERASED
+from lte_runtime.store.records import EraseReceipt
+from lte_runtime.store.rows import EDIT_COLUMNS, TEXT_ERASED, body_of, edit_from
+from lte_runtime.store.writer import Store
 from lte_runtime.types import FactKey, Op, Position, RawRecord
 
 JOBS = "realign"
@@ -54,7 +54,7 @@ def erase_key(store: Store, key: FactKey, directory: Path, now_ms: int) -> tuple
     receipt_id = uuid.uuid4().hex
     db = store.connection
     with faults():
-        key_id = reads.key_row(db, key)
+        key_id = reader.key_row(db, key)
         quarantined = _quarantined(store, key)
         texts = _texts(store, key, key_id)
     if key_id is None and not quarantined:
@@ -84,7 +84,7 @@ def erase_key(store: Store, key: FactKey, directory: Path, now_ms: int) -> tuple
 def _texts(store: Store, key: FactKey, key_id: int | None) -> set[str]:
     """What the fact's edits say: subjects, prompts, targets, statements, aliases, as they were written."""
     texts = {key.subject}
-    edits = reads.history(store.connection, key_id, key, store.topics)[0] if key_id else []
+    edits = reader.history(store.connection, key_id, key, store.topics)[0] if key_id else []
     for edit in edits:
         texts |= {edit.subject, edit.prompt, edit.target or "", edit.statement}
         texts |= {*edit.subject_aliases, *edit.target_aliases}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lte_runtime.memory.keywork import view_hash, view_text
 from lte_runtime.memory.views import encode_views
+from lte_runtime.store.key_update import view_hash, view_text
 from lte_runtime.types import Edit, Encoder, Op, Rejected, Vectors
 
 

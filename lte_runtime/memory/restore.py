@@ -12,16 +12,17 @@ from typing import Any, TypeVar
 
 from lte_runtime import disk
 from lte_runtime.errors import Damaged, Refused
-from lte_runtime.memory import reads, snapshot
-from lte_runtime.memory.batch_writer import KeyChange
-from lte_runtime.memory.db import faults, transaction
-from lte_runtime.memory.hnsw_rows import HnswRows
+from lte_runtime.index import snapshot
+from lte_runtime.index.hnsw import HnswRows
+from lte_runtime.index.view_index import ViewIndex
 from lte_runtime.memory.projection import Projection
-from lte_runtime.memory.records import EditMemorySettings, SnapshotInfo
-from lte_runtime.memory.store import Store
-from lte_runtime.memory.view_index import ViewIndex
 from lte_runtime.memory.views import encode_views
 from lte_runtime.private_files import DIRECTORY_MODE
+from lte_runtime.store import reader
+from lte_runtime.store.batch_writer import KeyChange
+from lte_runtime.store.db import faults, transaction
+from lte_runtime.store.records import EditMemorySettings, SnapshotInfo
+from lte_runtime.store.writer import Store
 from lte_runtime.types import Encoder
 
 log = logging.getLogger(__name__)
@@ -117,16 +118,16 @@ def restore(projection: Projection, store: Store, snapshots: Path) -> SnapshotIn
 
 def fill(projection: Projection, store: Store) -> None:
     """Bring an empty projection up to the store from the stored vectors alone."""
-    present = (row for row in reads.key_names(store.connection) if row.present)
+    present = (row for row in reader.key_names(store.connection) if row.present)
     for block in blocks(present, _BLOCK):
         _add(projection, store, block)
 
 
-def _add(projection: Projection, store: Store, rows: list[reads.KeyNames], *, vectors: bool = True) -> None:
+def _add(projection: Projection, store: Store, rows: list[reader.KeyNames], *, vectors: bool = True) -> None:
     """Names, and with `vectors` the stored vectors too."""
     changes = [KeyChange(row.key_id, row.namespace, True, not vectors, row.names, ()) for row in rows]
     ids = [row.key_id for row in rows] if vectors else []
-    views = reads.views_of(store.connection, ids, projection.dimension)
+    views = reader.views_of(store.connection, ids, projection.dimension)
     projection.update(changes, dict(zip(ids, views, strict=True)), {})
 
 
@@ -146,7 +147,7 @@ def _load(projection: Projection, store: Store, stored: snapshot.Snapshot) -> No
         projection.index_for(namespace).load(stored.path / index_dir)
     indexed = {name: set(index.ids()) for name, index in projection.indexes.items()}
     key_ids: dict[str, set[int]] = {}
-    for block in blocks((row for row in reads.key_names(store.connection) if row.present), _BLOCK):
+    for block in blocks((row for row in reader.key_names(store.connection) if row.present), _BLOCK):
         for row in block:
             key_ids.setdefault(row.namespace, set()).add(row.key_id)
         old = [row for row in block if row.key_id in indexed.get(row.namespace, ())]

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from lte_runtime.memory import reads
-from lte_runtime.memory.db import Connection
-from lte_runtime.memory.lexical import NameHit, Nearest
 from lte_runtime.memory.projection import Projection
+from lte_runtime.names.name_index import NameHit, Nearest
+from lte_runtime.store import reader
+from lte_runtime.store.db import Connection
 from lte_runtime.types import Candidate, Candidates, Fact, Vectors
 
 LEXICAL_WEIGHT = 0.2
@@ -33,9 +33,9 @@ class At:
     topics: Mapping[int, str]
 
     def facts(
-        self, connection: Connection, key_ids: Sequence[int], most: int = reads.ALL_MEMBERS
+        self, connection: Connection, key_ids: Sequence[int], most: int = reader.ALL_MEMBERS
     ) -> dict[int, tuple[Fact, ...]]:
-        return reads.facts_at(connection, key_ids, self.ms, self.topics, as_of=self.as_of, most=most)
+        return reader.facts_at(connection, key_ids, self.ms, self.topics, as_of=self.as_of, most=most)
 
 
 def candidates(
@@ -130,12 +130,12 @@ def facts_of_subject(
     with projection.reading():
         nearest = tuple if vector is None else _nearest_keys(projection, namespace, vector.reshape(1, -1))
         key_ids = projection.names.ids_of(name, namespace, limit, nearest)
-    most = reads.ALL_MEMBERS if limit is None else MOST_MEMBERS
+    most = reader.ALL_MEMBERS if limit is None else MOST_MEMBERS
     return tuple(fact for facts in at.facts(connection, key_ids, most).values() for fact in facts)
 
 
 def members_beside(connection: Connection, at: At, key_id: int, limit: int) -> tuple[tuple[Fact, ...], int]:
     """The newest facts of a key, at most `limit`, and how many it has; a set may have thousands."""
     facts = at.facts(connection, [key_id], max(limit, MOST_MEMBERS))[key_id]
-    members = reads.count_members(connection, key_id, at.ms, as_of=at.as_of)
+    members = reader.count_members(connection, key_id, at.ms, as_of=at.as_of)
     return facts[:limit], max(members, len(facts))

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from lte_runtime.errors import Damaged
-from lte_runtime.memory import reads
-from lte_runtime.memory.db import Connection, faults
-from lte_runtime.memory.exact_rows import ExactRows
-from lte_runtime.memory.keywork import chained
-from lte_runtime.memory.policy import fold, name_of, target_form
+from lte_runtime.facts.policy import fold, name_of, target_form
+from lte_runtime.index.exact import ExactRows
 from lte_runtime.memory.projection import Projection
-from lte_runtime.memory.records import VerifyReport
 from lte_runtime.memory.restore import blocks
-from lte_runtime.memory.store import Store
+from lte_runtime.store import reader
+from lte_runtime.store.db import Connection, faults
+from lte_runtime.store.key_update import chained
+from lte_runtime.store.records import VerifyReport
+from lte_runtime.store.writer import Store
 from lte_runtime.types import FactKey, Vectors
 
 MOST_PROBLEMS = 20
@@ -46,7 +46,7 @@ def _key_problems(store: Store, key_id: int, key: FactKey, count: int, chain: by
     """What the history says against what the tables say."""
     try:
         with faults():
-            edits, rows = reads.history(store.connection, key_id, key, store.topics)
+            edits, rows = reader.history(store.connection, key_id, key, store.topics)
     except Damaged as error:
         return [f"key {key_id}: {error}"]
     members = fold(edits).members
@@ -83,7 +83,7 @@ def _vector_differences(
 ) -> Iterator[str]:
     for block in blocks(ids, _BLOCK):
         try:
-            stored = reads.views_of(db, block, projection.dimension)
+            stored = reader.views_of(db, block, projection.dimension)
         except Damaged as error:
             yield f"vectors of {namespace!r}: {error}"
             continue
@@ -111,7 +111,7 @@ def recall(db: Connection, projection: Projection, sample: int, k: int) -> float
         ids = sorted(index.ids())
         chosen = ids[:: max(1, len(ids) // sample)][:sample]
         if chosen:
-            worst = min(worst, index.recall(reads.vectors_of(db, chosen, projection.dimension), k))
+            worst = min(worst, index.recall(reader.vectors_of(db, chosen, projection.dimension), k))
     return worst
 
 

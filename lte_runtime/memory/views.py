@@ -10,13 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lte_runtime.memory.events import LONG_KEY, LONG_STATEMENT
-from lte_runtime.memory.keywork import view_text
+from lte_runtime.facts.events import LONG_KEY, LONG_STATEMENT
+from lte_runtime.index.view_index import MOST_WINDOWS
+from lte_runtime.store.key_update import view_text
 from lte_runtime.types import Edit, Encoder, Op, Vectors
-
-MOST_WINDOWS = 16
-"""Vectors of one view: a prompt of 8,192 letters needs about ten, and one event must not cost more than that
-many. What stands behind them is not searched."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 
+from daemon.build import load_engine
 from daemon.settings import Settings
-from daemon.wiring import load_engine
 from lte_runtime import embedded
-from lte_runtime.answer import gate
 from lte_runtime.answer.answerer import Answerer
-from lte_runtime.answer.embed import load_encoder
+from lte_runtime.answer.encoder import load_encoder
+from lte_runtime.answer.scope import gate
+from lte_runtime.facts.events import EventLimits, decode
 from lte_runtime.memory.edit_memory import EditMemory, EditMemorySettings
-from lte_runtime.memory.events import EventLimits, decode
 from lte_runtime.types import Batch, Position, Question, RawRecord, Scope, TopicPartition
 from ops.bench.result import SEED, BenchResult, Spread, interleave, machine, percentile, today
 from ops.bench.texts import encoded, events

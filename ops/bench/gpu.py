@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from lte_runtime.align import train
-from lte_runtime.align.dataset import IGNORED, EncodedRow
+from lte_runtime.align.data.dataset import IGNORED, EncodedRow
+from lte_runtime.align.job import train
 from lte_runtime.align.presets import preset
 from lte_runtime.align.settings import TrainingSettings
 from lte_runtime.answer.engine import greedy

@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lte_runtime.answer import gate
-from lte_runtime.answer.embed import load_encoder
+from lte_runtime.answer.encoder import load_encoder
 from lte_runtime.answer.retriever import Retriever
-from lte_runtime.answer.scratch import apply_events
+from lte_runtime.answer.scope import gate
 from lte_runtime.memory.edit_memory import EditMemory, EditMemorySettings
 from lte_runtime.types import Question
 from ops.bench.result import SEED, BenchResult, Spread, machine, percentile, today
 from ops.bench.texts import events
+from ops.lab.scratch import apply_events
 
 BAR = "worst <= 50 ms outside the model, whatever the question says"
 LONGEST = 8_192  # characters: `answer.max_question_chars`

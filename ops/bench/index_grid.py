@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lte_runtime.answer.embed import load_encoder
-from lte_runtime.memory.hnsw_rows import GraphShape
-from lte_runtime.memory.index import VectorIndex
+from lte_runtime.answer.encoder import load_encoder
+from lte_runtime.index.hnsw import GraphShape
+from lte_runtime.index.vector_index import VectorIndex
 from lte_runtime.types import Vectors
 from ops.bench.recall import QUICK, K, RecallPlan, fact_vectors
 from ops.bench.result import SEED

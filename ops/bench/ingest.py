@@ -17,12 +17,12 @@ from typing import Any
 
 from kafka import KafkaAdminClient
 
-from daemon.ingest import Ingest, IngestSettings
+from daemon.ingest.ingest import Ingest, IngestSettings
 from daemon.kafka.publisher import Outgoing, Publisher, PublisherSettings
 from daemon.kafka.source import KafkaSource, KafkaSourceSettings
 from daemon.kafka.topics import ensure_topics, plans
 from daemon.lifecycle import Lifecycle, State
-from lte_runtime.answer.embed import load_encoder
+from lte_runtime.answer.encoder import load_encoder
 from lte_runtime.memory.edit_memory import EditMemory, EditMemorySettings
 from lte_runtime.types import Encoder
 from ops.bench.result import SEED, BenchResult, interleave, machine, today

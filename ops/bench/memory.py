@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lte_runtime.answer.embed import model_files
+from lte_runtime.answer.encoder import model_files
+from lte_runtime.facts.events import EventLimits, decode
+from lte_runtime.index.vector_index import VectorIndex
 from lte_runtime.memory.edit_memory import EditMemory, EditMemorySettings
-from lte_runtime.memory.events import EventLimits, decode
-from lte_runtime.memory.index import VectorIndex
 from lte_runtime.types import Batch, Position, RawRecord, Vectors
 from ops.bench.result import SEED, BenchResult, machine, today
 from ops.bench.texts import encoded

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lte_runtime.answer.embed import load_encoder
-from lte_runtime.memory.hnsw_rows import GraphShape
-from lte_runtime.memory.index import VectorIndex
-from lte_runtime.memory.keys import statement_of, view_of
+from lte_runtime.answer.encoder import load_encoder
+from lte_runtime.facts.keys import statement_of, view_of
+from lte_runtime.index.hnsw import GraphShape
+from lte_runtime.index.vector_index import VectorIndex
 from lte_runtime.types import Encoder, Vectors
 from ops.bench.result import SEED, BenchResult, machine, today
 from ops.bench.texts import events, target

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lte_runtime.answer.embed import load_encoder
+from lte_runtime.answer.encoder import load_encoder
+from lte_runtime.facts.events import EventLimits, decode
 from lte_runtime.memory.edit_memory import EditMemory, EditMemorySettings
-from lte_runtime.memory.events import EventLimits, decode
 from lte_runtime.types import Batch, Position, RawRecord
 from ops.bench.result import SEED, BenchResult, Spread, machine, today
 from ops.bench.texts import encoded

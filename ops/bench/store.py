@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lte_runtime.answer.embed import load_encoder
+from lte_runtime.answer.encoder import load_encoder
+from lte_runtime.facts.events import EventLimits, decode
+from lte_runtime.facts.keys import view_of
 from lte_runtime.memory.edit_memory import EditMemory, EditMemorySettings
-from lte_runtime.memory.events import EventLimits, decode
-from lte_runtime.memory.keys import view_of
 from lte_runtime.types import Batch, Edit, Position, RawRecord, TopicPartition, Vectors
 from ops.bench.result import SEED, BenchResult, Spread, interleave, machine, percentile, today
 from ops.bench.texts import events

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from daemon.build import load_engine
 from daemon.settings import Settings
-from daemon.wiring import load_engine
 from lte_runtime import embedded
 from lte_runtime.answer.engine.files import CONFIG, MANIFEST, WEIGHTS
 from lte_runtime.answer.engine.protocol import AdapterEngine

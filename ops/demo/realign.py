@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lte_runtime.errors import LteError
-from lte_runtime.evals.metrics import matches
+from lte_runtime.scoring import matches
 from ops.demo.session import HERE, Json, Session, TableRow, citation_ids, cited, connect, marks, until
 
 # What the shipped model and the preset `demo` must reach: see docs/evaluation.md.

@@ -14,7 +14,7 @@ from kafka import KafkaConsumer
 from daemon.client import Client
 from daemon.kafka.publisher import Outgoing, Publisher, PublisherSettings
 from lte_runtime.errors import DeadlineExceeded
-from lte_runtime.evals.metrics import matches
+from lte_runtime.scoring import matches
 from lte_runtime.types import Position
 from ops.stack import Stack
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lte_runtime.evals.metrics import matches
+from lte_runtime.scoring import matches
 from ops.demo.realign import realignment
 from ops.demo.session import DEAD_LETTERS, ERRORS, Json, Session, citation_ids, connect, marks, until
 

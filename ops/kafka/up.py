@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from lte_runtime.memory.locks import DirectoryLock
+from lte_runtime.locks import DirectoryLock
 from ops import leftovers
 from ops.kafka.broker import BrokerUnavailable
 from ops.ports import Ports, PortTaken

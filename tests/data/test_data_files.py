@@ -11,13 +11,13 @@ from typing import Any
 
 import make_gate
 
-from lte_runtime.memory.events import EventLimits, decode, normalise_key
+from lte_runtime.facts.events import EventLimits, decode, normalise_key
 from lte_runtime.types import Position, RawRecord
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data"
 DEMO = ROOT / "ops" / "demo"
-STOCK = ROOT / "lte_runtime" / "embedded" / "stock"
+STOCK = ROOT / "lte_runtime" / "align" / "stock" / "facts"
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -18,13 +18,13 @@ from random import Random
 from typing import Any
 
 from lte_runtime.answer.answerer import Answerer
+from lte_runtime.answer.encoder.stub import StubEncoder
 from lte_runtime.answer.engine.stub import StubEngine
-from lte_runtime.answer.gate import lexical_calibration
-from lte_runtime.answer.stub_encoder import StubEncoder
+from lte_runtime.answer.scope.gate import lexical_calibration
 from lte_runtime.errors import BadRecord
-from lte_runtime.memory.db import SCHEMA_VERSION
+from lte_runtime.facts.events import EventLimits, decode, fact_key
 from lte_runtime.memory.edit_memory import EditMemory, EditMemorySettings
-from lte_runtime.memory.events import EventLimits, decode, fact_key
+from lte_runtime.store.db import SCHEMA_VERSION
 from lte_runtime.types import Batch, Edit, Position, Question, RawRecord, Rejected, TopicPartition
 
 HERE = Path(__file__).parent

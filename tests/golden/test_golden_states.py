@@ -17,7 +17,7 @@ import pytest
 from make import answers
 
 from lte_runtime.errors import Refused
-from lte_runtime.memory.db import SCHEMA_VERSION
+from lte_runtime.store.db import SCHEMA_VERSION
 
 HERE = Path(__file__).parent
 VERSIONS = sorted(int(path.stem.split("-")[1]) for path in HERE.glob("answers-*.json"))
@@ -126,20 +126,20 @@ def rows_of_bytes(data: bytes, scratch: Path) -> list[tuple[object, ...]]:
 KILLED_IN_MIGRATION = """
 import os, signal, sys
 from pathlib import Path
-from lte_runtime.memory import store
+from lte_runtime.store import writer
 
-at, refold = int(sys.argv[2]), store.BatchWriter.refold
+at, refold = int(sys.argv[2]), writer.BatchWriter.refold
 count = 0
 
-def dying(writer, keys):
+def dying(batch_writer, keys):
     global count
     count += 1
     if count == at:
         os.kill(os.getpid(), signal.SIGKILL)
-    return refold(writer, keys)
+    return refold(batch_writer, keys)
 
-store.BatchWriter.refold = dying
-store.Store(Path(sys.argv[1]))
+writer.BatchWriter.refold = dying
+writer.Store(Path(sys.argv[1]))
 """
 
 

@@ -11,11 +11,11 @@ import shutil
 import sys
 from pathlib import Path
 
-from lte_runtime.answer.stub_encoder import StubEncoder
+from lte_runtime.answer.encoder.stub import StubEncoder
 from lte_runtime.errors import LteError
-from lte_runtime.memory.db import open_writer
 from lte_runtime.memory.edit_memory import EditMemory
-from lte_runtime.memory.store import refold_all
+from lte_runtime.store.db import open_writer
+from lte_runtime.store.writer import refold_all
 
 QUESTIONS = [f"What is the owner of Lock {number}?" for number in range(70)]
 Seen = list[tuple[str, str, int]]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from lte_runtime.memory.db import open_reader
+from lte_runtime.store.db import open_reader
 from ops.kafka.broker import Broker
 from ops.stack import Stack
 

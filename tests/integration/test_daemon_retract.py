@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from daemon_house import House, Json, fact, question, targets, until
 
-from lte_runtime.answer.stub_encoder import StubEncoder
+from lte_runtime.answer.encoder.stub import StubEncoder
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(1200)]
 

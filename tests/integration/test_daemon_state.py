@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from daemon_house import GUARD_S, House, fact, question, run_lte, targets
 
-from lte_runtime.answer import gate
-from lte_runtime.answer.stub_encoder import StubEncoder
+from lte_runtime.answer.encoder.stub import StubEncoder
+from lte_runtime.answer.scope import gate
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(1200)]
 REFUSED = 5

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from lte_runtime.answer.calibrate import measure
-from lte_runtime.answer.embed import load_encoder
-from lte_runtime.answer.gate import default_calibration
+from lte_runtime.answer.encoder import load_encoder
 from lte_runtime.answer.retriever import Retriever
-from lte_runtime.answer.scratch import memory_of
+from lte_runtime.answer.scope.gate import default_calibration
 from lte_runtime.types import Encoder, Question, Scope
+from ops.lab.gate.calibrate import measure
+from ops.lab.scratch import memory_of
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 

@@ -13,7 +13,7 @@ import pytest
 from daemon_house import House, fact, question, until
 from kafka_topic import KafkaTopic
 
-from lte_runtime.align.gate import GUARDED
+from lte_runtime.align.promotion import GUARDED
 from ops.kafka.broker import Broker
 
 pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(900)]

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from daemon.adapters.swap import Configured, Swapper
+from daemon.build import load_engine
 from daemon.settings import Settings
-from daemon.swap import Configured, Swapper
-from daemon.wiring import load_engine
 from lte_runtime import embedded
 from lte_runtime.align.registry import Registry
-from lte_runtime.answer.embed import StubEncoder
+from lte_runtime.answer.encoder import StubEncoder
 from lte_runtime.answer.engine.files import CONFIG, MANIFEST, WEIGHTS
 from lte_runtime.answer.engine.protocol import AdapterEngine
 from lte_runtime.memory.edit_memory import EditMemory

@@ -19,7 +19,7 @@ from real_parts import missing_part
 
 from daemon.client import Client
 from daemon.kafka.publisher import Publisher, PublisherSettings
-from daemon.runner import started_at
+from daemon.realign.runner import started_at
 from ops.demo.session import marks
 from ops.kafka.broker import missing_tools
 

@@ -9,11 +9,11 @@ import pytest
 
 from lte_runtime import embedded
 from lte_runtime.answer.answerer import Answerer
-from lte_runtime.answer.embed import load_encoder
+from lte_runtime.answer.encoder import load_encoder
 from lte_runtime.answer.engine.hf import HfEngine
-from lte_runtime.answer.gate import default_calibration
-from lte_runtime.answer.scratch import memory_of
+from lte_runtime.answer.scope.gate import default_calibration
 from lte_runtime.types import Question
+from ops.lab.scratch import memory_of
 
 pytestmark = [pytest.mark.model]
 

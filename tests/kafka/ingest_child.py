@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from daemon.ingest import BatchReport, Ingest, IngestSettings
+from daemon.ingest.ingest import BatchReport, Ingest, IngestSettings
 from daemon.kafka.source import KafkaSource, KafkaSourceSettings
 from daemon.lifecycle import Lifecycle
-from lte_runtime.answer.stub_encoder import StubEncoder
+from lte_runtime.answer.encoder.stub import StubEncoder
 from lte_runtime.memory.edit_memory import EditMemory
 
 

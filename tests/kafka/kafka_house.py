@@ -10,7 +10,7 @@ from typing import Any
 
 from fake_memory import FakeMemory
 
-from daemon.ingest import Ingest, IngestSettings
+from daemon.ingest.ingest import Ingest, IngestSettings
 from daemon.kafka.source import KafkaSource, KafkaSourceSettings
 from daemon.lifecycle import Lifecycle, State
 

@@ -50,7 +50,7 @@ def test_a_stopped_broker_that_goes_on(own_broker: Broker, topic: KafkaTopic, in
 def test_absent_at_start_an_old_state_is_served_and_an_empty_one_is_not(
     own_broker: Broker, topic: KafkaTopic, ingesting: Ingesting
 ) -> None:
-    from daemon.ingest import IngestSettings
+    from daemon.ingest.ingest import IngestSettings
 
     topic.append(event("before"))
     first = ingesting(topic).ready()

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from daemon.control import Command
 from daemon.kafka.control import ControlSettings, ControlTopic, ask
+from daemon.realign.control import Command
 from lte_runtime.errors import Refused, Retry
 
 GUARD_S = 120.0

@@ -12,7 +12,7 @@ from kafka_house import Running, event, until
 from kafka_topic import KafkaTopic
 
 from daemon.lifecycle import State
-from lte_runtime.answer.stub_encoder import StubEncoder
+from lte_runtime.answer.encoder.stub import StubEncoder
 from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.types import TopicPartition
 from ops.kafka.broker import Broker

@@ -17,7 +17,7 @@ import pytest
 from kafka_house import Running, until
 from kafka_topic import KafkaTopic
 
-from lte_runtime.answer.stub_encoder import StubEncoder
+from lte_runtime.answer.encoder.stub import StubEncoder
 from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.types import Position
 

@@ -114,7 +114,7 @@ def test_a_whole_damaged_batch_is_skipped_by_naming_its_end(
 def test_what_was_read_before_a_damaged_record_is_applied_whatever_the_size_of_a_poll(
     batch: int, damaged: KafkaTopic, ingesting: Ingesting
 ) -> None:
-    from daemon.ingest import IngestSettings
+    from daemon.ingest.ingest import IngestSettings
 
     running = ingesting(damaged, settings=IngestSettings(refresh_s=1.0, max_records=batch))
     suspended_at(running, 10)

@@ -24,18 +24,17 @@ HOMES: dict[str, tuple[str, ...]] = {
     "prometheus_client": ("daemon/metrics.py",),
     "apscheduler": ("daemon/schedule.py",),
     "structlog": ("daemon/",),
-    "typer": ("daemon/cli/", "ops/", "lte_runtime/embedded/recipe.py"),
-    "hnswlib": ("lte_runtime/memory/hnsw_rows.py",),
-    "apsw": ("lte_runtime/memory/store.py", "lte_runtime/memory/db.py"),
+    "typer": ("daemon/cli/", "ops/"),
+    "hnswlib": ("lte_runtime/index/hnsw.py",),
+    "apsw": ("lte_runtime/store/writer.py", "lte_runtime/store/db.py"),
     "sqlite3": (),
     "peft": (
         "lte_runtime/answer/engine/",
-        "lte_runtime/align/train.py",
-        "lte_runtime/embedded/",
-        "ops/bench/",
+        "lte_runtime/align/job/train.py",
+        "ops/",
     ),
-    "fsspec": ("lte_runtime/align/store.py",),
-    "openvino": ("lte_runtime/answer/embed",),
+    "fsspec": ("lte_runtime/align/shared_store.py",),
+    "openvino": ("lte_runtime/answer/encoder/",),
     "pydantic_settings": ("daemon/config.py", "daemon/settings.py"),
     # Comparisons are development dependencies: the product must not need them.
     "chromadb": ("ops/bench/",),
@@ -45,37 +44,33 @@ HOMES: dict[str, tuple[str, ...]] = {
 WITHOUT: dict[str, tuple[str, ...]] = {
     "lte_runtime/": ("kafka", "grpc", "prometheus_client", "apscheduler", "daemon", "ops"),
     "lte_runtime/align/": ("hnswlib", "kafka", "grpc"),
-    "lte_runtime/embedded/": ("hnswlib", "kafka", "grpc"),
     "daemon/": ("ops",),
 }
+# From low to high: a room imports from rooms before it, and from itself.
+LAYERS = (
+    ("errors", "types", "progress", "redact"),
+    ("disk", "places", "private_files", "scoring"),
+    ("locks", "facts", "names"),
+    ("store", "index"),
+    ("memory", "drift"),
+    ("answer",),
+    ("align",),
+    ("embedded",),
+)
 # Pure decisions: no clock, file, thread or log.
 PURE = (
-    "lte_runtime/memory/policy.py",
-    "lte_runtime/answer/gate.py",
+    "lte_runtime/facts/",
+    "lte_runtime/names/",
+    "lte_runtime/drift/",
+    "lte_runtime/scoring.py",
     "lte_runtime/answer/chain.py",
     "lte_runtime/answer/prompt.py",
-    "lte_runtime/answer/committee.py",
-    "lte_runtime/drift/readings.py",
-    "lte_runtime/drift/detectors.py",
-    "lte_runtime/drift/mmd.py",
-    "lte_runtime/drift/rules.py",
-    "lte_runtime/drift/monitor.py",
-    "lte_runtime/drift/decide.py",
-    "lte_runtime/drift/probes.py",
-    "lte_runtime/drift/outcomes.py",
-    "lte_runtime/drift/general.py",
-    "lte_runtime/drift/shift.py",
-    "lte_runtime/drift/watched.py",
-    "lte_runtime/drift/runs.py",
-    "lte_runtime/drift/material.py",
-    "lte_runtime/align/gate.py",
-    "lte_runtime/align/watch.py",
-    "lte_runtime/evals/metrics.py",
-    "lte_runtime/evals/tally.py",
-    "lte_runtime/align/cases.py",
-    "lte_runtime/align/pools.py",
+    "lte_runtime/answer/scope/",
+    "lte_runtime/align/data/",
     "lte_runtime/align/presets.py",
-    "lte_runtime/align/wordings.py",
+    "lte_runtime/align/promotion.py",
+    "lte_runtime/align/watch.py",
+    "ops/lab/evals/tally.py",
 )
 IMPURE = ("time", "datetime", "threading", "logging", "structlog", "os", "socket", "subprocess")
 
@@ -128,6 +123,20 @@ def test_areas_do_not_import_what_they_must_not_know() -> None:
     assert _offences(WITHOUT) == []
 
 
+def test_rooms_of_the_runtime_import_downwards_only() -> None:
+    level = {f"lte_runtime.{room}": number for number, rooms in enumerate(LAYERS) for room in rooms}
+    offences = [
+        f"{_relative(path)} imports {name}"
+        for path in _modules()
+        if _relative(path).startswith("lte_runtime/") and path.name != "__init__.py"
+        for name in _imports(path)
+        if (target := ".".join(name.split(".")[:2])) in level
+        and (room := ".".join(path.relative_to(ROOT).with_suffix("").parts[:2])) != target
+        and level[target] >= level[room]
+    ]
+    assert offences == []
+
+
 def test_one_vendor_one_home() -> None:
     offences = [
         f"{_relative(path)} imports {name}"
@@ -140,10 +149,10 @@ def test_one_vendor_one_home() -> None:
 
 def test_decisions_are_pure() -> None:
     offences = [
-        f"{module} imports {name}"
-        for module in PURE
-        if (ROOT / module).exists()
-        for name in _imports(ROOT / module)
+        f"{_relative(path)} imports {name}"
+        for path in _modules()
+        if _relative(path).startswith(PURE)
+        for name in _imports(path)
         if name.partition(".")[0] in IMPURE
     ]
     assert offences == []
@@ -218,7 +227,7 @@ def _reached(start: str) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("start", ["lte_runtime.align.job", "lte_runtime.align.work"])
+@pytest.mark.parametrize("start", ["lte_runtime.align.job.__main__", "lte_runtime.align.job.work"])
 def test_an_alignment_job_runs_without_the_daemons_libraries(start: str) -> None:
     """It runs alone on a GPU host, where none of them is installed."""
     reached = {name.partition(".")[0] for name in _reached(start)}

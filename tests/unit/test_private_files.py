@@ -12,7 +12,7 @@ import pytest
 
 from lte_runtime import private_files
 from lte_runtime.errors import Refused
-from lte_runtime.memory.locks import DirectoryLock
+from lte_runtime.locks import DirectoryLock
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
 

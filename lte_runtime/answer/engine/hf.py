@@ -21,10 +21,10 @@ from lte_runtime.answer.engine.files import Lora, base_fingerprint, verify_adapt
 from lte_runtime.answer.engine.pace import Pace, at_once
 from lte_runtime.answer.engine.protocol import EngineStats
 from lte_runtime.answer.engine.rows import GenerationRow
+from lte_runtime.answer.engine.tokenizer import load_tokenizer
 from lte_runtime.answer.engine.versions import Versions
 from lte_runtime.answer.engine.worker import Worker
 from lte_runtime.answer.prompt import Prompt, build, ends, one_line, untrusted
-from lte_runtime.answer.tokenizer import load_tokenizer
 from lte_runtime.errors import BadRequest, Refused
 from lte_runtime.types import AdapterRef, Fact, GenerateRequest, Generation
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from lte_runtime.align.facts import invented
+from lte_runtime.align.data.facts import invented
 from lte_runtime.answer.engine.files import base_fingerprint
 from tests.unit.answer.engine import tiny
 

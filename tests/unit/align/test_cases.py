@@ -8,10 +8,10 @@ from random import Random
 
 import pytest
 
-from lte_runtime.align import cases, wordings
-from lte_runtime.align.cases import Case, CaseKind, World
-from lte_runtime.align.facts import FactRecord, invented
-from lte_runtime.align.pools import KnownFact, Pool, by_words
+from lte_runtime.align.data import cases, wordings
+from lte_runtime.align.data.cases import Case, CaseKind, World
+from lte_runtime.align.data.facts import FactRecord, invented
+from lte_runtime.align.data.pools import KnownFact, Pool, by_words
 
 KNOWN = tuple(
     KnownFact(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from lte_runtime.align.dataset import IGNORED, Example, encode, fitting
+from lte_runtime.align.data.dataset import IGNORED, Example, encode, fitting
+from lte_runtime.align.stock.sources import Sources
 from lte_runtime.answer import prompt
-from lte_runtime.embedded import tokenizer as recipe
-from lte_runtime.embedded.sources import Sources
 from lte_runtime.errors import BadRequest
+from ops.lab.recipes import tokenizer as recipe
 
 
 @pytest.fixture(scope="module")

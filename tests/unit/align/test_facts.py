@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from lte_runtime.align import facts
+from lte_runtime.align.data import facts
 from lte_runtime.errors import BadRequest
 
 

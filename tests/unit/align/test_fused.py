@@ -10,8 +10,8 @@ from peft import PeftModel
 from peft.tuners.lora import Linear
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from lte_runtime.align import fused, train
-from lte_runtime.align.dataset import IGNORED, EncodedRow
+from lte_runtime.align.data.dataset import IGNORED, EncodedRow
+from lte_runtime.align.job import fused, train
 from lte_runtime.align.settings import TrainingSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

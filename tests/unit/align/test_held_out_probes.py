@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from lte_runtime.align import probes
-from lte_runtime.align.facts import invented
+from lte_runtime.align.data.facts import invented
+from lte_runtime.align.job import probes
 
 FACTS = invented(Random(0), "e")
 

@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 import torch
 
-from lte_runtime.align import dataset, job, jobdir, judge, train, work
+from lte_runtime.align import jobdir
+from lte_runtime.align.data import dataset
+from lte_runtime.align.job import __main__ as job
+from lte_runtime.align.job import judge, train, work
 from lte_runtime.answer.engine.files import base_fingerprint, verify_adapter
 from tests.unit.align import jobs
 from tests.unit.answer.engine import tiny

@@ -10,8 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lte_runtime.align import building, judge, presets
-from lte_runtime.align.judge import BaseModel, Probe
+from lte_runtime.align import presets
+from lte_runtime.align.job import building, judge
+from lte_runtime.align.job.judge import BaseModel, Probe
 from lte_runtime.answer import prompt
 from lte_runtime.answer.engine.files import base_fingerprint
 from lte_runtime.errors import BadRequest, Damaged
@@ -97,7 +98,7 @@ def test_probes_are_read_and_refused_with_their_line(tmp_path: Path) -> None:
 
 
 def test_what_is_known_has_a_relation_that_reads_in_a_question() -> None:
-    from lte_runtime.embedded.sources import stock_facts
+    from lte_runtime.align.stock.sources import stock_facts
 
     nouns = {building.relation_of(fact) for fact in stock_facts()}
     assert {"capital city", "CEO", "author"} <= nouns

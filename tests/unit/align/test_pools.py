@@ -6,9 +6,9 @@ from random import Random
 
 import numpy as np
 
-from lte_runtime.align.facts import FactRecord
-from lte_runtime.align.pools import Pool, by_vectors, by_words
-from lte_runtime.answer.stub_encoder import StubEncoder
+from lte_runtime.align.data.facts import FactRecord
+from lte_runtime.align.data.pools import Pool, by_vectors, by_words
+from lte_runtime.answer.encoder.stub import StubEncoder
 
 
 def fact(subject: str, relation: str, target: str) -> FactRecord:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lte_runtime.align.gate import AA_RATE, PromotionOutcome, judge
+from lte_runtime.align.promotion import AA_RATE, PromotionOutcome, judge
 
 COUNTS = {
     "edit_success": 128,

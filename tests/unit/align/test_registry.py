@@ -13,7 +13,7 @@ import pytest
 from stub_adapters import save_adapter
 
 from lte_runtime.align.registry import Registry, tainted
-from lte_runtime.align.store import RECORD, AdapterStore
+from lte_runtime.align.shared_store import RECORD, AdapterStore
 from lte_runtime.answer.engine.files import MANIFEST, WEIGHTS, read_tensors, verify_adapter
 from lte_runtime.answer.engine.stub import STUB_FINGERPRINT
 from lte_runtime.errors import BadRequest, Damaged, LteError, NotFound, Refused, Retry

@@ -12,11 +12,12 @@ from random import Random
 
 import pytest
 
-from lte_runtime.align import dataset, presets
-from lte_runtime.align.cases import GROUPS, CaseKind
-from lte_runtime.align.dataset import Mixture, Own, RowTally, TrainingMaterial, TrainingRow
-from lte_runtime.align.facts import FactRecord, invented
-from lte_runtime.align.pools import KnownFact, Pool, by_words
+from lte_runtime.align import presets
+from lte_runtime.align.data import dataset
+from lte_runtime.align.data.cases import GROUPS, CaseKind
+from lte_runtime.align.data.dataset import Mixture, Own, RowTally, TrainingMaterial, TrainingRow
+from lte_runtime.align.data.facts import FactRecord, invented
+from lte_runtime.align.data.pools import KnownFact, Pool, by_words
 from lte_runtime.errors import Damaged
 
 LIVE = tuple(

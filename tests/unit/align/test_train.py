@@ -22,8 +22,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from lte_runtime.align import train
-from lte_runtime.align.dataset import IGNORED, EncodedRow, by_length
+from lte_runtime.align.data.dataset import IGNORED, EncodedRow, by_length
+from lte_runtime.align.job import train
 from lte_runtime.align.settings import TrainingSettings
 
 # peft still asks transformers for a property's old name.

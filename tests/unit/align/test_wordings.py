@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lte_runtime.align import wordings
-from lte_runtime.align.facts import FactRecord
-from lte_runtime.align.wordings import Wordings
+from lte_runtime.align.data import wordings
+from lte_runtime.align.data.facts import FactRecord
+from lte_runtime.align.data.wordings import Wordings
 
 OWNER = FactRecord("e1", "Bravex", "owner", "Tolmin", "Tolmin owns Bravex.")
 ASKED = FactRecord("e2", "Bravex", "", "Ann", "Who leads Bravex? Ann.", prompt="Who leads Bravex?")

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 
-from lte_runtime.answer import features as f
 from lte_runtime.answer.answerer import (
     MOST_TARGETS,
     Answerer,
@@ -18,16 +17,17 @@ from lte_runtime.answer.answerer import (
     remaining,
     restated,
 )
-from lte_runtime.answer.embed import StubEncoder
+from lte_runtime.answer.encoder import StubEncoder
 from lte_runtime.answer.engine.stub import STUB_ADAPTER, StubEngine
-from lte_runtime.answer.gate import lexical_calibration
 from lte_runtime.answer.prompt import Prompt
 from lte_runtime.answer.retriever import RetrieverSettings
-from lte_runtime.answer.scratch import TOPIC, apply_events, memory_of
+from lte_runtime.answer.scope import features as f
+from lte_runtime.answer.scope.gate import lexical_calibration
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, Refused
+from lte_runtime.facts.keys import statement_of
 from lte_runtime.memory.edit_memory import EditMemory
-from lte_runtime.memory.keys import statement_of
 from lte_runtime.types import Citation, Fact, Question, Scope, ScopeMode
+from ops.lab.scratch import TOPIC, apply_events, memory_of
 
 EVENTS = (
     {"op": "assert", "id": "ceo", "subject": "Nordwind Cargo", "subject_aliases": ["NWC"]}

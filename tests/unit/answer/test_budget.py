@@ -7,15 +7,15 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from lte_runtime.answer import chain
-from lte_runtime.answer import features as f
 from lte_runtime.answer.budget import ENCODED_AT_ONCE, ENCODED_PIECES, Budget
-from lte_runtime.answer.embed import StubEncoder
-from lte_runtime.answer.gate import lexical_calibration
+from lte_runtime.answer.encoder import StubEncoder
 from lte_runtime.answer.retriever import MOST_NAMES, QuestionReading, Retriever, VectorCache
-from lte_runtime.answer.scratch import memory_of
+from lte_runtime.answer.scope import features as f
+from lte_runtime.answer.scope.gate import lexical_calibration
 from lte_runtime.errors import Cancelled, DeadlineExceeded
 from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.types import Question, Vectors
+from ops.lab.scratch import memory_of
 
 LONGEST = 8_192
 HOSTILE = (

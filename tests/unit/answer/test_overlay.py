@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from lte_runtime.answer.embed import StubEncoder
+from lte_runtime.answer.encoder import StubEncoder
 from lte_runtime.answer.overlay import Overlay
-from lte_runtime.answer.scratch import memory_of
-from lte_runtime.memory.keys import fact_key
+from lte_runtime.facts.keys import fact_key
+from ops.lab.scratch import memory_of
 
 EVENTS = [
     {"op": "assert", "id": "boss", "subject": "Acme", "relation": "chief executive", "target": "Ann"},

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lte_runtime import embedded
 from lte_runtime.answer import prompt
-from lte_runtime.answer.tokenizer import load_tokenizer
+from lte_runtime.answer.engine.tokenizer import load_tokenizer
 from lte_runtime.errors import BadRequest
 
 CORPUS = [

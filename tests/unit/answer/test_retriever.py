@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lte_runtime.answer.embed import StubEncoder
-from lte_runtime.answer.gate import lexical_calibration
+from lte_runtime.answer.encoder import StubEncoder
 from lte_runtime.answer.retriever import Retriever, VectorCache
-from lte_runtime.answer.scratch import memory_of
+from lte_runtime.answer.scope.gate import lexical_calibration
 from lte_runtime.types import Question, Vectors
+from ops.lab.scratch import memory_of
 
 EVENT = {"op": "assert", "id": "a", "subject": "Ostrava Pumps", "relation": "price", "target": "9 EUR"}
 

@@ -19,7 +19,8 @@ from typing import Any
 import apsw
 
 from daemon import logs
-from daemon.ingest import Ingest
+from daemon.build import end_process
+from daemon.ingest.ingest import Ingest
 from daemon.kafka.announcements import Announcements, AnnouncementSettings
 from daemon.kafka.control import ControlSettings, ControlTopic
 from daemon.kafka.memory_source import MemoryLog, MemorySource
@@ -27,11 +28,10 @@ from daemon.lifecycle import Lifecycle, State
 from daemon.rpc.access import Role
 from daemon.rpc.interceptors import Guard
 from daemon.schedule import Schedule
-from daemon.wiring import end_process
-from lte_runtime.answer.embed import StubEncoder
+from lte_runtime.answer.encoder import StubEncoder
 from lte_runtime.errors import on_fatal
+from lte_runtime.facts.events import fact_key
 from lte_runtime.memory.edit_memory import EditMemory
-from lte_runtime.memory.events import fact_key
 
 WROTE_AGAIN = 3
 GUARD_S = 60.0

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from daemon.config import Settings, environment_name, find_file, flat_values, known_names, load
-from daemon.ingest_values import IngestSettings
+from daemon.ingest.values import IngestSettings
 from lte_runtime.errors import BadRequest
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "lte.example.toml"
@@ -140,7 +140,7 @@ def test_the_example_shows_every_setting_with_its_description() -> None:
 
 
 def test_the_limits_of_ingest_are_the_settings() -> None:
-    from daemon.wiring import ingest_settings
+    from daemon.build import ingest_settings
 
     environ = {"LTE_KAFKA__BAD_WINDOW_S": "5", "LTE_KAFKA__BAD_MIN": "3", "LTE_KAFKA__BAD_SHARE": "0.5"}
     made = ingest_settings(load(environ=environ).settings)

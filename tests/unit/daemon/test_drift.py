@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daemon.drift import STATE, DriftWatch, WatchSettings
-from lte_runtime.answer import gate
+from daemon.drift_watch import STATE, DriftWatch, WatchSettings
 from lte_runtime.answer.answerer import Answerer
-from lte_runtime.answer.embed import StubEncoder
+from lte_runtime.answer.encoder import StubEncoder
 from lte_runtime.answer.engine.stub import STUB_ADAPTER, StubEngine
+from lte_runtime.answer.scope import gate
 from lte_runtime.drift import readings as r
 from lte_runtime.drift.decide import DecisionSettings, Situation
 from lte_runtime.drift.watched import LEARNED_FROM
-from lte_runtime.memory import events
+from lte_runtime.facts import events
+from lte_runtime.facts.events import EventLimits
 from lte_runtime.memory.edit_memory import EditMemory
-from lte_runtime.memory.events import EventLimits
 from lte_runtime.types import AdapterRef, Answer, Batch, Position, Question, RawRecord, TopicPartition
 
 NOW_MS = 1_750_000_000_000

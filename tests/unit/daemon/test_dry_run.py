@@ -11,15 +11,15 @@ import pytest
 
 from daemon.dry_run import DryRun, DryRunner
 from lte_runtime.answer.answerer import Answerer
-from lte_runtime.answer.embed import StubEncoder
+from lte_runtime.answer.encoder import StubEncoder
 from lte_runtime.answer.engine.stub import StubEngine
-from lte_runtime.answer.gate import lexical_calibration
-from lte_runtime.answer.scratch import apply_events, memory_of
+from lte_runtime.answer.scope.gate import lexical_calibration
 from lte_runtime.errors import BadRequest, DeadlineExceeded, NotFound
-from lte_runtime.memory import events
+from lte_runtime.facts import events
+from lte_runtime.facts.events import EventLimits
 from lte_runtime.memory.edit_memory import EditMemory
-from lte_runtime.memory.events import EventLimits
 from lte_runtime.types import Fact, Position, RawRecord
+from ops.lab.scratch import apply_events, memory_of
 
 EVENTS = (
     {"id": "e1", "subject": "Ferry Osk", "relation": "captain", "target": "Mara Lind", "revision": 3},

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from daemon.build import FAILED, INGEST, Daemon
 from daemon.settings import Settings
-from daemon.wiring import FAILED, INGEST, Daemon
-from lte_runtime.answer.embed import StubEncoder
+from lte_runtime.answer.encoder import StubEncoder
 from lte_runtime.errors import Fatal, on_fatal
 from lte_runtime.memory.edit_memory import EditMemory
 

@@ -26,7 +26,7 @@ def _restore() -> Iterator[None]:
 def _lines(level: str) -> list[dict[str, object]]:
     stream = io.StringIO()
     logs.configure(level, "json", stream)
-    log = structlog.get_logger("daemon.ingest")
+    log = structlog.get_logger("daemon.ingest.ingest")
     log.info("applied", edit_id="e-1", statement="The CEO of Acme is Ann Lee.", subject="Acme")
     logging.getLogger("daemon.other").info("counted", extra={"question": "Who leads Acme?", "n": 3})
     return [json.loads(line) for line in stream.getvalue().splitlines()]

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from daemon.realign import JOBS
-from daemon.wiring import check_state_directory
+from daemon.build import check_state_directory
+from daemon.realign.realign import JOBS
 from lte_runtime.errors import Refused
-from lte_runtime.memory.locks import DirectoryLock
+from lte_runtime.locks import DirectoryLock
 
 
 @pytest.fixture

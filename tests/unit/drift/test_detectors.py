@@ -25,7 +25,7 @@ from lte_runtime.drift.detectors import (
 )
 from lte_runtime.drift.readings import Reading, share, unseen_relations
 from lte_runtime.drift.rules import CHANGES
-from lte_runtime.memory.keys import normalise_key
+from lte_runtime.facts.keys import normalise_key
 
 FLOOR = Threshold("edit_success", Bad.FALL, enter=0.8, leave=0.9, min_sample=32)
 CHANGE = ChangeDetector("edit_success", Bad.FALL, (Scan(64, 1e-4), Scan(256, 1e-4)), 320, 640)

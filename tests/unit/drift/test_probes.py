@@ -8,7 +8,7 @@ import pytest
 
 from lte_runtime.drift import readings as r
 from lte_runtime.drift.probes import QUOTA, READING, BaseAnswer, DriftProbe, ProbeKind, make, right, score
-from lte_runtime.memory.keys import fact_key
+from lte_runtime.facts.keys import fact_key
 from lte_runtime.types import Cardinality, Fact, Position
 
 

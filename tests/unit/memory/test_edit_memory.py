@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from event_log import NOW, Log
 
-from lte_runtime.answer.embed import StubEncoder
+from lte_runtime.answer.encoder import StubEncoder
 from lte_runtime.errors import BadRecord, Cancelled, NotFound, Refused
-from lte_runtime.memory.edit_memory import EditMemory
-from lte_runtime.memory.events import (
+from lte_runtime.facts.events import (
     ORIGINAL_POSITION,
     EventLimits,
     decode,
     fact_key,
     original_position_header,
 )
+from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.types import Batch, Candidates, Position, Rejected, TopicPartition, Vectors
 
 Opener = Callable[..., EditMemory]

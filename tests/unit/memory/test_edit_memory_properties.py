@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from plain_fold import plain_fold
 
-from lte_runtime.answer.embed import StubEncoder
+from lte_runtime.answer.encoder import StubEncoder
+from lte_runtime.facts.events import EventLimits, decode, to_json
+from lte_runtime.facts.policy import EARLIEST_MS, current, fold
 from lte_runtime.memory.edit_memory import EditMemory, EditMemorySettings
-from lte_runtime.memory.events import EventLimits, decode, to_json
-from lte_runtime.memory.policy import EARLIEST_MS, current, fold
 from lte_runtime.types import Batch, Edit, FactKey, Position, RawRecord, TopicPartition
 
 SUBJECTS = ("Acme", "Bolt", "Café")

@@ -9,10 +9,10 @@ from event_log import Log
 from work import Work, work_of
 
 from lte_runtime.errors import BadRequest, NotFound
-from lte_runtime.memory import inspect, page_tokens
+from lte_runtime.facts.events import fact_key
 from lte_runtime.memory.edit_memory import EditMemory
-from lte_runtime.memory.events import fact_key
-from lte_runtime.memory.records import EditPage, EditRecord
+from lte_runtime.store import inspect, page_tokens
+from lte_runtime.store.records import EditPage, EditRecord
 from lte_runtime.types import Edit
 
 Opener = Callable[..., EditMemory]

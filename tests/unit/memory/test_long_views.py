@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 from event_log import Log
 
-from lte_runtime.answer.embed import StubEncoder
-from lte_runtime.memory.db import transaction
+from lte_runtime.answer.encoder import StubEncoder
+from lte_runtime.facts.events import LONG_KEY, LONG_STATEMENT, fact_key
+from lte_runtime.index.view_index import MOST_WINDOWS
 from lte_runtime.memory.edit_memory import EditMemory
-from lte_runtime.memory.events import LONG_KEY, LONG_STATEMENT, fact_key
 from lte_runtime.memory.restore import WINDOWS
-from lte_runtime.memory.views import MOST_WINDOWS
+from lte_runtime.store.db import transaction
 
 Opener = Callable[..., EditMemory]
 HEAD = "orders are packed the day after they arrive"

@@ -11,10 +11,10 @@ from event_log import Log
 from work import work_of
 
 from lte_runtime.memory import restore
-from lte_runtime.memory.batch_writer import KeyChange
 from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.memory.projection import Projection
-from lte_runtime.memory.records import EditMemorySettings
+from lte_runtime.store.batch_writer import KeyChange
+from lte_runtime.store.records import EditMemorySettings
 
 Opener = Callable[..., EditMemory]
 MANY = 2000

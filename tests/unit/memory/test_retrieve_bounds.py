@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from lte_runtime.answer.embed import StubEncoder
-from lte_runtime.answer.scratch import memory_of
-from lte_runtime.memory import lexical
-from lte_runtime.memory.lexical import NameIndex
+from lte_runtime.answer.encoder import StubEncoder
 from lte_runtime.memory.retrieve import MOST_MEMBERS, MOST_NAMED
+from lte_runtime.names import name_index
+from lte_runtime.names.name_index import NameIndex
+from ops.lab.scratch import memory_of
 
 K = 8
 
@@ -78,13 +78,13 @@ def test_misspelt_names_are_compared_with_so_many_words(monkeypatch: pytest.Monk
     index, compared = NameIndex(), 0
     for key_id in range(200):
         index.add(key_id, "default", [f"Nordwind Cargo {chr(97 + key_id % 26)}{key_id}", "Oslo"])
-    likeness = lexical.likeness
+    likeness = name_index.likeness
 
     def counted(name: str, text: str, words: list[str]) -> float:
         nonlocal compared
         compared += len(words)
         return likeness(name, text, words)
 
-    monkeypatch.setattr(lexical, "likeness", counted)
+    monkeypatch.setattr(name_index, "likeness", counted)
     index.find(text * 1_000, "default", 16)
-    assert compared <= lexical.MOST_COMPARED
+    assert compared <= name_index.MOST_COMPARED

@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 from event_log import Log
 
-from lte_runtime.answer.embed import StubEncoder
+from lte_runtime.answer.encoder import StubEncoder
 from lte_runtime.errors import Refused
-from lte_runtime.memory import db
 from lte_runtime.memory.edit_memory import STORE_FILE, EditMemory
-from lte_runtime.memory.store import Store
+from lte_runtime.store import db
+from lte_runtime.store.writer import Store
 
 KILLED = """
 import os, sys
 from pathlib import Path
-from lte_runtime.answer.embed import StubEncoder
+from lte_runtime.answer.encoder import StubEncoder
 from lte_runtime.memory.edit_memory import EditMemory
 memory = EditMemory.open(Path(sys.argv[1]), StubEncoder())
 memory.meta_set("seen", "yes")

@@ -6,8 +6,8 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from lte_runtime.embedded.relations import WITHHELD_FAMILIES, withheld
-from lte_runtime.evals.metrics import matches
+from lte_runtime.align.stock.relations import WITHHELD_FAMILIES, withheld
+from lte_runtime.scoring import matches
 from ops.demo import make_burst
 from ops.demo.realign import better_by, burst, lower_bound
 

@@ -17,14 +17,14 @@ from daemon.lifecycle import Lifecycle
 from daemon.rpc.interceptors import Call
 from daemon.rpc.server import ListenerSettings, RpcServer
 from daemon.rpc.services import About, Services
-from lte_runtime.answer import gate
 from lte_runtime.answer.answerer import Answerer, AnswererSettings
-from lte_runtime.answer.embed import StubEncoder
+from lte_runtime.answer.encoder import StubEncoder
 from lte_runtime.answer.engine.stub import StubEngine
+from lte_runtime.answer.scope import gate
 from lte_runtime.errors import BadRecord
-from lte_runtime.memory import events
+from lte_runtime.facts import events
+from lte_runtime.facts.events import EventLimits
 from lte_runtime.memory.edit_memory import EditMemory
-from lte_runtime.memory.events import EventLimits
 from lte_runtime.types import Batch, Position, RawRecord, Rejected, TopicPartition
 
 TOPIC_ID = "topic-1"

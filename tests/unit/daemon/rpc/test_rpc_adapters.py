@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from stub_adapters import save_adapter
 
-from daemon.adapter_manager import AdapterManager
+from daemon.adapters.manager import AdapterManager
+from daemon.adapters.swap import Configured, Swapper
 from daemon.client import Client
-from daemon.swap import Configured, Swapper
 from lte_runtime.align.registry import Registry
-from lte_runtime.answer.embed import StubEncoder
+from lte_runtime.answer.encoder import StubEncoder
 from lte_runtime.answer.engine.stub import STUB_ADAPTER, StubEngine
 from lte_runtime.errors import BadRequest, Damaged, NotFound, Refused
-from lte_runtime.memory.db import MIGRATIONS
 from lte_runtime.memory.edit_memory import EditMemory
+from lte_runtime.store.db import MIGRATIONS
 from tests.unit.daemon.rpc.conftest import Build, Rig
 
 FACT = {"id": "e1", "subject": "Port Arlen", "relation": "harbour master", "target": "Ines Calder"}

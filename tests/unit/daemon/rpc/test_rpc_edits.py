@@ -10,11 +10,11 @@ import pytest
 
 from daemon.cli.app import app
 from daemon.client import Client
-from daemon.ingest_values import AcceptedGap, IngestStatus, PartitionStatus, ReplayReport
+from daemon.ingest.values import AcceptedGap, IngestStatus, PartitionStatus, ReplayReport
 from daemon.kafka.history import Gap, GapKind
 from daemon.rpc.edit_servicer import check
 from lte_runtime.errors import BadRequest, NotFound, Refused
-from lte_runtime.memory.records import Truncated
+from lte_runtime.store.records import Truncated
 from tests.unit.daemon.rpc.conftest import NOW_MS, TOPIC_ID, TP, Build, Rig
 
 PRICE = {"subject": "Brisk kettle", "relation": "price"}

@@ -1,0 +1,195 @@
+"""Greedy answers of a base model and of adapters on it: for the labels of rows, and for judging probes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from lte_runtime.align.data.dataset import Own
+from lte_runtime.answer import prompt
+from lte_runtime.answer.engine import greedy, lora
+from lte_runtime.answer.engine.files import verify_adapter
+from lte_runtime.answer.engine.rows import GenerationRow
+from lte_runtime.errors import BadRequest
+from lte_runtime.scoring import matches, same_answer
+from lte_runtime.types import GenerateRequest
+
+Tick = Callable[[int, int], None]
+"""Called as `tick(done, total)` between batches; may raise to end the work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A question with the facts that serving would give it; `answers` None where the base's own is right."""
+
+    id: str
+    kind: str
+    question: str
+    facts: tuple[str, ...]
+    answers: tuple[str, ...] | None
+
+
+def read_probes(path: Path) -> tuple[Probe, ...]:
+    """Probes of a JSON Lines file; raises `BadRequest` with the line for what is none."""
+    probes = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+                answers = None if row["answers"] is None else tuple(map(str, row["answers"]))
+                facts = tuple(map(str, row.get("facts") or ()))
+                probes.append(Probe(str(row["id"]), str(row["kind"]), str(row["question"]), facts, answers))
+            except (ValueError, TypeError, KeyError) as error:
+                raise BadRequest(f"{path.name}, line {number}: {error!r}") from None
+    return tuple(probes)
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A model on its device with its tokenizer. One thread at a time."""
+
+    model: Any
+    tokenizer: Any
+    device: torch.device
+    most: int = 32
+    max_prompt: int = 1024
+    batch_tokens: int = 4096
+
+    def generate(
+        self,
+        prompts: Sequence[tuple[str, Sequence[str]]],
+        forward: Callable[..., Any] | None = None,
+        tick: Tick = lambda _done, _total: None,
+    ) -> list[GenerationRow]:
+        """A finished row for each question with its facts, in the order given. `forward` is the model's or
+        that of an adapter on it."""
+        ends = prompt.ends(self.tokenizer)
+        rows = [
+            GenerationRow(
+                GenerateRequest(
+                    prompt.build(self.tokenizer, question, facts, max_tokens=self.max_prompt).token_ids,
+                    adapter=forward is not None,
+                    max_new_tokens=self.most,
+                ),
+                self._decode,
+                ends,
+            )
+            for question, facts in prompts
+        ]
+        done = 0
+        for group in self._batches(rows):
+            tick(done, len(rows))
+            with torch.inference_mode():
+                greedy.generate(
+                    forward or self.model, self.model.config, group, self.device, lambda _row: None
+                )
+            done += len(group)
+        tick(done, len(rows))
+        return rows
+
+    def own(self, questions: Sequence[str], tick: Tick = lambda _done, _total: None) -> list[Own]:
+        """What the model says by itself to each question, and how sure it is."""
+        rows = self.generate([(question, ()) for question in questions], tick=tick)
+        sure: dict[int, float] = {}
+        for group in self._batches(rows):
+            sure |= dict(zip(map(id, group), self._sureness(group), strict=True))
+        return [Own(row.text, sure[id(row)]) for row in rows]
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        return text
+
+    def _batches(self, rows: Sequence[GenerationRow]) -> list[list[GenerationRow]]:
+        """Rows of like length together; of equal length where the model's positions cannot be set."""
+        if not greedy.takes_padding(self.model):
+            return greedy.by_length(rows)
+        batches: list[list[GenerationRow]] = []
+        for row in sorted(rows, key=lambda row: len(row.request.token_ids)):
+            length = len(row.request.token_ids) + self.most
+            if not batches or (len(batches[-1]) + 1) * length > self.batch_tokens:
+                batches.append([])
+            batches[-1].append(row)
+        return batches
+
+    @torch.inference_mode()
+    def _sureness(self, rows: Sequence[GenerationRow]) -> list[float]:
+        """Geometric means of the probabilities of the tokens said."""
+        sequences = [[*row.request.token_ids, *row.tokens] for row in rows]
+        length = max(map(len, sequences))
+        ids = torch.tensor([ids + [0] * (length - len(ids)) for ids in sequences], device=self.device)
+        mask = torch.tensor(
+            [[1] * len(ids) + [0] * (length - len(ids)) for ids in sequences], device=self.device
+        )
+        scores = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
+        sure = []
+        for place, row in enumerate(rows):
+            start = len(row.request.token_ids) - 1
+            answer_ids = torch.tensor(row.tokens, device=self.device)
+            logs = F.log_softmax(scores[place, start : start + len(row.tokens)].float(), -1)
+            sure.append(math.exp(float(logs.gather(1, answer_ids[:, None]).mean())))
+        return sure
+
+
+def judge(
+    base_model: BaseModel, adapters: Mapping[str, Path], fingerprint: str, probes: Sequence[Probe], tick: Tick
+) -> dict[str, dict[str, int]]:
+    """1 or 0 for each arm and probe: each of `adapters`, and `none`, which reads the facts without one.
+
+    Adapters are verified first and kept beside the weights, never merged; errors as `verify_adapter`.
+    """
+    own_answers = _own_answers(base_model, probes)
+    prompts = [(probe.question, probe.facts) for probe in probes]
+    judged = {}
+    total = len(probes) * (len(adapters) + 1)
+
+    def moved(first: int) -> Tick:
+        return lambda done, _total: tick(first + done, total)
+
+    rows = base_model.generate(prompts, tick=moved(0))
+    judged["none"] = _right(probes, rows, own_answers)
+    for number, (arm, folder) in enumerate(adapters.items(), 1):
+        forward, undo = _with_adapter(base_model.model, folder, fingerprint)
+        try:
+            rows = base_model.generate(prompts, forward, moved(number * len(probes)))
+        finally:
+            undo()
+        judged[arm] = _right(probes, rows, own_answers)
+    return judged
+
+
+def _own_answers(base_model: BaseModel, probes: Sequence[Probe]) -> dict[str, str]:
+    questions = list(dict.fromkeys(probe.question for probe in probes if probe.answers is None))
+    rows = base_model.generate([(question, ()) for question in questions])
+    return {question: row.text for question, row in zip(questions, rows, strict=True)}
+
+
+def _right(
+    probes: Sequence[Probe], rows: Sequence[GenerationRow], own_answers: Mapping[str, str]
+) -> dict[str, int]:
+    return {
+        probe.id: int(
+            same_answer(row.text, own_answers[probe.question])
+            if probe.answers is None
+            else matches(row.text, probe.answers)
+        )
+        for probe, row in zip(probes, rows, strict=True)
+    }
+
+
+def _with_adapter(
+    model: Any, folder: Path, fingerprint: str
+) -> tuple[Callable[..., Any], Callable[[], object]]:
+    """The model's forward with the adapter, and what takes the adapter off again."""
+    verified = verify_adapter(folder, fingerprint)
+    pairs = lora.read_pairs(verified, model)
+    beside = lora.Unmerged(model)
+    beside.reach(pairs)
+    return partial(beside.forward, beside.halves(pairs, verified.scale)), beside.close

@@ -1,0 +1,183 @@
+"""The SQLite store, written: one transaction per batch holds edits, facts, vectors, quarantine and offsets.
+
+One writer, under the caller's lock. After an exception nothing of the batch is in the store.
+"""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lte_runtime.store import reader, truncation
+from lte_runtime.store.batch_writer import BatchWriter, KeyChange, StoreResult
+from lte_runtime.store.db import Connection, faults, open_writer, transaction
+from lte_runtime.store.key_update import view_hash, view_text
+from lte_runtime.store.rows import row_crc
+from lte_runtime.store.truncation import Truncations
+from lte_runtime.types import Edit, FactKey, Op, Rejected, TopicPartition, Vectors
+
+log = logging.getLogger(__name__)
+
+REFOLD_LOG_EVERY = 20_000
+SEQUENCE = "sequence"  # how many batches were committed
+
+
+class Store:
+    """The writing side. Raises `Retry` when full or busy, `Damaged`, or `Fatal` when the disk fails."""
+
+    def __init__(self, path: Path, busy_timeout_ms: int = 5000) -> None:
+        self.connection: Connection = open_writer(path, busy_timeout_ms, refold_all)
+        with faults():
+            self._load()
+
+    def _load(self) -> None:
+        rows = self.connection.execute("SELECT no, topic_id FROM topics").fetchall()
+        self.topics: dict[int, str] = dict(rows)
+        self._numbers = {topic_id: number for number, topic_id in rows}
+        named = self.connection.execute("SELECT namespace, retracts FROM edits WHERE retracts IS NOT NULL")
+        self.retracted: set[tuple[str, str]] = set(named)
+        self.truncations = Truncations.read(self.connection, self.topics)
+        self.sequence = int(self.meta_get(SEQUENCE) or 0)
+
+    def close(self) -> None:
+        with faults():
+            self.connection.close()
+
+    def missing_views(self, edits: Iterable[Edit]) -> dict[bytes, str]:
+        """Hash and text of the views that keys of these edits need and the store has no vector for."""
+        views: dict[bytes, str] = {}
+        seen: set[FactKey] = set()
+        with faults():
+            for edit in edits:
+                if edit.op is not Op.ASSERT or edit.key is None or edit.key in seen:
+                    continue
+                seen.add(edit.key)
+                if not self._has_view(edit.key):
+                    text = view_text(edit, edit.key)
+                    views[view_hash(text)] = text
+            return {name: text for name, text in views.items() if not self._has_vector(name)}
+
+    def _has_view(self, key: FactKey) -> bool:
+        row = self.connection.execute("SELECT view_hash FROM keys WHERE key=?", (key.text,)).fetchone()
+        return row is not None and row[0] is not None
+
+    def _has_vector(self, name: bytes) -> bool:
+        return self.connection.execute("SELECT 1 FROM vectors WHERE hash=?", (name,)).fetchone() is not None
+
+    def apply(
+        self,
+        edits: Sequence[Edit],
+        rejected: Sequence[Rejected],
+        vectors: Callable[[], Mapping[bytes, Vectors]],
+        next_offsets: Mapping[TopicPartition, int],
+        now_ms: int,
+        leader_epochs: Mapping[TopicPartition, int] | None = None,
+    ) -> StoreResult:
+        """Everything that one batch brings, in one transaction; `vectors` is asked at its end."""
+        known_topics = dict(self._numbers)
+        writer = BatchWriter(self, now_ms)
+        try:
+            with transaction(self.connection):
+                result = writer.write(edits, rejected)
+                self.put_vectors(vectors())
+                self._move_offsets(next_offsets, leader_epochs or {})
+                self.meta_set(SEQUENCE, str(self.sequence + 1))
+        except BaseException:
+            self._numbers = known_topics
+            self.topics = {number: topic for topic, number in known_topics.items()}
+            raise
+        self.retracted |= writer.retracted
+        self.sequence += 1
+        return result
+
+    def accept_truncation(
+        self, resume_at: Mapping[TopicPartition, int], now_ms: int, *, withdraw: bool
+    ) -> list[KeyChange]:
+        """Partitions were cut back to these offsets: go on there, in another log. With `withdraw`, edits that
+        only the cut part held are taken out. One transaction."""
+        with transaction(self.connection):
+            for topic_partition, offset in resume_at.items():
+                number = self.topic_number(topic_partition.topic_id)
+                truncation.add(self.connection, number, topic_partition.partition, offset, now_ms)
+                self.put_offset(topic_partition, offset, -1)
+            keys = truncation.take_out(self.connection, self.topics, resume_at, now_ms) if withdraw else []
+            changes = BatchWriter(self, now_ms).refold(keys).changes
+            self.meta_set(SEQUENCE, str(self.sequence + 1))
+        self.truncations = Truncations.read(self.connection, self.topics)
+        self.sequence += 1
+        return changes
+
+    def topic_number(self, topic_id: str) -> int:
+        """The short number of a topic id; a new one is added in the caller's transaction."""
+        number = self._numbers.get(topic_id)
+        if number is None:
+            self.connection.execute("INSERT INTO topics(topic_id) VALUES(?)", (topic_id,))
+            number = int(self.connection.last_insert_rowid())
+            self._numbers[topic_id], self.topics = number, {**self.topics, number: topic_id}
+        return number
+
+    def _move_offsets(
+        self, next_offsets: Mapping[TopicPartition, int], leader_epochs: Mapping[TopicPartition, int]
+    ) -> None:
+        """Forward only: a batch that was read twice does not take a watermark back, nor does one without a
+        leader epoch forget the one that is known for the same offset."""
+        durable = reader.offsets(self.connection, self.topics)
+        for topic_partition, offset in next_offsets.items():
+            epoch, known_offset = leader_epochs.get(topic_partition, -1), durable.get(topic_partition, -1)
+            if offset > known_offset or (offset == known_offset and epoch >= 0):
+                self.put_offset(topic_partition, offset, epoch)
+
+    def put_offset(self, topic_partition: TopicPartition, offset: int, leader_epoch: int) -> None:
+        """Set a durable next offset, in the caller's transaction."""
+        values = (self.topic_number(topic_partition.topic_id), topic_partition.partition, offset)
+        self.connection.execute(
+            "INSERT OR REPLACE INTO offsets(topic, partition, next, leader_epoch, crc) VALUES(?,?,?,?,?)",
+            (*values, leader_epoch, row_crc(*values)),
+        )
+
+    def put_vectors(self, vectors: Mapping[bytes, Vectors]) -> None:
+        """Keep vectors [windows, dimension] by the hash of their view, in the caller's transaction."""
+        rows = ((name, np.asarray(vector, np.float32).tobytes()) for name, vector in vectors.items())
+        self.connection.executemany(
+            "INSERT OR REPLACE INTO vectors VALUES(?,?,?)",
+            [(name, data, zlib.crc32(data)) for name, data in rows],
+        )
+
+    def meta_get(self, name: str) -> str | None:
+        row = self.connection.execute("SELECT value FROM meta WHERE name=?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def meta_set(self, name: str, value: str) -> None:
+        self.connection.execute(
+            "INSERT INTO meta VALUES(?,?) ON CONFLICT DO UPDATE SET value=excluded.value", (name, value)
+        )
+
+
+@dataclass(slots=True)
+class _Unopened:
+    """What folding needs of a store that is not open yet."""
+
+    connection: Connection
+    topics: dict[int, str]
+    retracted: set[tuple[str, str]] = field(default_factory=set)
+
+    def topic_number(self, topic_id: str) -> int:
+        return next(number for number, known_id in self.topics.items() if known_id == topic_id)
+
+
+def refold_all(connection: Connection) -> None:
+    """Fold every key again, in the caller's transaction: the rules of the fold are those of this version."""
+    topics = dict(connection.execute("SELECT no, topic_id FROM topics").fetchall())
+    named = "subject<>''"  # an erased key has no name, and no facts
+    keys = connection.execute(
+        f"SELECT namespace, subject, relation FROM keys WHERE {named} ORDER BY id"
+    ).fetchall()
+    for number, parts in enumerate(keys):
+        BatchWriter(_Unopened(connection, topics), 0).refold([FactKey(*parts)])
+        if number % REFOLD_LOG_EVERY == REFOLD_LOG_EVERY - 1:
+            log.info("upgrading the store to this version: %d of %d keys", number + 1, len(keys))

@@ -1,0 +1,103 @@
+"""Facts as users write them: edit success, paraphrases and declared aliases, counted as in `knowedit`.
+
+The file has one JSON object a line: `event`, `question`, `paraphrase`, `alias_question`, `expected` (accepted
+answers). All events are applied first. Bars: 0.95 for questions, 0.95 for aliases.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lte_runtime.answer.answerer import Answerer, AnswererSettings
+from lte_runtime.answer.engine.protocol import Engine
+from lte_runtime.answer.scope.gate import GateCalibration
+from lte_runtime.errors import NotFound
+from lte_runtime.progress import Progress, silent
+from lte_runtime.scoring import matches, mean
+from lte_runtime.types import Answer, Encoder
+from ops.lab.evals import command
+from ops.lab.evals.ask import Arms, ask_all
+from ops.lab.scratch import memory_of
+
+PROBES = {"question": "edit_success", "paraphrase": "generality", "alias_question": "alias"}
+METHODS = ("ours", "no-adapter")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of the file; `NotFound` when it is not there."""
+    if not path.is_file():
+        raise NotFound(f"no user facts at {path}")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def run(
+    data: Path,
+    encoder: Encoder,
+    engine: Engine,
+    calibration: GateCalibration,
+    *,
+    methods: Sequence[str] = METHODS,
+    limit: int | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """`{"methods": {name: {"n", "edit_success", "generality", "alias", "retrieval", "wrong"}}}`."""
+    rows = read(data)[:limit]
+    result: dict[str, Any] = {"methods": {}}
+    with memory_of([row["event"] for row in rows], encoder) as memory:
+        for method in methods:
+            settings = AnswererSettings(use_adapter=method == "ours")
+            arms = Arms(Answerer(memory, encoder, calibration, engine, settings))
+            questions = [row[probe] for row in rows for probe in PROBES if row.get(probe)]
+            result["methods"][method] = figures(
+                rows, ask_all(arms, questions, progress, f"user facts {method}")
+            )
+    return result
+
+
+def figures(rows: Sequence[Mapping[str, Any]], answers: Mapping[str, Answer]) -> dict[str, Any]:
+    """Shares of right answers for each kind of probe, of right facts in the prompt, and what went wrong."""
+    rows_of_probe = {probe: [row for row in rows if row.get(probe)] for probe in PROBES}
+    counted: dict[str, Any] = {"n": len(rows)}
+    for probe, name in PROBES.items():
+        counted[name] = mean(_right(row, answers[row[probe]]) for row in rows_of_probe[probe])
+    counted["retrieval"] = {
+        name: mean(_cited(row, answers[row[probe]]) for row in rows_of_probe[probe])
+        for probe, name in PROBES.items()
+    }
+    counted["wrong"] = [
+        {"question": row[probe], "said": answers[row[probe]].text, "expected": row["expected"]}
+        for probe in PROBES
+        for row in rows_of_probe[probe]
+        if not _right(row, answers[row[probe]])
+    ]
+    return counted
+
+
+def _right(row: Mapping[str, Any], answer: Answer) -> bool:
+    accepted = (*row["expected"], *row["event"].get("target_aliases", ()))
+    return matches(answer.text, accepted)
+
+
+def _cited(row: Mapping[str, Any], answer: Answer) -> bool:
+    return row["event"]["target"] in {c.fact.target for c in answer.citations}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line of this evaluation."""
+    args = command.parser("userfacts", __doc__, "file of user facts, JSON lines", METHODS).parse_args(argv)
+    return command.measure(
+        lambda parts: run(
+            args.data,
+            *parts,
+            methods=args.method or METHODS,
+            limit=args.limit,
+            progress=command.show_progress,
+        )
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

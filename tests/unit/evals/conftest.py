@@ -1,5 +1,0 @@
-from __future__ import annotations
-
-from tests.unit.evals.baselines.conftest import make_base
-
-__all__ = ["make_base"]

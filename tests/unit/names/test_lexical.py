@@ -1,0 +1,254 @@
+"""Names in questions: each kind is found where it is meant, and no code is taken for its neighbour."""
+
+from __future__ import annotations
+
+import random
+import string
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lte_runtime.names.name_index import NameHit, NameIndex
+from lte_runtime.names.tokens import fold, folded_name
+
+SEED = 20231
+NAMES = {
+    1: ["SKU-4711"],
+    2: ["v2.3.1"],
+    3: ["v2.3"],
+    4: ["C++"],
+    5: ["C"],
+    6: ["New York"],
+    7: ["York"],
+    8: ["São Paulo"],
+    9: ["OpenAI"],
+    10: ["United States of America", "United States", "US"],
+    11: ["東京"],
+    12: ["Anna Berg"],
+    13: ["हिन्दी"],
+    14: ["AT&T"],
+    15: ["!!!"],
+    16: ["Type B"],
+    17: ["Straße des 17. Juni"],
+    18: ["O'Brien's"],
+    19: ["C#"],
+    20: ["Node.js"],
+    21: ["Rock'n'Roll GmbH & Co. KG"],
+    22: ["ﬁnance ﬂoor"],
+    23: ["İstanbul"],
+    24: ["Кремль"],
+    25: ["192.168.0.1"],
+    26: ["Ａｃｍｅ"],
+    27: ["Mercury"],
+    28: ["Mercury"],
+}
+
+
+@pytest.fixture(scope="module")
+def index() -> NameIndex:
+    name_index = NameIndex()
+    for key_id, names in NAMES.items():
+        name_index.add(key_id, "default", names)
+    return name_index
+
+
+def exact_ids(index: NameIndex, question: str) -> set[int]:
+    return {hit.key_id for hit in index.find(question, "default", 20) if hit.exact}
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("What does SKU-4711 cost?", {1}),
+        ("what does sku 4711 cost", {1}),
+        ("price(SKU_4711)", {1}),
+        ("What does SKU-4712 cost?", set()),
+        ("What does SKU-47111 cost?", set()),
+        ("What does SKU-4711-B cost?", set()),
+        ("What does XSKU-4711 cost?", set()),
+        ("Is v2.3.1 out?", {2}),
+        ("Is v2.3 out.", {3}),
+        ("Is v2.3.10 out?", set()),
+        ("Is v2.3.2 out?", set()),
+        ("Is v2.3.1.4 out?", set()),
+        ("Who made C++?", {4}),
+        ("Who made C?", {5}),
+        ("Who made C#?", {19}),
+        ("Who is the mayor of New York?", {6}),
+        ("Who is the archbishop of York?", {7}),
+        ("From York to New York", {6, 7}),
+        ("the SAO PAULO office", set()),
+        ("the SÃO PAULO office", {8}),
+        ("the Sa\u0303o Paulo office", {8}),
+        ("openai's head", {9}),
+        ("Who leads the US?", {10}),
+        ("Tell us who leads it", set()),
+        ("who leads the us", {10}),
+        ("the united states of america", {10}),
+        ("東京の人口は？", {11}),
+        ("京都の人口は？", set()),
+        ("हिन्दी भाषा", {13}),
+        ("What is AT&T worth?", {14}),
+        ("Who sings in !!!", set()),
+        ("!!!", {15}),
+        ("parts of Type B", {16}),
+        ("parts of Type D", set()),
+        ("STRASSE DES 17. JUNI", {17}),
+        ("where is o'brien’s?", {18}),
+        ("What is Node.js?", {20}),
+        ("What is Node?", set()),
+        ("Who runs rock'n'roll gmbh & co. kg?", {21}),
+        ("finance floor", {22}),
+        ("istanbul", set()),
+        ("İSTANBUL", {23}),
+        ("кремль сегодня", {24}),
+        ("ping 192.168.0.1", {25}),
+        ("ping 192.168.0.10", set()),
+        ("acme", {26}),
+        ("Boston-based Anna Berg", {12}),
+        ("(Anna\u200b Berg)", {12}),
+        ("Anna-Berg", {12}),
+        ("How hot is Mercury?", {27, 28}),
+        ("", set()),
+        ("   ?", set()),
+    ],
+)
+def test_exact_mentions(index: NameIndex, question: str, expected: set[int]) -> None:
+    assert exact_ids(index, question) == expected
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("the Sao Paulo office", 8),
+        ("the boss of Open AI", 9),
+        ("the boss of OpenIA", 9),
+        ("the boss of Opne AI", 9),
+        ("the job of Ana Berg", 12),
+        ("the job of Anna Bergg", 12),
+        ("the Untied States", 10),
+        ("Mercuri is hot", 27),
+    ],
+)
+def test_slips_are_forgiven(index: NameIndex, question: str, expected: int) -> None:
+    hits = [hit for hit in index.find(question, "default", 20) if hit.key_id == expected]
+    assert len(hits) == 1
+    assert not hits[0].exact
+    assert 0.6 < hits[0].score < 1.0
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "SKU-4712",
+        "SKU-4711-B",
+        "v2.3.2",
+        "v23.1",
+        "Type D",
+        "TypeD",
+        "Type BB",
+        "Type",
+        "What is it?",
+        "Anna",
+    ],
+)
+def test_neighbours_are_no_slips(index: NameIndex, question: str) -> None:
+    assert index.find(question, "default", 20) == []
+
+
+def test_digits_always_agree() -> None:
+    """Among codes that differ in one digit, none is ever found for another."""
+    index, rng = NameIndex(), random.Random(SEED)
+    codes = [f"{rng.choice(['SKU', 'Part', 'Model Orion'])}-{number}" for number in range(4000, 4400)]
+    for key_id, code in enumerate(codes[::2]):
+        index.add(key_id, "default", [code])
+    for place, code in enumerate(codes):
+        key_ids = {hit.key_id for hit in index.find(f"What is the price of {code} today?", "default", 50)}
+        assert key_ids == ({place // 2} if place % 2 == 0 else set()), code
+
+
+def test_longer_names_come_first_and_limit_holds() -> None:
+    index = NameIndex()
+    for key_id in range(30):
+        index.add(key_id, "default", ["Harbour"])
+    index.add(99, "default", ["Red Tower"])
+    hits = index.find("the Red Tower at the Harbour", "default", 5)
+    assert [hit.key_id for hit in hits] == [99, 0, 1, 2, 3]
+    assert hits[0] == NameHit(99, "red tower", 1.0, True)
+
+
+def test_one_hit_for_a_key_with_several_names() -> None:
+    index = NameIndex()
+    index.add(1, "default", ["United States", "USA", "usa", "  ", ""])
+    assert len(index.find("Is the USA the United States?", "default", 9)) == 1
+
+
+def test_ids_of_is_exact_on_the_folded_name(index: NameIndex) -> None:
+    assert index.ids_of("mercury", "default") == [27, 28]
+    assert index.ids_of("NEW  york", "default") == [6]
+    assert index.ids_of("US", "default") == [10]
+    assert index.ids_of("new yorc", "default") == []
+    assert index.ids_of("mercury", "elsewhere") == []
+
+
+def test_namespaces_are_apart() -> None:
+    index = NameIndex()
+    index.add(1, "a", ["Corvane"])
+    index.add(2, "b", ["Corvane"])
+    assert [hit.key_id for hit in index.find("Corvane", "a", 9)] == [1]
+    assert index.ids_of("Corvane", "b") == [2]
+    assert index.find("Corvane", "c", 9) == []
+
+
+def test_adding_again_replaces_the_names() -> None:
+    index = NameIndex()
+    index.add(1, "a", ["Corvane", "Old Corvane"])
+    index.add(1, "b", ["Sael Harbour"])
+    assert index.ids_of("corvane", "a") == []
+    assert index.ids_of("sael harbour", "b") == [1]
+    assert len(index) == 1
+    index.remove(1)
+    index.remove(1)
+    assert len(index) == 0
+    assert index.find("Sael Harbour and Sael Habrour", "b", 9) == []
+
+
+def test_removal_keeps_the_others_through_a_sweep() -> None:
+    index = NameIndex()
+    for key_id in range(3000):
+        index.add(key_id, "default", [f"Tower {key_id}", "Landmark", f"Quarrystone{chr(97 + key_id % 26)}"])
+    for key_id in range(2990):
+        index.remove(key_id)
+    assert index.ids_of("landmark", "default") == list(range(2990, 3000))
+    assert [hit.key_id for hit in index.find("Tower 2995", "default", 1)] == [2995]
+    assert {hit.key_id for hit in index.find("Landmrak", "default", 99)} == set(range(2990, 3000))
+
+
+WORD = st.text(string.ascii_letters + string.digits + "éüßñ日本", min_size=1, max_size=8)
+NAME = st.lists(WORD, min_size=1, max_size=4).map(" ".join)
+
+
+@settings(max_examples=150, deadline=None)
+@given(name=NAME, before=NAME, after=NAME)
+def test_a_name_is_found_wherever_it_stands(name: str, before: str, after: str) -> None:
+    index = NameIndex()
+    index.add(1, "default", [name])
+    question = f'{before} "{name}", {after}?'
+    if len(name) <= 4 and name.isupper():
+        question = question.upper()
+    hits = index.find(question, "default", 5)
+    assert [(hit.key_id, hit.exact) for hit in hits] == [(1, True)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=40))
+def test_any_text_is_taken(text: str) -> None:
+    """Folding is idempotent; any question and any name is taken without an error."""
+    assert fold(fold(text)) == fold(text)
+    index = NameIndex()
+    index.add(1, "default", [text])
+    index.find(text, "default", 3)
+    assert index.ids_of(text, "default") == ([1] if folded_name(text) else [])
+    index.remove(1)
+    assert index.find(text, "default", 3) == []
