@@ -59,8 +59,11 @@ LAYERS = (
 )
 # Pure decisions: no clock, file, thread or log.
 PURE = (
-    "lte_runtime/facts/",
-    "lte_runtime/names/",
+    "lte_runtime/facts/keys.py",
+    "lte_runtime/facts/policy.py",
+    "lte_runtime/facts/reasons.py",
+    "lte_runtime/names/fuzzy.py",
+    "lte_runtime/names/tokens.py",
     "lte_runtime/drift/",
     "lte_runtime/scoring.py",
     "lte_runtime/answer/chain.py",
