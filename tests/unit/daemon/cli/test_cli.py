@@ -161,7 +161,7 @@ def test_commands_beside_the_package_say_so_where_they_are_absent(
     ran = lte("demo", "--fast")
     assert ran.code == exits.FAILED
     assert "checkout" in ran.err
-    assert "make demo" in ran.err
+    assert "lte demo" in ran.err
 
 
 def test_config_show_says_where_a_value_comes_from(lte: Run, monkeypatch: pytest.MonkeyPatch) -> None:
