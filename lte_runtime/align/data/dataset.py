@@ -149,8 +149,8 @@ class Mixture:
 
     An own answer less sure than `sure` is left out: what a model makes up about unknown things is noise, and
     long noise outweighs many short answers. `near_sure` takes its place for a near question (the same subject
-    or the same relation): there any answer of the model teaches that the fact does not answer it. `foreign` is
-    the share of made-up worlds in another language than English.
+    or the same relation): there any answer of the model teaches that the fact does not answer it. `foreign`
+    is the share of made-up worlds in another language than English.
     """
 
     kinds: Mapping[CaseKind, float]
