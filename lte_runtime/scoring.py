@@ -33,6 +33,12 @@ def matches(answer: str, accepted: Iterable[str]) -> bool:
     return bool(normalised) and any(normalised == normalise(text) for text in accepted)
 
 
+def contains(answer: str, accepted: Iterable[str]) -> bool:
+    """Whether one of the accepted texts stands in the answer, between word boundaries, after normalising."""
+    padded = f" {normalise(answer)} "
+    return any(f" {text} " in padded for text in map(normalise, accepted) if text)
+
+
 def same_answer(a: str, b: str) -> bool:
     """Locality: whether two answers are equal after normalising."""
     return normalise(a) == normalise(b)

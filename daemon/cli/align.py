@@ -112,7 +112,7 @@ def _write_rows(
     drawn = islice(dataset.cases(material, chosen.mixture, seed), cases)
 
     def rows() -> Iterator[TrainingRow]:
-        for row in dataset.rows(drawn, speaker.own, chosen.mixture.sure, tally):
+        for row in dataset.rows(drawn, speaker.own, chosen.mixture, tally):
             progress("rows", row.case, cases)
             yield row
 

@@ -42,6 +42,24 @@ _LARGE: Mapping[CaseKind, float] = {
 """About 30 % verbatim of what is in scope, and a third out of scope or language, as in the paper."""
 
 
+_RESTRAINED: Mapping[CaseKind, float] = {
+    CaseKind.VERBATIM: 0.13,
+    CaseKind.REPHRASED: 0.17,
+    CaseKind.ALIAS: 0.08,
+    CaseKind.TWO_HOPS: 0.08,
+    CaseKind.COMPOSED: 0.09,
+    CaseKind.REVERSED: 0.02,
+    CaseKind.VERSIONS: 0.03,
+    CaseKind.INSTRUCTED: 0.05,
+    CaseKind.SAME_SUBJECT: 0.20,
+    CaseKind.NEIGHBOUR: 0.06,
+    CaseKind.UNRELATED: 0.04,
+    CaseKind.LANGUAGE: 0.05,
+}
+"""A third out of scope, most of it the fact's subject with another relation: a model that is given a fact
+must not say its value to every question about the subject."""
+
+
 @dataclass(frozen=True, slots=True)
 class Preset:
     """What is drawn, how it is trained, and for which machine.
@@ -76,6 +94,19 @@ _DEMO = Preset(
     known=120,
     own_tokens=16,
 )
+_SMALL_CHAT = Preset(
+    "small",
+    cases=12_000,
+    mixture=Mixture(
+        _RESTRAINED, invented=0.5, replay=0.0, worded=0.3, plain=0.05, sure=0.5, near_sure=0.0, foreign=0.2
+    ),
+    settings=TrainingSettings(
+        rank=16, alpha=32, rate=5e-4, warm=20, batch=16, first=1.0, threads=2, every=100, patience=4
+    ),
+    held_out=0.02,
+    known=700,
+    own_tokens=40,
+)
 _SEVEN = Preset(
     "7b-1xh200",
     cases=30_000,
@@ -109,6 +140,7 @@ PRESETS: Mapping[str, Preset] = {
             settings=replace(_DEMO.settings, warm=20, every=40),
             known=400,
         ),
+        _SMALL_CHAT,
         _SEVEN,
         replace(
             _SEVEN,

@@ -50,6 +50,8 @@ GROUPS: Mapping[str, tuple[CaseKind, ...]] = {
     "out of scope": (CaseKind.SAME_SUBJECT, CaseKind.NEIGHBOUR, CaseKind.UNRELATED),
     "language": (CaseKind.LANGUAGE,),
 }
+_WRITTEN_SHARE = 0.7
+"""Share of near questions in the words written for their relation, where there are such."""
 SHUFFLED = 0.2
 """Share of prompts whose facts are not best first."""
 
@@ -383,14 +385,26 @@ def _same_subject(rng: Random, world: World) -> Case | None:
         )
     place, fact, _ = _drawn(rng, world)
     stored = {f.relation for f in world.pool.by_subject.get(normalise_key(fact.subject), (fact,))}
-    noun, _kind = rng.choice(NOUN_KINDS)
-    if not fact.subject or noun in stored or any(noun in held or held in noun for held in stored if held):
+    question = _other_question(rng, fact, stored) if fact.subject else None
+    if question is None:
         return None
-    question = rng.choice(w.GENERIC).replace("{n}", noun).replace("{s}", fact.subject)
     distractors = _distractors(rng, world, place)
     return _case(
         rng, world, CaseKind.SAME_SUBJECT, question, [(fact.statement, fact)], None, distractors=distractors
     )
+
+
+def _other_question(rng: Random, fact: FactRecord, stored: set[str]) -> str | None:
+    """A question about the fact's subject for a relation that no fact of it tells."""
+    others = w.other_relations(fact.relation)
+    if others and rng.random() < _WRITTEN_SHARE:
+        relation = rng.choice(others)
+        noun, questions = relation.noun, relation.questions
+    else:
+        noun, questions = rng.choice(NOUN_KINDS)[0], w.GENERIC
+    if noun in stored or any(noun in held or held in noun for held in stored if held):
+        return None
+    return rng.choice(questions).replace("{n}", noun).replace("{s}", fact.subject)
 
 
 def _neighbour(rng: Random, world: World) -> Case | None:

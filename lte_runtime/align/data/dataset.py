@@ -148,7 +148,9 @@ class Mixture:
     `plain` the share of cases that make a row without their facts too, among those whose facts decide.
 
     An own answer less sure than `sure` is left out: what a model makes up about unknown things is noise, and
-    long noise outweighs many short answers.
+    long noise outweighs many short answers. `near_sure` takes its place for a near question (the same subject
+    or the same relation): there any answer of the model teaches that the fact does not answer it. `foreign`
+    is the share of made-up worlds in another language than English.
     """
 
     kinds: Mapping[CaseKind, float]
@@ -159,6 +161,14 @@ class Mixture:
     alone: float = 0.5
     plain: float = 1.0
     sure: float = 0.5
+    near_sure: float = 0.5
+    foreign: float = 0.0
+
+    def sureness(self, kind: CaseKind) -> float:
+        """How sure the model must be of its own answer in a case of this kind."""
+        if kind in (CaseKind.SAME_SUBJECT, CaseKind.NEIGHBOUR):
+            return self.near_sure
+        return self.sure * _RUNNING if kind is CaseKind.LANGUAGE else self.sure
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +203,7 @@ def _world(
 ) -> World:
     roll = rng.random()
     if made_up or roll < mixture.invented or not material.edits.facts:
-        facts = invented(rng, prefix)
+        facts = invented(rng, prefix, mixture.foreign)
         return World(Pool.of(facts, by_words), learnt, material.known_facts, alone=mixture.alone)
     replayed = material.replay is not None and roll < mixture.invented + mixture.replay
     pool = material.replay if replayed and material.replay else material.edits
@@ -220,14 +230,14 @@ class RowTally:
         self.dropped[why] += 1
 
 
-def rows(drawn: Iterable[Case], ask: AskBase, sure: float, tally: RowTally) -> Iterator[TrainingRow]:
+def rows(drawn: Iterable[Case], ask: AskBase, mixture: Mixture, tally: RowTally) -> Iterator[TrainingRow]:
     """The rows of the cases, in order: with its facts, and those of a `plain` case without them too."""
     source = iter(drawn)
     first = 0
     while chunk := list(islice(source, _CHUNK)):
         own = _own(chunk, ask)
         for number, case in enumerate(chunk, first):
-            yield from _pair(case, number, own.get(case.question, Own("", 0.0)), sure, tally)
+            yield from _pair(case, number, own.get(case.question, Own("", 0.0)), mixture, tally)
         first += len(chunk)
 
 
@@ -236,9 +246,8 @@ def _own(chunk: Sequence[Case], ask: AskBase) -> dict[str, Own]:
     return dict(zip(questions, ask(questions), strict=True))
 
 
-def _pair(case: Case, number: int, own: Own, sure: float, tally: RowTally) -> Iterator[TrainingRow]:
-    min_sure = sure * _RUNNING if case.kind is CaseKind.LANGUAGE else sure
-    own_text = own.text if own.sure >= min_sure else ""
+def _pair(case: Case, number: int, own: Own, mixture: Mixture, tally: RowTally) -> Iterator[TrainingRow]:
+    own_text = own.text if own.sure >= mixture.sureness(case.kind) else ""
     for facts, answer, is_own in (
         (case.facts, own_text if case.answer is None else case.answer, case.answer is None),
         ((), own_text, True),

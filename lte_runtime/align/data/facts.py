@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from lte_runtime.align.stock import names
-from lte_runtime.align.stock.relations import NOUN_KINDS, STATEMENTS, SUBJECT_KINDS, WORDED_RELATIONS
+from lte_runtime.align.stock.relations import (
+    FOREIGN_RELATIONS,
+    NOUN_KINDS,
+    STATEMENTS,
+    SUBJECT_KINDS,
+    WORDED_RELATIONS,
+)
 from lte_runtime.answer.prompt import explained
 from lte_runtime.errors import BadRequest
 from lte_runtime.facts.keys import statement_of, view_of
@@ -144,6 +150,7 @@ def _of_record(record: Mapping[str, Any], source: str) -> FactRecord:
 
 LINKED = ("person", "org", "place", "product")
 _PLAIN = tuple(dict.fromkeys(STATEMENTS))
+_FOREIGN_KINDS = tuple(relation.subject for relation in FOREIGN_RELATIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,14 +160,16 @@ class _Relation:
     statements: tuple[str, ...] = field(default=_PLAIN)
 
 
-def invented(rng: random.Random, prefix: str) -> tuple[FactRecord, ...]:
+def invented(rng: random.Random, prefix: str, foreign: float = 0.0) -> tuple[FactRecord, ...]:
     """A small world: near facts that share subjects and relations, an alias here and there, and a chain.
 
-    Subjects and targets are made-up names; edit ids are `PREFIX-n`.
+    Subjects and targets are made-up names; edit ids are `PREFIX-n`. `foreign` is the share of worlds whose
+    relations are German, French or Spanish.
     """
-    kind = rng.choice(SUBJECT_KINDS)
+    is_foreign = foreign > 0 and rng.random() < foreign
+    kind = rng.choice(_FOREIGN_KINDS if is_foreign else SUBJECT_KINDS)
     subjects = _subjects(rng, kind, 3)
-    relations = _relations(rng, kind, 3)
+    relations = _foreign_relations(rng, kind, 3) if is_foreign else _relations(rng, kind, 3)
     facts = [_fact(rng, subject, relation) for subject in subjects for relation in relations]
     facts += [_linked(rng, fact) for fact in facts if _kind_of(fact.relation, relations) in LINKED][:3]
     return tuple(replace(fact, edit_id=f"{prefix}-{number}") for number, fact in enumerate(facts))
@@ -197,6 +206,12 @@ def _relations(rng: random.Random, kind: str, count: int) -> list[_Relation]:
             relation = _Relation(*rng.choice(NOUN_KINDS))
         chosen[relation.noun] = relation
     return list(chosen.values())
+
+
+def _foreign_relations(rng: random.Random, kind: str, count: int) -> list[_Relation]:
+    fitting = [relation for relation in FOREIGN_RELATIONS if relation.subject == kind]
+    drawn = rng.sample(fitting, min(count, len(fitting)))
+    return [_Relation(worded.noun, worded.target, worded.statements + _PLAIN[:1]) for worded in drawn]
 
 
 def _kind_of(noun: str, relations: Sequence[_Relation]) -> str:

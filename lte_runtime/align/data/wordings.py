@@ -8,7 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lte_runtime.align.data.facts import FactRecord
-from lte_runtime.align.stock.relations import NOUN_KINDS, QUESTIONS, WHO, WORDED_RELATIONS
+from lte_runtime.align.stock.relations import (
+    FOREIGN_RELATIONS,
+    NOUN_KINDS,
+    QUESTIONS,
+    WHO,
+    WORDED_RELATIONS,
+    Relation,
+)
 
 GENERIC = tuple(dict.fromkeys(QUESTIONS))
 TWO_HOPS = (
@@ -26,9 +33,11 @@ REVERSED = (
 )
 PLEASE = ("Please answer: {q}", "I would like to know this. {q}", "Tell me: {q}", "Quick question: {q}")
 
-_WRITTEN = {relation.noun.casefold(): relation.questions for relation in WORDED_RELATIONS}
+_WRITTEN = {
+    relation.noun.casefold(): relation.questions for relation in (*WORDED_RELATIONS, *FOREIGN_RELATIONS)
+}
 _KIND = {noun.casefold(): kind for noun, kind in NOUN_KINDS} | {
-    relation.noun.casefold(): relation.target for relation in WORDED_RELATIONS
+    relation.noun.casefold(): relation.target for relation in (*WORDED_RELATIONS, *FOREIGN_RELATIONS)
 }
 _NAMED_KINDS = ("person", "code", "title", "product", "contact", "address")
 """Kinds of targets that name one thing, so that the question can be turned round."""
@@ -89,6 +98,20 @@ class Wordings:
         nouns = GENERIC + (tuple(WHO) if kind_of(fact.relation) == "person" else ())
         general = tuple(form.replace("{n}", fact.relation) for form in nouns)
         return learnt + _WRITTEN.get(fact.relation.casefold(), ()) + general
+
+
+def other_relations(relation: str) -> Sequence[Relation]:
+    """Written relations that a subject with this one may have too, in the same tables, without this one.
+
+    Those whose targets are of the same kind stand twice: a question for them is the hardest to tell apart.
+    """
+    for table in (WORDED_RELATIONS, FOREIGN_RELATIONS):
+        named = [other for other in table if other.noun.casefold() == relation.casefold()]
+        if named:
+            kinds, targets = {r.subject for r in named}, {r.target for r in named}
+            others = [r for r in table if r.subject in kinds and r not in named]
+            return [*others, *(r for r in others if r.target in targets)]
+    return ()
 
 
 def two_hops(form: str, first: FactRecord, relation: str) -> str:

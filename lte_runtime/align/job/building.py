@@ -18,7 +18,7 @@ from lte_runtime.align.presets import Preset
 from lte_runtime.align.stock.sources import StockFact, stock_facts
 from lte_runtime.answer.engine.tokenizer import load_tokenizer
 from lte_runtime.errors import Refused
-from lte_runtime.scoring import matches
+from lte_runtime.scoring import contains
 
 
 def load_model(directory: Path, dtype: torch.dtype, device: torch.device) -> Any:
@@ -70,14 +70,17 @@ def _sampled(facts: Sequence[FactRecord], most: int, rng: random.Random) -> tupl
 
 
 def known_facts(base_model: BaseModel, most: int, rng: random.Random) -> tuple[KnownFact, ...]:
-    """Facts of the stock that the base itself answers right, out of `most` that it is asked."""
-    stock = list(stock_facts())
+    """Facts of the stock that the base itself answers right in two phrasings, out of `most` that it is asked.
+
+    Right is an answer that contains the value: a chat model speaks in sentences.
+    """
+    stock = [fact for fact in stock_facts() if relation_of(fact)]
     sample = rng.sample(stock, min(most, len(stock)))
-    answers = base_model.own([fact.questions[-1] for fact in sample])
+    phrasings = [base_model.generate([(fact.questions[place], ()) for fact in sample]) for place in (0, -1)]
     return tuple(
-        KnownFact(relation_of(fact), fact.subject, own.text, fact.questions)
-        for fact, own in zip(sample, answers, strict=True)
-        if relation_of(fact) and matches(own.text, (fact.target, *fact.aliases))
+        KnownFact(relation_of(fact), fact.subject, fact.target, fact.questions)
+        for fact, *rows in zip(sample, *phrasings, strict=True)
+        if all(contains(row.text, (fact.target, *fact.aliases)) for row in rows)
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -50,6 +51,17 @@ def read_probes(path: Path) -> tuple[Probe, ...]:
             except (ValueError, TypeError, KeyError) as error:
                 raise BadRequest(f"{path.name}, line {number}: {error!r}") from None
     return tuple(probes)
+
+
+_SENTENCE_END = re.compile(r".*[.!?。！？](?=\s|$)", re.DOTALL)
+
+
+def whole_sentences(row: GenerationRow) -> str:
+    """The text of an answer that ended by itself; of one that was cut, its whole sentences (maybe none)."""
+    if row.finish != "length":
+        return row.text
+    sentences = _SENTENCE_END.match(row.text)
+    return sentences.group() if sentences else ""
 
 
 @dataclass(frozen=True)
@@ -101,7 +113,7 @@ class BaseModel:
         sure: dict[int, float] = {}
         for group in self._batches(rows):
             sure |= dict(zip(map(id, group), self._sureness(group), strict=True))
-        return [Own(row.text, sure[id(row)]) for row in rows]
+        return [Own(whole_sentences(row), sure[id(row)]) for row in rows]
 
     def _decode(self, tokens: Sequence[int]) -> str:
         text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)

@@ -214,7 +214,7 @@ def _write_data(run: JobRun, folder: Path, probes: Sequence[Probe], halvings: in
     def ask(questions: Sequence[str]) -> Sequence[Own]:
         return base_model.own(questions, tick=lambda _done, _total: run.signals.check())
 
-    rows = dataset.rows(drawn, ask, run.preset.mixture.sure, tally)
+    rows = dataset.rows(drawn, ask, run.preset.mixture, tally)
     return dataset.write_rows(
         _unseen(run, rows, probes, tally),
         folder,

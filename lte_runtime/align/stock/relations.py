@@ -60,6 +60,7 @@ class Relation:
 
 TABLES = Path(__file__).parent / "tables"
 WORDED = (TABLES / "relations.txt").read_text(encoding="utf-8").strip()
+FOREIGN = (TABLES / "relations_foreign.txt").read_text(encoding="utf-8").strip()
 NOUNS = (TABLES / "nouns.txt").read_text(encoding="utf-8").strip()
 
 SUBJECT_KINDS = "person org product code place title name person org product place name".split()
@@ -101,6 +102,8 @@ def _worded(line: str) -> Relation:
 
 
 WORDED_RELATIONS = tuple(_worded(line) for line in WORDED.splitlines() if not withheld(line))
+FOREIGN_RELATIONS = tuple(map(_worded, FOREIGN.splitlines()))
+"""Relations in German, French and Spanish; no noun of theirs is an English one's or another language's."""
 NOUN_KINDS = tuple(
     (noun, line.split(": ")[0])
     for line in NOUNS.splitlines()

@@ -15,7 +15,9 @@ from lte_runtime.align.job import building, judge
 from lte_runtime.align.job.judge import BaseModel, Probe
 from lte_runtime.answer import prompt
 from lte_runtime.answer.engine.files import base_fingerprint
+from lte_runtime.answer.engine.rows import GenerationRow
 from lte_runtime.errors import BadRequest, Damaged
+from lte_runtime.types import GenerateRequest
 from tests.unit.answer.engine import tiny
 
 QUESTIONS = ["Who runs the observatory?", "What is the price of the kettle?", "Where is Port Arlen in May?"]
@@ -52,8 +54,23 @@ def test_sureness_is_the_geometric_mean_of_the_tokens_probabilities(tmp_path: Pa
                 scores = speaking.model(torch.tensor([ids])).logits[0, -1]
             logs += float(F.log_softmax(scores, -1)[token])
             ids.append(token)
-        assert said.text == row.text
+        assert said.text == judge.whole_sentences(row)
         assert said.sure == pytest.approx(math.exp(logs / len(row.tokens)), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("finish", "text", "expected"),
+    [
+        ("stop", "Nairobi", "Nairobi"),
+        ("length", "It is Nairobi. The city has", "It is Nairobi."),
+        ("length", "It grew by 4.5 percent! Version 2.", "It grew by 4.5 percent! Version 2."),
+        ("length", "The capital of Kenya, which", ""),
+    ],
+)
+def test_an_answer_that_was_cut_keeps_its_whole_sentences(finish: str, text: str, expected: str) -> None:
+    row = GenerationRow(GenerateRequest((1,), adapter=False, max_new_tokens=9), lambda _: text, ())
+    row.text, row.finish = text, finish
+    assert judge.whole_sentences(row) == expected
 
 
 def test_each_arm_is_judged_and_the_base_is_left_as_it_was(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from lte_runtime.align.data.cases import GROUPS, CaseKind
 from lte_runtime.align.data.dataset import Mixture, Own, RowTally, TrainingMaterial, TrainingRow
 from lte_runtime.align.data.facts import FactRecord, invented
 from lte_runtime.align.data.pools import KnownFact, Pool, by_words
+from lte_runtime.align.stock.relations import FOREIGN_RELATIONS
 from lte_runtime.errors import Damaged
 
 LIVE = tuple(
@@ -43,7 +44,7 @@ def rows(
     count: int = 300, seed: int = 0, material: TrainingMaterial = MATERIAL, tally: RowTally | None = None
 ) -> list[TrainingRow]:
     drawn = islice(dataset.cases(material, MIXTURE, seed), count)
-    return list(dataset.rows(drawn, sure_of_everything, 0.5, tally or RowTally()))
+    return list(dataset.rows(drawn, sure_of_everything, MIXTURE, tally or RowTally()))
 
 
 def test_every_case_is_a_row_with_facts_and_one_without() -> None:
@@ -120,7 +121,7 @@ def test_a_share_of_the_cases_in_scope_is_put_to_the_model_without_facts() -> No
         return sure_of_everything(questions)
 
     drawn = list(islice(dataset.cases(MATERIAL, replace(MIXTURE, plain=0.2), 0), 300))
-    made = list(dataset.rows(drawn, ask, 0.5, RowTally()))
+    made = list(dataset.rows(drawn, ask, MIXTURE, RowTally()))
     in_scope = [case for case in drawn if case.answer is not None]
     assert sum(case.plain for case in in_scope) / len(in_scope) == pytest.approx(0.2, abs=0.08)
     assert all(case.plain for case in drawn if case.answer is None)
@@ -132,11 +133,11 @@ def test_a_share_of_the_cases_in_scope_is_put_to_the_model_without_facts() -> No
 def test_answers_that_the_model_is_not_sure_of_are_left_out_text_last() -> None:
     tally = RowTally()
     drawn = islice(dataset.cases(MATERIAL, MIXTURE, 0), 200)
-    made = list(dataset.rows(drawn, lambda qs: [Own(text, 0.4) for text in qs], 0.5, tally))
+    made = list(dataset.rows(drawn, lambda qs: [Own(text, 0.4) for text in qs], MIXTURE, tally))
     assert {row.kind for row in made if row.own} == {CaseKind.LANGUAGE}
     assert tally.dropped["unsure"] + len(made) == 400
     assert sum(tally.rows.values()) == len(made)
-    noise = list(dataset.rows(islice(dataset.cases(MATERIAL, MIXTURE, 0), 200), junk, 0.5, RowTally()))
+    noise = list(dataset.rows(islice(dataset.cases(MATERIAL, MIXTURE, 0), 200), junk, MIXTURE, RowTally()))
     assert not [row for row in noise if row.own]
 
 
@@ -171,3 +172,20 @@ def test_presets_draw_every_kind(name: str) -> None:
     mixture = presets.preset(name).mixture
     assert set(mixture.kinds) == set(CaseKind)
     assert sum(mixture.kinds.values()) == pytest.approx(1.0)
+
+
+def test_near_questions_have_a_bar_of_their_own() -> None:
+    strict = Mixture({CaseKind.SAME_SUBJECT: 1.0}, sure=0.5)
+    drawn = list(islice(dataset.cases(MATERIAL, strict, 0), 50))
+    assert list(dataset.rows(drawn, junk, strict, RowTally())) == []
+    near_rows = list(dataset.rows(drawn, junk, replace(strict, near_sure=0.0), RowTally()))
+    assert len(near_rows) == 100
+    assert all(row.own for row in near_rows)
+
+
+def test_a_share_of_the_made_up_worlds_is_in_other_languages() -> None:
+    nouns = {relation.noun for relation in FOREIGN_RELATIONS}
+    worlds = [invented(Random(seed), "w", foreign=0.5) for seed in range(200)]
+    foreign = sum(any(fact.relation in nouns for fact in world) for world in worlds)
+    assert 70 < foreign < 130
+    assert not any(fact.relation in nouns for seed in range(50) for fact in invented(Random(seed), "w"))

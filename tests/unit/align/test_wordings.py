@@ -49,3 +49,11 @@ def test_only_relations_that_name_one_thing_turn_round() -> None:
     assert wordings.turns_round("owner")
     assert not wordings.turns_round("price")
     assert not wordings.turns_round("unheard of")
+
+
+def test_other_relations_of_a_subject_are_of_its_kind_and_language() -> None:
+    nouns = [relation.noun for relation in wordings.other_relations("Eigentümer")]
+    assert {"Hauptsitz", "Gründer"} <= set(nouns)
+    assert not {"Eigentümer", "founder", "Geburtsort"} & set(nouns)
+    assert nouns.count("Gründer") == 2, "its values are people too: the hardest to tell apart"
+    assert wordings.other_relations("no such relation") == ()

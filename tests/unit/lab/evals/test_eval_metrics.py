@@ -41,3 +41,21 @@ def test_entropy_of_ngrams() -> None:
 def test_mean_leaves_out_what_is_not_there() -> None:
     assert scoring.mean([True, None, False]) == 0.5
     assert scoring.mean([None]) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "accepted", "inside"),
+    [
+        ("The capital of Kenya is Nairobi.", ("Nairobi",), True),
+        ("He lives in the York area.", ("New York", "york"), True),
+        ("Nairobian food", ("Nairobi",), False),
+        ("It costs 1,040 euros.", ("1040",), True),
+        ("It is version 14.5.", ("4.5",), False),
+        ("", ("x",), False),
+        ("anything", ("",), False),
+    ],
+)
+def test_a_value_in_a_sentence_is_found_between_word_boundaries(
+    answer: str, accepted: tuple[str, ...], inside: bool
+) -> None:
+    assert scoring.contains(answer, accepted) is inside
