@@ -33,9 +33,9 @@ from daemon.ingest.values import (
     IngestStatus,
     ReplayReport,
 )
+from daemon.kafka.client_internals.unreadable import BAD_NAME_HEADER
 from daemon.kafka.history import Offsets, Polled, Unreadable
 from daemon.kafka.source import Source
-from daemon.kafka.unreadable import BAD_NAME_HEADER
 from daemon.lifecycle import Lifecycle
 from lte_runtime.errors import BadRecord, DeadlineExceeded, Refused, Retry
 from lte_runtime.facts import events

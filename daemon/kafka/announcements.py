@@ -14,12 +14,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
-from kafka import KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
 from kafka.errors import KafkaError
 from pydantic import TypeAdapter
 
-from daemon.kafka.connection import Fault, Security, client_options, close_clients, open_client
+from daemon.kafka.client_internals.clients import consumer_topic_id, open_consumer
+from daemon.kafka.connection import Fault, Security, client_options, close_clients
 from daemon.kafka.producing import open_producer
 from daemon.kafka.topic_records import AdapterId, Name, Number, PassedOver, Reason, Sha256, parse
 from lte_runtime.errors import BadRecord, LteError, Refused, Retry
@@ -261,7 +261,7 @@ class Announcements:
     def _start(self, consumer: Any) -> None:
         if not consumer.partitions_for_topic(self._settings.topic):
             raise Retry(f"topic {self._settings.topic} does not exist: adapters are not announced")
-        topic_id = str(consumer._cluster.topic_id(self._settings.topic))
+        topic_id = str(consumer_topic_id(consumer, self._settings.topic))
         if topic_id != self._position.topic_id:
             # Another incarnation of the topic knows nothing of what was said before.
             self._save_position(_Position(topic_id))
@@ -296,10 +296,7 @@ def _consumer(settings: AnnouncementSettings) -> Any:
         "enable_auto_commit": False,
         "metrics_enabled": False,
     }
-    consumer = open_client(KafkaConsumer, options)
-    # The client does not hand this setting to its metadata: a topic that was deleted must stay deleted.
-    consumer._cluster.config["allow_auto_create_topics"] = False
-    return consumer
+    return open_consumer(options)
 
 
 def _sender(settings: AnnouncementSettings) -> Any:

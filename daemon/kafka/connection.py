@@ -1,16 +1,15 @@
-"""What every Kafka client here shares: addresses, TLS and SASL settings passed through, and clean failure."""
+"""What every Kafka client here shares: addresses, TLS and SASL settings passed through, and faults."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from kafka.errors import KafkaConfigurationError, KafkaError
-from kafka.net.compat import KafkaNetClient
+from kafka.errors import KafkaError
 
-from lte_runtime.errors import BadRequest, Refused, Retry
+from lte_runtime.errors import BadRequest
 
 log = logging.getLogger(__name__)
 Security = Mapping[str, str | int | bool]
@@ -38,28 +37,6 @@ def client_options(bootstrap: str, security: Security, *, bootstrap_timeout_s: f
         "reconnect_backoff_max_ms": 1_000,
         **security,
     }
-
-
-def open_client(factory: Callable[..., Any], options: Mapping[str, Any]) -> Any:
-    """Construct a kafka-python client, or raise `Retry` or `Refused` and leave nothing behind.
-
-    The constructors start an IO thread and then wait for a broker; when none comes they raise and would
-    leak that thread, so the inner client is caught on its way in.
-    """
-    inner: list[KafkaNetClient] = []
-
-    def remember(**configs: Any) -> KafkaNetClient:
-        inner.append(KafkaNetClient(**configs))
-        return inner[-1]
-
-    try:
-        return factory(**options, kafka_client=remember)
-    except KafkaConfigurationError as error:
-        raise Refused(f"the Kafka client refuses its configuration: {error}") from error
-    except KafkaError as error:
-        for client in inner:
-            client.close()
-        raise Retry(f"no broker answers at {','.join(options['bootstrap_servers'])}: {error}") from error
 
 
 def close_clients(consumer: Any, sender: Any) -> None:

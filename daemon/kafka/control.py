@@ -17,12 +17,12 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 from typing import Any
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer
+from kafka import ConsumerRebalanceListener
 from kafka import TopicPartition as KafkaPartition
-from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from kafka.errors import KafkaError
 
-from daemon.kafka.connection import Fault, Security, client_options, close_clients, open_client
+from daemon.kafka.client_internals.clients import STICKY_ASSIGNOR, open_consumer
+from daemon.kafka.connection import Fault, Security, client_options, close_clients
 from daemon.kafka.producing import open_producer
 from daemon.kafka.topic_records import PassedOver
 from daemon.realign.control import (
@@ -308,12 +308,9 @@ def _consumer(settings: ControlSettings) -> Any:
         "auto_offset_reset": "earliest",
         "enable_auto_commit": False,
         # Whoever joins must not take the partition from the one that trains.
-        "partition_assignment_strategy": [StickyPartitionAssignor],
+        "partition_assignment_strategy": [STICKY_ASSIGNOR],
         "session_timeout_ms": int(settings.session_s * 1000),
         "heartbeat_interval_ms": int(settings.session_s * 1000 / 4),
         "metrics_enabled": False,
     }
-    consumer = open_client(KafkaConsumer, options)
-    # The client does not hand this setting to its metadata: a topic that was deleted must stay deleted.
-    consumer._cluster.config["allow_auto_create_topics"] = False
-    return consumer
+    return open_consumer(options)

@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from kafka import KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
 
-from daemon.kafka.connection import Security, client_options, open_client
+from daemon.kafka.client_internals.clients import open_consumer
+from daemon.kafka.connection import Security, client_options
 from daemon.kafka.topic_records import PassedOver
 from lte_runtime.errors import BadRecord, Retry
 from lte_runtime.facts.events import ORIGINAL_POSITION
@@ -113,7 +113,4 @@ def _consumer(bootstrap: str, security: Security) -> Any:
         "enable_auto_commit": False,
         "metrics_enabled": False,
     }
-    consumer = open_client(KafkaConsumer, options)
-    # The client does not hand this setting to its metadata: a topic that was deleted must stay deleted.
-    consumer._cluster.config["allow_auto_create_topics"] = False
-    return consumer
+    return open_consumer(options)

@@ -11,7 +11,7 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 
-from daemon.kafka.connection import open_client
+from daemon.kafka.client_internals.clients import open_client
 from lte_runtime.errors import Retry
 
 log = logging.getLogger(__name__)

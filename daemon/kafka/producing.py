@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from kafka import KafkaProducer
-
-from daemon.kafka.connection import Security, client_options, open_client
+from daemon.kafka.client_internals import clients
+from daemon.kafka.connection import Security, client_options
 
 MAX_REQUEST_BYTES = 16 << 20
-# The client waits this long between learning of the brokers and asking them for the topic: its own 100 ms,
-# for which it has no option, were a quarter of what `lte publish` took.
-METADATA_PAUSE_MS = 20
 
 
 def open_producer(bootstrap: str, security: Security, *, timeout_s: float) -> Any:
@@ -29,6 +25,4 @@ def open_producer(bootstrap: str, security: Security, *, timeout_s: float) -> An
         # A mistyped or deleted topic must not come into being with a cluster's default retention.
         "allow_auto_create_topics": False,
     }
-    producer = open_client(KafkaProducer, options)
-    producer._metadata.config["retry_backoff_ms"] = METADATA_PAUSE_MS
-    return producer
+    return clients.open_producer(options)

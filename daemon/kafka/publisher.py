@@ -8,6 +8,7 @@ from typing import Any
 
 from kafka.errors import KafkaError
 
+from daemon.kafka.client_internals.clients import producer_topic_id
 from daemon.kafka.connection import Security
 from daemon.kafka.producing import open_producer
 from lte_runtime.errors import BadRequest, Retry
@@ -58,7 +59,7 @@ class Publisher:
             acknowledged = [future.get(timeout=self._settings.timeout_s) for future in futures]
         except KafkaError as error:
             raise self._reaction(error) from error
-        topic_id = self._topic_id(producer) if acknowledged else ""
+        topic_id = producer_topic_id(producer, self._settings.topic) if acknowledged else ""
         return [Position(topic_id, record.partition, record.offset) for record in acknowledged]
 
     def close(self) -> None:
@@ -83,9 +84,6 @@ class Publisher:
     def _produce(self, producer: Any, record: Outgoing) -> Any:
         headers = list(record.headers)
         return producer.send(self._settings.topic, value=record.value, key=record.key, headers=headers)
-
-    def _topic_id(self, producer: Any) -> str:
-        return str(producer._metadata.topic_id(self._settings.topic))
 
     def _reaction(self, error: KafkaError) -> Exception:
         self.close()  # an idempotent producer does not outlive a failed send

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from kafka import KafkaAdminClient, KafkaConsumer
+from kafka import KafkaAdminClient
 from kafka import TopicPartition as KafkaPartition
 from kafka.errors import (
     KafkaError,
@@ -17,15 +16,16 @@ from kafka.errors import (
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
 )
-from kafka.structs import OffsetAndMetadata
 
-from daemon.kafka.codecs import BATCH_MAX_BYTES, bound_batches
-from daemon.kafka.connection import Security, client_options, open_client
+from daemon.kafka.client_internals import clients
+from daemon.kafka.client_internals.clients import open_client
+from daemon.kafka.client_internals.codecs import BATCH_MAX_BYTES, bound_batches
+from daemon.kafka.client_internals.large_batches import SPARE_BYTES, stream_large_batches
+from daemon.kafka.client_internals.unreadable import RecordFault, read_leniently
+from daemon.kafka.connection import Security, client_options
 from daemon.kafka.history import Offsets, Polled, PositionLost, TopicMissing, Topology, Unreadable
-from daemon.kafka.large_batches import SPARE_BYTES, stream_large_batches
 from daemon.kafka.offset_reporter import OffsetReporter
 from daemon.kafka.topics import CREATE_TIME, CREATE_TIME_WARNING, TIMESTAMP_TYPE, topic_configs
-from daemon.kafka.unreadable import RecordFault, read_leniently
 from lte_runtime.errors import Refused, Retry
 from lte_runtime.types import Position, RawRecord, TopicPartition
 
@@ -111,13 +111,12 @@ class KafkaSourceSettings:
 class KafkaSource:
     """`Source` over kafka-python.
 
-    All partitions are assigned by hand and read with `read_committed` and no offset reset. It reaches into
-    the consumer's cluster metadata, which is where kafka-python 3.0 keeps topic ids. After each fetch that
-    brought records the partition's leader is asked for the topic id once more: records are fetched by topic
-    *name*, and a topic that was re-created between two fetches would otherwise be read as if it were the old
-    one. The answer takes some milliseconds, in which the records are decoded and encoded. A second client
-    asks: on the consumer's own connection the answer would wait for a fetch that the broker holds open, up
-    to half a second. Records are asked for while the last ones are worked on.
+    All partitions are assigned by hand and read with `read_committed` and no offset reset. After each fetch
+    that brought records the partition's leader is asked for the topic id once more: records are fetched by
+    topic *name*, and a topic that was re-created between two fetches would otherwise be read as if it were
+    the old one. The answer takes some milliseconds, in which the records are decoded and encoded. A second
+    client asks: on the consumer's own connection the answer would wait for a fetch that the broker holds
+    open, up to half a second. Records are asked for while the last ones are worked on.
     """
 
     def __init__(self, settings: KafkaSourceSettings) -> None:
@@ -137,9 +136,9 @@ class KafkaSource:
         self._drop_consumer()
         self._consumer = self._open_consumer()
         self._checker = self._open_consumer()
-        self._ask(self._consumer, None)()
+        self._request_metadata(self._consumer, None)()
         topology = self.topology()
-        if topology is None and self._consumer._cluster.partitions_for_topic(self.topic):
+        if topology is None and clients.known_partitions(self._consumer, self.topic):
             raise Refused("these brokers give no topic ids: Kafka 2.8 or newer is needed")
         if topology is None:
             raise TopicMissing(f"topic {self.topic} does not exist on {self._settings.bootstrap}")
@@ -151,11 +150,11 @@ class KafkaSource:
         return None if self._consumer is None else self._topology_of(self._consumer)
 
     def _topology_of(self, consumer: Any) -> Topology | None:
-        cluster = consumer._cluster
-        partitions, topic_id = cluster.partitions_for_topic(self.topic), cluster.topic_id(self.topic)
+        partitions = clients.known_partitions(consumer, self.topic)
+        topic_id = clients.consumer_topic_id(consumer, self.topic)
         if not partitions or topic_id is None:
             return None
-        return Topology(self.topic, str(topic_id), tuple(sorted(partitions)))
+        return Topology(self.topic, topic_id, partitions)
 
     def beginning_offsets(self) -> Offsets:
         return self._offsets(self._connected().beginning_offsets)
@@ -170,9 +169,7 @@ class KafkaSource:
         consumer.assign([self._native(partition) for partition in positions])
         for partition, offset in positions.items():
             epoch = (leader_epochs or {}).get(partition, -1)
-            # `consumer.seek` takes no leader epoch, the state below it does.
-            position = OffsetAndMetadata(offset, "", epoch)
-            consumer._subscription.assignment[self._native(partition)].seek(position)
+            clients.seek_with_epoch(consumer, self._native(partition), offset, epoch)
 
     def poll(self, timeout_s: float, max_records: int) -> Polled:
         consumer = self._connected()
@@ -224,11 +221,8 @@ class KafkaSource:
             "max_partition_fetch_bytes": self._settings.fetch_max_bytes,
             "metrics_enabled": False,
         }
-        consumer = open_client(KafkaConsumer, options)
-        # The client does not hand this setting to its metadata: a topic that was deleted must stay deleted.
-        consumer._cluster.config["allow_auto_create_topics"] = False
-        consumer._cluster.set_topics([self.topic])
-        consumer._cluster.add_listener(self._heard)
+        consumer = clients.open_consumer(options)
+        clients.watch_topic(consumer, self.topic, self._heard)
         return consumer
 
     def _heard(self, _cluster: object = None) -> None:
@@ -253,29 +247,8 @@ class KafkaSource:
                 "make it cleanup.policy=delete or set kafka.allow_compacted"
             )
 
-    def _ask(self, consumer: Any, node: int | None) -> Callable[[], None]:
-        """Ask `node` (any broker when None) for metadata from now on; the function waits for the answer."""
-        manager, cluster = consumer._manager, consumer._cluster
-        timeout_ms = self._settings.answer_timeout_s * 1000
-
-        async def ask() -> None:
-            if cluster.metadata_refresh_in_progress:
-                await manager.wait_for(manager.call_soon(cluster.refresh_metadata, node), timeout_ms)
-            await manager.wait_for(manager.call_soon(cluster.refresh_metadata, node), timeout_ms)
-
-        answered = threading.Event()
-        request = manager.call_soon(ask).add_both(lambda _: answered.set())
-
-        def wait() -> None:
-            # Twice the time that `ask` allows itself: its thread may have ended.
-            if not answered.wait(4 * self._settings.answer_timeout_s):
-                raise Retry(f"{self.topic}: no metadata")
-            if isinstance(request.exception, KafkaError):
-                raise Retry(f"{self.topic}: no metadata: {request.exception}") from request.exception
-            if request.exception is not None:
-                raise request.exception
-
-        return wait
+    def _request_metadata(self, consumer: Any, node: int | None) -> Callable[[], None]:
+        return clients.request_metadata(consumer, node, self.topic, self._settings.answer_timeout_s)
 
     def _delivered(self, fetched: Mapping[Any, Sequence[Any]]) -> Polled:
         """What was fetched; its topic id and the next records are requested meanwhile."""
@@ -284,9 +257,9 @@ class KafkaSource:
         for partition, records in fetched.items():
             self._unconfirmed.setdefault(partition, records[0].offset)
         try:
-            node = self._consumer._cluster.leader_for_partition(next(iter(fetched)))
-            answer = self._ask(self._checker, node)
-            self._consumer._fetcher.send_fetches()
+            node = clients.leader_of(self._consumer, next(iter(fetched)))
+            answer = self._request_metadata(self._checker, node)
+            clients.request_records(self._consumer)
             return Polled(
                 self._records(fetched),
                 self._positions(),
@@ -303,7 +276,7 @@ class KafkaSource:
             answer()
             topology = self._topology_of(self._checker)
             if topology is None or topology.topic_id != self._topic_id:
-                self._ask(self._consumer, node)()
+                self._request_metadata(self._consumer, node)()
                 raise PositionLost(f"topic {self.topic} is not {self._topic_id} any more")
         except Retry:
             self._give_back()
@@ -339,13 +312,8 @@ class KafkaSource:
         }
 
     def _leader_epochs(self) -> Mapping[TopicPartition, int]:
-        states = self._consumer._subscription.assignment.items()
-        epochs = {
-            partition: state.position.leader_epoch
-            for partition, state in states
-            if state.position is not None
-        }
-        return {self._ours(partition): epoch for partition, epoch in epochs.items() if epoch >= 0}
+        epochs = clients.leader_epochs(self._consumer)
+        return {self._ours(partition): epoch for partition, epoch in epochs.items()}
 
     def _offsets(self, ask: Any) -> Offsets:
         topology = self.topology()

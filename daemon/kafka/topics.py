@@ -10,7 +10,8 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
-from daemon.kafka.connection import Security, client_options, open_client
+from daemon.kafka.client_internals.clients import open_client
+from daemon.kafka.connection import Security, client_options
 from lte_runtime.errors import NotFound, Retry
 
 TIMESTAMP_TYPE, CREATE_TIME = "message.timestamp.type", "CreateTime"

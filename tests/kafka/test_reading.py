@@ -12,7 +12,7 @@ from kafka_house import Running, event, until
 from kafka_topic import KafkaTopic
 
 from daemon.cli.doctor import examine
-from daemon.kafka.large_batches import CUT_HEADER
+from daemon.kafka.client_internals.large_batches import CUT_HEADER
 from daemon.lifecycle import State
 
 pytestmark = pytest.mark.kafka

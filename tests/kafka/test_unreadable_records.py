@@ -12,7 +12,7 @@ from kafka_house import Running, event, until
 from kafka_topic import KafkaTopic
 from raw_header import RawName
 
-from daemon.kafka.unreadable import BAD_NAME_HEADER
+from daemon.kafka.client_internals.unreadable import BAD_NAME_HEADER
 from daemon.lifecycle import State
 from lte_runtime.errors import Refused
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import kafka
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,6 +41,9 @@ HOMES: dict[str, tuple[str, ...]] = {
     "chromadb": ("ops/bench/",),
     "sentence_transformers": ("ops/bench/",),
 }
+# Other modules of kafka-python have no promise to stay, nor have names with an underscore.
+KAFKA_INTERNALS = "daemon/kafka/client_internals/"
+KAFKA_PUBLIC = {"kafka.errors", "kafka.structs", "kafka.admin", *(f"kafka.{name}" for name in kafka.__all__)}
 # Whole areas that run without these vendors: the method knows no transport, the recipe runs on a GPU host.
 WITHOUT: dict[str, tuple[str, ...]] = {
     "lte_runtime/": ("kafka", "grpc", "prometheus_client", "apscheduler", "daemon", "ops"),
@@ -148,6 +152,33 @@ def test_one_vendor_one_home() -> None:
         if name in HOMES and not _relative(path).startswith(HOMES[name] or "nowhere")
     ]
     assert offences == []
+
+
+def _private_parts_of_others(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.endswith("__"):
+            owner = node.value
+            if not (isinstance(owner, ast.Name) and owner.id in ("self", "cls", "os")):
+                yield ast.unparse(node)
+
+
+def _uses_kafka(path: Path) -> bool:
+    return any(name == "kafka" or name.startswith(("kafka.", "daemon.kafka")) for name in _imports(path))
+
+
+def test_private_parts_of_the_kafka_client_are_used_in_one_place() -> None:
+    users = [path for path in _modules() if _uses_kafka(path)]
+    outside = [path for path in users if not _relative(path).startswith(KAFKA_INTERNALS)]
+    assert len(users) - len(outside) > 3
+    assert [
+        f"{_relative(path)} imports {name}"
+        for path in outside
+        for name in _imports(path)
+        if name.startswith("kafka.") and not {name, name.rpartition(".")[0]} & KAFKA_PUBLIC
+    ] == []
+    assert [
+        f"{_relative(path)} uses {used}" for path in outside for used in _private_parts_of_others(path)
+    ] == []
 
 
 def test_decisions_are_pure() -> None:

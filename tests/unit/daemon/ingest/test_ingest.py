@@ -13,9 +13,9 @@ from fake_memory import FakeMemory
 from daemon.ingest.ingest import BatchReport, Ingest, IngestSettings
 from daemon.ingest.publisher_guard import GuardSettings
 from daemon.ingest.values import UNKNOWN_LAG
+from daemon.kafka.client_internals.unreadable import BAD_NAME_HEADER
 from daemon.kafka.history import Offsets, Polled, Topology, Unreadable
 from daemon.kafka.memory_source import MemoryLog, MemorySource
-from daemon.kafka.unreadable import BAD_NAME_HEADER
 from daemon.lifecycle import Lifecycle, State
 from lte_runtime.errors import DeadlineExceeded, Fatal, Refused, Retry
 from lte_runtime.types import Position, RawRecord, TopicPartition

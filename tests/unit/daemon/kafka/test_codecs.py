@@ -16,8 +16,19 @@ from kafka.errors import CorruptRecordError
 from kafka.record import default_records
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
-from daemon.kafka.codecs import BATCH_MAX_BYTES, DECODERS, BatchTooLarge, bound_batches, bounded
-from daemon.kafka.large_batches import CUT_HEADER, SPARE_BYTES, stream_large_batches, streamed
+from daemon.kafka.client_internals.codecs import (
+    BATCH_MAX_BYTES,
+    DECODERS,
+    BatchTooLarge,
+    bound_batches,
+    bounded,
+)
+from daemon.kafka.client_internals.large_batches import (
+    CUT_HEADER,
+    SPARE_BYTES,
+    stream_large_batches,
+    streamed,
+)
 
 Pack = Callable[[bytes], bytes]
 PACKERS: dict[str, Pack] = {

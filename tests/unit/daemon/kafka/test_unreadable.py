@@ -12,9 +12,9 @@ from kafka.record import MemoryRecords
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from raw_header import RawName
 
-from daemon.kafka.codecs import BATCH_MAX_BYTES, bound_batches
-from daemon.kafka.large_batches import SPARE_BYTES, stream_large_batches
-from daemon.kafka.unreadable import BAD_NAME_HEADER, RecordFault, read_leniently
+from daemon.kafka.client_internals.codecs import BATCH_MAX_BYTES, bound_batches
+from daemon.kafka.client_internals.large_batches import SPARE_BYTES, stream_large_batches
+from daemon.kafka.client_internals.unreadable import BAD_NAME_HEADER, RecordFault, read_leniently
 
 GOOD = b"good"
 NAMES = [b"\xff", b"caf\xe9", b"\xc3", b"\xed\xa0\x80", b"x" * 200 + b"\x80"]

@@ -15,7 +15,7 @@ from kafka.errors import CorruptRecordError, KafkaError, UnsupportedCodecError
 from kafka.record.default_records import DefaultRecord, DefaultRecordBatch
 from kafka.record.util import decode_varint
 
-from daemon.kafka.codecs import BatchTooLarge
+from daemon.kafka.client_internals.codecs import BatchTooLarge
 
 BAD_NAME_HEADER = "lte-bad-header-name"
 """Header that is added for each header name that is not UTF-8; its value is the name as it came."""

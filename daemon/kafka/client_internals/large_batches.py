@@ -15,8 +15,8 @@ from kafka.errors import CorruptRecordError
 from kafka.record.default_records import DefaultRecord, DefaultRecordBatch
 from kafka.record.util import decode_varint
 
-from daemon.kafka.codecs import BROKEN, BatchTooLarge, gzip_stream, lz4_stream, zstd_stream
-from daemon.kafka.unreadable import timestamp_of
+from daemon.kafka.client_internals.codecs import BROKEN, BatchTooLarge, gzip_stream, lz4_stream, zstd_stream
+from daemon.kafka.client_internals.unreadable import timestamp_of
 
 KEY_MAX_BYTES = 32 << 10
 """A longer key of a record that is cut short is not kept."""
