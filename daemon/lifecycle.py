@@ -105,11 +105,6 @@ class Lifecycle:
         now = self._conditions
         return (now.servable or now.caught_up) and not now.stopping
 
-    def ingesting(self) -> bool:
-        """Whether records are being applied."""
-        now = self._conditions
-        return now.connected and not (now.gap or now.suspended or now.stopping)
-
     def on_change(self, callback: Callable[[LifecycleStatus], None]) -> None:
         """Call `callback` at each change of state, staleness or reasons."""
         with self._lock:

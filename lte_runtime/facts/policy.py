@@ -14,6 +14,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, takewhile
+from typing import Protocol
 
 from lte_runtime.facts.events import WITHDRAW_ALL
 from lte_runtime.facts.keys import normalise_key
@@ -107,6 +108,23 @@ def _place(position: Position) -> tuple[str, int, int, int]:
 def target_form(edit: Edit) -> str:
     """The form in which targets are compared."""
     return normalise_key(edit.target or "")
+
+
+class Versioned(Protocol):
+    """What an edit, and a row of one, declares of its place in the order of its key."""
+
+    @property
+    def revision(self) -> int | None: ...
+    @property
+    def valid_from(self) -> int | None: ...
+
+
+def same_version(edit: Versioned, other: Versioned) -> bool:
+    """Whether two edits of a key have one revision, or without revisions one declared start: two values
+    there are a conflict, and the lower one was never the key's value."""
+    if edit.revision is None and other.revision is None:
+        return edit.valid_from is not None and edit.valid_from == other.valid_from
+    return edit.revision == other.revision
 
 
 def precedes(assertion: Edit, retraction: Edit) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lte_runtime.errors import NotFound
-from lte_runtime.facts.policy import KeyState, Member, WhyNot, current, target_form
+from lte_runtime.facts.policy import KeyState, Member, WhyNot, current, same_version, target_form
 from lte_runtime.types import Edit
 
 CURRENT, RETRACTED, RETRACTION = "current", "retracted", "retraction"
@@ -45,13 +45,5 @@ def standing_reason(edit: Edit, winner: Edit | None, at_ms: int, *, is_current: 
         return WhyNot(winner_id, SCHEDULED)
     if winner is None or (edit.valid_until is not None and edit.valid_until <= at_ms):
         return WhyNot(winner_id, EXPIRED)
-    return WhyNot(winner_id, CONFLICT_LOST if _conflicts(edit, winner) else SUPERSEDED)
-
-
-def _conflicts(loser: Edit, winner: Edit) -> bool:
-    """Two values for the same revision, or for the same declared start without revisions."""
-    if loser.revision != winner.revision or target_form(loser) == target_form(winner):
-        return False
-    return loser.revision is not None or (
-        loser.valid_from is not None and loser.valid_from == winner.valid_from
-    )
+    conflict = same_version(edit, winner) and target_form(edit) != target_form(winner)
+    return WhyNot(winner_id, CONFLICT_LOST if conflict else SUPERSEDED)

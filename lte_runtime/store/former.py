@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from lte_runtime.facts.keys import normalise_key
+from lte_runtime.facts.policy import same_version
 from lte_runtime.store.db import Connection
 from lte_runtime.store.reader import key_of
 from lte_runtime.store.rows import EDIT_COLUMNS, check_row, edit_from, evidence_of, fact_of
@@ -119,10 +120,8 @@ def _repeats(row: Standing, newer: Standing) -> bool:
 
 
 def _lost_conflict(row: Standing, newer: Standing) -> bool:
-    """Two values for one revision, or for one declared start without revisions; not two members of a set."""
-    if (row.many and newer.many) or row.revision != newer.revision or row.target == newer.target:
-        return False
-    return row.revision is not None or (row.valid_from is not None and row.valid_from == newer.valid_from)
+    """Two values of one version; members of a set are not in conflict."""
+    return row.target != newer.target and not (row.many and newer.many) and same_version(row, newer)
 
 
 def _fact(

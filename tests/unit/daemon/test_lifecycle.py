@@ -11,7 +11,7 @@ def test_start_catch_up_ready() -> None:
     lifecycle = Lifecycle()
     assert (lifecycle.state, lifecycle.serving()) == (State.STARTING, False)
     lifecycle.set_catching_up()
-    assert (lifecycle.state, lifecycle.serving(), lifecycle.ingesting()) == (State.CATCHING_UP, False, True)
+    assert (lifecycle.state, lifecycle.serving()) == (State.CATCHING_UP, False)
     lifecycle.set_caught_up()
     assert (lifecycle.state, lifecycle.serving()) == (State.READY, True)
 
@@ -20,7 +20,7 @@ def test_a_gap_stops_ingest_and_keeps_answers_until_it_is_accepted() -> None:
     lifecycle = Lifecycle()
     lifecycle.set_caught_up()
     lifecycle.set_gap("gap: trimmed", servable=True)
-    assert (lifecycle.state, lifecycle.serving(), lifecycle.ingesting()) == (State.GAP, True, False)
+    assert (lifecycle.state, lifecycle.serving()) == (State.GAP, True)
     assert lifecycle.reasons == ("gap: trimmed",)
     lifecycle.clear_gap()
     assert lifecycle.state is State.DEGRADED  # not caught up again yet, and serving what it has
@@ -67,7 +67,7 @@ def test_stopping_is_final() -> None:
     lifecycle.set_caught_up()
     lifecycle.set_stopping()
     lifecycle.set_caught_up()
-    assert (lifecycle.state, lifecycle.serving(), lifecycle.ingesting()) == (State.STOPPING, False, False)
+    assert (lifecycle.state, lifecycle.serving()) == (State.STOPPING, False)
 
 
 @pytest.mark.parametrize(("heard", "now", "stale"), [(None, 5.0, True), (0.0, 9.9, False), (0.0, 10.1, True)])
