@@ -52,12 +52,14 @@ class BatchEncoder:
     def close(self) -> None:
         self._thread.shutdown()
 
-    def apply(self, batch: Batch, now_ms: int, confirm: Callable[[], None] = lambda: None) -> CommittedBatch:
+    def encode_and_write(
+        self, batch: Batch, now_ms: int, confirm: Callable[[], None] = lambda: None
+    ) -> CommittedBatch:
         """Encode, `confirm` and commit; after an exception nothing of the batch is in the store."""
         batch = replace(batch, edits=tuple(flag_long_texts(edit, self._encoder) for edit in batch.edits))
-        return replace(self._apply(batch, now_ms, confirm), long_texts=_long_texts(batch))
+        return replace(self._committed(batch, now_ms, confirm), long_texts=_long_texts(batch))
 
-    def _apply(self, batch: Batch, now_ms: int, confirm: Callable[[], None]) -> CommittedBatch:
+    def _committed(self, batch: Batch, now_ms: int, confirm: Callable[[], None]) -> CommittedBatch:
         views = self._store.missing_views(batch.edits)
         if len(views) >= BESIDE_FROM:
             try:
@@ -80,7 +82,7 @@ class BatchEncoder:
             confirm()
             return intake.vectors
 
-        result = self._store.apply(
+        result = self._store.write_batch(
             intake.edits, intake.rejected, vectors, batch.next_offsets, now_ms, batch.leader_epochs
         )
         return CommittedBatch(
@@ -104,7 +106,7 @@ class BatchEncoder:
             confirm()
             return encoded.vectors
 
-        result = self._store.apply(
+        result = self._store.write_batch(
             batch.edits, batch.rejected, vectors, batch.next_offsets, now_ms, batch.leader_epochs
         )
         total_ms = (time.perf_counter() - begun) * 1e3

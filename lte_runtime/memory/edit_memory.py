@@ -151,7 +151,7 @@ class EditMemory:
         with self._writing:
             with faults():
                 batch, unproven = restore_positions(batch, self._store.connection)
-            committed = self._batch_encoder.apply(batch, self.now(), confirm)
+            committed = self._batch_encoder.encode_and_write(batch, self.now(), confirm)
             result, stored = committed.result, time.perf_counter()
             new = self._new_vectors(result.changes, committed.vectors)
             self._projection.update(result.changes, new, batch.next_offsets)

@@ -69,7 +69,7 @@ class Store:
     def _has_vector(self, name: bytes) -> bool:
         return self.connection.execute("SELECT 1 FROM vectors WHERE hash=?", (name,)).fetchone() is not None
 
-    def apply(
+    def write_batch(
         self,
         edits: Sequence[Edit],
         rejected: Sequence[Rejected],

@@ -39,12 +39,12 @@ def decode(record, limits):
     return events.decode(record, limits)
 memory = EditMemory.open(directory, Encoder())
 if stage == "store":
-    put = memory._store.apply
+    put = memory._store.write_batch
     def apply(edits, *more):
         if any(edit.subject == "deadly" for edit in edits):
             die()
         return put(edits, *more)
-    memory._store.apply = apply
+    memory._store.write_batch = apply
 log = MemoryLog(partitions=1)
 for n in range(6):
     subject = "deadly" if n == 3 else f"Firm {n}"
