@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from doc_blocks import blocks, shell_commands
 
 from lte_runtime.store.db import open_reader
 from ops.kafka.broker import Broker
@@ -62,10 +63,34 @@ def house(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[House]:
     settings = {"LTE_ENCODER__MODEL": "stub", "LTE_MODEL__PATH": "stub", "LTE_LOG__LEVEL": "info"}
-    with Stack(tmp_path_factory.mktemp("stack"), settings=settings) as stack:
+    with _house(tmp_path_factory, settings) as house:
+        yield house
+
+
+@contextmanager
+def _house(factory: pytest.TempPathFactory, settings: dict[str, str]) -> Iterator[House]:
+    with Stack(factory.mktemp("stack"), settings=settings) as stack:
         stack.start_broker()
         stack.start_daemon()
-        yield House(stack, tmp_path_factory.mktemp("work"))
+        yield House(stack, factory.mktemp("work"))
+
+
+@pytest.mark.model
+def test_the_readmes_first_use(
+    broker: Broker,  # noqa: ARG001
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """The lines for the second terminal, one after the other, with the encoder and model that ship."""
+    block = next(block for block in blocks() if block.page == "README.md" and "source .venv" in block.text)
+    _, *commands = shell_commands(block.text)
+    with _house(tmp_path_factory, {}) as house:
+        results = [house.lte(*words[1:]) for words in commands]
+    assert [result.code for result in results] == [0] * len(commands), [result.err for result in results]
+    before, _, explained, paraphrased, _, after = (result.out for result in results)
+    assert explained.startswith("Mira Okafor\n")
+    assert paraphrased.startswith("Mira Okafor\n")
+    assert "Mira Okafor" not in before
+    assert after == before
 
 
 def test_publish_ask_retract(house: House) -> None:
