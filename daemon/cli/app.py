@@ -134,7 +134,10 @@ def _single(function: Any) -> typer.Typer:
 def _absent(name: str) -> typer.Typer:
     app = typer.Typer(add_completion=False)
 
-    @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+    # `--help` too: there is no help but where to find the command.
+    @app.command(
+        add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
+    )
     def absent() -> None:
         typer.echo(
             f"`lte {name}` lives in the project's checkout (ops/), which this installation does not have: "

@@ -58,6 +58,7 @@ class Runner:
 
     def start(self, job_dir: Path) -> RunningJob:
         """Raises OSError when the program cannot be started."""
+        job_dir = job_dir.absolute()  # The program works in it, where a relative path leads nowhere.
         chosen = self._settings
         if chosen.command is None:
             argv = [sys.executable, "-m", chosen.module, str(job_dir)]

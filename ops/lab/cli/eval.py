@@ -297,14 +297,14 @@ def harness(
     arch: Architecture = None,
     config: ConfigFile = None,
 ) -> None:
-    """Tasks of EleutherAI's lm-evaluation-harness, without and with the aligned adapter (extra: eval).
+    """Tasks of EleutherAI's lm-evaluation-harness, without and with the aligned adapter.
 
     Example: lte eval harness --include tests/data/harness --task capitals --task capital_choice
     """
     try:
         from ops.lab.evals import harness as measured
     except ModuleNotFoundError as error:
-        raise Refused(f"{error.name} is not installed: pip install 'lte-daemon[eval]'") from None
+        raise Refused(f"{error.name} is not installed: run `make setup`") from None
 
     with output.progress(not json_) as progress:
         kit = parts.kit(parts.settings(config, arch), cache, None, progress)

@@ -1,4 +1,4 @@
-"""The models behind EleutherAI's lm-evaluation-harness (extra `eval`), with task files from this machine.
+"""The models behind EleutherAI's lm-evaluation-harness, with task files from this machine.
 
 Contexts are asked as the product asks a question without facts, chat template included, so that base and
 aligned adapter are read as they are served. Nothing is fetched: the hub is offline unless a task names files.

@@ -154,14 +154,15 @@ def test_wrong_usage_ends_with_2_and_says_what_is_wrong(
     assert message in ran.err
 
 
+@pytest.mark.parametrize("arguments", [("demo", "--fast"), ("eval", "--help"), ("gate", "calibrate", "-h")])
 def test_commands_beside_the_package_say_so_where_they_are_absent(
-    lte: Run, monkeypatch: pytest.MonkeyPatch
+    lte: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: ())
-    ran = lte("demo", "--fast")
+    ran = lte(*arguments)
     assert ran.code == exits.FAILED
     assert "checkout" in ran.err
-    assert "lte demo" in ran.err
+    assert f".venv/bin/lte {arguments[0]}" in ran.err
 
 
 def test_config_show_says_where_a_value_comes_from(lte: Run, monkeypatch: pytest.MonkeyPatch) -> None:

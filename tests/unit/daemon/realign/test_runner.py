@@ -34,11 +34,11 @@ Start = Callable[..., RunningJob]
 def start(request: pytest.FixtureRequest, tmp_path: Path) -> Start:
     """Starts the stub's job with a behaviour, by the runner of the parameter."""
 
-    def make(behaviour: str = "promote", **more: Any) -> RunningJob:
+    def make(behaviour: str = "promote", job_dir: Path = tmp_path, **more: Any) -> RunningJob:
         command = f"{sys.executable} -m {STUB} {{jobdir}}" if request.param == "command" else None
         settings = RunnerSettings(command=command, module=STUB, kill_after_s=0.2, **more)
         write_job(tmp_path, behaviour)
-        return Runner(settings).start(tmp_path)
+        return Runner(settings).start(job_dir)
 
     return make
 
@@ -75,6 +75,14 @@ def alive(pid: int) -> bool:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return False
+
+
+def test_a_job_finds_a_directory_given_by_a_relative_path(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path.parent)
+    finished(start(job_dir=Path(tmp_path.name)))
+    assert read_json(tmp_path / RESULT)["status"] == "done"
 
 
 def test_a_job_ends_in_its_result(start: Start, tmp_path: Path) -> None:
