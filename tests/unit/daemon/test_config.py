@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from daemon import config
 from daemon.config import Settings, environment_name, find_file, flat_values, known_names, load
 from daemon.ingest.values import IngestSettings
 from lte_runtime.errors import BadRequest
@@ -49,6 +50,28 @@ def test_flags_beat_environment_beats_file_beats_default(tmp_path: Path) -> None
 def test_unknown_environment_names_are_errors(name: str, nearest: str) -> None:
     with pytest.raises(BadRequest, match=f"{name} is no setting; did you mean {nearest}"):
         load(environ={name: "x"})
+
+
+def test_a_deprecated_key_has_no_effect_and_a_warning_names_what_replaces_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "DEPRECATED", {"realign.gone": "use realign.command", "gone": "use log"})
+    file = _file(tmp_path, '[realign]\ngone = 1\nnice = 3\n[gone]\nlevel = "x"\n')
+    loaded = load(file, {"realign.gone": 2}, {"LTE_REALIGN__GONE": "3", "LTE_GONE__LEVEL": "y"})
+    assert loaded.settings == load(environ={"LTE_REALIGN__NICE": "3"}).settings
+    assert sorted(loaded.origins) == ["realign.nice"]
+    assert loaded.warnings == (
+        f"file {file}: realign.gone has no effect: use realign.command",
+        f"file {file}: gone has no effect: use log",
+        "environment: realign.gone has no effect: use realign.command",
+        "environment: gone has no effect: use log",
+        "flag: realign.gone has no effect: use realign.command",
+    )
+
+
+def test_no_deprecated_key_is_a_setting() -> None:
+    assert not set(config.DEPRECATED) & set(known_names())
+    assert load(environ={"LTE_REALIGN__RUNNER": "command"}).settings.realign.command is None
 
 
 @pytest.mark.parametrize(
