@@ -386,6 +386,12 @@ class RealignSettings(_Section):
         default=None, gt=0, description="Age of the adapter that is a reason to re-align. Default: none."
     )
 
+    @model_validator(mode="after")
+    def _command_names_the_directory(self) -> RealignSettings:
+        if self.command is not None and "{jobdir}" not in self.command:
+            raise ValueError("command must name {jobdir}")
+        return self
+
 
 class RegistrySettings(_Section):
     path: Path | None = Field(

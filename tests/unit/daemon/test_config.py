@@ -89,6 +89,7 @@ def test_no_deprecated_key_is_a_setting() -> None:
         ('[metrics]\nlisten = "0.0.0.0:9000"\n', r"metrics\.public"),
         ("[answer]\nmax_new_tokens = 500\n", "above max_new_tokens_limit"),
         ("[kafka]\ndlq_retry_max_s = 0.1\n", "dlq_retry_max_s is below dlq_retry_s"),
+        ('[realign]\ncommand = "sbatch align.sh"\n', "command must name {jobdir}"),
         ("[kafka]\nbad_share = 1.5\n", r"kafka\.bad_share .*less than or equal to 1"),
     ],
 )
