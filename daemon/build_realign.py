@@ -17,14 +17,14 @@ from daemon.kafka.audit import Audit
 from daemon.kafka.control import ControlTopic
 from daemon.metrics import Metrics
 from daemon.realign.control import Command
-from daemon.realign.realign import JOBS, AlignedModel, Realigner, RealignerSettings, RealignParts
+from daemon.realign.realigner import JOBS, AlignedModel, Realigner, RealignerSettings, RealignParts
 from daemon.realign.runner import Runner, RunnerSettings
 from daemon.schedule import Window
 from daemon.settings import Settings
 from lte_runtime import embedded
 from lte_runtime.answer.engine.protocol import Engine
-from lte_runtime.drift.material import AdmissionRules
-from lte_runtime.drift.runs import Run, Trigger
+from lte_runtime.align.material import AdmissionRules
+from lte_runtime.align.runs import Run, Trigger
 from lte_runtime.errors import Refused
 from lte_runtime.memory.edit_memory import EditMemory
 

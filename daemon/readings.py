@@ -11,9 +11,9 @@ from daemon.ingest.ingest import Ingest
 from daemon.ingest.values import UNKNOWN_LAG
 from daemon.lifecycle import Lifecycle, State
 from daemon.metrics import Reading, Readings
-from daemon.realign.realign import Realigner
+from daemon.realign.realigner import Realigner
 from lte_runtime.answer.engine.protocol import Engine
-from lte_runtime.drift.runs import RunState as RunState
+from lte_runtime.align.runs import RunState as RunState
 from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.store.records import MemoryStatus
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import lte_runtime
-from lte_runtime.drift.runs import Progress
+from lte_runtime.align.runs import Progress
 from lte_runtime.errors import BadRequest
 
 RESULT, PROGRESS, CANCEL, LOG, CHILD = "result.json", "progress.json", "cancel", "log.txt", "child.json"

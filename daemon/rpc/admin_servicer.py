@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from daemon.realign.realign import check_reason
+from daemon.realign.realigner import check_reason
 from daemon.rpc import adapter_convert, convert, drift_convert
 from daemon.rpc.edit_servicer import key_of, needed, page_size
 from daemon.rpc.gen.lte.v1 import admin_service_pb2 as pb
@@ -20,7 +20,7 @@ from daemon.rpc.gen.lte.v1 import admin_service_pb2_grpc
 from daemon.rpc.gen.lte.v1 import common_pb2 as common
 from daemon.rpc.services import Services
 from lte_runtime.answer.engine.protocol import Engine
-from lte_runtime.drift.runs import Trigger
+from lte_runtime.align.runs import Trigger
 from lte_runtime.errors import BadRequest
 from lte_runtime.store.records import MemoryStatus, QuarantineRow, SnapshotInfo
 from lte_runtime.types import Edit, Op

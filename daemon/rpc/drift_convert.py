@@ -9,7 +9,7 @@ from daemon.rpc import convert
 from daemon.rpc.gen.lte.v1 import admin_service_pb2 as pb
 from lte_runtime.drift.decide import Block, Margin, Reason
 from lte_runtime.drift.readings import Reading
-from lte_runtime.drift.runs import Progress, Run
+from lte_runtime.align.runs import Progress, Run
 
 
 def report(value: DriftReport | None) -> pb.GetDriftResponse:

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from daemon.drift_watch import DriftReport
-from daemon.realign.realign import LEAST_FACTS, AlignedModel, Realigner, RealignerSettings, RealignParts
+from daemon.realign.realigner import LEAST_FACTS, AlignedModel, Realigner, RealignerSettings, RealignParts
 from daemon.realign.runner import Runner, RunnerSettings
 from lte_runtime.answer.encoder import StubEncoder
 from lte_runtime.drift.decide import Decision, Reason
-from lte_runtime.drift.material import AdmissionRules
-from lte_runtime.drift.runs import Run, RunState, Trigger
+from lte_runtime.align.material import AdmissionRules
+from lte_runtime.align.runs import Run, RunState, Trigger
 from lte_runtime.errors import NotFound, Refused
 from lte_runtime.facts import events
 from lte_runtime.facts.events import EventLimits

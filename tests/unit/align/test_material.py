@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from lte_runtime.drift.material import (
+from lte_runtime.align.material import (
     COUNTS,
     INSTRUCTIONS,
     AdmissionRules,

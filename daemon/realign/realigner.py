@@ -1,6 +1,6 @@
 """Re-alignment: one run at a time, from the facts to a promoted adapter or a reason why not.
 
-A run is a record in the store that moves through its states (`lte_runtime.drift.runs`); the work is done by a
+A run is a record in the store that moves through its states (`lte_runtime.align.runs`); the work is done by a
 child (`daemon.realign.runner`) over a job directory. Whoever asks (drift, an operator, a record on the
 control topic) asks here. What a daemon that died left behind is ended and swept at the next start.
 """
@@ -27,8 +27,8 @@ from lte_runtime.align import promotion
 from lte_runtime.align.promotion import PromotionOutcome, PromotionSettings, Verdict
 from lte_runtime.drift import material, runs
 from lte_runtime.drift.decide import Situation
-from lte_runtime.drift.material import AdmissionRules, JobProbe, LearnableFact
-from lte_runtime.drift.runs import Progress, Run, RunState, Trigger
+from lte_runtime.align.material import AdmissionRules, JobProbe, LearnableFact
+from lte_runtime.align.runs import Progress, Run, RunState, Trigger
 from lte_runtime.errors import BadRequest, Fatal, LteError, NotFound, Refused, Retry
 from lte_runtime.private_files import make_private
 from lte_runtime.store.records import EditRecord
