@@ -39,7 +39,7 @@ from daemon.kafka.source import KafkaSource, KafkaSourceSettings
 from daemon.lifecycle import Lifecycle, LifecycleStatus
 from daemon.metrics import Metrics, MetricsServer
 from daemon.readings import MetricSources, readings
-from daemon.realign.realign import JOBS, Realigner
+from daemon.realign.realigner import JOBS, Realigner
 from daemon.rpc.interceptors import Call
 from daemon.rpc.server import ListenerSettings, RpcServer
 from daemon.rpc.services import About, Services

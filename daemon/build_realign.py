@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from daemon.adapters.following import owned_epoch
 from daemon.adapters.manager import AdapterManager
@@ -17,14 +16,16 @@ from daemon.kafka.audit import Audit
 from daemon.kafka.control import ControlTopic
 from daemon.metrics import Metrics
 from daemon.realign.control import Command
-from daemon.realign.realign import JOBS, AlignedModel, Realigner, RealignerSettings, RealignParts
+from daemon.realign.parts import AlignedModel, RealignerSettings, RealignParts
+from daemon.realign.realigner import JOBS, Realigner
 from daemon.realign.runner import Runner, RunnerSettings
 from daemon.schedule import Window
 from daemon.settings import Settings
 from lte_runtime import embedded
+from lte_runtime.align import contract
+from lte_runtime.align.material import AdmissionRules
+from lte_runtime.align.runs import Run, Trigger
 from lte_runtime.answer.engine.protocol import Engine
-from lte_runtime.drift.material import AdmissionRules
-from lte_runtime.drift.runs import Run, Trigger
 from lte_runtime.errors import Refused
 from lte_runtime.memory.edit_memory import EditMemory
 
@@ -85,7 +86,7 @@ def realignment(settings: Settings, serving: Serving, *, stub: bool) -> Realignm
         watch.situation = realigner.situation
         watch.relations = realigner.relations
     if control is not None:
-        control.ready = lambda: realigner.active() is None
+        control.ready = lambda: realigner.runs.active() is None
         control.on_command = _on_command(realigner)
     return Realignment(realigner, control, audit)
 
@@ -126,6 +127,7 @@ def realign_settings(settings: Settings, *, stub: bool) -> RealignerSettings:
     return RealignerSettings(
         preset=preset,
         changes=chosen.changes,
+        neighbours=contract.located(settings.encoder.model),
         deadline_s=chosen.deadline_s,
         backoff_s=chosen.backoff_s,
         max_memory_bytes=chosen.max_memory_bytes or half_of_memory(),
@@ -142,11 +144,9 @@ def realign_settings(settings: Settings, *, stub: bool) -> RealignerSettings:
 
 
 def base_of(settings: Settings, fingerprint: str) -> AlignedModel:
-    """The model as a child finds it: directories are absolute, because it works elsewhere."""
+    """The model as a job finds it."""
     chosen = settings.model
-    path = str(embedded.SHIPPED.get(chosen.path, chosen.path))
-    if Path(path).is_dir():
-        path = str(Path(path).absolute())
+    path = contract.located(str(embedded.SHIPPED.get(chosen.path, chosen.path)))
     return AlignedModel(path, fingerprint, chosen.device, chosen.dtype)
 
 

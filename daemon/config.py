@@ -1,7 +1,8 @@
 """Reading the configuration: defaults, TOML file, environment, flags - from weak to strong.
 
 The environment's names are `LTE_SECTION__FIELD`. An unknown key or an unknown `LTE_` name is an error that
-names the nearest known one; `Loaded.origins` says where each value came from.
+names the nearest known one; `Loaded.origins` says where each value came from. A key in `DEPRECATED` is
+accepted without effect, and `Loaded.warnings` names what replaces it.
 """
 
 from __future__ import annotations
@@ -26,15 +27,22 @@ __all__ = ["Loaded", "Settings", "load"]
 DEFAULT_FILE = Path("lte.toml")
 # Names with the prefix that are no settings: the file's path, what CI promises, and the rig's failpoints.
 RESERVED_NAMES = frozenset({"LTE_CONFIG", "LTE_REQUIRE_ALL", "LTE_FAILPOINTS"})
+# Dotted name of a key (or section) that has no effect any more -> what replaces it, a clause that ends the
+# warning. A line is removed one version after it was added: the key is an error then.
+DEPRECATED: Mapping[str, str] = {
+    "realign.runner": "realign.command alone decides; without it a job is a child process of this machine",
+}
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """The settings with, for each dotted name that is not a default, the place that set it."""
+    """The settings with, for each dotted name that is not a default, the place that set it; `warnings` for
+    the keys that have no effect any more."""
 
     settings: Settings
     origins: Mapping[str, str]
     file: Path | None
+    warnings: tuple[str, ...] = ()
 
 
 def load(
@@ -56,7 +64,10 @@ def load(
     )
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
+    warnings: list[str] = []
     for origin, values in layers:
+        deprecated = [name for name in DEPRECATED if _take_out(values, name.split("."))]
+        warnings += [f"{origin}: {name} has no effect: {DEPRECATED[name]}" for name in deprecated]
         _refuse_unknown_keys(values, origin)
         merged = _merge(merged, values)
         origins.update({name: origin for name, _ in _flatten(values)})
@@ -64,7 +75,7 @@ def load(
         settings = Settings(**merged)
     except ValidationError as error:
         raise BadRequest(_explain(error, origins)) from None
-    return Loaded(settings, origins, path)
+    return Loaded(settings, origins, path, tuple(warnings))
 
 
 def find_file(file: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -113,9 +124,12 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     refuse_unknown_environment(environ)
     source = EnvSettingsSource(Settings)
-    source.env_vars = {name.lower(): value for name, value in environ.items() if value}
+    deprecated = {name: _deprecated(name) for name in environ}
+    source.env_vars = {
+        name.lower(): value for name, value in environ.items() if value and not deprecated[name]
+    }
     try:
-        return source()
+        return _merge(source(), _nest({old: "" for old in deprecated.values() if old}))
     except ValueError as error:
         raise BadRequest(f"environment: {error}: {error.__cause__}") from None
 
@@ -127,7 +141,31 @@ def refuse_unknown_environment(environ: Mapping[str, str]) -> None:
         upper = name.upper()
         if not upper.startswith(PREFIX) or upper in names or upper.startswith(open_ended):
             continue
+        if _deprecated(name):
+            continue
         raise BadRequest(f"environment: {name} is no setting{_nearest(upper, names)}")
+
+
+def _deprecated(variable: str) -> str:
+    """The deprecated key that an environment variable sets, itself or below it; empty for none."""
+    parts = variable.upper() + "__"
+    return next((old for old in DEPRECATED if parts.startswith(environment_name(old) + "__")), "")
+
+
+def _take_out(values: dict[str, Any], path: list[str]) -> bool:
+    """Remove a key, and the sections that are empty then; whether it was there."""
+    name, *below = path
+    if name not in values:
+        return False
+    if not below:
+        del values[name]
+        return True
+    section = values[name]
+    if not isinstance(section, dict) or not _take_out(section, below):
+        return False
+    if not section:
+        del values[name]
+    return True
 
 
 def _refuse_unknown_keys(values: Mapping[str, Any], origin: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from typing import Any, TextIO
 
 import structlog
@@ -65,6 +65,12 @@ def configure(level: str = "info", style: str = "auto", stream: TextIO | None = 
     # are normal on a busy machine.
     for anxious in ("kafka.net.selector", "apscheduler.scheduler"):
         logging.getLogger(anxious).setLevel(max(threshold, logging.ERROR))
+
+
+def warn_of_settings(warnings: Iterable[str]) -> None:
+    """A line for each key of the configuration that has no effect any more."""
+    for warning in warnings:
+        structlog.get_logger(__name__).warning("setting_deprecated", message=warning)
 
 
 def _shared_processors(*, hide_text: bool) -> list[Processor]:

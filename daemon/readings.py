@@ -11,9 +11,9 @@ from daemon.ingest.ingest import Ingest
 from daemon.ingest.values import UNKNOWN_LAG
 from daemon.lifecycle import Lifecycle, State
 from daemon.metrics import Reading, Readings
-from daemon.realign.realign import Realigner
+from daemon.realign.realigner import Realigner
+from lte_runtime.align.runs import RunState as RunState
 from lte_runtime.answer.engine.protocol import Engine
-from lte_runtime.drift.runs import RunState as RunState
 from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.store.records import MemoryStatus
 
@@ -116,7 +116,7 @@ def _of_drift(now: DriftReport) -> dict[str, Reading]:
 
 
 def _of_realigner(realigner: Realigner) -> dict[str, Reading]:
-    run = realigner.active()
+    run = realigner.runs.active()
     gauges: dict[str, Reading] = {
         "lte_realign_state": {
             (state.value,): float(run is not None and run.state is state)

@@ -318,12 +318,10 @@ class DriftSettings(_Section):
 
 class RealignSettings(_Section):
     automatic: bool = Field(default=True, description="Start when drift says so; off: by hand alone.")
-    runner: Literal["local", "command"] = Field(
-        default="local", description="local: a child process of this machine; command: see realign.command."
-    )
     command: str | None = Field(
         default=None,
-        description="Runs a job elsewhere and leaves JOBDIR/result.json; {jobdir} stands for the directory.",
+        description="Runs a job elsewhere and leaves JOBDIR/result.json; {jobdir} stands for the directory. "
+        "Default: a child process of this machine.",
     )
     preset: str = Field(
         default="auto", description="Recipe of the training; auto fits the embedded model and ones like it."
@@ -389,9 +387,7 @@ class RealignSettings(_Section):
     )
 
     @model_validator(mode="after")
-    def _command_is_given(self) -> RealignSettings:
-        if (self.runner == "command") != (self.command is not None):
-            raise ValueError("runner = 'command' and command come together: set both or none")
+    def _command_names_the_directory(self) -> RealignSettings:
         if self.command is not None and "{jobdir}" not in self.command:
             raise ValueError("command must name {jobdir}")
         return self

@@ -19,6 +19,8 @@ import typer
 
 from daemon.cli import connect, output
 from daemon.cli.options import Address, ConfigFile, Json, Socket
+from lte_runtime.align import contract
+from lte_runtime.align.contract import JobResult
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, LteError, Refused
 from lte_runtime.progress import Progress
 
@@ -224,7 +226,7 @@ def train(
     from daemon.config import load
 
     settings = load(config).settings
-    if not (out / "job.json").exists():
+    if not (out / contract.JOB).exists():
         records, anchors = _facts(facts, anchor, address, socket, config)
         options = {"preset": preset, "name": name, "fresh": fresh, "seed": seed, "deadline_s": deadline}
         _write_job(out, settings, records, anchors, probes, {**options, "changes": _changes(set_ or ())})
@@ -232,20 +234,24 @@ def train(
         output.note(f"{out} already holds a job: it continues with its own facts and settings")
     result = _run_job(out, shown=not json_)
     if json_:
-        output.as_json(result)
+        output.as_json(asdict(result))
     _raise(result, out)
     if not json_:
         output.table(("arm", "probes", "right"), _scores(out, result), "judged")
-        output.pairs({"adapter": out / "adapter", "sha256": result["adapter_hash"], "rows": result["rows"]})
+        output.pairs({"adapter": out / "adapter", "sha256": result.adapter_hash, "rows": result.rows})
 
 
-def _changes(pairs: Sequence[str]) -> dict[str, str]:
-    changes = {}
+def _changes(pairs: Sequence[str]) -> dict[str, object]:
+    """Numbers and booleans as JSON has them; other text stays, for the preset to refuse by name."""
+    changes: dict[str, object] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise BadRequest(f"--set takes name=value, not {pair!r}")
-        changes[name] = value
+        try:
+            changes[name] = json.loads(value.lower())
+        except ValueError:
+            changes[name] = value
     return changes
 
 
@@ -258,39 +264,43 @@ def _write_job(
     options: Mapping[str, Any],
 ) -> None:
     """Facts, probes and, last, `job.json`. Raises `BadRequest` for what no preset has."""
-    from lte_runtime.align import jobdir, presets
-    from lte_runtime.align.job import probes as making
-    from lte_runtime.align.job.judge import read_probes
+    from lte_runtime.align import presets
+    from lte_runtime.align.data.facts import FactRecord
     from lte_runtime.answer.engine.files import base_fingerprint
 
     presets.adjusted(presets.preset(options["preset"]), options["changes"])
     base = _base(settings)
-    probe_records = read_probes(probes) if probes else making.make(records, options["seed"])
-    job_dir.mkdir(parents=True, exist_ok=True)
-    _write_lines(job_dir / "facts.jsonl", [asdict(fact) for fact in records])
-    _write_lines(job_dir / "anchor.jsonl", [asdict(fact) for fact in anchors])
-    _write_lines(job_dir / "probes.jsonl", [asdict(probe) for probe in probe_records])
     incumbent = _incumbent(settings)
-    job = {
-        "id": f"cli-{int(time.time())}",
-        "base": str(base.absolute()),
-        "base_fingerprint": base_fingerprint(base),
-        "incumbent": str(incumbent.absolute()) if incumbent else None,
-        "facts": "facts.jsonl",
-        "probes": "probes.jsonl",
-        "anchor": "anchor.jsonl" if anchors else None,
-        "epoch": 0,
-        "device": settings.model.device,
-        "dtype": settings.model.dtype,
-        "max_memory_bytes": None,
-        "neighbours": settings.encoder.model,
+    made = contract.read_probes(probes) if probes else _probes(records, anchors, options["seed"])
+    job_dir = job_dir.absolute()
+    job_dir.mkdir(parents=True, exist_ok=True)
+    job = contract.JobSpec(
+        job_dir=job_dir,
+        id=f"cli-{int(time.time())}",
+        base=str(base.absolute()),
+        base_fingerprint=base_fingerprint(base),
+        incumbent=incumbent.absolute() if incumbent else None,
+        facts=job_dir / contract.FACTS,
+        probes=job_dir / contract.PROBES,
+        anchor=job_dir / contract.ANCHOR if anchors else None,
+        epoch=0,
+        device=settings.model.device,
+        dtype=settings.model.dtype,
+        max_memory_bytes=None,
+        neighbours=contract.located(settings.encoder.model),
         **options,
-    }
-    jobdir.write(job_dir / jobdir.JOB, job)
+    )
+    contract.write_job(job, map(FactRecord.to_json, records), made, map(FactRecord.to_json, anchors))
 
 
-def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+def _probes(
+    records: Sequence[FactRecord], anchors: Sequence[FactRecord], seed: int
+) -> tuple[contract.Probe, ...]:
+    """Of the kinds that the daemon's have, about the facts themselves: nothing is held out."""
+    from lte_runtime.align import material
+
+    facts, others = (tuple(map(material.fact_of, part)) for part in (records, anchors))
+    return material.job_probes(facts, others, seed)
 
 
 def _incumbent(settings: Settings) -> Path | None:
@@ -303,7 +313,7 @@ def _incumbent(settings: Settings) -> Path | None:
     return None if adapter == "none" else Path(adapter)
 
 
-def _run_job(job_dir: Path, *, shown: bool) -> dict[str, Any]:
+def _run_job(job_dir: Path, *, shown: bool) -> JobResult:
     """Runs the job as a child process, shows its progress, and returns its result."""
     command = [sys.executable, "-m", "lte_runtime.align.job", str(job_dir)]
     # Of its own group: Ctrl-C reaches it once, from here.
@@ -311,50 +321,40 @@ def _run_job(job_dir: Path, *, shown: bool) -> dict[str, Any]:
     try:
         with output.progress(shown) as progress:
             while child.poll() is None:
-                _show_progress(job_dir, progress)
+                if (now := contract.read_progress(job_dir)) is not None:
+                    _show_progress(now, progress)
                 time.sleep(_POLL_S)
     except KeyboardInterrupt:
         output.note("stopping after a checkpoint")
         child.send_signal(signal.SIGTERM)
         child.wait()
-    try:
-        result: dict[str, Any] = json.loads((job_dir / "result.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        raise LteError(
-            f"the training process ended with status {child.returncode} and wrote no result"
-        ) from None
+    result = contract.read_result(job_dir)
+    if result is None:
+        raise LteError(f"the training process ended with status {child.returncode} and wrote no result")
     return result
 
 
-def _show_progress(job_dir: Path, progress: Progress) -> None:
-    try:
-        status = json.loads((job_dir / "progress.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return  # not written yet
-    loss = "" if status["loss"] is None else f" loss {status['loss']:.3f}"
-    rate = "" if status["rows_per_s"] is None else f" {status['rows_per_s']:.0f} rows/s"
-    remaining = "" if status["remaining_s"] is None else f" {status['remaining_s']:.0f} s left"
-    progress(f"{status['phase']}{loss}{rate}{remaining}", status["step"], status["total"])
+def _show_progress(now: contract.Progress, progress: Progress) -> None:
+    loss = "" if now.loss is None else f" loss {now.loss:.3f}"
+    rate = "" if now.rows_per_s is None else f" {now.rows_per_s:.0f} rows/s"
+    remaining = "" if now.remaining_s is None else f" {now.remaining_s:.0f} s left"
+    progress(f"{now.phase}{loss}{rate}{remaining}", now.step, now.total)
 
 
-def _raise(result: Mapping[str, Any], job_dir: Path) -> None:
+def _raise(result: JobResult, job_dir: Path) -> None:
     """An error of the project's own tree for a run that was not done."""
-    if result["status"] == "cancelled":
+    if result.status == contract.CANCELLED:
         raise Cancelled(f"stopped; `lte align train --out {job_dir}` goes on from the last checkpoint")
-    if result["status"] == "failed":
-        error = result["error"]
-        error_class = {"data": BadRequest, "deadline": DeadlineExceeded}.get(error["kind"], LteError)
-        advice = (
-            "; --set batch=, --set max_tokens= or a GPU helps" if error["kind"] == "out_of_memory" else ""
-        )
-        raise error_class(f"{error['kind'].replace('_', ' ')}: {error['message']}{advice}")
+    error = result.error
+    if error is not None:
+        error_class = {"data": BadRequest, "deadline": DeadlineExceeded}.get(error.kind, LteError)
+        advice = "; --set batch=, --set max_tokens= or a GPU helps" if error.kind == "out_of_memory" else ""
+        raise error_class(f"{error.kind.replace('_', ' ')}: {error.message}{advice}")
 
 
-def _scores(job_dir: Path, result: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
-    from lte_runtime.align.job.judge import read_probes
-
-    kinds = {probe.id: probe.kind for probe in read_probes(job_dir / "probes.jsonl")}
-    for arm, right in result["judged"].items():
+def _scores(job_dir: Path, result: JobResult) -> Iterator[tuple[str, str, float]]:
+    kinds = {probe.id: probe.kind for probe in contract.read_probes(job_dir / contract.PROBES)}
+    for arm, right in result.judged.items():
         for kind in dict.fromkeys(kinds.values()):
             verdicts = [value for probe, value in right.items() if kinds[probe] == kind]
             if verdicts:

@@ -42,6 +42,8 @@ def show(
 def check(config: ConfigFile = None, json_: Json = False) -> None:
     """Read and validate the configuration as `lte serve` would; exit 2 and name the faults otherwise.
 
+    Keys that have no effect any more are warnings.
+
     Example: lte config check -c /etc/lte/lte.toml
     """
     from daemon.config import load
@@ -49,8 +51,12 @@ def check(config: ConfigFile = None, json_: Json = False) -> None:
     loaded = load(config)
     source = str(loaded.file) if loaded.file else None
     if json_:
-        output.as_json({"ok": True, "file": source, "set": sorted(loaded.origins)})
+        output.as_json(
+            {"ok": True, "file": source, "set": sorted(loaded.origins), "warnings": list(loaded.warnings)}
+        )
     else:
+        for warning in loaded.warnings:
+            output.note(f"warning: {warning}")
         typer.echo(f"ok: {len(loaded.origins)} settings set, file {source or 'none'}")
 
 

@@ -47,6 +47,7 @@ def serve(
     from daemon import logs
 
     logs.configure(loaded.settings.log.level, loaded.settings.log.format)
+    logs.warn_of_settings(loaded.warnings)
 
     from daemon.build import serve as run
 

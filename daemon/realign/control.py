@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from daemon.kafka.topic_records import Name, Number, Reason, parse
+from lte_runtime.errors import BadRequest
 
 MOST_KEPT = 10_000
 # Characters of a command's reason that are kept: it goes into logs and run records.
@@ -73,6 +74,13 @@ class Control:
     def due(self, now_ms: int) -> list[Command]:
         """Commands that nobody took and that have not expired, oldest first."""
         return [command for command in self.waiting.values() if command.expires_ms > now_ms]
+
+
+def check_reason(text: str) -> str:
+    """An operator's reason, for logs and records; raises `BadRequest` when it is too long."""
+    if len(text) > MAX_REASON:
+        raise BadRequest(f"the reason is longer than {MAX_REASON} characters")
+    return text.strip() or "requested by an operator"
 
 
 def parsed(value: bytes | None) -> ControlRecord | None:

@@ -1,6 +1,6 @@
 """Runs an alignment job over its directory: as a child process, or by a command that brings it elsewhere.
 
-Contract of both (one suite in tests/unit/daemon/test_runner.py runs on both): the job is over when
+Contract of both (one suite in tests/unit/daemon/realign/test_runner.py runs on both): the job is over when
 `result.json` stands in the directory, or when the process has ended without one in a way that promises none.
 Nothing that a job writes or does reaches the daemon but through that file and `progress.json`.
 """
@@ -8,7 +8,6 @@ Nothing that a job writes or does reaches the daemon but through that file and `
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import signal
@@ -18,15 +17,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lte_runtime
-from lte_runtime.drift.runs import Progress
+from lte_runtime.align import contract
 from lte_runtime.errors import BadRequest
 
-RESULT, PROGRESS, CANCEL, LOG, CHILD = "result.json", "progress.json", "cancel", "log.txt", "child.json"
-# A result holds a few thousand judgements; more than this is no result.
-MAX_JSON_BYTES = 16 << 20
+LOG, CHILD = "log.txt", "child.json"
 # What the child needs to find its libraries and its devices; nothing else of the daemon's environment.
 INHERITED_NAMES = frozenset(
     {
@@ -78,7 +74,7 @@ class Runner:
                 close_fds=True,
             )
         note = {"pid": process.pid, "started": started_at(process.pid)}
-        (job_dir / CHILD).write_text(json.dumps(note), encoding="utf-8")
+        contract.write_json(job_dir / CHILD, note)
         return RunningJob(job_dir, process, chosen.kill_after_s, remote=chosen.command is not None)
 
 
@@ -97,7 +93,7 @@ class RunningJob:
     def over(self) -> bool:
         """Whether there is nothing more to wait for; a process that outlives its result is ended."""
         code = self._process.poll()
-        if (self._job_dir / RESULT).exists():
+        if (self._job_dir / contract.RESULT).exists():
             return code is not None or self._lingers()
         if self._remote and code == 0:
             return self.killed
@@ -117,7 +113,7 @@ class RunningJob:
         now = time.monotonic()
         if self._cancelled_at is None:
             self._cancelled_at = now
-            (self._job_dir / CANCEL).touch()
+            (self._job_dir / contract.CANCEL).touch()
             self._signal(signal.SIGTERM)
         elif now - self._cancelled_at >= self._kill_after_s:
             self.kill()
@@ -170,39 +166,6 @@ def _argv(template: str, job_dir: Path) -> list[str]:
     return [word.replace("{jobdir}", str(job_dir)) for word in words]
 
 
-def read_json(path: Path) -> Mapping[str, Any] | None:
-    """The JSON object in a file that a job wrote; None without a file, or for anything else in it."""
-    try:
-        if path.is_symlink() or path.stat().st_size > MAX_JSON_BYTES:
-            return None
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def progress(job_dir: Path) -> Progress | None:
-    """The progress that the job reports; None without a valid report."""
-    report = read_json(job_dir / PROGRESS)
-    if report is None:
-        return None
-    try:
-        return Progress(
-            phase=str(report.get("phase", ""))[:32],
-            step=int(report.get("step") or 0),
-            total=int(report.get("total") or 0),
-            loss=_number(report.get("loss")),
-            rows_per_s=_number(report.get("rows_per_s")),
-            remaining_s=_number(report.get("remaining_s")),
-        )
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and value == value else None
-
-
 def started_at(pid: int) -> str:
     """When a process started, in the kernel's ticks, so that a pid that was used again is noticed."""
     try:
@@ -216,7 +179,7 @@ def end_leftover(job_dir: Path, wait: Callable[[float], None] = time.sleep) -> b
 
     The kernel ends the child with the daemon; this is for what the child itself had started.
     """
-    note = read_json(job_dir / CHILD)
+    note = contract.read_json(job_dir / CHILD)
     pid = note.get("pid") if note else None
     if not isinstance(pid, int) or pid <= 1 or not _group_of(pid):
         return False

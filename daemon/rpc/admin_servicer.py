@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from daemon.realign.realign import check_reason
+from daemon.realign.control import check_reason
 from daemon.rpc import adapter_convert, convert, drift_convert
 from daemon.rpc.edit_servicer import key_of, needed, page_size
 from daemon.rpc.gen.lte.v1 import admin_service_pb2 as pb
 from daemon.rpc.gen.lte.v1 import admin_service_pb2_grpc
 from daemon.rpc.gen.lte.v1 import common_pb2 as common
 from daemon.rpc.services import Services
+from lte_runtime.align.runs import Trigger
 from lte_runtime.answer.engine.protocol import Engine
-from lte_runtime.drift.runs import Trigger
 from lte_runtime.errors import BadRequest
 from lte_runtime.store.records import MemoryStatus, QuarantineRow, SnapshotInfo
 from lte_runtime.types import Edit, Op
@@ -208,13 +208,13 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
     def GetRealignment(
         self, request: pb.GetRealignmentRequest, context: grpc.ServicerContext
     ) -> pb.GetRealignmentResponse:
-        run = self._services.require_realigner().get(needed(request.id, "id"))
+        run = self._services.require_realigner().runs.get(needed(request.id, "id"))
         return pb.GetRealignmentResponse(realignment=drift_convert.realignment(run))
 
     def ListRealignments(
         self, request: pb.ListRealignmentsRequest, context: grpc.ServicerContext
     ) -> pb.ListRealignmentsResponse:
-        runs = self._services.require_realigner().latest(page_size(request.page_size))
+        runs = self._services.require_realigner().runs.latest(page_size(request.page_size))
         return pb.ListRealignmentsResponse(realignments=map(drift_convert.realignment, runs))
 
     def CancelRealignment(
@@ -226,7 +226,7 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
     def WatchRealignment(
         self, request: pb.WatchRealignmentRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.WatchRealignmentResponse]:
-        for run in self._services.require_realigner().watch(needed(request.id, "id"), context.is_active):
+        for run in self._services.require_realigner().runs.watch(needed(request.id, "id"), context.is_active):
             yield pb.WatchRealignmentResponse(realignment=drift_convert.realignment(run))
 
 

@@ -7,9 +7,10 @@ import json
 from daemon.drift_watch import DriftReport
 from daemon.rpc import convert
 from daemon.rpc.gen.lte.v1 import admin_service_pb2 as pb
+from lte_runtime.align.contract import Progress
+from lte_runtime.align.runs import Run
 from lte_runtime.drift.decide import Block, Margin, Reason
 from lte_runtime.drift.readings import Reading
-from lte_runtime.drift.runs import Progress, Run
 
 
 def report(value: DriftReport | None) -> pb.GetDriftResponse:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from daemon.drift_watch import DriftWatch
     from daemon.dry_run import DryRunner
     from daemon.ingest.ingest import Ingest
-    from daemon.realign.realign import Realigner
+    from daemon.realign.realigner import Realigner
     from lte_runtime.answer.answerer import Answerer
     from lte_runtime.answer.engine.protocol import Engine
     from lte_runtime.memory.edit_memory import EditMemory

@@ -17,134 +17,131 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+
+from lte_runtime.align import contract
+from lte_runtime.align.contract import JobResult, JobSpec, Progress
 
 # What a hung trainer does: nothing, for longer than anybody waits.
 _FOREVER_S = 3600.0
-Json = dict[str, Any]
 
 
 def main(arguments: list[str]) -> int:
     """JOBDIR; exit status 0 whenever there is a result."""
-    jobdir = Path(arguments[0])
-    job: Json = json.loads((jobdir / "job.json").read_text("utf-8"))
-    behaviour = str(job["preset"]).partition(":")[2] or "promote"
-    signal.signal(signal.SIGTERM, lambda *_: _cancelled(jobdir))
-    return BEHAVIOURS[behaviour](jobdir, job)
+    job = contract.read_job(Path(arguments[0]).absolute())
+    behaviour = job.preset.partition(":")[2] or "promote"
+    signal.signal(signal.SIGTERM, lambda *_: _cancelled(job))
+    return BEHAVIOURS[behaviour](job)
 
 
-def _promote(jobdir: Path, job: Json) -> int:
-    return _done(jobdir, job, {"candidate": 1.0, "incumbent": 0.6, "none": 0.5})
+def _promote(job: JobSpec) -> int:
+    return _done(job, {"candidate": 1.0, "incumbent": 0.6, "none": 0.5})
 
 
-def _worse(jobdir: Path, job: Json) -> int:
-    return _done(jobdir, job, {"candidate": 0.6, "incumbent": 1.0, "none": 0.5})
+def _worse(job: JobSpec) -> int:
+    return _done(job, {"candidate": 0.6, "incumbent": 1.0, "none": 0.5})
 
 
-def _none(jobdir: Path, job: Json) -> int:
-    return _done(jobdir, job, {"candidate": 0.6, "incumbent": 0.5, "none": 1.0})
+def _none(job: JobSpec) -> int:
+    return _done(job, {"candidate": 0.6, "incumbent": 0.5, "none": 1.0})
 
 
-def _slow(jobdir: Path, job: Json) -> int:
+def _slow(job: JobSpec) -> int:
     """Trains for a few seconds, or until `go` appears beside it."""
     for step in range(100):
-        progress(jobdir, "training", step, 100)
-        if (jobdir / "go").exists():
+        _progress(job, "training", step, 100)
+        if (job.job_dir / "go").exists():
             break
         time.sleep(0.1)
-    return _promote(jobdir, job)
+    return _promote(job)
 
 
-def _crash(_jobdir: Path, _job: Json) -> int:
+def _crash(_job: JobSpec) -> int:
     os._exit(3)
 
 
-def _abort(_jobdir: Path, _job: Json) -> int:
+def _abort(_job: JobSpec) -> int:
     os.abort()
 
 
-def _killed(_jobdir: Path, _job: Json) -> int:
+def _killed(_job: JobSpec) -> int:
     os.kill(os.getpid(), signal.SIGKILL)
     return 0
 
 
-def _hang(jobdir: Path, _job: Json) -> int:
-    progress(jobdir, "training", 1, 100)
+def _hang(job: JobSpec) -> int:
+    _progress(job, "training", 1, 100)
     time.sleep(_FOREVER_S)
     return 0
 
 
-def _deaf(jobdir: Path, job: Json) -> int:
+def _deaf(job: JobSpec) -> int:
     """Hangs and does not listen."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    return _hang(jobdir, job)
+    return _hang(job)
 
 
-def _orphan(jobdir: Path, job: Json) -> int:
+def _orphan(job: JobSpec) -> int:
     """Leaves a child of its own behind, which does not listen either."""
     script = f"import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep({_FOREVER_S})"
     child = subprocess.Popen([sys.executable, "-c", script])
-    (jobdir / "grandchild").write_text(str(child.pid), encoding="utf-8")
-    return _hang(jobdir, job)
+    (job.job_dir / "grandchild").write_text(str(child.pid), encoding="utf-8")
+    return _hang(job)
 
 
-def _out_of_memory(jobdir: Path, job: Json) -> int:
+def _out_of_memory(job: JobSpec) -> int:
     """Does not suffice with the whole batch; with half of it, it does."""
-    if job["halvings"]:
-        return _promote(jobdir, job)
-    return _failed(jobdir, "out_of_memory", "no room for the batch")
+    if job.halvings:
+        return _promote(job)
+    return _failed(job, "out_of_memory", "no room for the batch")
 
 
-def _always_out_of_memory(jobdir: Path, _job: Json) -> int:
-    return _failed(jobdir, "out_of_memory", "no room for any batch")
+def _always_out_of_memory(job: JobSpec) -> int:
+    return _failed(job, "out_of_memory", "no room for any batch")
 
 
-def _garbage(jobdir: Path, _job: Json) -> int:
-    (jobdir / "progress.json").write_bytes(b'{"step": [[')
-    (jobdir / "result.json").write_bytes(b"\x00\xff not json")
+def _garbage(job: JobSpec) -> int:
+    (job.job_dir / contract.PROGRESS).write_bytes(b'{"step": [[')
+    (job.job_dir / contract.RESULT).write_bytes(b"\x00\xff not json")
     return 0
 
 
-def _nothing(_jobdir: Path, _job: Json) -> int:
+def _nothing(_job: JobSpec) -> int:
     return 0
 
 
-def _no_adapter(jobdir: Path, job: Json) -> int:
-    judged = _judged(jobdir, {"candidate": 1.0, "incumbent": 0.5, "none": 0.5})
-    _write(jobdir / "result.json", _result(job, judged, "0" * 64))
-    return 0
+def _no_adapter(job: JobSpec) -> int:
+    judged = _judged(job, {"candidate": 1.0, "incumbent": 0.5, "none": 0.5})
+    return _write_judged(job, judged, "0" * 64)
 
 
-def _bad_adapter(jobdir: Path, job: Json) -> int:
+def _bad_adapter(job: JobSpec) -> int:
     """An adapter whose bytes are not what its manifest says."""
-    digest = adapter(jobdir, job)
-    weights = jobdir / "adapter" / "adapter_model.safetensors"
+    digest = adapter(job)
+    weights = job.job_dir / contract.ADAPTER / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\xc0\x7f")
-    judged = _judged(jobdir, {"candidate": 1.0, "incumbent": 0.5, "none": 0.5})
-    _write(jobdir / "result.json", _result(job, judged, digest))
-    return 0
+    judged = _judged(job, {"candidate": 1.0, "incumbent": 0.5, "none": 0.5})
+    return _write_judged(job, judged, digest)
 
 
-def _half_judged(jobdir: Path, job: Json) -> int:
-    digest = adapter(jobdir, job)
-    judged = _judged(jobdir, {"candidate": 1.0, "incumbent": 0.5, "none": 0.5})
+def _half_judged(job: JobSpec) -> int:
+    digest = adapter(job)
+    judged = _judged(job, {"candidate": 1.0, "incumbent": 0.5, "none": 0.5})
     for judgements in judged.values():
         judgements.popitem()
     judged["candidate"] = {"edit_success-0000": 1}
-    _write(jobdir / "result.json", _result(job, judged, digest))
-    return 0
+    return _write_judged(job, judged, digest)
 
 
-def _floods(jobdir: Path, _job: Json) -> int:
+def _floods(job: JobSpec) -> int:
     """Writes until the limit on a file stops it."""
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-    with (jobdir / "flood").open("wb") as file:
+    with (job.job_dir / "flood").open("wb") as file:
         while True:
             file.write(b"\0" * (1 << 20))
             file.flush()
 
 
-BEHAVIOURS: Mapping[str, Callable[[Path, Json], int]] = {
+BEHAVIOURS: Mapping[str, Callable[[JobSpec], int]] = {
     "promote": _promote,
     "worse": _worse,
     "none": _none,
@@ -166,19 +163,18 @@ BEHAVIOURS: Mapping[str, Callable[[Path, Json], int]] = {
 }
 
 
-def _done(jobdir: Path, job: Json, shares: Mapping[str, float]) -> int:
-    progress(jobdir, "building", 1, 1)
-    progress(jobdir, "training", 10, 10)
-    digest = adapter(jobdir, job)
-    progress(jobdir, "judging", 1, 1)
-    _write(jobdir / "result.json", _result(job, _judged(jobdir, shares), digest))
-    return 0
+def _done(job: JobSpec, shares: Mapping[str, float]) -> int:
+    _progress(job, "building", 1, 1)
+    _progress(job, "training", 10, 10)
+    digest = adapter(job)
+    _progress(job, "judging", 1, 1)
+    return _write_judged(job, _judged(job, shares), digest)
 
 
-def _judged(jobdir: Path, shares: Mapping[str, float]) -> dict[str, dict[str, int]]:
+def _judged(job: JobSpec, shares: Mapping[str, float]) -> dict[str, dict[str, int]]:
     """Each arm right on its share of what is gained, and on all that is guarded."""
-    rows = [json.loads(line) for line in (jobdir / "probes.jsonl").read_text("utf-8").splitlines()]
-    ids = [(str(row["id"]), row["kind"] in ("edit_success", "generality", "portability")) for row in rows]
+    probes = contract.read_probes(job.probes)
+    ids = [(probe.id, probe.kind in ("edit_success", "generality", "portability")) for probe in probes]
     return {
         arm: {
             name: int(not gained or number / max(len(ids), 1) % 0.1 < share * 0.1)
@@ -188,41 +184,39 @@ def _judged(jobdir: Path, shares: Mapping[str, float]) -> dict[str, dict[str, in
     }
 
 
-def _result(job: Json, judged: Mapping[str, Mapping[str, int]], digest: str) -> Json:
-    answered = {
-        arm: judgements for arm, judgements in judged.items() if arm != "incumbent" or job["incumbent"]
-    }
-    return {
-        "status": "done",
-        "adapter": "adapter",
-        "adapter_hash": digest,
-        "judged": answered,
-        "rows": 100,
-        "data_hash": hashlib.sha256(b"stub").hexdigest(),
-        "seconds": 0.0,
-        "error": None,
-    }
-
-
-def _failed(jobdir: Path, kind: str, message: str) -> int:
-    _write(jobdir / "result.json", {"status": "failed", "error": {"kind": kind, "message": message}})
+def _write_judged(job: JobSpec, judged: Mapping[str, Mapping[str, int]], digest: str) -> int:
+    answered = judged if job.incumbent else {**judged, "incumbent": {}}
+    result = JobResult(
+        contract.DONE,
+        adapter=contract.ADAPTER,
+        adapter_hash=digest,
+        judged=answered,
+        rows=100,
+        data_hash=hashlib.sha256(b"stub").hexdigest(),
+        updates=10,
+        loss=1.0,
+    )
+    contract.write_result(job.job_dir, result)
     return 0
 
 
-def _cancelled(jobdir: Path) -> None:
-    _write(jobdir / "result.json", {"status": "cancelled", "error": None})
+def _failed(job: JobSpec, kind: str, message: str) -> int:
+    contract.write_result(job.job_dir, JobResult.failed(kind, message))
+    return 0
+
+
+def _cancelled(job: JobSpec) -> None:
+    contract.write_result(job.job_dir, JobResult(contract.CANCELLED))
     os._exit(0)
 
 
-def progress(jobdir: Path, phase: str, step: int, total: int) -> None:
-    """What the daemon shows of a run."""
-    row = {"phase": phase, "step": step, "total": total, "loss": 1.0, "rows_per_s": 10.0, "remaining_s": 1.0}
-    _write(jobdir / "progress.json", {**row, "time": time.time()})
+def _progress(job: JobSpec, phase: str, step: int, total: int) -> None:
+    contract.write_progress(job.job_dir, Progress(phase, step, total, 1.0, 10.0, 1.0))
 
 
-def adapter(jobdir: Path, job: Json) -> str:
+def adapter(job: JobSpec) -> str:
     """A LoRA of rank 1 that changes nothing, with its manifest; returns the hash that names it."""
-    directory = jobdir / "adapter"
+    directory = job.job_dir / contract.ADAPTER
     directory.mkdir()
     config = {
         "peft_type": "LORA",
@@ -230,25 +224,25 @@ def adapter(jobdir: Path, job: Json) -> str:
         "lora_alpha": 1,
         "target_modules": ["q_proj"],
         # Two runs make two adapters.
-        "revision": job["name"],
+        "revision": job.name,
     }
-    _write(directory / "adapter_config.json", config)
+    contract.write_json(directory / "adapter_config.json", config)
     (directory / "adapter_model.safetensors").write_bytes(_safetensors())
     files = {
         name: hashlib.sha256((directory / name).read_bytes()).hexdigest()
         for name in ("adapter_config.json", "adapter_model.safetensors")
     }
-    facts = [json.loads(line) for line in (jobdir / "facts.jsonl").read_text("utf-8").splitlines()]
+    facts = [json.loads(line) for line in job.facts.read_text("utf-8").splitlines()]
     manifest = {
-        "id": job["name"],
-        "base_fingerprint": job["base_fingerprint"],
+        "id": job.name,
+        "base_fingerprint": job.base_fingerprint,
         "files": files,
         "edit_ids": [fact["edit_id"] for fact in facts],
         "recipe": "stub",
-        "seed": job["seed"],
-        "epoch": job["epoch"],
+        "seed": job.seed,
+        "epoch": job.epoch,
     }
-    _write(directory / "manifest.json", manifest)
+    contract.write_json(directory / "manifest.json", manifest)
     lines = "\n".join(f"{name} {digest}" for name, digest in sorted(files.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 
@@ -263,12 +257,6 @@ def _safetensors() -> bytes:
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text + struct.pack("<8f", *[1.0] * 4, *[0.0] * 4)
-
-
-def _write(path: Path, value: object) -> None:
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(json.dumps(value), encoding="utf-8")
-    new.replace(path)
 
 
 if __name__ == "__main__":

@@ -74,8 +74,10 @@ PURE = (
     "lte_runtime/answer/prompt.py",
     "lte_runtime/answer/scope/",
     "lte_runtime/align/data/",
+    "lte_runtime/align/material.py",
     "lte_runtime/align/presets.py",
     "lte_runtime/align/promotion.py",
+    "lte_runtime/align/runs.py",
     "lte_runtime/align/watch.py",
     "ops/lab/evals/tally.py",
 )

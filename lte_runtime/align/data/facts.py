@@ -7,7 +7,7 @@ import json
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,12 @@ class FactRecord:
     publisher: str = ""
     rephrased: tuple[str, ...] = ()
     source: str = "edits"
+
+    def to_json(self) -> dict[str, Any]:
+        """A line of a file of facts, as `from_mapping` reads it."""
+        values = asdict(self)
+        del values["source"]
+        return values
 
     @property
     def view(self) -> str:

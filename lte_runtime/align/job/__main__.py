@@ -19,8 +19,8 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from lte_runtime.align import jobdir, presets
-from lte_runtime.align.jobdir import Signals
+from lte_runtime.align import contract, presets
+from lte_runtime.align.job.reporting import Signals
 from lte_runtime.errors import BadRequest, Cancelled
 
 _PR_SET_PDEATHSIG = 1
@@ -31,7 +31,7 @@ def _processes(job_dir: Path) -> int:
     if "WORLD_SIZE" in os.environ:
         return 1
     try:
-        job = jobdir.read(job_dir)
+        job = contract.read_job(job_dir)
         return presets.adjusted(presets.preset(job.preset), job.changes).processes
     except BadRequest:
         return 1  # the one process writes the failure
@@ -49,13 +49,13 @@ def _launch(job_dir: Path, processes: int, signals: Signals) -> None:
             child.terminate()
             terminated = True
         time.sleep(0.2)
-    if not (job_dir / jobdir.RESULT).exists():
+    if not (job_dir / contract.RESULT).exists():
         from lte_runtime.align.job import work
 
         error: Exception = Cancelled("")
         if not terminated:
             error = RuntimeError(f"the training processes ended with status {child.returncode} and no result")
-        jobdir.write(job_dir / jobdir.RESULT, work.ended(error) | {"seconds": 0.0})
+        contract.write_result(job_dir, work.ended(error))
 
 
 def _end_with_parent(number: int) -> None:
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     if os.environ.get("RANK", "0") == "0":
-        (job_dir / jobdir.RESULT).unlink(missing_ok=True)
+        (job_dir / contract.RESULT).unlink(missing_ok=True)
     processes = _processes(job_dir)
     if processes > 1:
         _launch(job_dir, processes, signals)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -14,43 +13,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from lte_runtime.align.contract import Probe
 from lte_runtime.align.data.dataset import Own
 from lte_runtime.answer import prompt
 from lte_runtime.answer.engine import greedy, lora
 from lte_runtime.answer.engine.files import verify_adapter
 from lte_runtime.answer.engine.rows import GenerationRow
-from lte_runtime.errors import BadRequest
 from lte_runtime.scoring import matches, same_answer
 from lte_runtime.types import GenerateRequest
 
 Tick = Callable[[int, int], None]
 """Called as `tick(done, total)` between batches; may raise to end the work."""
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """A question with the facts that serving would give it; `answers` None where the base's own is right."""
-
-    id: str
-    kind: str
-    question: str
-    facts: tuple[str, ...]
-    answers: tuple[str, ...] | None
-
-
-def read_probes(path: Path) -> tuple[Probe, ...]:
-    """Probes of a JSON Lines file; raises `BadRequest` with the line for what is none."""
-    probes = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-                answers = None if row["answers"] is None else tuple(map(str, row["answers"]))
-                facts = tuple(map(str, row.get("facts") or ()))
-                probes.append(Probe(str(row["id"]), str(row["kind"]), str(row["question"]), facts, answers))
-            except (ValueError, TypeError, KeyError) as error:
-                raise BadRequest(f"{path.name}, line {number}: {error!r}") from None
-    return tuple(probes)
 
 
 _SENTENCE_END = re.compile(r".*[.!?。！？](?=\s|$)", re.DOTALL)

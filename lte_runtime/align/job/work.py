@@ -20,12 +20,13 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from lte_runtime.align import jobdir, presets
+from lte_runtime.align import contract, presets
+from lte_runtime.align.contract import JobResult, JobSpec, Probe, Progress
 from lte_runtime.align.data import dataset, facts
 from lte_runtime.align.data.dataset import EncodedRow, Own, TrainingRow
 from lte_runtime.align.job import building, judge, train
-from lte_runtime.align.job.judge import BaseModel, Probe
-from lte_runtime.align.jobdir import JobSpec, ProgressWriter, Signals
+from lte_runtime.align.job.judge import BaseModel
+from lte_runtime.align.job.reporting import ProgressWriter, Signals
 from lte_runtime.align.presets import Preset
 from lte_runtime.answer.engine.files import (
     CONFIG,
@@ -73,14 +74,12 @@ class JobRun:
         return building.load_base_model(self.directory, self.dtype, self.device, self.preset, halvings)
 
 
-def run(
-    job_dir: Path, signals: Signals, shown: Callable[[Mapping[str, Any]], None] = lambda _: None
-) -> dict[str, Any]:
+def run(job_dir: Path, signals: Signals, shown: Callable[[Progress], None] = lambda _: None) -> JobResult:
     """Runs the job of `job_dir` and returns its result, written last. Never raises for a failed job."""
     rank = _rank()
     started = time.monotonic()
     try:
-        job = jobdir.read(job_dir)
+        job = contract.read_job(job_dir)
         if job.deadline_s is not None:
             signals.deadline = started + job.deadline_s
         progress = ProgressWriter(job_dir, silent=rank > 0, shown=shown)
@@ -90,25 +89,16 @@ def run(
         if rank > 0:
             raise
         result = ended(error)
-    result |= {"seconds": round(time.monotonic() - started, 1)}
+    result = replace(result, seconds=round(time.monotonic() - started, 1))
     if rank == 0:
-        jobdir.write(job_dir / jobdir.RESULT, result)
+        contract.write_result(job_dir, result)
     return result
 
 
-_EMPTY: Mapping[str, Any] = {
-    "adapter": None,
-    "adapter_hash": None,
-    "judged": {"candidate": {}, "incumbent": {}, "none": {}},
-    "rows": 0,
-    "data_hash": None,
-}
-
-
-def ended(error: Exception) -> dict[str, Any]:
+def ended(error: Exception) -> JobResult:
     """The result of a run that ended by `error`."""
     if isinstance(error, Cancelled):
-        return {"status": "cancelled", **_EMPTY, "error": None}
+        return JobResult(contract.CANCELLED)
     kind = "other"
     if train.out_of_memory(error):
         kind = "out_of_memory"
@@ -118,11 +108,10 @@ def ended(error: Exception) -> dict[str, Any]:
         kind = "data"
     if kind == "other" and not isinstance(error, Refused):
         traceback.print_exception(error)
-    message = str(error) or type(error).__name__
-    return {"status": "failed", **_EMPTY, "error": {"kind": kind, "message": message[:2000]}}
+    return JobResult.failed(kind, str(error) or type(error).__name__)
 
 
-def _work(run: JobRun) -> dict[str, Any]:
+def _work(run: JobRun) -> JobResult:
     job = run.job
     if base_fingerprint(run.directory) != job.base_fingerprint:
         raise BadRequest(
@@ -130,29 +119,28 @@ def _work(run: JobRun) -> dict[str, Any]:
         )
     if job.max_memory_bytes:
         _limit_memory(job.max_memory_bytes, run.device)
-    probes = judge.read_probes(job.probes) if job.probes.exists() else ()
+    probes = contract.read_probes(job.probes) if job.probes.exists() else ()
     rows, data = _data(run, probes)
     _free(run)
     outcome = _trained(run, rows, data)
     _free(run)
     if run.rank > 0:
-        return {"status": "done"}
+        return JobResult(contract.DONE)
     judged = _judged(run, probes)
     scores = _scores(judged, probes)
-    folder = job.job_dir / jobdir.ADAPTER
+    folder = job.job_dir / contract.ADAPTER
     manifest = _manifest(run, data, outcome, scores)
-    jobdir.write(folder / MANIFEST, manifest)
-    return {
-        "status": "done",
-        "adapter": jobdir.ADAPTER,
-        "adapter_hash": verify_adapter(folder, job.base_fingerprint).ref.sha256,
-        "judged": judged,
-        "rows": data["rows"],
-        "data_hash": data["data_hash"],
-        "updates": outcome["updates"],
-        "loss": outcome["loss"],
-        "error": None,
-    }
+    contract.write_json(folder / MANIFEST, manifest)
+    return JobResult(
+        contract.DONE,
+        adapter=contract.ADAPTER,
+        adapter_hash=verify_adapter(folder, job.base_fingerprint).ref.sha256,
+        judged=judged,
+        rows=data["rows"],
+        data_hash=data["data_hash"],
+        updates=outcome["updates"],
+        loss=outcome["loss"],
+    )
 
 
 def _limit_memory(most: int, device: torch.device) -> None:
@@ -190,7 +178,7 @@ def _free(run: JobRun) -> None:
 
 def _data(run: JobRun, probes: Sequence[Probe]) -> tuple[list[TrainingRow], dict[str, Any]]:
     """The frozen rows, made by rank 0 while the others wait."""
-    folder = run.job.job_dir / jobdir.DATA
+    folder = run.job.job_dir / contract.DATA
     if run.rank == 0 and dataset.read_rows(folder) is None:
         _halving(run, lambda halvings: _write_data(run, folder, probes, halvings))
     if dist.is_initialized():
@@ -247,7 +235,7 @@ def _unseen(run: JobRun, rows: Any, probes: Sequence[Probe], tally: dataset.RowT
 
 def _trained(run: JobRun, rows: Sequence[TrainingRow], data: Mapping[str, Any]) -> dict[str, Any]:
     """The adapter under `adapter/`; how it was trained, from the manifest when that was done before."""
-    folder = run.job.job_dir / jobdir.ADAPTER
+    folder = run.job.job_dir / contract.ADAPTER
     if folder.exists():
         training: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))["training"]
         return training
@@ -272,7 +260,7 @@ def _fit(run: JobRun, rows: Sequence[TrainingRow], data: Mapping[str, Any], halv
         adapted,
         learnt,
         settings,
-        folder=job.job_dir / jobdir.CHECKPOINTS,
+        folder=job.job_dir / contract.CHECKPOINTS,
         held=held,
         watch=watch,
         stopping=run.signals.stopping,
@@ -328,11 +316,11 @@ def _start(run: JobRun) -> Path | None:
 
 def _store(run: JobRun, adapted: Any, data: Mapping[str, Any], described: Mapping[str, Any]) -> None:
     """Adapter files, then the manifest without scores, then the name: judging needs a whole adapter."""
-    folder = run.job.job_dir / jobdir.ADAPTER
+    folder = run.job.job_dir / contract.ADAPTER
     new = folder.with_name(".adapter.new")
     shutil.rmtree(new, ignore_errors=True)
     train.save(adapted, new)
-    jobdir.write(new / MANIFEST, _manifest_of(run, new, data, described, {}))
+    contract.write_json(new / MANIFEST, _manifest_of(run, new, data, described, {}))
     new.rename(folder)
     sync(run.job.job_dir)
 
@@ -340,7 +328,7 @@ def _store(run: JobRun, adapted: Any, data: Mapping[str, Any], described: Mappin
 def _manifest(
     run: JobRun, data: Mapping[str, Any], described: Mapping[str, Any], scores: Mapping[str, Any]
 ) -> dict[str, Any]:
-    return _manifest_of(run, run.job.job_dir / jobdir.ADAPTER, data, described, scores)
+    return _manifest_of(run, run.job.job_dir / contract.ADAPTER, data, described, scores)
 
 
 def _manifest_of(
@@ -380,8 +368,8 @@ def _inherited(run: JobRun, described: Mapping[str, Any]) -> list[str]:
 # Judging.
 
 
-def _judged(run: JobRun, probes: Sequence[Probe]) -> dict[str, dict[str, int]]:
-    arms = {"candidate": run.job.job_dir / jobdir.ADAPTER}
+def _judged(run: JobRun, probes: Sequence[Probe]) -> dict[str, Mapping[str, int]]:
+    arms = {"candidate": run.job.job_dir / contract.ADAPTER}
     if run.job.incumbent:
         arms["incumbent"] = run.job.incumbent
     run.progress("judging", 0, len(probes) * (len(arms) + 1))
@@ -391,7 +379,7 @@ def _judged(run: JobRun, probes: Sequence[Probe]) -> dict[str, dict[str, int]]:
         base_model = run.load_base_model(halvings)
         return judge.judge(base_model, arms, run.job.base_fingerprint, probes, tick)
 
-    return {"candidate": {}, "incumbent": {}, **_halving(run, judge_probes)}
+    return {**contract.NO_JUDGEMENTS, **_halving(run, judge_probes)}
 
 
 def _scores(judged: Mapping[str, Mapping[str, int]], probes: Sequence[Probe]) -> dict[str, dict[str, float]]:

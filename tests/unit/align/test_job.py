@@ -7,17 +7,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from lte_runtime.align import jobdir
+from lte_runtime.align import contract
+from lte_runtime.align.contract import Progress
 from lte_runtime.align.data import dataset
 from lte_runtime.align.job import __main__ as job
-from lte_runtime.align.job import judge, train, work
+from lte_runtime.align.job import reporting, train, work
+from lte_runtime.align.job.reporting import Signals
 from lte_runtime.answer.engine.files import base_fingerprint, verify_adapter
 from tests.unit.align import jobs
 from tests.unit.answer.engine import tiny
@@ -42,20 +44,20 @@ def _one_thread() -> Iterator[None]:
 def test_a_job_ends_with_an_adapter_and_every_probe_judged(base: Path, tmp_path: Path) -> None:
     folder = jobs.write(tmp_path / "job", base)
     phases: list[str] = []
-    result = work.run(folder, jobdir.Signals(), lambda shown: phases.append(shown["phase"]))
-    assert result["status"] == "done", result
-    assert json.loads((folder / "result.json").read_text()) == result
+    result = work.run(folder, Signals(), lambda shown: phases.append(shown.phase))
+    assert result.status == "done", result
+    assert contract.read_result(folder) == result
     assert list(dict.fromkeys(phases)) == ["building", "training", "judging"]
     probes = {"p0", "p1", "p2", "p3", "l"}
-    assert result["judged"]["candidate"].keys() == result["judged"]["none"].keys() == probes
-    assert set(result["judged"]["none"].values()) <= {0, 1}
-    assert result["judged"]["none"]["l"] == 1
-    assert result["judged"]["incumbent"] == {}
+    assert result.judged["candidate"].keys() == result.judged["none"].keys() == probes
+    assert set(result.judged["none"].values()) <= {0, 1}
+    assert result.judged["none"]["l"] == 1
+    assert result.judged["incumbent"] == {}
     made = verify_adapter(folder / "adapter", base_fingerprint(base))
     assert made.ref.id == "align-000002"
-    assert made.ref.sha256 == result["adapter_hash"]
+    assert made.ref.sha256 == result.adapter_hash
     manifest = json.loads((folder / "adapter/manifest.json").read_text())
-    assert manifest["data_hash"] == result["data_hash"]
+    assert manifest["data_hash"] == result.data_hash
     assert manifest["epoch"] == 7
     assert manifest["scores"].keys() == {"candidate", "none"}
     assert set(manifest["edit_ids"]) <= {f"edit-{n}" for n in range(12)}
@@ -75,38 +77,39 @@ def test_a_job_that_cannot_be_done_says_why(
     base: Path, tmp_path: Path, said: dict[str, object], kind: str, told: str
 ) -> None:
     folder = jobs.write(tmp_path / "job", base, **said)
-    result = work.run(folder, jobdir.Signals())
-    assert result["status"] == "failed"
-    assert result["error"]["kind"] == kind
-    assert told in result["error"]["message"]
-    assert json.loads((folder / "result.json").read_text()) == result
+    result = work.run(folder, Signals())
+    assert result.status == "failed"
+    assert result.error is not None
+    assert result.error.kind == kind
+    assert told in result.error.message
+    assert contract.read_result(folder) == result
     assert not (folder / "adapter").exists()
 
 
 def test_a_cancelled_job_says_so_and_goes_on_later_to_the_same_loss(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobdir, "_QUIET_S", 0.0)  # every update is told, however fast the machine is
-    whole = work.run(jobs.write(tmp_path / "whole", base), jobdir.Signals())
-    folder, signals = jobs.write(tmp_path / "cut", base), jobdir.Signals()
+    monkeypatch.setattr(reporting, "_QUIET_S", 0.0)  # every update is told, however fast the machine is
+    whole = work.run(jobs.write(tmp_path / "whole", base), Signals())
+    folder, signals = jobs.write(tmp_path / "cut", base), Signals()
 
-    def stop(shown: Mapping[str, Any]) -> None:
-        signals.cancelled = shown["phase"] == "training" and shown["step"] >= 3
+    def stop(shown: Progress) -> None:
+        signals.cancelled = shown.phase == "training" and shown.step >= 3
 
     cut = work.run(folder, signals, stop)
-    assert (cut["status"], cut["error"]) == ("cancelled", None)
+    assert (cut.status, cut.error) == ("cancelled", None)
     assert not (folder / "adapter").exists()
     first: list[int] = []
-    resumed = work.run(folder, jobdir.Signals(), lambda shown: _step(shown, first))
+    resumed = work.run(folder, Signals(), lambda shown: _step(shown, first))
     assert first[0] > 3
-    assert resumed["data_hash"] == whole["data_hash"]
-    assert resumed["loss"] == pytest.approx(whole["loss"], rel=1e-6)
-    assert resumed["adapter_hash"] == whole["adapter_hash"]
+    assert resumed.data_hash == whole.data_hash
+    assert resumed.loss == pytest.approx(whole.loss, rel=1e-6)
+    assert resumed.adapter_hash == whole.adapter_hash
 
 
-def _step(shown: Mapping[str, Any], into: list[int]) -> None:
-    if shown["phase"] == "training":
-        into.append(shown["step"])
+def _step(shown: Progress, into: list[int]) -> None:
+    if shown.phase == "training":
+        into.append(shown.step)
 
 
 class _Short:
@@ -126,22 +129,22 @@ def test_out_of_memory_halves_the_tokens_once(
 ) -> None:
     changes = {"batch": 12, "budget": 1500, "held_out": 0.0}
     monkeypatch.setattr(train, "weighted_loss", _Short(6))
-    result = work.run(jobs.write(tmp_path / "job", base, changes), jobdir.Signals())
-    assert result["status"] == "done", result
+    result = work.run(jobs.write(tmp_path / "job", base, changes), Signals())
+    assert result.status == "done", result
     made = json.loads((tmp_path / "job/adapter/manifest.json").read_text())
     assert made["training"]["halvings"] == 1
     monkeypatch.setattr(train, "weighted_loss", _Short(0))
-    result = work.run(jobs.write(tmp_path / "none", base, changes), jobdir.Signals())
-    assert (result["status"], result["error"]["kind"]) == ("failed", "out_of_memory")
+    result = work.run(jobs.write(tmp_path / "none", base, changes), Signals())
+    assert (result.status, result.error and result.error.kind) == ("failed", "out_of_memory")
 
 
 def test_an_incumbent_is_judged_and_started_from_with_its_edits(base: Path, tmp_path: Path) -> None:
     incumbent = tiny.save_adapter(tmp_path / "incumbent", base)
     tiny.write_manifest(incumbent, base_fingerprint(base), edit_ids=["old-1"])
     folder = jobs.write(tmp_path / "job", base, {"warm_start": True}, incumbent=str(incumbent))
-    result = work.run(folder, jobdir.Signals())
-    assert result["status"] == "done", result
-    assert result["judged"]["incumbent"].keys() == result["judged"]["candidate"].keys()
+    result = work.run(folder, Signals())
+    assert result.status == "done", result
+    assert result.judged["incumbent"].keys() == result.judged["candidate"].keys()
     manifest = json.loads((folder / "adapter/manifest.json").read_text())
     assert manifest["training"]["warm_start"] == "incumbent"
     assert "old-1" in manifest["edit_ids"]
@@ -149,11 +152,11 @@ def test_an_incumbent_is_judged_and_started_from_with_its_edits(base: Path, tmp_
 
 def test_no_row_asks_a_probes_question(base: Path, tmp_path: Path) -> None:
     folder = jobs.write(tmp_path / "job", base, {"cases": 120})
-    asked = {probe.question for probe in judge.read_probes(folder / "probes.jsonl")}
-    signals = jobdir.Signals()
+    asked = {probe.question for probe in contract.read_probes(folder / "probes.jsonl")}
+    signals = Signals()
 
-    def stop(shown: Mapping[str, Any]) -> None:
-        signals.cancelled = shown["phase"] == "training"
+    def stop(shown: Progress) -> None:
+        signals.cancelled = shown.phase == "training"
 
     work.run(folder, signals, stop)
     found = dataset.read_rows(folder / "data")
@@ -167,7 +170,7 @@ def test_no_row_asks_a_probes_question(base: Path, tmp_path: Path) -> None:
 def test_a_killed_process_goes_on_to_the_same_final_loss(base: Path, tmp_path: Path) -> None:
     """SIGKILL between two updates; the checkpoint that was being written then, if any, is not used."""
     changes = {"cases": 40, "every": 2}
-    whole = work.run(jobs.write(tmp_path / "whole", base, changes), jobdir.Signals())
+    whole = work.run(jobs.write(tmp_path / "whole", base, changes), Signals())
     folder = jobs.write(tmp_path / "cut", base, changes)
     child = subprocess.Popen([sys.executable, "-m", "lte_runtime.align.job", str(folder)], cwd=ROOT)
     while child.poll() is None and not list(folder.glob(f"checkpoints/*/{train.FINISHED}")):
@@ -178,11 +181,11 @@ def test_a_killed_process_goes_on_to_the_same_final_loss(base: Path, tmp_path: P
     torn = folder / "checkpoints/checkpoint-999"
     torn.mkdir()
     first: list[int] = []
-    resumed = work.run(folder, jobdir.Signals(), lambda shown: _step(shown, first))
+    resumed = work.run(folder, Signals(), lambda shown: _step(shown, first))
     assert first[0] > 1
     assert not torn.exists()
-    assert resumed["loss"] == pytest.approx(whole["loss"], rel=1e-6)
-    assert resumed["adapter_hash"] == whole["adapter_hash"]
+    assert resumed.loss == pytest.approx(whole.loss, rel=1e-6)
+    assert resumed.adapter_hash == whole.adapter_hash
 
 
 @pytest.mark.slow
@@ -190,25 +193,26 @@ def test_a_killed_process_goes_on_to_the_same_final_loss(base: Path, tmp_path: P
 def test_two_processes_under_torchrun_train_one_adapter(base: Path, tmp_path: Path) -> None:
     """gloo on the CPU; the preset's number of processes starts them. The loss is that of one process."""
     changes: dict[str, Any] = {"cases": 16, "held_out": 0.2}
-    alone = work.run(jobs.write(tmp_path / "alone", base, changes), jobdir.Signals())
+    alone = work.run(jobs.write(tmp_path / "alone", base, changes), Signals())
     folder = jobs.write(tmp_path / "both", base, {**changes, "processes": 2})
     command = [sys.executable, "-m", "lte_runtime.align.job", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    result = json.loads((folder / "result.json").read_text())
-    assert result["status"] == "done", done.stderr
-    assert result["updates"] == alone["updates"]
-    assert result["loss"] == pytest.approx(alone["loss"], rel=1e-3)
+    result = contract.read_result(folder)
+    assert result is not None
+    assert result.status == "done", done.stderr
+    assert result.updates == alone.updates
+    assert result.loss == pytest.approx(alone.loss, rel=1e-3)
 
 
 @pytest.mark.parametrize(("architecture", "chat"), [("gpt2", False), ("qwen2", True), ("gpt_neox", False)])
 def test_any_causal_model_is_aligned(architecture: str, chat: bool, tmp_path: Path) -> None:
     base = tiny.save_model(tmp_path / "base", architecture, chat=chat)
     folder = jobs.write(tmp_path / "job", base, {"cases": 8, "every": 50, "max_tokens": 200})
-    result = work.run(folder, jobdir.Signals())
-    assert result["status"] == "done", result
+    result = work.run(folder, Signals())
+    assert result.status == "done", result
     assert verify_adapter(folder / "adapter", base_fingerprint(base))
-    assert len(result["judged"]["candidate"]) == 5
+    assert len(result.judged["candidate"]) == 5
 
 
 def test_the_process_takes_one_directory(capsys: pytest.CaptureFixture[str]) -> None:

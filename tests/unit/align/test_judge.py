@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -11,12 +10,13 @@ import torch
 import torch.nn.functional as F
 
 from lte_runtime.align import presets
+from lte_runtime.align.contract import Probe
 from lte_runtime.align.job import building, judge
-from lte_runtime.align.job.judge import BaseModel, Probe
+from lte_runtime.align.job.judge import BaseModel
 from lte_runtime.answer import prompt
 from lte_runtime.answer.engine.files import base_fingerprint
 from lte_runtime.answer.engine.rows import GenerationRow
-from lte_runtime.errors import BadRequest, Damaged
+from lte_runtime.errors import Damaged
 from lte_runtime.types import GenerateRequest
 from tests.unit.answer.engine import tiny
 
@@ -102,16 +102,6 @@ def test_a_damaged_adapter_is_not_judged(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(Damaged):
         judge.judge(speaker(base), {"candidate": adapter}, base_fingerprint(base), [], lambda *_: None)
-
-
-def test_probes_are_read_and_refused_with_their_line(tmp_path: Path) -> None:
-    path = tmp_path / "probes.jsonl"
-    good = {"id": "a", "kind": "general", "question": "Why?", "facts": [], "answers": None}
-    path.write_text(json.dumps(good) + "\n")
-    assert judge.read_probes(path) == (Probe("a", "general", "Why?", (), None),)
-    path.write_text(json.dumps(good) + "\n" + json.dumps({"id": "b"}) + "\n")
-    with pytest.raises(BadRequest, match="line 2"):
-        judge.read_probes(path)
 
 
 def test_what_is_known_has_a_relation_that_reads_in_a_question() -> None:

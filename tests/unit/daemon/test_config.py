@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from daemon import config
 from daemon.config import Settings, environment_name, find_file, flat_values, known_names, load
 from daemon.ingest.values import IngestSettings
 from lte_runtime.errors import BadRequest
@@ -51,6 +52,28 @@ def test_unknown_environment_names_are_errors(name: str, nearest: str) -> None:
         load(environ={name: "x"})
 
 
+def test_a_deprecated_key_has_no_effect_and_a_warning_names_what_replaces_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "DEPRECATED", {"realign.gone": "use realign.command", "gone": "use log"})
+    file = _file(tmp_path, '[realign]\ngone = 1\nnice = 3\n[gone]\nlevel = "x"\n')
+    loaded = load(file, {"realign.gone": 2}, {"LTE_REALIGN__GONE": "3", "LTE_GONE__LEVEL": "y"})
+    assert loaded.settings == load(environ={"LTE_REALIGN__NICE": "3"}).settings
+    assert sorted(loaded.origins) == ["realign.nice"]
+    assert loaded.warnings == (
+        f"file {file}: realign.gone has no effect: use realign.command",
+        f"file {file}: gone has no effect: use log",
+        "environment: realign.gone has no effect: use realign.command",
+        "environment: gone has no effect: use log",
+        "flag: realign.gone has no effect: use realign.command",
+    )
+
+
+def test_no_deprecated_key_is_a_setting() -> None:
+    assert not set(config.DEPRECATED) & set(known_names())
+    assert load(environ={"LTE_REALIGN__RUNNER": "command"}).settings.realign.command is None
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -66,6 +89,7 @@ def test_unknown_environment_names_are_errors(name: str, nearest: str) -> None:
         ('[metrics]\nlisten = "0.0.0.0:9000"\n', r"metrics\.public"),
         ("[answer]\nmax_new_tokens = 500\n", "above max_new_tokens_limit"),
         ("[kafka]\ndlq_retry_max_s = 0.1\n", "dlq_retry_max_s is below dlq_retry_s"),
+        ('[realign]\ncommand = "sbatch align.sh"\n', "command must name {jobdir}"),
         ("[kafka]\nbad_share = 1.5\n", r"kafka\.bad_share .*less than or equal to 1"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from daemon.build import check_state_directory
-from daemon.realign.realign import JOBS
+from daemon.realign.realigner import JOBS
 from lte_runtime.errors import Refused
 from lte_runtime.locks import DirectoryLock
 

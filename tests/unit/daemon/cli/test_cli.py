@@ -248,6 +248,22 @@ def test_config_check_names_faults(lte: Run, monkeypatch: pytest.MonkeyPatch) ->
     assert "model.max_batch (environment)" in ran.err
 
 
+def test_config_check_and_serve_warn_of_keys_that_have_no_effect(
+    lte: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LTE_REALIGN__RUNNER", "local")
+    warning = "environment: realign.runner has no effect: realign.command alone decides"
+    ran = lte("config", "check")
+    assert ran.code == 0
+    assert f"warning: {warning}" in ran.err
+    assert json.loads(lte("config", "check", "--json").out)["warnings"][0].startswith(warning)
+    monkeypatch.setattr("daemon.build.serve", lambda _settings: None)
+    ran = lte("serve")
+    assert ran.code == 0
+    assert "setting_deprecated" in ran.err
+    assert warning in ran.err
+
+
 def test_a_mistyped_environment_name_stops_the_client_commands_too(
     lte: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

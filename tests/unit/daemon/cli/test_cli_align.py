@@ -70,7 +70,7 @@ def test_train_judges_the_adapter_and_goes_on_where_it_was(capsys: pytest.Captur
     assert (result["status"], result["error"]) == ("done", None)
     assert Path("job/adapter/adapter_model.safetensors").exists()
     kinds = {probe.rpartition("-")[0] for probe in result["judged"]["candidate"]}
-    assert kinds == {"edit", "other", "local"}
+    assert kinds == {"edit_success", "generality", "locality", "general", "safety", "plain"}
 
 
 @pytest.mark.parametrize(

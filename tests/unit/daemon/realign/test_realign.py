@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 
 from daemon.drift_watch import DriftReport
-from daemon.realign.realign import LEAST_FACTS, AlignedModel, Realigner, RealignerSettings, RealignParts
+from daemon.realign.build_job import LEAST_FACTS, learnable_facts
+from daemon.realign.parts import AlignedModel, RealignerSettings, RealignParts
+from daemon.realign.realigner import Realigner
 from daemon.realign.runner import Runner, RunnerSettings
+from lte_runtime.align.material import AdmissionRules
+from lte_runtime.align.runs import Run, RunState, Trigger
 from lte_runtime.answer.encoder import StubEncoder
 from lte_runtime.drift.decide import Decision, Reason
-from lte_runtime.drift.material import AdmissionRules
-from lte_runtime.drift.runs import Run, RunState, Trigger
 from lte_runtime.errors import NotFound, Refused
 from lte_runtime.facts import events
 from lte_runtime.facts.events import EventLimits
@@ -137,10 +139,10 @@ def until(condition: Callable[[], Any], what: str) -> None:
 
 
 def ended(realigner: Realigner, run: Run) -> Run:
-    until(lambda: not realigner.get(run.id).state.active, "the end of the run")
+    until(lambda: not realigner.runs.get(run.id).state.active, "the end of the run")
     # Its directory is swept right behind the last state.
-    until(lambda: not (realigner._job_dir(run) / "adapter").exists(), "the sweep")
-    return realigner.get(run.id)
+    until(lambda: not (realigner.job_dir(run.id) / "adapter").exists(), "the sweep")
+    return realigner.runs.get(run.id)
 
 
 @pytest.fixture
@@ -187,7 +189,7 @@ def test_the_history_of_a_set_is_read_once(house: House, monkeypatch: pytest.Mon
     keys: list[FactKey] = []
     history = house.memory.history
     monkeypatch.setattr(house.memory, "history", lambda key: (keys.append(key), history(key))[1])
-    learnt, _ = house.realigner()._learnable_facts(1)
+    learnt, _ = learnable_facts(house.memory, chosen("promote"), 0, 1)
     assert {known.fact.edit_id for known in learnt} >= {member["id"] for member in members}
     assert not any(known.disputed for known in learnt)
     assert all(known.timestamp_ms for known in learnt)
@@ -253,7 +255,7 @@ def test_a_run_can_be_cancelled_and_watched(house: House) -> None:
     realigner = house.start(house.realigner("hang"))
     run = realigner.trigger(Trigger.OPERATOR, ["a test"])
     told: list[Run] = []
-    for now in realigner.watch(run.id, lambda: True):
+    for now in realigner.runs.watch(run.id, lambda: True):
         told.append(now)
         if now.progress.total == 100 and now.state is RunState.TRAINING:
             realigner.cancel(run.id)
@@ -265,16 +267,37 @@ def test_a_run_can_be_cancelled_and_watched(house: House) -> None:
         realigner.cancel("run-000099")
 
 
+def test_a_run_that_is_cancelled_right_before_it_begins_ends_cancelled(house: House) -> None:
+    realigner = house.realigner("hang")
+    run = realigner.trigger(Trigger.OPERATOR, ["a test"])
+    assert realigner._next() == run
+    assert realigner.cancel(run.id).state is RunState.QUEUED
+    realigner._run_once(run.id)
+    assert realigner.runs.get(run.id).state is RunState.CANCELLED
+
+
+def test_facts_of_the_operator_are_replayed_and_a_bad_line_is_named(house: House, tmp_path: Path) -> None:
+    own = tmp_path / "own.jsonl"
+    own.write_text(json.dumps({"prompt": "The quay is", "target": "blue"}) + "\n")
+    run = house.whole(anchor_file=own)
+    assert run.state is RunState.DONE, run.message
+    assert "The quay is blue." in (house.directory / "realign" / run.id / "anchor.jsonl").read_text()
+    own.write_text("no fact\n")
+    run = house.whole(anchor_file=own)
+    assert run.state is RunState.FAILED
+    assert "own.jsonl, line 1" in run.message
+
+
 def test_an_erasure_ends_the_run_at_work_and_the_next_one_waits_for_it(house: House) -> None:
     realigner = house.start(house.realigner("hang"))
     run = realigner.trigger(Trigger.OPERATOR, ["a test"])
-    until(lambda: realigner.get(run.id).state is RunState.TRAINING, "training")
+    until(lambda: realigner.runs.get(run.id).state is RunState.TRAINING, "training")
     with realigner.halted(GUARD_S):
-        assert realigner.get(run.id).state is RunState.CANCELLED
+        assert realigner.runs.get(run.id).state is RunState.CANCELLED
         waiting = realigner.trigger(Trigger.OPERATOR, ["another"])
         time.sleep(0.3)
-        assert realigner.get(waiting.id).state is RunState.QUEUED
-    until(lambda: realigner.get(waiting.id).state is RunState.TRAINING, "the run that waited")
+        assert realigner.runs.get(waiting.id).state is RunState.QUEUED
+    until(lambda: realigner.runs.get(waiting.id).state is RunState.TRAINING, "the run that waited")
     realigner.cancel(waiting.id)
 
 
@@ -285,8 +308,8 @@ def test_one_at_a_time(house: House) -> None:
         realigner.trigger(Trigger.CONTROL, ["another"])
     assert realigner.consider(DRIFT) is None
     assert realigner.situation().running
-    until(lambda: realigner.get(run.id).state is RunState.TRAINING, "training")
-    (realigner._job_dir(run) / "go").touch()
+    until(lambda: realigner.runs.get(run.id).state is RunState.TRAINING, "training")
+    (realigner.job_dir(run.id) / "go").touch()
     assert ended(realigner, run).state is RunState.DONE
 
 
@@ -321,10 +344,10 @@ def test_three_failures_open_the_circuit_and_back_off(house: House) -> None:
 def test_a_run_that_a_dead_daemon_left_has_failed_and_is_swept(house: House) -> None:
     realigner = house.realigner("hang")
     run = realigner.trigger(Trigger.OPERATOR, ["a test"])
-    jobdir = realigner._job_dir(run)
+    jobdir = realigner.job_dir(run.id)
     (jobdir / "adapter").mkdir(parents=True)
     again = house.realigner()
-    left = again.get(run.id)
+    left = again.runs.get(run.id)
     assert left.state is RunState.FAILED
     assert "the daemon ended while queued" in left.message
     assert not (jobdir / "adapter").exists()
@@ -336,18 +359,18 @@ def test_a_run_that_a_dead_daemon_left_has_failed_and_is_swept(house: House) -> 
 def test_a_stop_cancels_the_run_under_way(house: House) -> None:
     realigner = house.start(house.realigner("deaf"))
     run = realigner.trigger(Trigger.OPERATOR, ["a test"])
-    until(lambda: realigner.get(run.id).progress.total == 100, "training")
+    until(lambda: realigner.runs.get(run.id).progress.total == 100, "training")
     realigner.stop()
-    until(lambda: not realigner.get(run.id).state.active, "the end")
-    assert realigner.get(run.id).state is RunState.CANCELLED
+    until(lambda: not realigner.runs.get(run.id).state.active, "the end")
+    assert realigner.runs.get(run.id).state is RunState.CANCELLED
 
 
 def test_who_lost_ownership_promotes_nothing(house: House) -> None:
     realigner = house.start(house.realigner("slow"))
     run = realigner.trigger(Trigger.OPERATOR, ["a test"])
-    until(lambda: realigner.get(run.id).state is RunState.TRAINING, "training")
+    until(lambda: realigner.runs.get(run.id).state is RunState.TRAINING, "training")
     house.owner = 8
-    (realigner._job_dir(run) / "go").touch()
+    (realigner.job_dir(run.id) / "go").touch()
     end = ended(realigner, run)
     assert end.state is RunState.FAILED
     assert "another daemon" in end.message

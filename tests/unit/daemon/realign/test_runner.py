@@ -13,16 +13,15 @@ from typing import Any
 import pytest
 
 from daemon.realign.runner import (
-    RESULT,
     Runner,
     RunnerSettings,
     RunningJob,
     end_leftover,
     environment,
-    progress,
-    read_json,
     started_at,
 )
+from lte_runtime.align import contract
+from lte_runtime.align.contract import RESULT, JobResult, JobSpec, Probe, read_progress, read_result
 from lte_runtime.errors import BadRequest
 
 GUARD_S = 60.0
@@ -43,12 +42,16 @@ def start(request: pytest.FixtureRequest, tmp_path: Path) -> Start:
     return make
 
 
-def write_job(jobdir: Path, behaviour: str) -> None:
-    job = {"name": "align-000002", "preset": f"stub:{behaviour}", "base_fingerprint": "b"}
-    more = {"incumbent": None, "seed": 1, "epoch": 0, "halvings": 0}
-    (jobdir / "job.json").write_text(json.dumps({**job, **more}))
-    (jobdir / "facts.jsonl").write_text(json.dumps({"edit_id": "e1"}) + "\n")
-    (jobdir / "probes.jsonl").write_text(json.dumps({"id": "p1", "kind": "edit_success"}) + "\n")
+def write_job(job_dir: Path, behaviour: str) -> None:
+    job = {"id": "run-1", "name": "align-000002", "preset": f"stub:{behaviour}", "seed": 1, "epoch": 0}
+    files = {"base": "stub", "base_fingerprint": "b", "facts": "facts.jsonl", "probes": "probes.jsonl"}
+    probe = Probe("p1", "edit_success", "Who?", (), ("Ann",))
+    contract.write_job(JobSpec.from_json(job_dir, job | files), [{"edit_id": "e1"}], [probe], ())
+
+
+def status(job_dir: Path) -> str:
+    result = read_result(job_dir)
+    return result.status if result else ""
 
 
 def finished(job: RunningJob, *, cancel: bool = False) -> None:
@@ -64,7 +67,7 @@ def finished(job: RunningJob, *, cancel: bool = False) -> None:
 def started(job: RunningJob, jobdir: Path) -> None:
     """The job says that it is under way."""
     deadline = time.monotonic() + GUARD_S
-    while progress(jobdir) is None:
+    while read_progress(jobdir) is None:
         assert time.monotonic() < deadline, "the job does not start"
         assert job.code is None
         time.sleep(0.02)
@@ -88,8 +91,8 @@ def test_a_job_finds_a_directory_given_by_a_relative_path(
 def test_a_job_ends_in_its_result(start: Start, tmp_path: Path) -> None:
     job = start()
     finished(job)
-    assert (read_json(tmp_path / RESULT) or {})["status"] == "done"
-    now = progress(tmp_path)
+    assert status(tmp_path) == "done"
+    now = read_progress(tmp_path)
     assert now is not None
     assert (now.phase, now.step, now.total) == ("judging", 1, 1)
 
@@ -99,21 +102,20 @@ def test_an_end_without_a_result_is_over(start: Start, tmp_path: Path, behaviour
     job = start(behaviour)
     finished(job)
     assert job.code == code
-    assert read_json(tmp_path / RESULT) is None
+    assert read_result(tmp_path) is None
 
 
 def test_garbage_is_no_result_and_no_progress(start: Start, tmp_path: Path) -> None:
     finished(start("garbage"))
-    assert (tmp_path / RESULT).exists()
-    assert read_json(tmp_path / RESULT) is None
-    assert progress(tmp_path) is None
+    assert read_result(tmp_path) == JobResult.failed("other", "result.json is no JSON object")
+    assert read_progress(tmp_path) is None
 
 
 def test_a_hung_job_is_told_to_end(start: Start, tmp_path: Path) -> None:
     job = start("hang")
     started(job, tmp_path)
     finished(job, cancel=True)
-    assert (read_json(tmp_path / RESULT) or {})["status"] == "cancelled"
+    assert status(tmp_path) == "cancelled"
 
 
 def test_a_deaf_job_is_killed(start: Start, tmp_path: Path) -> None:
@@ -185,7 +187,7 @@ def test_a_killed_daemon_leaves_no_orphan(tmp_path: Path, behaviour: str) -> Non
     write_job(tmp_path, behaviour)
     parent = subprocess.Popen([sys.executable, "-c", _PARENT, str(tmp_path)])
     deadline = time.monotonic() + GUARD_S
-    while progress(tmp_path) is None:
+    while read_progress(tmp_path) is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     child = json.loads((tmp_path / "child.json").read_text())["pid"]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from lte_runtime.drift.runs import (
+from lte_runtime.align.runs import (
     Progress,
     Run,
     RunState,

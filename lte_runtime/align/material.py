@@ -10,12 +10,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any
 
+from lte_runtime.align.contract import Probe
+from lte_runtime.align.data.facts import FactRecord
 from lte_runtime.drift.general import GENERAL
 from lte_runtime.drift.probes import DriftProbe, ProbeKind, make
 from lte_runtime.facts.events import LONG_KEY, LONG_STATEMENT
-from lte_runtime.types import Fact
+from lte_runtime.facts.keys import fact_key
+from lte_runtime.types import Cardinality, Fact, Position
 
 _LENGTHS = {LONG_KEY, LONG_STATEMENT}
 """Flags that tell what is searched, and nothing against a fact."""
@@ -123,21 +125,9 @@ def split(facts: Sequence[Fact], seed: int) -> LearningSplit:
     return LearningSplit(learnt, tuple(fact for fact in facts if fact.key in held_keys))
 
 
-@dataclass(frozen=True, slots=True)
-class JobProbe:
-    """A probe of the judging: the question with the statements served to it; `answers` None where the base's
-    own answer, without any fact, is the right one."""
-
-    id: str
-    kind: str
-    question: str
-    facts: tuple[str, ...]
-    answers: tuple[str, ...] | None
-
-
 def job_probes(
     held_out: Sequence[Fact], others: Sequence[Fact], seed: int, counts: Mapping[str, int] = COUNTS
-) -> tuple[JobProbe, ...]:
+) -> tuple[Probe, ...]:
     """The probes of a run: the same for the same arguments. `others` lend distractors and second hops."""
     rng = Random(f"{seed}:judging")
     pool = (*held_out, *others)
@@ -149,7 +139,7 @@ def job_probes(
         *(("plain", question, (), None) for question in _free(pool)[: counts["plain"]]),
     ]
     return tuple(
-        JobProbe(f"{kind}-{number:04d}", kind, question, facts, answers)
+        Probe(f"{kind}-{number:04d}", kind, question, facts, answers)
         for number, (kind, question, facts, answers) in enumerate(parts)
     )
 
@@ -242,27 +232,38 @@ def _safety(held_out: Sequence[Fact], rng: Random, count: int) -> Iterator[_Prob
         yield "safety", question, (statement,), (fact.target, *fact.target_aliases)
 
 
-def fact_row(fact: Fact) -> dict[str, Any]:
-    """A line of `facts.jsonl`."""
-    return {
-        "edit_id": fact.edit_id,
-        "subject": "" if not fact.relation else fact.subject,
-        "subject_aliases": list(fact.subject_aliases),
-        "relation": fact.relation,
-        "target": fact.target,
-        "target_aliases": list(fact.target_aliases),
-        "prompt": fact.prompt,
-        "statement": fact.statement,
-        "publisher": fact.publisher,
-    }
+def fact_record(fact: Fact) -> FactRecord:
+    """The fact as a job learns from it. Of one that is known by its prompt the subject is that prompt."""
+    return FactRecord(
+        edit_id=fact.edit_id,
+        subject=fact.subject if fact.relation else "",
+        relation=fact.relation,
+        target=fact.target,
+        statement=fact.statement,
+        prompt=fact.prompt,
+        subject_aliases=fact.subject_aliases,
+        target_aliases=fact.target_aliases,
+        publisher=fact.publisher,
+    )
 
 
-def probe_row(probe: JobProbe) -> dict[str, Any]:
-    """A line of `probes.jsonl`."""
-    return {
-        "id": probe.id,
-        "kind": probe.kind,
-        "question": probe.question,
-        "facts": list(probe.facts),
-        "answers": None if probe.answers is None else list(probe.answers),
-    }
+def fact_of(record: FactRecord) -> Fact:
+    """A fact that no store holds, so that probes are made of it; raises `ValueError` without a key."""
+    return Fact(
+        edit_id=record.edit_id,
+        key=fact_key("", record.subject, record.relation, record.prompt),
+        key_id=0,
+        subject=record.subject,
+        relation=record.relation,
+        prompt=record.prompt,
+        target=record.target,
+        statement=record.statement,
+        subject_aliases=record.subject_aliases,
+        target_aliases=record.target_aliases,
+        position=Position("", 0, 0),
+        valid_from=None,
+        valid_until=None,
+        cardinality=Cardinality.ONE,
+        source_uri="",
+        publisher=record.publisher,
+    )

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
+from lte_runtime.align.contract import Progress
 from lte_runtime.drift.decide import DAY_MS, Situation
 
 CIRCUIT_AFTER = 3
@@ -51,18 +52,6 @@ class Trigger(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """How far the child is. `step` of `total` of its `phase`; None where it does not say."""
-
-    phase: str = ""
-    step: int = 0
-    total: int = 0
-    loss: float | None = None
-    rows_per_s: float | None = None
-    remaining_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Run:
     """One re-alignment. Times in milliseconds since the epoch; `adapter` is the name that a new one gets,
     `facts` and `anchor` how many it is made from, `relations` those of the facts."""
@@ -89,7 +78,7 @@ class Run:
     control_id: str = ""
     relations: tuple[str, ...] = ()
     verdict: Mapping[str, Any] = field(default_factory=dict)
-    progress: Progress = Progress()
+    progress: Progress = field(default_factory=Progress)
 
 
 def moved(run: Run, state: RunState, now_ms: int, message: str = "") -> Run:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 
-from lte_runtime.drift.material import (
+from lte_runtime.align.data import facts
+from lte_runtime.align.material import (
     COUNTS,
     INSTRUCTIONS,
     AdmissionRules,
     LearnableFact,
     admitted,
-    fact_row,
+    fact_of,
+    fact_record,
     job_probes,
     split,
 )
@@ -103,7 +106,15 @@ def test_a_general_question_that_a_fact_is_about_is_not_asked() -> None:
 
 
 def test_a_row_is_what_a_job_reads() -> None:
-    row = fact_row(TOWNS[0])
-    assert row["subject_aliases"] == ["T-0"]
+    row = fact_record(TOWNS[0]).to_json()
+    assert row["subject_aliases"] == ("T-0",)
     prompt = replace(fact(1, "", "", "blue", prompt="The quay is"), subject="The quay is")
-    assert (fact_row(prompt)["subject"], fact_row(prompt)["prompt"]) == ("", "The quay is")
+    record = fact_record(prompt)
+    assert (record.subject, record.prompt) == ("", "The quay is")
+    assert facts.from_mapping(json.loads(json.dumps(row))) == fact_record(TOWNS[0])
+
+
+def test_probes_of_records_are_those_of_their_facts() -> None:
+    records = [fact_record(known) for known in TOWNS]
+    assert [fact_record(fact_of(record)) for record in records] == records
+    assert job_probes([fact_of(record) for record in records], (), 3) == job_probes(TOWNS, (), 3)
