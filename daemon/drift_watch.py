@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 
+from daemon.drift_store import DriftStateStore
 from lte_runtime.drift import monitor, probes, watched
 from lte_runtime.drift import readings as r
 from lte_runtime.drift.decide import Decision, DecisionSettings, Margin, Situation, decide, drifted, margins
@@ -32,7 +33,7 @@ from lte_runtime.types import AdapterRef, Answer, Encoder, Fact, Op, Question, S
 
 log = structlog.get_logger(__name__)
 
-STATE, QUESTIONS, EVENTS = "drift.state", "drift.questions", "drift.events"
+QUESTIONS, EVENTS = "drift.questions", "drift.events"
 # Edits read at once, of which so many give their vectors to the measure of shift.
 MOST_ARRIVALS, MOST_VECTORS = 5_000, 256
 # Questions and verdicts kept between two looks; further ones push out the oldest.
@@ -110,7 +111,7 @@ class DriftReport:
 class DriftWatch:
     """Thread-safe. `running` tells how many questions are being answered; `on_probe(kind, outcome)` counts
     right, wrong and skipped probes. `situation` gives what the readings do not tell, `relations` what an
-    adapter was aligned on; both are set before the first job runs."""
+    adapter was aligned on; None where that is not known."""
 
     def __init__(
         self,
@@ -118,8 +119,11 @@ class DriftWatch:
         answers: ProbeAnswerer,
         encoder: Encoder,
         engine: ProbedEngine,
+        store: DriftStateStore,
         settings: WatchSettings,
         *,
+        situation: Callable[[], Situation] = Situation,
+        relations: Callable[[AdapterRef], Collection[str] | None] = lambda _: None,
         running: Callable[[], int] = lambda: 0,
         on_probe: Callable[[str, str], None] = lambda _kind, _outcome: None,
         now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
@@ -127,9 +131,9 @@ class DriftWatch:
         self._memory, self._answers, self._encoder, self._engine = memory, answers, encoder, engine
         self._settings, self._running = settings, running
         self._on_probe, self._now = on_probe, now
-        self.situation: Callable[[], Situation] = Situation
-        self.relations: Callable[[AdapterRef], Collection[str] | None] = lambda _: None
-        self._asking, self._lock = threading.Lock(), threading.RLock()
+        self._situation, self._relations = situation, relations
+        self._store, self._lock = store, store.lock
+        self._asking = threading.Lock()
         self._stopping = threading.Event()
         self._questions: deque[str] = deque(maxlen=MOST_KEPT)
         self._verdicts: deque[bool] = deque(maxlen=MOST_KEPT)
@@ -137,7 +141,7 @@ class DriftWatch:
             name: ShiftMeter(encoder.dimension, settings.window, settings.sample)
             for name in (QUESTIONS, EVENTS)
         }
-        self._state = self._restored()
+        self._restore_meters()
 
     # -- what others tell ------------------------------------------------------------------------------
 
@@ -153,16 +157,6 @@ class DriftWatch:
         self._verdicts.append(good)
         return True
 
-    def building(self) -> None:
-        """An alignment reads the facts now: what comes later is new to its adapter."""
-        with self._lock:
-            self._save(replace(self._state, building_row=self._memory.last_row()))
-
-    @property
-    def since_row(self) -> int:
-        """The store's row up to which the last alignment knew the edits."""
-        return self._state.since_row
-
     def stop(self) -> None:
         """End the cycle under way and keep what was learned; harmless a second time."""
         self._stopping.set()
@@ -173,7 +167,7 @@ class DriftWatch:
 
     def report(self) -> DriftReport:
         with self._lock:
-            state, rules = self._state, self._settings.decision.rules
+            state, rules = self._store.state, self._settings.decision.rules
             new = max(0, self._memory.last_row() - state.since_row)
             latest = state.drift.latest
             return DriftReport(
@@ -189,7 +183,7 @@ class DriftWatch:
     def _decision(self, state: DriftState, new_edits: int) -> Decision:
         since = state.adapter_since_ms or None
         situation = replace(
-            self.situation(),
+            self._situation(),
             new_edits=new_edits,
             adapter_since_ms=since,
             reason_since_ms=state.reason_since_ms,
@@ -202,15 +196,15 @@ class DriftWatch:
         """Read what came since the last look: edits, questions, feedback."""
         self._follow_adapter()
         with self._lock:
-            while (rows := self._memory.arrivals(self._state.cursor, MOST_ARRIVALS)) and self._going():
+            while (rows := self._memory.arrivals(self._store.state.cursor, MOST_ARRIVALS)) and self._going():
                 self._observe(self._of_arrivals(rows))
             self._observe([*self._of_questions(), *self._of_feedback()])
 
     def _of_arrivals(self, rows: Sequence[Arrival]) -> list[Reading]:
-        now, state = self._now(), self._state
+        now, state = self._now(), self._store.state
         assertions = [row for row in rows if row.op == Op.ASSERT]
         relations, unseen = state.relations.step([row.relation for row in assertions if row.relation])
-        self._state = replace(state, cursor=rows[-1].row, relations=relations)
+        self._store.state = replace(state, cursor=rows[-1].row, relations=relations)
         keys = [row.key_id for row in assertions if row.key_id is not None]
         since = float(max(0, rows[-1].row - state.since_row))
         return [
@@ -247,7 +241,7 @@ class DriftWatch:
         """One cycle. Cut short by its budget, by a stop, or by an adapter that is exchanged meanwhile."""
         with self._asking:
             self._follow_adapter()
-            cycle, adapter = self._state.cycle, self._state.adapter
+            cycle, adapter = self._store.state.cycle, self._store.state.adapter
             until = time.monotonic() + self._settings.budget_s
             facts = self._facts(Random(f"{self._settings.seed}:{cycle}:facts"))
             base = self._base_answers(facts, until)
@@ -260,7 +254,7 @@ class DriftWatch:
             with self._lock:
                 if _name(self._engine.adapter) != adapter:
                     measured = []
-                self._state = replace(self._state, cycle=cycle + 1, cycle_ms=now)
+                self._store.state = replace(self._store.state, cycle=cycle + 1, cycle_ms=now)
                 self._observe(measured, always=True)
                 self._save_meters()
 
@@ -278,7 +272,7 @@ class DriftWatch:
         namespaces = sorted({fact.key.namespace for fact in facts})
         if not namespaces:
             return []
-        rng = Random(f"{self._settings.seed}:{self._state.cycle}:general")
+        rng = Random(f"{self._settings.seed}:{self._store.state.cycle}:general")
         answers = []
         for question, names in GENERAL:
             namespace = rng.choice(namespaces)
@@ -291,16 +285,17 @@ class DriftWatch:
 
     def _recorded(self, question: str, until: float) -> str | None:
         with self._lock:
-            state = self._state
+            state = self._store.state
             if state.base_model != self._engine.fingerprint:
-                state = self._state = replace(state, base_model=self._engine.fingerprint, base={})
+                state = self._store.state = replace(state, base_model=self._engine.fingerprint, base={})
         if question in state.base:
             return state.base[question]
         answer = self._answer(Question(question, scope=ScopeMode.BASE), until)
         if answer is None or not answer.text:
             return None
         with self._lock:
-            self._state = replace(self._state, base={**self._state.base, question: answer.text})
+            state = self._store.state
+            self._store.state = replace(state, base={**state.base, question: answer.text})
         return answer.text
 
     def _probe(self, probe: DriftProbe, until: float) -> ProbeResult | None:
@@ -349,40 +344,34 @@ class DriftWatch:
     def _follow_adapter(self) -> None:
         with self._lock:
             ref = self._engine.adapter
-            if _name(ref) == self._state.adapter:
+            if _name(ref) == self._store.state.adapter:
                 return
-            relations = self.relations(ref) if ref else None
-            first = not self._state.adapter
+            relations = self._relations(ref) if ref else None
+            first = not self._store.state.adapter
             row, now = self._memory.last_row(), self._now()
-            state = watched.changed(self._state, _name(ref), relations, row, now)
+            state = watched.changed(self._store.state, _name(ref), relations, row, now)
             if not first:
                 for meter in self._meters.values():
                     meter.clear()
-            self._save(state)
+            self._store.save(state)
 
     def _observe(self, readings: Iterable[Reading], *, always: bool = False) -> None:
         new = list(readings)
         if new or always:
             rules = self._settings.decision.rules
-            drift = monitor.observe(self._state.drift, new, rules)
-            since = self._state.reason_since_ms
+            drift = monitor.observe(self._store.state.drift, new, rules)
+            since = self._store.state.reason_since_ms
             since = (self._now() if since is None else since) if drifted(drift, rules) else None
-            self._save(replace(self._state, drift=drift, reason_since_ms=since))
-
-    def _save(self, state: DriftState) -> None:
-        self._state = state
-        self._memory.meta_set(STATE, json.dumps(watched.to_json(state), ensure_ascii=False))
+            self._store.save(replace(self._store.state, drift=drift, reason_since_ms=since))
 
     def _save_meters(self) -> None:
         for name, meter in self._meters.items():
             self._memory.meta_set(name, json.dumps(meter.to_json()))
 
-    def _restored(self) -> DriftState:
+    def _restore_meters(self) -> None:
         for name, meter in self._meters.items():
             if stored := self._memory.meta_get(name):
                 meter.restore(json.loads(stored))
-        stored = self._memory.meta_get(STATE)
-        return watched.from_json(json.loads(stored)) if stored else DriftState()
 
 
 def _name(ref: AdapterRef | None) -> str:

@@ -1,7 +1,7 @@
 """The metrics catalogue and its endpoint: each metric is declared once, here, with what it is for.
 
-Counters and histograms are fed as things happen; gauges are read from a status function when Prometheus
-asks, so that they cannot go stale. The registry is the daemon's own: nothing leaks in from libraries.
+Counters and histograms are fed as things happen; gauges are read from the parts when Prometheus asks, so
+that they cannot go stale. The registry is the daemon's own: nothing leaks in from libraries.
 """
 
 from __future__ import annotations
@@ -119,9 +119,9 @@ _GAUGES = {spec.name: spec for spec in GAUGES}
 
 
 class Metrics:
-    """Counters and histograms of one daemon, and the gauges that `status` reads. Thread-safe."""
+    """Counters and histograms of one daemon, and the gauges of what `watch` was given. Thread-safe."""
 
-    def __init__(self, status: Callable[[], Readings] = dict) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         self._events = self._counter(EVENTS)
         self._applied = self._counter(APPLIED)
@@ -145,7 +145,12 @@ class Metrics:
         self._swap_time = self._histogram(SWAP_TIME, _FAST)
         self._jobs = self._counter(JOBS)
         self._job_time = self._histogram(JOB_TIME, _FAST)
-        self.registry.register(_StatusCollector(status))
+        self._collector = _GaugeCollector()
+        self.registry.register(self._collector)
+
+    def watch(self, readings: Callable[[], Readings]) -> None:
+        """Read the gauges of one more part at each scrape."""
+        self._collector.add(readings)
 
     def ingested(
         self,
@@ -222,14 +227,18 @@ class Metrics:
         return Histogram(spec.name, spec.help, spec.labels, registry=self.registry, buckets=buckets)
 
 
-class _StatusCollector(Collector):
-    """Turns the status function's readings into gauges; an undeclared name is a bug and raises."""
+class _GaugeCollector(Collector):
+    """Turns the parts' readings into gauges; an undeclared name is a bug and raises."""
 
-    def __init__(self, status: Callable[[], Readings]) -> None:
-        self._status = status
+    def __init__(self) -> None:
+        self._parts: list[Callable[[], Readings]] = []
+
+    def add(self, readings: Callable[[], Readings]) -> None:
+        self._parts.append(readings)
 
     def collect(self) -> Iterator[Metric]:
-        for name, reading in self._status().items():
+        # A part may be added meanwhile: this scrape shows those that were there when it began.
+        for name, reading in [pair for part in tuple(self._parts) for pair in part().items()]:
             spec = _GAUGES[name]
             family = GaugeMetricFamily(spec.name, spec.help, labels=spec.labels)
             for labels, value in _samples(reading):

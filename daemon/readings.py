@@ -1,59 +1,31 @@
-"""The parts' own status as the gauges of the metrics catalogue. Read when Prometheus asks."""
+"""What the parts report, as metrics: gauges, read when Prometheus asks, and counts of what was done."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from daemon.adapters.manager import AdapterManager
-from daemon.drift_watch import DriftReport, DriftWatch
-from daemon.ingest.ingest import Ingest
+from daemon.drift_watch import DriftWatch
+from daemon.ingest.ingest import BatchReport, Ingest
 from daemon.ingest.values import UNKNOWN_LAG
 from daemon.lifecycle import Lifecycle, State
-from daemon.metrics import Reading, Readings
+from daemon.metrics import Metrics, Reading, Readings
 from daemon.realign.realigner import Realigner
-from lte_runtime.align.runs import RunState as RunState
+from daemon.rpc.interceptors import Call
+from lte_runtime.align.runs import RunState
 from lte_runtime.answer.engine.protocol import Engine
 from lte_runtime.memory.edit_memory import EditMemory
-from lte_runtime.store.records import MemoryStatus
+from lte_runtime.types import Answer, Scope
 
 
-@dataclass
-class MetricSources:
-    """What there is to read from; the later ones appear as the daemon starts. `recall` in [0, 1]."""
-
-    lifecycle: Lifecycle
-    memory: EditMemory
-    version: str
-    ingest: Ingest | None = None
-    engine: Engine | None = None
-    drift: DriftWatch | None = None
-    realigner: Realigner | None = None
-    adapters: AdapterManager | None = None
-    recall: float | None = None
-
-
-def readings(parts: MetricSources) -> Readings:
-    """Gauge name -> value."""
-    return {
-        **_of_lifecycle(parts.lifecycle),
-        **_of_memory(parts.memory.status(), parts.memory.settings.quarantine_max_bytes),
-        **_of_ingest(parts.ingest),
-        **_of_engine(parts.engine, parts.version),
-        **({} if parts.adapters is None else _of_adapters(parts.adapters)),
-        **({} if parts.drift is None else _of_drift(parts.drift.report())),
-        **({} if parts.realigner is None else _of_realigner(parts.realigner)),
-        **({} if parts.recall is None else {"lte_index_recall": parts.recall}),
-    }
-
-
-def _of_lifecycle(lifecycle: Lifecycle) -> dict[str, Reading]:
+def of_lifecycle(lifecycle: Lifecycle) -> Readings:
     now = lifecycle.status()
     states: dict[tuple[str, ...], float] = {(state.value,): float(state is now.state) for state in State}
     return {"lte_state": states, "lte_stale": float(now.stale)}
 
 
-def _of_memory(now: MemoryStatus, quarantine_limit: int) -> dict[str, Reading]:
+def of_memory(memory: EditMemory) -> Readings:
+    now, quarantine_limit = memory.status(), memory.settings.quarantine_max_bytes
     paths = set(now.index_path.values()) or {"exact"}
     gauges: dict[str, Reading] = {
         "lte_memory_edits": now.edits,
@@ -72,9 +44,7 @@ def _of_memory(now: MemoryStatus, quarantine_limit: int) -> dict[str, Reading]:
     return gauges
 
 
-def _of_ingest(ingest: Ingest | None) -> dict[str, Reading]:
-    if ingest is None:
-        return {}
+def of_ingest(ingest: Ingest) -> Readings:
     partitions = ingest.status().partitions
     return {
         "lte_ingest_lag_records": {
@@ -85,14 +55,12 @@ def _of_ingest(ingest: Ingest | None) -> dict[str, Reading]:
     }
 
 
-def _of_engine(engine: Engine | None, version: str) -> dict[str, Reading]:
-    if engine is None:
-        return {}
+def of_engine(engine: Engine, version: str) -> Readings:
     adapter = engine.adapter.id if engine.adapter else "none"
     return {"lte_queue_depth": engine.queue_depth, "lte_build": {(version, adapter): 1.0}}
 
 
-def _of_adapters(manager: AdapterManager) -> dict[str, Reading]:
+def of_adapters(manager: AdapterManager) -> Readings:
     now = manager.counts()
     serving = now.serving
     return {
@@ -103,7 +71,8 @@ def _of_adapters(manager: AdapterManager) -> dict[str, Reading]:
     }
 
 
-def _of_drift(now: DriftReport) -> dict[str, Reading]:
+def of_drift(watch: DriftWatch) -> Readings:
+    now = watch.report()
     rules = {(margin.name, margin.kind): margin for margin in now.margins}
     return {
         "lte_drift_reading": {(reading.name,): reading.value for reading in now.readings},
@@ -115,7 +84,7 @@ def _of_drift(now: DriftReport) -> dict[str, Reading]:
     }
 
 
-def _of_realigner(realigner: Realigner) -> dict[str, Reading]:
+def of_realigner(realigner: Realigner) -> Readings:
     run = realigner.runs.active()
     gauges: dict[str, Reading] = {
         "lte_realign_state": {
@@ -129,3 +98,44 @@ def _of_realigner(realigner: Realigner) -> dict[str, Reading]:
         share = run.progress.step / run.progress.total
         gauges["lte_realign_progress"] = {(run.progress.phase,): share}
     return gauges
+
+
+class RecallCheck:
+    """The recall self-check of the index, a job of the timetable; its last result, in [0, 1], is a gauge."""
+
+    def __init__(self, memory: EditMemory) -> None:
+        self._memory = memory
+        self._recall: float | None = None
+
+    def run(self) -> None:
+        self._recall = self._memory.recall_self_check()
+
+    def readings(self) -> Readings:
+        return {} if self._recall is None else {"lte_index_recall": self._recall}
+
+
+def count_batch(metrics: Metrics, report: BatchReport) -> None:
+    applied = report.applied
+    metrics.ingested(
+        events=report.records,
+        applied=len(applied.applied),
+        duplicates=applied.duplicates,
+        conflicts=applied.conflicts,
+        unproven=applied.unproven,
+        long_texts=applied.long_texts,
+        rejected=report.rejected,
+        stages_ms={"encode": applied.encode_ms, "store": applied.store_ms, "index": applied.index_ms},
+    )
+    metrics.fresh(milliseconds / 1000 for milliseconds in report.freshness_ms)
+
+
+def count_answer(metrics: Metrics, answer: Answer) -> None:
+    metrics.gated(opened=answer.gate.scope is Scope.EDITED, score=answer.gate.score)
+    total = answer.timings_ms.get("total", 0.0) / 1000
+    metrics.answered(scope=answer.scope, code="OK", seconds=total, stages_ms=answer.timings_ms)
+
+
+def count_call(metrics: Metrics, call: Call) -> None:
+    """Answers that came to nothing: the others are counted with their answer."""
+    if call.code != "OK" and "/Answer" in call.method:
+        metrics.answered(scope="none", code=call.code, seconds=call.seconds, stages_ms={})

@@ -92,18 +92,3 @@ class AdapterReplica:
 
     def meta_set(self, name: str, value: str) -> None:
         self._meta.meta_set(name, value)
-
-
-def owned_epoch(confirmed: Callable[[], int], ledger: AdapterLedger) -> Callable[[], int]:
-    """The epoch of the owner of the control topic, who holds its last claim: a higher one in the ledger is of
-    no claim there (the topic was made anew, or a bad announcement was followed) and becomes void."""
-
-    def epoch() -> int:
-        # Read first: a move that another owner makes after this one was confirmed keeps its epoch.
-        moves = ledger.active().no
-        seen, own = ledger.epoch(), confirmed()
-        if seen > own:
-            ledger.void_epochs(moves)
-        return own
-
-    return epoch

@@ -55,7 +55,11 @@ class AdapterCounts:
 
 
 class AdapterManager:
-    """Thread-safe. `state_of` gives an edit's state as `EditRecord` names it, empty when it is unknown."""
+    """Thread-safe. `state_of` gives an edit's state as `EditRecord` names it, empty when it is unknown.
+
+    `epoch` gives that of a move by hand (default: the last one seen); it raises `Refused` in a daemon that
+    must not make one.
+    """
 
     def __init__(
         self,
@@ -67,12 +71,12 @@ class AdapterManager:
         *,
         state_of: Callable[[str], str],
         keep: int = 5,
+        epoch: Callable[[], int] | None = None,
     ) -> None:
         self._engine, self._registry, self._ledger = engine, registry, ledger
         self._swapper, self._configured = swapper, configured
         self._state_of, self._keep = state_of, keep
-        self.epoch: Callable[[], int] = ledger.epoch
-        """The epoch of a move by hand; raises `Refused` for a daemon that must not make one."""
+        self._epoch = epoch or ledger.epoch
         self._looking = threading.Lock()
         self._seen: set[str] = set()
         self._looked_at = 0
@@ -153,12 +157,12 @@ class AdapterManager:
 
     def activate(self, adapter_id: str, reason: str) -> Activation:
         """As `Swapper.activate`, by hand; `Refused` too for a daemon that does not own the shared topics."""
-        self._swapper.activate(adapter_id, reason, self.epoch())
+        self._swapper.activate(adapter_id, reason, self._epoch())
         return self._ledger.active()
 
     def rollback(self, reason: str) -> Activation:
         """As `Swapper.rollback`, by hand; `Refused` as `activate`."""
-        self._swapper.rollback(reason, self.epoch())
+        self._swapper.rollback(reason, self._epoch())
         return self._ledger.active()
 
     def prune(self) -> list[str]:

@@ -54,7 +54,7 @@ class Configured:
 
 
 class Swapper:
-    """One swap at a time, from any thread. `on_swap` hears of each try, `on_moved` of each moved pointer."""
+    """One swap at a time, from any thread. `on_swap` hears of each try."""
 
     def __init__(
         self,
@@ -64,12 +64,16 @@ class Swapper:
         configured: Configured = Configured(),
         *,
         on_swap: Callable[[Swap], None] = lambda _: None,
-        on_moved: Callable[[Activation], None] = lambda _: None,
     ) -> None:
         self._engine, self._registry, self._ledger = engine, registry, ledger
         self._configured = configured
-        self._on_swap, self.on_moved = on_swap, on_moved
+        self._on_swap = on_swap
+        self._on_move: list[Callable[[], None]] = []
         self._swap_lock = threading.Lock()
+
+    def on_move(self, callback: Callable[[], None]) -> None:
+        """Call `callback` after each move of the pointer."""
+        self._on_move.append(callback)
 
     # -- at start ----------------------------------------------------------------------------------
 
@@ -142,7 +146,7 @@ class Swapper:
                     raise Refused(f"epoch {epoch} is over: the current one is {self._ledger.epoch()}")
                 self._serve(adapter_id)
                 try:
-                    moved = point(self._engine.adapter)
+                    point(self._engine.adapter)
                 except BaseException:
                     self._back_to(before)
                     raise
@@ -153,7 +157,8 @@ class Swapper:
             self._on_swap(Swap(DONE, *names, time.monotonic() - began))
             log.info("swapped", adapter=adapter_id, before=names[1], reason=reason, epoch=epoch)
             self._drop_others()
-        self.on_moved(moved)
+        for callback in tuple(self._on_move):
+            callback()
 
     def _serve(self, adapter_id: str) -> None:
         """Load beside, try, switch."""

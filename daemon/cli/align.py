@@ -143,13 +143,11 @@ def _facts(
 
 
 def _base(settings: Settings) -> Path:
-    from lte_runtime import embedded
-    from lte_runtime.answer.engine.hf import resolve
+    from daemon.parts import models
 
-    path = settings.model.path
-    if path.partition(":")[0] == "stub":
+    if models.is_stub(settings.model.path):
         raise Refused("the stub model cannot be aligned: set model.path")
-    return embedded.SHIPPED.get(path) or resolve(path)
+    return models.model_directory(settings)
 
 
 def _samples(rows: Sequence[TrainingRow], count: int) -> dict[str, list[TrainingRow]]:
@@ -264,13 +262,14 @@ def _write_job(
     options: Mapping[str, Any],
 ) -> None:
     """Facts, probes and, last, `job.json`. Raises `BadRequest` for what no preset has."""
+    from daemon.parts.models import adapter_directory
     from lte_runtime.align import presets
     from lte_runtime.align.data.facts import FactRecord
     from lte_runtime.answer.engine.files import base_fingerprint
 
     presets.adjusted(presets.preset(options["preset"]), options["changes"])
     base = _base(settings)
-    incumbent = _incumbent(settings)
+    incumbent = adapter_directory(settings)
     made = contract.read_probes(probes) if probes else _probes(records, anchors, options["seed"])
     job_dir = job_dir.absolute()
     job_dir.mkdir(parents=True, exist_ok=True)
@@ -301,16 +300,6 @@ def _probes(
 
     facts, others = (tuple(map(material.fact_of, part)) for part in (records, anchors))
     return material.job_probes(facts, others, seed)
-
-
-def _incumbent(settings: Settings) -> Path | None:
-    from lte_runtime import embedded
-
-    adapter = settings.model.adapter
-    if adapter == "embedded":
-        path = settings.model.path
-        return embedded.adapter_path(path) if path in embedded.SHIPPED else None
-    return None if adapter == "none" else Path(adapter)
 
 
 def _run_job(job_dir: Path, *, shown: bool) -> JobResult:

@@ -64,9 +64,9 @@ def _ask_by_topic(reason: str, config: Any, json_: bool) -> None:
     """A command for the owner, whichever daemon that is; it is run once at most, within the hour."""
     import time
 
-    from daemon.build_topics import control_settings
     from daemon.config import load
     from daemon.kafka.control import ask
+    from daemon.parts.topics import control_settings
 
     settings = control_settings(load(config).settings)
     command = ask(settings, reason, _TTL_S, time.time_ns() // 1_000_000)

@@ -49,7 +49,7 @@ def serve(
     logs.configure(loaded.settings.log.level, loaded.settings.log.format)
     logs.warn_of_settings(loaded.warnings)
 
-    from daemon.build import serve as run
+    from daemon.process import serve as run
 
     run(loaded.settings)
 

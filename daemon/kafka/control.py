@@ -57,7 +57,7 @@ class ControlSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Ownership:
+class ControlStatus:
     """What one daemon knows. `epoch` is that of its own claim while it owns."""
 
     owns: bool
@@ -66,24 +66,22 @@ class Ownership:
 
 
 class ControlTopic:
-    """Own thread (`run`), own clients. `ready` says whether a command could be run now, `on_command` runs it:
-    called once for each id in the whole deployment, or never."""
+    """Own thread (`run`), own clients. Commands stay on the topic until `take_commands` was called."""
 
     def __init__(
         self,
         settings: ControlSettings,
         *,
-        ready: Callable[[], bool] = lambda: True,
-        on_command: Callable[[Command], None] = lambda _: None,
         now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         on_bad: Callable[[str, str], None] = lambda _topic, _code: None,
     ) -> None:
         self._bad = PassedOver(on_bad)
         self.instance = uuid.uuid4().hex
-        self.ready, self.on_command = ready, on_command
+        self._ready: Callable[[], bool] = lambda: False
+        self._on_command: Callable[[Command], None] = lambda _: None
         self._settings, self._now = settings, now
         self._partition = KafkaPartition(settings.topic, 0)
-        self._stop = threading.Event()
+        self._started, self._stop = threading.Event(), threading.Event()
         self._consumer: Any = None
         self._sender: Any = None
         self._held = self._settled = False
@@ -94,14 +92,21 @@ class ControlTopic:
         self._asking = threading.Lock()
         self._fault = Fault(f"control topic {settings.topic}", "not connected yet")
 
+    def take_commands(self, ready: Callable[[], bool], on_command: Callable[[Command], None]) -> None:
+        """Before `run`: `ready` says whether a command could be run now, `on_command` runs it: called once
+        for each id in the whole deployment, or never."""
+        self._ready, self._on_command = ready, on_command
+
     # -- for other threads -----------------------------------------------------------------------------
 
-    def status(self) -> Ownership:
-        return Ownership(self._owns(), self._own_claim if self._owns() else NO_EPOCH, self._fault.text)
+    def status(self) -> ControlStatus:
+        return ControlStatus(self._owns(), self._own_claim if self._owns() else NO_EPOCH, self._fault.text)
 
     def epoch(self) -> int:
         """The own epoch, confirmed by the topic's end at this moment. Raises `Refused` when this daemon does
-        not own it, `Retry` when the topic cannot be read in time."""
+        not own it, or not yet, `Retry` when the topic cannot be read in time."""
+        if not self._started.is_set():
+            raise Refused("the control topic has not been read yet: try again")
         if self._stop.is_set():
             raise Refused("the daemon is stopping")
         if self._fault.text:
@@ -121,6 +126,7 @@ class ControlTopic:
 
     def run(self) -> None:
         """Read, claim and take until `stop`. Faults are logged once and tried again."""
+        self._started.set()
         while not self._stop.is_set():
             try:
                 self._step()
@@ -164,7 +170,7 @@ class ControlTopic:
             command = before.waiting.get(name)
             self._taking.discard(name)
             if mine and command is not None and self._owns():
-                self.on_command(command)
+                self._on_command(command)
 
     def _parsed(self, record: Any) -> ControlRecord | None:
         try:
@@ -175,7 +181,7 @@ class ControlTopic:
 
     def _take(self) -> None:
         """One at a time; what was taken is run when its record comes back as the first that counts."""
-        if self._taking or not self.ready():
+        if self._taking or not self._ready():
             return
         for command in self._state.due(self._now())[:1]:
             self._taking.add(command.id)

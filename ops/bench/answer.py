@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from daemon.build import load_engine
+from daemon.parts import models
 from daemon.settings import Settings
 from lte_runtime import embedded
 from lte_runtime.answer.answerer import Answerer
@@ -109,7 +109,7 @@ def _answerer(directory: Path, facts: int) -> tuple[Answerer, Any]:
     ]
     edits = tuple(decode(record, EventLimits()) for record in records)
     memory.apply(Batch(edits, (), {TopicPartition("bench", 0): facts}))
-    engine = load_engine(Settings())
+    engine = models.engine(Settings())
     return Answerer(memory, encoder, gate.default_calibration(), engine), engine
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from daemon.build import load_engine
+from daemon.parts import models
 from daemon.settings import Settings
 from lte_runtime import embedded
 from lte_runtime.answer.engine.files import CONFIG, MANIFEST, WEIGHTS
@@ -55,7 +55,7 @@ def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
     with tempfile.TemporaryDirectory() as name:
         places = [embedded.adapter_path(), _softened(Path(name) / "half")]
         progress("loading the model")
-        engine = load_engine(Settings())
+        engine = models.engine(Settings())
         stream = Stream(engine, _prompt(engine))
         alone = _alone(engine, stream, places)
         over = threading.Event()

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from daemon.adapters.swap import Configured, Swapper
-from daemon.build import load_engine
+from daemon.parts import models
 from daemon.settings import Settings
 from lte_runtime import embedded
 from lte_runtime.align.registry import Registry
@@ -53,7 +53,7 @@ class House:
     def __post_init__(self) -> None:
         self.memory = EditMemory.open(self.directory / "state", StubEncoder())
         settings = Settings.model_validate({"model": {"threads": 1, "dtype": "float32"}})
-        self.engine: AdapterEngine = load_engine(settings)
+        self.engine: AdapterEngine = models.engine(settings)
         self.registry = Registry(self.directory / "adapters", self.engine.check_adapter)
         shipped = self.engine.check_adapter(embedded.adapter_path())
         configured = Configured(shipped, embedded.adapter_path())

@@ -32,12 +32,8 @@ class Member:
         self.ran: list[Command] = []
         self.busy = False
         self.bad: list[tuple[str, str]] = []
-        self.topic = ControlTopic(
-            settings,
-            ready=lambda: not self.busy,
-            on_command=self.ran.append,
-            on_bad=lambda *bad: self.bad.append(bad),
-        )
+        self.topic = ControlTopic(settings, on_bad=lambda *bad: self.bad.append(bad))
+        self.topic.take_commands(ready=lambda: not self.busy, on_command=self.ran.append)
         self.thread = threading.Thread(target=self.topic.run, daemon=True)
         self.thread.start()
 

@@ -194,6 +194,19 @@ def test_decisions_are_pure() -> None:
     assert offences == []
 
 
+def test_parts_meet_in_the_build_alone() -> None:
+    """Below it a part takes values: it knows neither the settings' builders nor who else was built."""
+    allowed = ("daemon/build.py", "daemon/process.py", "daemon/parts/", "daemon/cli/", "ops/")
+    offences = [
+        f"{_relative(path)} imports {name}"
+        for path in _modules()
+        if not _relative(path).startswith(allowed)
+        for name in _imports(path)
+        if name.startswith(("daemon.parts", "daemon.build", "daemon.process"))
+    ]
+    assert offences == []
+
+
 def test_relative_imports_are_not_used() -> None:
     relative = [
         _relative(path)

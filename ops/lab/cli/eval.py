@@ -121,15 +121,16 @@ def knowedit(
             kit = parts.kit(settings, cache, train_data, progress)
             _show(compare.run(plan, kit, progress), json_)
         return
+    from daemon.parts import models
     from ops.lab.evals import knowedit as measured
 
-    encoder = parts.encoder(settings)
+    encoder = models.encoder(settings)
     with parts.engine(settings) as engine, output.progress(not json_) as progress:
         result = measured.run(
             data,
             encoder,
             engine,
-            parts.calibration(settings, encoder),
+            models.calibration(settings, encoder),
             methods=names,
             sets=set_ or measured.SETS,
             split=split.value,
@@ -393,16 +394,17 @@ def userfacts(
 
     Example: lte eval userfacts --data facts.jsonl
     """
+    from daemon.parts import models
     from ops.lab.evals import userfacts as measured
 
     settings = parts.settings(config, arch)
-    encoder = parts.encoder(settings)
+    encoder = models.encoder(settings)
     with parts.engine(settings) as engine, output.progress(not json_) as progress:
         result = measured.run(
             data,
             encoder,
             engine,
-            parts.calibration(settings, encoder),
+            models.calibration(settings, encoder),
             methods=[option.value for option in method or list(ComparedMethod)],
             limit=limit,
             progress=progress,
@@ -432,16 +434,17 @@ def retrieval(
 
     Example: lte eval retrieval --data facts.jsonl
     """
+    from daemon.parts import models
     from ops.lab.evals import knowedit as measured
     from ops.lab.evals import retrieval as finding
 
     settings = parts.settings(config, arch)
-    encoder = parts.encoder(settings)
+    encoder = models.encoder(settings)
     with output.progress(not json_) as progress:
         result = finding.run(
             data,
             encoder,
-            parts.calibration(settings, encoder),
+            models.calibration(settings, encoder),
             sets=set_ or measured.SETS,
             split=split.value,
             limit=limit,

@@ -11,7 +11,6 @@ import typer
 from daemon.cli import output
 from daemon.cli.options import ConfigFile, Json
 from lte_runtime.errors import BadRequest
-from ops.lab.cli import parts
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="The scope gate: calibrate.")
 
@@ -41,13 +40,14 @@ def calibrate(
     Example: lte gate calibrate -o gate.json
     """
     from daemon.config import load
+    from daemon.parts import models
     from ops.lab.gate import calibrate as fitting
     from ops.lab.gate import gate_data
 
     settings = load(config).settings
     rows = _read(data) if data else gate_data.default_rows(seed)
     with output.progress(not json_) as progress:
-        fitted = fitting.calibrate(rows, parts.encoder(settings), closed_at_least=closed, progress=progress)
+        fitted = fitting.calibrate(rows, models.encoder(settings), closed_at_least=closed, progress=progress)
     out.write_text(fitted.to_json(), "utf-8")
     if json_:
         output.as_json({"file": str(out), "threshold": fitted.threshold, **fitted.report})

@@ -1,10 +1,9 @@
-"""The configured encoder, gate and model, for commands that work without a daemon."""
+"""The configured model and its kit, for commands that work without a daemon."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,9 +12,7 @@ if TYPE_CHECKING:
     from daemon.cli.options import Arch
     from daemon.settings import Settings
     from lte_runtime.answer.engine.protocol import Engine
-    from lte_runtime.answer.scope.gate import GateCalibration
     from lte_runtime.progress import Progress
-    from lte_runtime.types import Encoder
     from ops.lab.evals.arms import Kit
 
 
@@ -27,34 +24,12 @@ def settings(config: Path | None, arch: Arch | None) -> Settings:
     return load(config, {"model.path": embedded.ARCHITECTURES[arch]} if arch else {}).settings
 
 
-def encoder(settings: Settings) -> Encoder:
-    """The sentence encoder that the daemon would use."""
-    from lte_runtime.answer.encoder import load_encoder
-
-    chosen = settings.encoder
-    return load_encoder(chosen.model, engine=chosen.engine, download=chosen.download)
-
-
-def calibration(settings: Settings, encoder: Encoder) -> GateCalibration:
-    """The gate that the daemon would use with this encoder."""
-    from lte_runtime.answer.scope import gate
-
-    chosen = settings.gate
-    if chosen.calibration:
-        loaded = gate.load(chosen.calibration)
-    elif settings.encoder.model == "stub":
-        loaded = gate.lexical_calibration(encoder.fingerprint)
-    else:
-        loaded = gate.default_calibration()
-    return loaded if chosen.threshold is None else replace(loaded, threshold=chosen.threshold)
-
-
 @contextmanager
 def engine(settings: Settings) -> Iterator[Engine]:
     """The language model with its adapter, closed afterwards."""
-    from daemon.build import load_engine
+    from daemon.parts import models
 
-    loaded = load_engine(settings)
+    loaded = models.engine(settings)
     try:
         yield loaded
     finally:
@@ -63,16 +38,14 @@ def engine(settings: Settings) -> Iterator[Engine]:
 
 def kit(settings: Settings, cache: Path, train_data: Path | None, progress: Progress) -> Kit:
     """What methods of editing are compared with: the configured model in float32, encoder, gate, material."""
-    from daemon.build import model_paths
+    from daemon.parts import models
     from ops.lab.baselines.base import BaselineModel
     from ops.lab.baselines.material import LessonMaterial
     from ops.lab.baselines.registry import Supplies
     from ops.lab.evals import arms
 
-    model, adapter = model_paths(settings)
-    base, sentence_encoder = BaselineModel.load(model), encoder(settings)
-    supplies = Supplies(base, sentence_encoder, LessonMaterial.load(train_data), cache, progress)
+    base, adapter = BaselineModel.load(models.model_directory(settings)), models.adapter_directory(settings)
+    encoder = models.encoder(settings)
+    supplies = Supplies(base, encoder, LessonMaterial.load(train_data), cache, progress)
     adapted = None if adapter is None else arms.adapted(base, adapter)
-    return arms.Kit(
-        supplies, calibration(settings, sentence_encoder), adapted, adapter.name if adapter else ""
-    )
+    return arms.Kit(supplies, models.calibration(settings, encoder), adapted, adapter.name if adapter else "")

@@ -19,12 +19,12 @@ from typing import Any
 import apsw
 
 from daemon import logs
-from daemon.build import end_process
 from daemon.ingest.ingest import Ingest
 from daemon.kafka.announcements import Announcements, AnnouncementSettings
 from daemon.kafka.control import ControlSettings, ControlTopic
 from daemon.kafka.memory_source import MemoryLog, MemorySource
 from daemon.lifecycle import Lifecycle, State
+from daemon.process import end_process
 from daemon.rpc.access import Role
 from daemon.rpc.interceptors import Guard
 from daemon.schedule import Schedule
@@ -122,14 +122,13 @@ class Commanded(ControlTopic):
     """A control topic on which a command stands."""
 
     def _step(self) -> None:
-        self.on_command(SimpleNamespace(id="1"))  # type: ignore[arg-type]
+        self._on_command(SimpleNamespace(id="1"))  # type: ignore[arg-type]
 
 
 def commanded(memory: EditMemory) -> None:
     """A re-alignment that the control topic asks for is noted; a fault is tried again."""
-    topic = Commanded(
-        ControlSettings("nowhere:9092", retry_s=0.01), on_command=lambda _: memory.meta_set("run", "1")
-    )
+    topic = Commanded(ControlSettings("nowhere:9092", retry_s=0.01))
+    topic.take_commands(ready=lambda: True, on_command=lambda _: memory.meta_set("run", "1"))
     armed.set()
     threading.Thread(target=topic.run, name="control", daemon=True).start()
 

@@ -164,7 +164,7 @@ def test_the_example_shows_every_setting_with_its_description() -> None:
 
 
 def test_the_limits_of_ingest_are_the_settings() -> None:
-    from daemon.build import ingest_settings
+    from daemon.parts.memory import ingest_settings
 
     environ = {"LTE_KAFKA__BAD_WINDOW_S": "5", "LTE_KAFKA__BAD_MIN": "3", "LTE_KAFKA__BAD_SHARE": "0.5"}
     made = ingest_settings(load(environ=environ).settings)

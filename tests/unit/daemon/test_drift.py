@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daemon.drift_watch import STATE, DriftWatch, WatchSettings
+from daemon.drift_store import STATE, DriftStateStore
+from daemon.drift_watch import DriftWatch, WatchSettings
 from lte_runtime.answer.answerer import Answerer
 from lte_runtime.answer.encoder import StubEncoder
 from lte_runtime.answer.engine.stub import STUB_ADAPTER, StubEngine
@@ -54,11 +55,13 @@ class House:
 
     def watch(self, settings: WatchSettings = SETTINGS, **more: Any) -> DriftWatch:
         given = {"answers": self.answerer, "engine": self.engine, "clock": lambda: NOW_MS, **more}
+        given.setdefault("store", DriftStateStore(self.memory))
         return DriftWatch(
             self.memory,
             given.pop("answers"),
             self.encoder,
             given.pop("engine"),
+            given.pop("store"),
             settings,
             on_probe=lambda kind, outcome: self.outcomes.append((kind, outcome)),
             now=given.pop("clock"),
@@ -185,8 +188,7 @@ def test_a_burst_is_learned_from_once_it_has_settled(house: House) -> None:
 
 
 def test_an_adapter_that_tells_its_relations_needs_no_learning(house: House) -> None:
-    watch = house.watch()
-    watch.relations = lambda _: ["Owner"]
+    watch = house.watch(relations=lambda _: ["Owner"])
     house.tell(*(fact(number) for number in range(8)), *(fact(number, "fee") for number in range(8)))
     watch.look()
     assert value(watch, r.UNSEEN_RELATIONS) == 0.5
@@ -238,11 +240,12 @@ def test_another_adapter_starts_the_references_anew(house: House) -> None:
         fingerprint, queue_depth = "f", 0
 
     engine = Swapped()
-    watch = house.watch(engine=engine)
+    store = DriftStateStore(house.memory)
+    watch = house.watch(engine=engine, store=store)
     house.tell(*(fact(number) for number in range(10)))
     watch.look()
     assert watch.report().new_edits == 10
-    watch.building()
+    store.note_building()
     house.tell(fact(99))
     engine.adapter = AdapterRef("align-000002", "0" * 64)
     watch.look()
@@ -252,8 +255,7 @@ def test_another_adapter_starts_the_references_anew(house: House) -> None:
 
 
 def test_limits_come_from_the_situation(house: House) -> None:
-    watch = house.watch()
-    watch.situation = lambda: Situation(running=True, tainted=2)
+    watch = house.watch(situation=lambda: Situation(running=True, tainted=2))
     decision = watch.report().decision
     assert [reason.kind for reason in decision.reasons] == ["taint"]
     assert [block.name for block in decision.blocks] == ["running"]

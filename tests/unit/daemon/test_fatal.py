@@ -7,14 +7,15 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from daemon.build import FAILED, INGEST, Daemon
-from daemon.settings import Settings
+from daemon.process import FAILED
+from daemon.threads import Threads
 from lte_runtime.answer.encoder import StubEncoder
 from lte_runtime.errors import Fatal, on_fatal
 from lte_runtime.memory.edit_memory import EditMemory
@@ -40,11 +41,10 @@ def test_a_failed_fsync_ends_the_process_whoever_wrote(write: str, tmp_path: Pat
 
 
 def test_an_ingest_that_is_stuck_does_not_hold_up_the_end() -> None:
-    daemon: Any = Daemon(Settings())
-    daemon._ingest = SimpleNamespace(stuck=lambda: "ingest has been reading for more than 60 s")
-    let_go, heard = threading.Event(), []
-    end = daemon._thread(INGEST, let_go.wait, lambda: None)
+    let_go, heard, undo = threading.Event(), [], ExitStack()
+    ingest: Any = SimpleNamespace(run=let_go.wait, stop=lambda: None)
+    Threads(undo).start("ingest", ingest, stuck=lambda: "ingest has been reading for more than 60 s")
     with on_fatal(heard.append), pytest.raises(Fatal, match="ingest thread did not stop in 1 s"):
-        end()
+        undo.close()
     assert len(heard) == 1
     let_go.set()

@@ -21,7 +21,8 @@ def _full_readings() -> Readings:
 
 
 def _fed() -> Metrics:
-    metrics = Metrics(_full_readings)
+    metrics = Metrics()
+    metrics.watch(_full_readings)
     metrics.ingested(
         events=5,
         applied=3,
@@ -69,13 +70,24 @@ def test_names_are_declared_once() -> None:
 
 def test_gauges_are_read_at_each_scrape() -> None:
     depth = iter([1.0, 7.0])
-    metrics = Metrics(lambda: {"lte_queue_depth": next(depth)})
+    metrics = Metrics()
+    metrics.watch(lambda: {"lte_queue_depth": next(depth)})
     assert _samples(metrics)["lte_queue_depth", ()] == 1
     assert _samples(metrics)["lte_queue_depth", ()] == 7
 
 
+def test_a_part_that_comes_later_is_read_too() -> None:
+    metrics = Metrics()
+    metrics.watch(lambda: {"lte_queue_depth": 1.0})
+    assert ("lte_memory_edits", ()) not in _samples(metrics)
+    metrics.watch(lambda: {"lte_memory_edits": 5.0})
+    samples = _samples(metrics)
+    assert (samples["lte_queue_depth", ()], samples["lte_memory_edits", ()]) == (1, 5)
+
+
 def test_an_undeclared_reading_is_an_error() -> None:
-    metrics = Metrics(lambda: {"lte_surprise": 1.0})
+    metrics = Metrics()
+    metrics.watch(lambda: {"lte_surprise": 1.0})
     with pytest.raises(KeyError, match="lte_surprise"):
         generate_latest(metrics.registry)
 

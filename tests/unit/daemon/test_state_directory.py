@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from daemon.build import check_state_directory
+from daemon.process import check_state_directory
 from daemon.realign.realigner import JOBS
 from lte_runtime.errors import Refused
 from lte_runtime.locks import DirectoryLock

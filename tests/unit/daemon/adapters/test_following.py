@@ -16,7 +16,8 @@ import pytest
 from kafka.errors import KafkaTimeoutError
 from stub_adapters import save_adapter
 
-from daemon.adapters.following import AdapterReplica, owned_epoch
+from daemon.adapters.following import AdapterReplica
+from daemon.adapters.ownership import owned_epoch
 from daemon.adapters.swap import Configured, Swapper
 from daemon.kafka.announcements import Announcement, Announcements, AnnouncementSettings, from_bytes, to_bytes
 from lte_runtime.align.registry import Registry

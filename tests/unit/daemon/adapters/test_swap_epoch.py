@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from daemon.build import swap_epoch
+from daemon.adapters.ownership import swap_epoch
 from lte_runtime.errors import Refused, Retry
 
 

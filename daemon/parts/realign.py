@@ -1,4 +1,4 @@
-"""The parts of re-alignment, made from the settings: runner, control topic, audit, and the state machine."""
+"""Re-alignment, as the settings want it: its jobs, their limits, the state machine."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from daemon.adapters.following import owned_epoch
 from daemon.adapters.manager import AdapterManager
+from daemon.adapters.ownership import Ownership
 from daemon.adapters.swap import Swapper
-from daemon.build_topics import audit_topic, control_topic
-from daemon.drift_watch import DriftWatch
+from daemon.drift_store import DriftStateStore
 from daemon.kafka.audit import Audit
-from daemon.kafka.control import ControlTopic
 from daemon.metrics import Metrics
-from daemon.realign.control import Command
+from daemon.parts.models import is_stub
 from daemon.realign.parts import AlignedModel, RealignerSettings, RealignParts
 from daemon.realign.realigner import JOBS, Realigner
 from daemon.realign.runner import Runner, RunnerSettings
@@ -24,7 +22,7 @@ from daemon.settings import Settings
 from lte_runtime import embedded
 from lte_runtime.align import contract
 from lte_runtime.align.material import AdmissionRules
-from lte_runtime.align.runs import Run, Trigger
+from lte_runtime.align.runs import Run
 from lte_runtime.answer.engine.protocol import Engine
 from lte_runtime.errors import Refused
 from lte_runtime.memory.edit_memory import EditMemory
@@ -34,30 +32,20 @@ STUB_JOB, JOB = "lte_runtime.align.stub_job", "lte_runtime.align.job"
 
 @dataclass(frozen=True)
 class Serving:
-    """What re-alignment works on: the memory, the model that serves, its adapters, and the watch on drift."""
+    """What re-alignment works on: the memory, the model that serves and its adapters. `drift_store` is None
+    where drift is not watched."""
 
     memory: EditMemory
     engine: Engine
     adapter_manager: AdapterManager
     swapper: Swapper
-    drift: DriftWatch | None
+    drift_store: DriftStateStore | None
     metrics: Metrics
 
 
-@dataclass(frozen=True)
-class Realignment:
-    """`control` and `audit` are None where their topics are off. Their threads are not started yet."""
-
-    realigner: Realigner
-    control: ControlTopic | None
-    audit: Audit | None
-
-
-def realignment(settings: Settings, serving: Serving, *, stub: bool) -> Realignment:
-    """`stub`: the model has no weights, and neither has its trainer."""
-    control = control_topic(settings, serving.metrics.passed_over)
-    audit = audit_topic(settings, control.instance if control else "")
-    watch, manager, memory = serving.drift, serving.adapter_manager, serving.memory
+def realigner_over(serving: Serving, settings: Settings, owner: Ownership, audit: Audit | None) -> Realigner:
+    """Its thread is not started."""
+    store, manager = serving.drift_store, serving.adapter_manager
 
     def changed(run: Run) -> None:
         if not run.state.active:
@@ -66,38 +54,22 @@ def realignment(settings: Settings, serving: Serving, *, stub: bool) -> Realignm
             audit.write("realign", {"run": run.id, "state": run.state, "message": run.message})
 
     parts = RealignParts(
-        memory=memory,
+        memory=serving.memory,
         registry=manager,
         swapper=serving.swapper,
-        runner=Runner(runner_settings(settings, stub=stub)),
+        runner=Runner(runner_settings(settings)),
         base=base_of(settings, serving.engine.fingerprint),
         incumbent=manager.serving_directory,
         tainted=lambda: len(manager.tainted()),
-        epoch=owned_epoch(control.epoch, memory.adapters) if control else memory.adapters.epoch,
-        since_row=(lambda: watch.since_row) if watch else (lambda: 0),
-        building=watch.building if watch else (lambda: None),
-        owned=(lambda: control.status().owns) if control else (lambda: True),
+        epoch=owner.epoch,
+        since_row=(lambda: store.since_row) if store else (lambda: 0),
+        building=store.note_building if store else (lambda: None),
+        owned=owner.owns,
         on_change=changed,
         audit=audit.write if audit else (lambda _kind, _what: None),
         window_open=_window(settings.realign.window),
     )
-    realigner = Realigner(settings.state_dir / JOBS, parts, realign_settings(settings, stub=stub))
-    if watch is not None:
-        watch.situation = realigner.situation
-        watch.relations = realigner.relations
-    if control is not None:
-        control.ready = lambda: realigner.runs.active() is None
-        control.on_command = _on_command(realigner)
-    return Realignment(realigner, control, audit)
-
-
-def _on_command(realigner: Realigner) -> Callable[[Command], None]:
-    """The realigner's thread gets the epoch: the one that reads the topic must go on reading it."""
-
-    def start(command: Command) -> None:
-        realigner.enqueue(Trigger.CONTROL, [command.reason or "requested on the control topic"], command.id)
-
-    return start
+    return Realigner(settings.state_dir / JOBS, parts, realigner_settings(settings))
 
 
 def _window(expression: str) -> Callable[[], bool]:
@@ -105,11 +77,11 @@ def _window(expression: str) -> Callable[[], bool]:
     return lambda: window.open(time.time_ns() // 1_000_000)
 
 
-def runner_settings(settings: Settings, *, stub: bool) -> RunnerSettings:
+def runner_settings(settings: Settings) -> RunnerSettings:
     chosen = settings.realign
     return RunnerSettings(
         command=chosen.command,
-        module=STUB_JOB if stub else JOB,
+        module=STUB_JOB if is_stub(settings.model.path) else JOB,
         nice=chosen.nice,
         threads=chosen.threads,
         max_file_bytes=chosen.max_file_bytes,
@@ -117,8 +89,8 @@ def runner_settings(settings: Settings, *, stub: bool) -> RunnerSettings:
     )
 
 
-def realign_settings(settings: Settings, *, stub: bool) -> RealignerSettings:
-    chosen = settings.realign
+def realigner_settings(settings: Settings) -> RealignerSettings:
+    chosen, stub = settings.realign, is_stub(settings.model.path)
     preset = chosen.preset
     if preset == "auto":
         preset = "stub" if stub else "embedded"

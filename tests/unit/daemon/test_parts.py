@@ -1,4 +1,4 @@
-"""From the settings to the parts of re-alignment."""
+"""From the settings to the parts of a daemon."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.build_realign import base_of, realign_settings, runner_settings
 from daemon.config import load
+from daemon.parts.realign import base_of, realigner_settings, runner_settings
 
 
 def test_a_job_finds_models_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,16 +16,16 @@ def test_a_job_finds_models_from_elsewhere(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "model").mkdir()
     environ = {"LTE_ENCODER__MODEL": "encoder", "LTE_MODEL__PATH": "model"}
     settings = load(environ=environ).settings
-    assert realign_settings(settings, stub=False).neighbours == str(tmp_path / "encoder")
+    assert realigner_settings(settings).neighbours == str(tmp_path / "encoder")
     assert base_of(settings, "b").path == str(tmp_path / "model")
     settings = load(environ={"LTE_ENCODER__MODEL": "some/id"}).settings
-    assert realign_settings(settings, stub=False).neighbours == "some/id"
+    assert realigner_settings(settings).neighbours == "some/id"
 
 
 def test_the_command_alone_decides_where_a_job_runs() -> None:
     command = "sbatch --wait align.sbatch {jobdir}"
     for runner in ("local", "command"):
         environ = {"LTE_REALIGN__RUNNER": runner, "LTE_REALIGN__COMMAND": command}
-        assert runner_settings(load(environ=environ).settings, stub=False).command == command
+        assert runner_settings(load(environ=environ).settings).command == command
         without = load(environ={"LTE_REALIGN__RUNNER": runner}).settings
-        assert runner_settings(without, stub=False).command is None
+        assert runner_settings(without).command is None

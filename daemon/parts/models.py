@@ -1,0 +1,92 @@
+"""The models that the settings name: sentence encoder, scope gate, language model with its adapter."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+from dataclasses import replace
+from pathlib import Path
+
+from daemon.settings import Settings
+from lte_runtime import embedded
+from lte_runtime.answer.encoder import load_encoder
+from lte_runtime.answer.engine.protocol import AdapterEngine
+from lte_runtime.answer.scope import gate
+from lte_runtime.answer.scope.gate import GateCalibration
+from lte_runtime.errors import Refused
+from lte_runtime.types import Encoder
+
+
+def is_stub(name: str) -> bool:
+    """Whether an encoder or model is the one without weights, for trials: `stub`, or `stub:VARIANT`."""
+    return name.partition(":")[0] == "stub"
+
+
+def encoder(settings: Settings) -> Encoder:
+    chosen = settings.encoder
+    return load_encoder(chosen.model, engine=chosen.engine, download=chosen.download)
+
+
+def calibration(settings: Settings, encoder: Encoder) -> GateCalibration:
+    """The gate's calibration: the configured file, or the one that fits the encoder."""
+    chosen = settings.gate
+    if chosen.calibration:
+        loaded = gate.load(chosen.calibration)
+    elif is_stub(settings.encoder.model):
+        loaded = gate.lexical_calibration(encoder.fingerprint)
+    else:
+        loaded = gate.default_calibration()
+    return loaded if chosen.threshold is None else replace(loaded, threshold=chosen.threshold)
+
+
+def engine(settings: Settings, *, with_adapter: bool = True) -> AdapterEngine:
+    """The stub, or any Hugging Face causal model; with its adapter or, for callers that load one themselves,
+    without."""
+    chosen = settings.model
+    if is_stub(chosen.path):
+        from lte_runtime.answer.engine.stub import StubEngine
+
+        # `stub:0.1` takes a tenth of a second for each token, so that load can be tried.
+        token_s = float(chosen.path.partition(":")[2] or 0)
+        return StubEngine(max_batch=chosen.max_batch, queue_limit=chosen.queue_limit, token_s=token_s)
+    from lte_runtime.answer.engine.hf import HfEngine
+
+    loaded = HfEngine.load(
+        embedded.SHIPPED.get(chosen.path, chosen.path),
+        adapter_directory(settings) if with_adapter else None,
+        device=chosen.device,
+        dtype=chosen.dtype,
+        adapter_mode=chosen.adapter_mode,
+        max_batch=chosen.max_batch,
+        queue_limit=chosen.queue_limit,
+        max_prompt_tokens=chosen.max_prompt_tokens,
+        threads=chosen.threads,
+        allow_download=chosen.download,
+    )
+    # What loading made stays as long as the process: a full pass of the collector over it would stop every
+    # thread for a quarter of a second, whoever is being answered.
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.unfreeze)
+    return loaded
+
+
+def adapter_directory(settings: Settings) -> Path | None:
+    """The directory of the adapter that the settings name."""
+    chosen = settings.model
+    if chosen.adapter == "embedded":
+        # The shipped adapter belongs to the shipped model; another model starts without one.
+        return embedded.adapter_path(chosen.path) if chosen.path in embedded.SHIPPED else None
+    return None if chosen.adapter == "none" else Path(chosen.adapter)
+
+
+def model_directory(settings: Settings) -> Path:
+    """The directory of the base model; raises `Refused` for the stub, which has none."""
+    chosen = settings.model
+    if is_stub(chosen.path):
+        raise Refused("the stub has no weights to edit: configure a model")
+    if chosen.path in embedded.SHIPPED:
+        return embedded.model_path(chosen.path)
+    from lte_runtime.answer.engine.hf import resolve
+
+    return resolve(chosen.path, allow_download=chosen.download)
