@@ -86,7 +86,8 @@ def test_a_job_finds_a_directory_given_by_a_relative_path(
     monkeypatch.chdir(tmp_path.parent)
     finished(start(job_dir=Path(tmp_path.name)))
     result = read_result(tmp_path)
-    assert result is not None and result.status == "done"
+    assert result is not None
+    assert result.status == "done"
 
 
 def test_a_job_ends_in_its_result(start: Start, tmp_path: Path) -> None:
