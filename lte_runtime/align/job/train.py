@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +41,7 @@ from lte_runtime.align.job import fused
 from lte_runtime.align.settings import TrainingSettings
 
 FINISHED = "finished"
+PRECISION = "precision.txt"
 """Written last into a checkpoint: one without it was cut short and is not resumed from."""
 
 
@@ -164,6 +166,34 @@ def last_checkpoint(folder: Path) -> str | None:
     for torn in [path for path in checkpoints if not (path / FINISHED).exists()]:
         shutil.rmtree(torn)
     return next((str(path) for path in reversed(checkpoints) if path.exists()), None)
+
+
+def trains_in_bf16(dtype: torch.dtype, device: torch.device, folder: Path) -> bool:
+    """Whether the matrix products of a training are done in bfloat16.
+
+    On a CPU it is measured: with avx512_bf16 and without AMX bfloat16 can take twice as long as float32. The
+    choice is stored in `folder`, beside the checkpoints, so that a resumed run goes on in the same numbers.
+    """
+    if dtype != torch.bfloat16 or device.type != "cpu":
+        return dtype == torch.bfloat16
+    path = folder / PRECISION
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(
+            "bfloat16" if _product_seconds(dtype) < _product_seconds(torch.float32) else "float32"
+        )
+    return path.read_text() == "bfloat16"
+
+
+def _product_seconds(dtype: torch.dtype) -> float:
+    """CPU seconds of a product as large as those of a small model; the least of a few."""
+    rows, weight = torch.ones(256, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype)
+    seconds = []
+    for _ in range(5):
+        begun = time.process_time()
+        F.linear(rows, weight)
+        seconds.append(time.process_time() - begun)
+    return min(seconds)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -244,7 +244,9 @@ def _trained(run: JobRun, rows: Sequence[TrainingRow], data: Mapping[str, Any]) 
 
 def _fit(run: JobRun, rows: Sequence[TrainingRow], data: Mapping[str, Any], halvings: int) -> dict[str, Any]:
     job, preset = run.job, run.preset
-    settings = replace(preset.settings, seed=job.seed, halvings=halvings, bf16=run.dtype == torch.bfloat16)
+    checkpoints = job.job_dir / contract.CHECKPOINTS
+    bf16 = train.trains_in_bf16(run.dtype, run.device, checkpoints)
+    settings = replace(preset.settings, seed=job.seed, halvings=halvings, bf16=bf16)
     learnt, held = _encoded(run, rows)
     # Small weights are kept in float32 where they are trained under; large ones stay as they are served.
     dtype = torch.float32 if run.device.type == "cpu" else run.dtype
@@ -260,7 +262,7 @@ def _fit(run: JobRun, rows: Sequence[TrainingRow], data: Mapping[str, Any], halv
         adapted,
         learnt,
         settings,
-        folder=job.job_dir / contract.CHECKPOINTS,
+        folder=checkpoints,
         held=held,
         watch=watch,
         stopping=run.signals.stopping,
@@ -277,6 +279,7 @@ def _fit(run: JobRun, rows: Sequence[TrainingRow], data: Mapping[str, Any], halv
         "rows": len(learnt),
         "held_out": len(held),
         "halvings": halvings,
+        "bf16": bf16,
         "warm_start": warm.name if warm else None,
         "seconds": round(time.monotonic() - started, 1),
     }

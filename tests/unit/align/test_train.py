@@ -234,3 +234,18 @@ def test_a_base_in_bf16_trains_an_adapter_in_float32(kind: str, tmp_path: Path) 
     assert losses[-1] < losses[0]
     trained = [value for value in adapted.parameters() if value.requires_grad]
     assert {value.dtype for value in trained} == {torch.float32}
+
+
+def test_the_precision_of_a_training_is_measured_once_and_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpu = torch.device("cpu")
+    assert train.trains_in_bf16(torch.bfloat16, torch.device("cuda"), tmp_path)
+    assert not train.trains_in_bf16(torch.float32, cpu, tmp_path)
+    assert not list(tmp_path.iterdir())
+    seconds = {torch.bfloat16: 2.0, torch.float32: 1.0}
+    monkeypatch.setattr(train, "_product_seconds", seconds.__getitem__)
+    assert not train.trains_in_bf16(torch.bfloat16, cpu, tmp_path)
+    seconds[torch.bfloat16] = 0.5
+    assert not train.trains_in_bf16(torch.bfloat16, cpu, tmp_path), "a resumed run goes on in the same numbers"
+    assert train.trains_in_bf16(torch.bfloat16, cpu, tmp_path / "another")
