@@ -257,7 +257,7 @@ def test_config_check_and_serve_warn_of_keys_that_have_no_effect(
     assert ran.code == 0
     assert f"warning: {warning}" in ran.err
     assert json.loads(lte("config", "check", "--json").out)["warnings"][0].startswith(warning)
-    monkeypatch.setattr("daemon.build.serve", lambda _settings: None)
+    monkeypatch.setattr("daemon.process.serve", lambda _settings: None)
     ran = lte("serve")
     assert ran.code == 0
     assert "setting_deprecated" in ran.err
