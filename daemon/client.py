@@ -325,7 +325,9 @@ class Client:
         import grpc
 
         if address is None:
-            raise errors.BadRequest("no address of the daemon is known for this call")
+            raise errors.BadRequest(
+                "the client has no address for this call: set address, or admin_address for admin calls"
+            )
         if address not in self._channels:
             options = list(_CHANNEL_OPTIONS)
             if self._tls_ca and not address.startswith("unix:"):
@@ -451,7 +453,7 @@ def _milliseconds(text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise errors.BadRequest(f"{text!r} is no ISO 8601 time") from error
+        raise errors.BadRequest(f"{text!r} is not an ISO 8601 time, such as 2026-03-01T12:00:00Z") from error
     return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 

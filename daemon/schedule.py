@@ -27,7 +27,7 @@ class Window:
         try:
             self._trigger: Any = CronTrigger.from_crontab(expression, timezone=UTC)
         except ValueError as error:
-            raise BadRequest(f"{expression!r} is no cron expression: {error}") from None
+            raise BadRequest(f"{expression!r} is not a cron expression: {error}") from None
 
     def open(self, now_ms: int) -> bool:
         """Whether the minute of `now_ms` is one of them."""

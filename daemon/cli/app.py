@@ -26,7 +26,7 @@ lte status --json | jq .state
 [bold]Exit codes[/bold]
 
 0 done, 1 failed, 2 usage, 3 not reachable, 4 not found, 5 refused until
-somebody acts, 6 deadline passed, 7 overloaded, 130 interrupted
+an operator acts, 6 deadline passed, 7 overloaded, 130 interrupted
 """
 
 

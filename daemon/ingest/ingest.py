@@ -305,7 +305,7 @@ class Ingest:
 
     def _suspend(self, reason: str) -> None:
         if not self._suspended:
-            log.error("ingest suspended: %s", reason)
+            log.error("ingest suspended: %s; remove the cause, then run `lte ingest resume`", reason)
         self._lifecycle.set_suspended(reason)
 
     def _check_quarantine(self) -> None:
@@ -341,7 +341,7 @@ class Ingest:
         where = TopicPartition(place.topic_id, partition)
         end = max(self._reader.partitions()[where].end, offset + 1)
         if not offset < after <= end:
-            raise Refused(f"reading can go on behind offset {offset} and at most at {end}, not at {after}")
+            raise Refused(f"reading can resume after offset {offset}, at {end} at the latest, not at {after}")
         self._put_skipped(place, after)
         self._reader.applied({where: after})
         self._reader.drop()

@@ -221,7 +221,7 @@ class TopicReader:
 
     def _enter_gap(self, gap: Gap) -> None:
         if self.gap is None:
-            log.error("history is missing: %s", gap.message)
+            log.error("history is missing: %s; `lte accept-gap --dry-run` shows what is lost", gap.message)
         if self.gap != gap:
             self._memory.meta_set(OPEN_GAP, json.dumps(_as_json(gap)))
         self.gap = gap
@@ -275,7 +275,7 @@ class TopicReader:
             return
         self._seen_at = self._monotonic()
         if set(topology.topic_partitions()) - set(self.next):
-            log.info("topic %s has other partitions now: %s", topology.topic, topology.partitions)
+            log.info("the partitions of topic %s changed: %s", topology.topic, topology.partitions)
             self._locate()
         self._lifecycle.clear_degraded("topic")
 
@@ -343,7 +343,7 @@ class TopicReader:
     def _report_silence(self, message: str) -> None:
         """Why nothing comes; while answers go on from what there is, `stale` says enough."""
         if self._silence != message:
-            log.warning("brokers: %s", message)
+            log.warning("no records from the brokers: %s", message)
         self._silence = message
         if not self._lifecycle.conditions.caught_up:
             self._lifecycle.set_degraded("brokers", message)

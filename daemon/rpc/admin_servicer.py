@@ -112,7 +112,7 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
     ) -> pb.ListDeadLettersResponse:
         size = page_size(request.page_size)
         if request.page_token and not request.page_token.isdecimal():
-            raise BadRequest("page_token is not one that this daemon gave")
+            raise BadRequest("page_token was not issued by this daemon")
         rows = self._services.memory.quarantine_page(size, int(request.page_token or 0))
         token = str(rows[-1].id) if len(rows) == size else ""
         return pb.ListDeadLettersResponse(dead_letters=map(dead_letter, rows), next_page_token=token)
@@ -134,7 +134,7 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         self, request: pb.ReplayDeadLettersRequest, context: grpc.ServicerContext
     ) -> pb.ReplayDeadLettersResponse:
         if not 0 < len(request.ids) <= MOST_REPLAYED:
-            raise BadRequest(f"between 1 and {MOST_REPLAYED} ids, not {len(request.ids)}")
+            raise BadRequest(f"name 1 to {MOST_REPLAYED} ids, not {len(request.ids)}")
         report = self._services.require_ingest().replay(list(request.ids), timeout_s=left_s(context))
         return pb.ReplayDeadLettersResponse(
             records=report.records, applied_edit_ids=report.applied, rejected=report.rejected
@@ -184,7 +184,7 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
     ) -> pb.ActivateAdapterResponse:
         manager = self._services.require_adapters()
         if not request.id:
-            raise BadRequest("id is empty: an adapter's id, configured or none")
+            raise BadRequest("id is empty: name an adapter, configured or none")
         moved = manager.activate(request.id, request.reason or "by an operator")
         return pb.ActivateAdapterResponse(active=adapter_convert.activation(moved))
 

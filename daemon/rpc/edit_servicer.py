@@ -66,7 +66,7 @@ class EditServicer(edit_service_pb2_grpc.EditServiceServicer):
         if self._services.publisher is None:
             raise Refused("this daemon does not publish: write to the edits topic directly")
         if not 0 < len(request.events) <= MOST_EVENTS:
-            raise BadRequest(f"between 1 and {MOST_EVENTS} events, not {len(request.events)}")
+            raise BadRequest(f"send 1 to {MOST_EVENTS} events in one call, not {len(request.events)}")
         published = [convert.event(event) for event in request.events]
         for event in published:
             check(event)

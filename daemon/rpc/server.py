@@ -214,7 +214,7 @@ def make_way(path: Path) -> None:
     if not os.path.lexists(path):
         return
     if not stat.S_ISSOCK(path.lstat().st_mode):
-        raise Refused(f"{path} exists and is no socket")
+        raise Refused(f"{path} exists and is not a socket")
     if _answers(path):
         raise Refused(f"another process listens on {path}")
     path.unlink()

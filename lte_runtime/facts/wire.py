@@ -63,7 +63,7 @@ def parse_object(value: bytes, max_depth: int) -> JsonObject:
     except (ValueError, RecursionError) as error:
         raise BadRecord("not_json", f"value is not JSON: {str(error)[:120]}") from error
     if not isinstance(parsed, dict):
-        raise BadRecord("wrong_type", "value is JSON but no object")
+        raise BadRecord("wrong_type", "value is JSON, but not an object")
     return parsed
 
 
@@ -152,7 +152,7 @@ def _structured(body: JsonObject, max_depth: int) -> Payload:
     if data is None and "data_base64" in body:
         data = parse_object(_base64(body["data_base64"]), max_depth)
     if not isinstance(data, dict):
-        raise BadRecord("wrong_type", "the data of the CloudEvent is no JSON object")
+        raise BadRecord("wrong_type", "the data of the CloudEvent is not a JSON object")
     _check_version(data.get("schema_version"), "")
     return Payload(data, attributes)
 
@@ -163,7 +163,7 @@ def _looks_structured(body: JsonObject) -> bool:
 
 def _base64(text: object) -> bytes:
     if not isinstance(text, str):
-        raise BadRecord("wrong_type", "data_base64 is no string")
+        raise BadRecord("wrong_type", "data_base64 is not a string")
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:

@@ -164,7 +164,7 @@ def _files(directory: Path) -> list[Path]:
     files = []
     for path in sorted(directory.rglob("*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise Damaged(f"{directory.name}: {path.name} is no plain file")
+            raise Damaged(f"{directory.name}: {path.name} is not a plain file")
         if path.is_file():
             files.append(path)
     return files

@@ -60,7 +60,7 @@ class VectorIndex:
         shape: GraphShape | None = None,
     ) -> None:
         if mode not in ("auto", "exact", "hnsw"):
-            raise ValueError(f"index mode {mode!r} is none of auto, exact, hnsw")
+            raise ValueError(f"index mode {mode!r} is unknown: use auto, exact or hnsw")
         self.dimension = dimension
         self._mode = mode
         self._shape = shape or GraphShape()

@@ -51,7 +51,7 @@ def bench(
     names = (*NAMES, *ALONE, "all")
     if name not in names:
         raise typer.BadParameter(
-            f"{name!r} is no benchmark: choose one of {', '.join(names)}", param_hint="NAME"
+            f"{name!r} is not a benchmark: choose one of {', '.join(names)}", param_hint="NAME"
         )
     if shape not in ("7b", "tiny"):
         raise typer.BadParameter(f"{shape!r} is neither 7b nor tiny", param_hint="--shape")

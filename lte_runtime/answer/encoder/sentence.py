@@ -185,7 +185,8 @@ def _model(files: ModelFiles, engine: str) -> TokenModel:
 
     if not supports(files):
         raise Refused(
-            f"encoder engine openvino does not support {files.config.get('model_type')}: take torch"
+            f"encoder engine openvino does not support {files.config.get('model_type')}: "
+            "set encoder.engine = torch"
         )
     return OpenVinoBert(files, precision="f32" if engine == "openvino-f32" else "auto")
 

@@ -95,11 +95,11 @@ def test_a_stale_socket_is_replaced(short_dir: Path) -> None:
 def test_a_file_in_the_way_is_not_removed(short_dir: Path) -> None:
     path = short_dir / "precious"
     path.write_text("text")
-    with pytest.raises(errors.Refused, match="no socket"):
+    with pytest.raises(errors.Refused, match="not a socket"):
         make_way(path)
     link = short_dir / "link"
     link.symlink_to(path)
-    with pytest.raises(errors.Refused, match="no socket"):
+    with pytest.raises(errors.Refused, match="not a socket"):
         make_way(link)
     assert path.read_text() == "text"
 
