@@ -247,5 +247,6 @@ def test_the_precision_of_a_training_is_measured_once_and_stays(
     monkeypatch.setattr(train, "_product_seconds", seconds.__getitem__)
     assert not train.trains_in_bf16(torch.bfloat16, cpu, tmp_path)
     seconds[torch.bfloat16] = 0.5
-    assert not train.trains_in_bf16(torch.bfloat16, cpu, tmp_path), "a resumed run goes on in the same numbers"
+    # A resumed run goes on in the same numbers.
+    assert not train.trains_in_bf16(torch.bfloat16, cpu, tmp_path)
     assert train.trains_in_bf16(torch.bfloat16, cpu, tmp_path / "another")
