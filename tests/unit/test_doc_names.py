@@ -18,7 +18,7 @@ SETTING = re.compile(rf"(?<![\w/.-])(?:{'|'.join(SECTIONS)})\.([a-z_]+)\b(?![/(]
 SUFFIXES = ("py", "md", "json", "jsonl", "sh")
 ROOMS = r"(?:lte_runtime|daemon|ops|tests|docs)"
 SEARCHED = ("", "lte_runtime/", "lte_runtime/answer/", "daemon/", "tests/unit/", "tests/unit/memory/")
-# Where the pages tell what was measured in earlier versions.
+
 CHECKED_PAGES = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
@@ -32,7 +32,7 @@ def codes(page: Path) -> Iterator[str]:
 
 @CHECKED_PAGES
 def test_settings_exist(page: Path) -> None:
-    known = config.known_names().keys() | getattr(config, "DEPRECATED", {}).keys()
+    known = config.known_names().keys() | config.DEPRECATED.keys()
     named = {match[0] for match in SETTING.finditer(text_of(page)) if match[1] not in SUFFIXES}
     assert named <= known
 
