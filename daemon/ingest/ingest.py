@@ -305,7 +305,7 @@ class Ingest:
 
     def _suspend(self, reason: str) -> None:
         if not self._suspended:
-            log.error("ingest suspended: %s; remove the cause, then run `lte ingest resume`", reason)
+            log.error("ingest suspended: %s", reason)
         self._lifecycle.set_suspended(reason)
 
     def _check_quarantine(self) -> None:

@@ -98,7 +98,7 @@ def test_a_whole_damaged_batch_is_skipped_by_naming_its_end(
     running = ingesting(damaged)
     suspended_at(running, 10)
     for wrong in (10, 21):
-        with pytest.raises(Refused, match="behind offset 10 and at most at 20"):
+        with pytest.raises(Refused, match="after offset 10, at 20 at the latest"):
             running.ingest.skip(0, 10, wrong)
     assert running.ingest.skip(0, 10, 13) == 13
     running.ready()
