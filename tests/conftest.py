@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,10 @@ from ops.kafka.broker import Broker, BrokerUnavailable
 
 if TYPE_CHECKING:
     from kafka_topic import KafkaTopic
+
+# Read by torch and OpenBLAS when they are imported. The models of the tests are tiny: with a thread for each
+# core their trainings take two to ten times the processor time, most of it waiting for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def started_broker(directory: Path) -> Broker:
