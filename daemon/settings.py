@@ -193,7 +193,11 @@ class EncoderSettings(_Section):
 class ModelSettings(_Section):
     path: str = Field(
         default="embedded",
-        description="Causal language model: embedded(-qwen2), a directory, a Hugging Face id, or stub.",
+        description="Model: smollm2, embedded(-qwen2), a directory, .gguf file or Hugging Face id, or stub.",
+    )
+    cache: Path | None = Field(
+        default=None,
+        description="Converted models. Default: lte-daemon/models in XDG_CACHE_HOME or ~/.cache.",
     )
     download: bool = Field(
         default=False, description="Fetch an id from the Hugging Face hub when this machine lacks it."
