@@ -233,7 +233,7 @@ class ModelSettings(_Section):
 
 class AnswerSettings(_Section):
     max_new_tokens: int = Field(
-        default=32, ge=1, description="Tokens of an answer when the caller names none."
+        default=128, ge=1, description="Tokens of an answer when the caller names none."
     )
     max_new_tokens_limit: int = Field(
         default=256, ge=1, le=8192, description="Most tokens a caller may ask for."

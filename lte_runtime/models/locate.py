@@ -1,4 +1,4 @@
-"""Where the GGUF file of a catalogue model lies on this machine: with its package, or fetched into the cache."""
+"""Where the GGUF file of a catalogue model lies: with its installed package, or fetched into the cache."""
 
 from __future__ import annotations
 
