@@ -233,7 +233,8 @@ def _start_upkeep(base: _Base) -> None:
 
 
 def _load_engine(base: _Base) -> AdapterEngine:
-    engine = base.undo.enter_context(closing(models.engine(base.settings, with_adapter=False)))
+    loaded = models.engine(base.settings, with_adapter=False, progress=_log_converting)
+    engine = base.undo.enter_context(closing(loaded))
     base.metrics.watch(partial(readings.of_engine, engine, VERSION))
     _note_base_model(base.memory, engine.fingerprint)
     return engine
@@ -385,6 +386,10 @@ def _listen(base: _Base, services: Services) -> None:
 
 def _log_state(status: LifecycleStatus) -> None:
     log.info("state", state=status.state, stale=status.stale, reasons=list(status.reasons))
+
+
+def _log_converting(step: str, done: int, total: int) -> None:
+    log.info("model_converting", step=step, done=done, total=total)
 
 
 def _log_encoding(done: int, total: int) -> None:

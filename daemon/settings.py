@@ -192,8 +192,12 @@ class EncoderSettings(_Section):
 
 class ModelSettings(_Section):
     path: str = Field(
-        default="embedded",
-        description="Causal language model: embedded(-qwen2), a directory, a Hugging Face id, or stub.",
+        default="smollm2",
+        description="Model: smollm2, embedded(-qwen2), a directory, .gguf file or Hugging Face id, or stub.",
+    )
+    cache: Path | None = Field(
+        default=None,
+        description="Converted models. Default: lte-daemon/models in XDG_CACHE_HOME or ~/.cache.",
     )
     download: bool = Field(
         default=False, description="Fetch an id from the Hugging Face hub when this machine lacks it."
@@ -229,7 +233,7 @@ class ModelSettings(_Section):
 
 class AnswerSettings(_Section):
     max_new_tokens: int = Field(
-        default=32, ge=1, description="Tokens of an answer when the caller names none."
+        default=128, ge=1, description="Tokens of an answer when the caller names none."
     )
     max_new_tokens_limit: int = Field(
         default=256, ge=1, le=8192, description="Most tokens a caller may ask for."

@@ -1,4 +1,4 @@
-"""Two locks: one owner per state directory, and many readers or one writer in memory."""
+"""Locks: one owner per state directory, one process at a piece of work, many readers or one writer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,6 +60,24 @@ def _owner(raw: bytes) -> str:
         return f"pid {owner['pid']} on {owner['host']}, started {owner['started']}"
     except (ValueError, KeyError, TypeError):
         return "another process"
+
+
+@contextmanager
+def waiting_lock(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """flock on a file, which is made and stays: waits for other processes, after a call of `on_wait`.
+
+    Raises OSError where the file cannot be made.
+    """
+    number = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
 
 
 class ReadWriteLock:

@@ -288,7 +288,8 @@ class GenerateRequest:
 
     `adapter_id` asks for one of the loaded adapters by its name instead of the current one. `values` are the
     ids of the values that the prompt tells: an answer that has begun as one of them goes on as it does where
-    the model finds that likely enough.
+    the model finds that likely enough. With `several_lines` the answer of a chat model does not end at a line
+    break.
     """
 
     token_ids: tuple[int, ...]
@@ -299,6 +300,7 @@ class GenerateRequest:
     on_text: Callable[[str], None] | None = None
     adapter_id: str | None = None
     values: tuple[tuple[int, ...], ...] = ()
+    several_lines: bool = False
 
 
 @dataclass(frozen=True, slots=True)

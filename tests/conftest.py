@@ -1,4 +1,4 @@
-"""Fixtures that more than one folder uses: the development broker, and topics on it."""
+"""Fixtures that more than one folder uses: the development broker, topics on it, and a converted SmolLM2."""
 
 from __future__ import annotations
 
@@ -60,3 +60,17 @@ def make_topic(broker: Broker) -> Iterator[Callable[..., KafkaTopic]]:
     yield make
     for topic in made:
         topic.close()
+
+
+@pytest.fixture(scope="session")
+def smollm2_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model cache that holds SmolLM2, converted once for the whole run (half a minute, 1.4 GB)."""
+    from lte_runtime.errors import Refused
+    from lte_runtime.models.resolve import converted
+
+    directory = tmp_path_factory.mktemp("models")
+    try:
+        converted("smollm2", directory)
+    except Refused as error:
+        missing_part(str(error))
+    return directory

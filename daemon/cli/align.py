@@ -147,7 +147,8 @@ def _base(settings: Settings) -> Path:
 
     if models.is_stub(settings.model.path):
         raise Refused("the stub model cannot be aligned: set model.path")
-    return models.model_directory(settings)
+    with output.progress(shown=True) as progress:
+        return models.model_directory(settings, progress)
 
 
 def _samples(rows: Sequence[TrainingRow], count: int) -> dict[str, list[TrainingRow]]:

@@ -60,6 +60,7 @@ TABLE = {
     "adapters": CommandEntry(
         "daemon.cli.adapters", "Adapters: list, show, add, activate, rollback, verify.", _RUN
     ),
+    "model": CommandEntry("daemon.cli.model", "Language models: list, show, fetch, convert.", _RUN),
     "doctor": CommandEntry("daemon.cli.doctor", "Check this machine and the configuration.", _RUN),
     "config": CommandEntry("daemon.cli.config", "The configuration: show, check, schema.", _RUN),
     "up": CommandEntry("", "A development broker and a daemon, kept in .lte/ until Ctrl-C.", _RUN),

@@ -19,6 +19,8 @@ from daemon.cli.exits import FAILED
 from daemon.cli.options import ConfigFile, Json
 from lte_runtime import embedded, redact
 from lte_runtime.errors import BadRequest, LteError, NotFound
+from lte_runtime.models.cache import ModelCache
+from lte_runtime.models.resolve import gguf, is_gguf, source
 
 if TYPE_CHECKING:
     from daemon.settings import Settings
@@ -112,10 +114,27 @@ def _space(settings: Settings) -> Finding:
 
 def _model(settings: Settings) -> Finding:
     path = settings.model.path
+    if is_gguf(path):
+        return _gguf(path, ModelCache.at(settings.model.cache))
     if path in (*embedded.SHIPPED, "stub") or not path.startswith(("/", ".")):
         return Finding("model", True, path)
     cure = "set model.path to a directory with config.json and safetensors"
     return Finding("model", (Path(path) / "config.json").is_file(), path, cure)
+
+
+def _gguf(path: str, cache: ModelCache) -> Finding:
+    """A model that is converted at the first start: whether it is here, and its cache can be written."""
+    try:
+        folder = cache.converted(source(path))
+        if folder:
+            return Finding("model", True, f"{path}, converted in {folder}")
+        file = gguf(path, cache)
+    except LteError as error:
+        return Finding("model", False, path, str(error))
+    place = _existing(cache.directory)
+    writable = place.is_dir() and os.access(place, os.W_OK)
+    seen = f"{path} in {file}, to be converted into {cache.directory} at the first start"
+    return Finding("model", writable, seen, f"make {place} writable for this user, or set model.cache")
 
 
 def _device(settings: Settings) -> Finding:

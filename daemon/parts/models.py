@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from daemon.settings import Settings
-from lte_runtime import embedded
 from lte_runtime.answer.encoder import load_encoder
 from lte_runtime.answer.engine.protocol import AdapterEngine
 from lte_runtime.answer.scope import gate
 from lte_runtime.answer.scope.gate import GateCalibration
 from lte_runtime.errors import Refused
+from lte_runtime.models.resolve import base_model, shipped_adapter
+from lte_runtime.progress import Progress, silent
 from lte_runtime.types import Encoder
 
 
@@ -39,9 +40,9 @@ def calibration(settings: Settings, encoder: Encoder) -> GateCalibration:
     return loaded if chosen.threshold is None else replace(loaded, threshold=chosen.threshold)
 
 
-def engine(settings: Settings, *, with_adapter: bool = True) -> AdapterEngine:
+def engine(settings: Settings, *, with_adapter: bool = True, progress: Progress = silent) -> AdapterEngine:
     """The stub, or any Hugging Face causal model; with its adapter or, for callers that load one themselves,
-    without."""
+    without. `progress` is told of a conversion, which the first load of some models needs."""
     chosen = settings.model
     if is_stub(chosen.path):
         from lte_runtime.answer.engine.stub import StubEngine
@@ -52,7 +53,7 @@ def engine(settings: Settings, *, with_adapter: bool = True) -> AdapterEngine:
     from lte_runtime.answer.engine.hf import HfEngine
 
     loaded = HfEngine.load(
-        embedded.SHIPPED.get(chosen.path, chosen.path),
+        base_model(chosen.path, chosen.cache, progress),
         adapter_directory(settings) if with_adapter else None,
         device=chosen.device,
         dtype=chosen.dtype,
@@ -76,17 +77,16 @@ def adapter_directory(settings: Settings) -> Path | None:
     chosen = settings.model
     if chosen.adapter == "embedded":
         # The shipped adapter belongs to the shipped model; another model starts without one.
-        return embedded.adapter_path(chosen.path) if chosen.path in embedded.SHIPPED else None
+        return shipped_adapter(chosen.path)
     return None if chosen.adapter == "none" else Path(chosen.adapter)
 
 
-def model_directory(settings: Settings) -> Path:
-    """The directory of the base model; raises `Refused` for the stub, which has none."""
+def model_directory(settings: Settings, progress: Progress = silent) -> Path:
+    """The directory of the base model, converted now if need be; raises `Refused` for the stub, which has
+    none."""
     chosen = settings.model
     if is_stub(chosen.path):
         raise Refused("the stub has no weights to edit: configure a model")
-    if chosen.path in embedded.SHIPPED:
-        return embedded.model_path(chosen.path)
     from lte_runtime.answer.engine.hf import resolve
 
-    return resolve(chosen.path, allow_download=chosen.download)
+    return resolve(base_model(chosen.path, chosen.cache, progress), allow_download=chosen.download)

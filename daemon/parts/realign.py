@@ -19,13 +19,13 @@ from daemon.realign.realigner import JOBS, Realigner
 from daemon.realign.runner import Runner, RunnerSettings
 from daemon.schedule import Window
 from daemon.settings import Settings
-from lte_runtime import embedded
 from lte_runtime.align import contract
 from lte_runtime.align.material import AdmissionRules
 from lte_runtime.align.runs import Run
 from lte_runtime.answer.engine.protocol import Engine
 from lte_runtime.errors import Refused
 from lte_runtime.memory.edit_memory import EditMemory
+from lte_runtime.models.resolve import base_model
 
 STUB_JOB, JOB = "lte_runtime.align.stub_job", "lte_runtime.align.job"
 
@@ -118,7 +118,7 @@ def realigner_settings(settings: Settings) -> RealignerSettings:
 def base_of(settings: Settings, fingerprint: str) -> AlignedModel:
     """The model as a job finds it."""
     chosen = settings.model
-    path = contract.located(str(embedded.SHIPPED.get(chosen.path, chosen.path)))
+    path = contract.located(base_model(chosen.path, chosen.cache))
     return AlignedModel(path, fingerprint, chosen.device, chosen.dtype)
 
 

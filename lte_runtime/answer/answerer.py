@@ -139,6 +139,7 @@ class Answerer:
             cancelled=cancelled,
             on_text=on_text,
             values=prompt.values if self._settings.use_adapter else (),
+            several_lines=scope is Scope.BASE,
         )
         generation = self._engine.generate(request)
         if generation.finish == "deadline":

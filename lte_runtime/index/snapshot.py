@@ -5,8 +5,6 @@ A snapshot is disposable: one that is torn or damaged is put aside and the next 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -14,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lte_runtime.disk import sha256_file, sync
+from lte_runtime.disk import sync
 from lte_runtime.errors import Damaged
-from lte_runtime.private_files import DIRECTORY_MODE, FILE_MODE, create, make_private
+from lte_runtime.private_files import DIRECTORY_MODE, FILE_MODE, make_private
+from lte_runtime.sealed import plain_files, seal, verified
 
-_MANIFEST = "manifest.json"
 _NAME = re.compile(r"snapshot-(\d{12})")
 _DAMAGED_KEPT = 3
 
@@ -47,7 +45,9 @@ def write(
     scratch.mkdir(mode=DIRECTORY_MODE)
     try:
         fill(scratch)
-        _finish(scratch, dict(about))
+        for path in plain_files(scratch):
+            path.chmod(FILE_MODE)
+        seal(scratch, about)
         final = directory / f"snapshot-{number:012d}"
         scratch.rename(final)
     except BaseException:
@@ -114,68 +114,7 @@ def _sweep(directory: Path) -> None:
         shutil.rmtree(path)
 
 
-def _finish(directory: Path, about: dict[str, Any]) -> None:
-    """Make all files durable, then the manifest, then the folder."""
-    hashes = {}
-    for path in _files(directory):
-        path.chmod(FILE_MODE)
-        sync(path)
-        hashes[path.relative_to(directory).as_posix()] = _sha256(path)
-    body = {"about": about, "files": hashes}
-    manifest = {"body": body, "sha256": hashlib.sha256(_canonical(body)).hexdigest()}
-    target = directory / _MANIFEST
-    create(target)
-    target.write_bytes(_canonical(manifest))
-    sync(target)
-    for place in (*(path for path in directory.rglob("*") if path.is_dir()), directory):
-        sync(place)
-
-
 def _verified(directory: Path) -> Snapshot:
     """The snapshot in `directory`; raises `Damaged` when a byte, a file or the manifest is not as written."""
-    body = _manifest_body(directory / _MANIFEST)
-    expected = body["files"]
-    present = {
-        path.relative_to(directory).as_posix(): path for path in _files(directory) if path.name != _MANIFEST
-    }
-    if set(present) != set(expected):
-        raise Damaged(
-            f"{directory.name}: files {sorted(set(present) ^ set(expected))} are missing or unexpected"
-        )
-    for name, path in present.items():
-        if _sha256(path) != expected[name]:
-            raise Damaged(f"{directory.name}: {name} is not what was written")
-    return Snapshot(directory, body["about"], expected, sum(path.stat().st_size for path in present.values()))
-
-
-def _manifest_body(path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads(path.read_bytes())
-        body: dict[str, Any] = manifest["body"]
-        if hashlib.sha256(_canonical(body)).hexdigest() == manifest["sha256"]:
-            return body
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"{path.parent.name}: the manifest cannot be read: {error}") from error
-    raise Damaged(f"{path.parent.name}: the manifest is not what was written")
-
-
-def _files(directory: Path) -> list[Path]:
-    """Regular files below `directory`, sorted; anything else (a link, a socket) is damage."""
-    files = []
-    for path in sorted(directory.rglob("*")):
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise Damaged(f"{directory.name}: {path.name} is not a plain file")
-        if path.is_file():
-            files.append(path)
-    return files
-
-
-def _canonical(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return sha256_file(path)
-    except OSError as error:
-        raise Damaged(f"{path.name} cannot be read: {error}") from error
+    contents = verified(directory)
+    return Snapshot(directory, contents.about, contents.files, contents.size)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from daemon.parts import models
-from daemon.settings import Settings
+from daemon.settings import ModelSettings, Settings
 from lte_runtime import embedded
 from lte_runtime.answer.answerer import Answerer
 from lte_runtime.answer.encoder import load_encoder
@@ -109,7 +109,7 @@ def _answerer(directory: Path, facts: int) -> tuple[Answerer, Any]:
     ]
     edits = tuple(decode(record, EventLimits()) for record in records)
     memory.apply(Batch(edits, (), {TopicPartition("bench", 0): facts}))
-    engine = models.engine(Settings())
+    engine = models.engine(Settings(model=ModelSettings(path="embedded")))
     return Answerer(memory, encoder, gate.default_calibration(), engine), engine
 
 

@@ -72,6 +72,7 @@ def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
     """`ours` is seconds from the trigger to the end of the run; `quick` takes the preset `demo`."""
     preset = "demo" if quick else "embedded"
     settings = {
+        "LTE_MODEL__PATH": "embedded",
         "LTE_REALIGN__PRESET": preset,
         "LTE_REALIGN__AUTOMATIC": "false",
         "LTE_REALIGN__MIN_FACT_AGE_S": "0",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.parts import models
-from daemon.settings import Settings
+from daemon.settings import ModelSettings, Settings
 from lte_runtime import embedded
 from lte_runtime.answer.engine.files import CONFIG, MANIFEST, WEIGHTS
 from lte_runtime.answer.engine.protocol import AdapterEngine
@@ -55,7 +55,7 @@ def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
     with tempfile.TemporaryDirectory() as name:
         places = [embedded.adapter_path(), _softened(Path(name) / "half")]
         progress("loading the model")
-        engine = models.engine(Settings())
+        engine = models.engine(Settings(model=ModelSettings(path="embedded")))
         stream = Stream(engine, _prompt(engine))
         alone = _alone(engine, stream, places)
         over = threading.Event()

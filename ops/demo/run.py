@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from daemon.cli.options import Architecture
+from daemon.cli.options import Arch, Architecture
 from lte_runtime import embedded
 from lte_runtime.errors import LteError
 from ops.demo.session import Session, TableRow
@@ -38,7 +38,7 @@ def demo(
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lte-demo-") as directory:
         try:
-            model = {"LTE_MODEL__PATH": embedded.ARCHITECTURES[arch]} if arch else {}
+            model = {"LTE_MODEL__PATH": embedded.ARCHITECTURES[arch or Arch.LLAMA]}
             with Stack(Path(directory), settings=SETTINGS | model) as stack:
                 start(stack)
                 failed = play(stack, fast)

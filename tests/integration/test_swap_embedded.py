@@ -52,7 +52,7 @@ class House:
 
     def __post_init__(self) -> None:
         self.memory = EditMemory.open(self.directory / "state", StubEncoder())
-        settings = Settings.model_validate({"model": {"threads": 1, "dtype": "float32"}})
+        settings = Settings.model_validate({"model": {"path": "embedded", "threads": 1, "dtype": "float32"}})
         self.engine: AdapterEngine = models.engine(settings)
         self.registry = Registry(self.directory / "adapters", self.engine.check_adapter)
         shipped = self.engine.check_adapter(embedded.adapter_path())

@@ -96,7 +96,9 @@ def lte(wheel: Path) -> Path:
     again, only to read what it depends on.
     """
     locked, venv = wheel.parent / "locked.txt", wheel.parent / "venv"
-    _run(_uv(), "export", "--locked", "--no-dev", "--no-emit-project", "--no-hashes", "-q", "-o", locked)
+    # Without the group `model` too: its package lacks what it requires.
+    alone = ("--no-default-groups", "--no-emit-project")
+    _run(_uv(), "export", "--locked", *alone, "--no-hashes", "-q", "-o", locked)
     _run(_uv(), "venv", "-q", "--python", sys.executable, venv)
     _run(_uv(), "pip", "install", "-q", "--python", venv, "--no-deps", "-r", locked, wheel)
     _run(_uv(), "pip", "check", "-q", "--python", venv)
@@ -118,7 +120,7 @@ class Installed:
             LTE_KAFKA__BOOTSTRAP=topic.bootstrap,
             LTE_KAFKA__TOPIC=topic.topic,
             LTE_METRICS__LISTEN="off",
-            **settings,
+            **{"LTE_MODEL__PATH": "embedded", **settings},
         )
         self.log = directory / "daemon.log"
         self.daemon: subprocess.Popen[bytes] | None = None

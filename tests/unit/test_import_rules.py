@@ -54,12 +54,13 @@ WITHOUT: dict[str, tuple[str, ...]] = {
 LAYERS = (
     ("errors", "types", "progress", "redact"),
     ("disk", "places", "private_files", "scoring"),
-    ("locks", "facts", "names"),
+    ("locks", "facts", "names", "sealed"),
     ("store", "index"),
     ("memory", "drift"),
     ("answer",),
     ("align",),
     ("embedded",),
+    ("models",),
 )
 # Pure decisions: no clock, file, thread or log.
 PURE = (

@@ -316,7 +316,10 @@ class HfEngine:
                 f"do not fit into the context of {self._context}"
             )
         fitting = dataclasses.replace(request, max_new_tokens=min(request.max_new_tokens, room))
-        return self._worker.submit(GenerationRow(fitting, self._decode, self._eos))
+        # A chat model ends its answer itself; any other goes on with further questions of its own.
+        several_lines = request.several_lines and bool(self._tokenizer.chat_template)
+        row = GenerationRow(fitting, self._decode, self._eos, several_lines=several_lines)
+        return self._worker.submit(row)
 
     def generate(self, request: GenerateRequest) -> Generation:
         return self.submit(request).result()

@@ -21,10 +21,18 @@ def first_line(text: str) -> tuple[str, bool]:
 class GenerationRow:
     """Collects tokens until end of sequence, a line break, the limit, the deadline or a cancellation.
 
-    `on_text` gets only text that later tokens cannot change: no half character, no trailing space.
+    A row that may have `several_lines` does not end at a line break. The text never ends in half a
+    character; `on_text` gets only what later tokens cannot change: no trailing space either.
     """
 
-    def __init__(self, request: GenerateRequest, decode: Decode, eos: Collection[int]) -> None:
+    def __init__(
+        self,
+        request: GenerateRequest,
+        decode: Decode,
+        eos: Collection[int],
+        *,
+        several_lines: bool = False,
+    ) -> None:
         self.request = request
         self.tokens: list[int] = []
         self.text = ""
@@ -32,6 +40,7 @@ class GenerationRow:
         self.abandoned = False
         self._decode = decode
         self._eos = eos
+        self._several_lines = several_lines
         self._sent = 0
 
     @property
@@ -65,14 +74,13 @@ class GenerationRow:
             self._send()
 
     def _read(self) -> None:
-        self.text, complete = first_line(self._decode(self.tokens))
+        text = self._decode(self.tokens)
+        line, complete = (text.strip(), False) if self._several_lines else first_line(text)
+        self.text = line.rstrip(REPLACEMENT).rstrip()
         if complete and self.text:
             self.finish = "stop"
 
     def _send(self) -> None:
-        if self.request.on_text is None:
-            return
-        stable = self.text if self.finish else self.text.rstrip(REPLACEMENT).rstrip()
-        if len(stable) > self._sent:
-            piece, self._sent = stable[self._sent :], len(stable)
+        if self.request.on_text and len(self.text) > self._sent:
+            piece, self._sent = self.text[self._sent :], len(self.text)
             self.request.on_text(piece)

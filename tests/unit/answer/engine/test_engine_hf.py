@@ -182,3 +182,17 @@ def test_threads_are_for_large_batches_and_large_models() -> None:
 def test_auto_keeps_one_copy_when_memory_is_short(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hf, "_free_bytes", lambda device: 1000)  # noqa: ARG005
     assert hf.choose_mode("auto", model_dir, torch.device("cpu")) == "unmerged"
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_only_a_chat_model_goes_on_behind_a_line_break(tmp_path: Path, chat: bool) -> None:
+    """All tokens are worth a line break here: a row ends at the first text behind one, or at its limit."""
+    engine = HfEngine.load(tiny.save_model(tmp_path, chat=chat), device="cpu", dtype="float32", threads=1)
+    engine._decode = lambda tokens: "\n".join("a" for _ in tokens)  # type: ignore[method-assign]
+    answers = {
+        lines: engine.generate(GenerateRequest((5, 6, 7), False, 4, several_lines=lines))
+        for lines in (True, False)
+    }
+    engine.close()
+    assert (answers[False].text, answers[False].finish) == ("a", "stop")
+    assert (answers[True].text, answers[True].finish) == (("a\na\na\na", "length") if chat else ("a", "stop"))

@@ -16,10 +16,12 @@ def as_bytes(tokens: Sequence[int]) -> str:
     return bytes(token for token in tokens if token != END).decode("utf-8", "replace")
 
 
-def row(limit: int = 100, pieces: list[str] | None = None, **wishes: object) -> GenerationRow:
+def row(
+    limit: int = 100, pieces: list[str] | None = None, *, several_lines: bool = False, **wishes: object
+) -> GenerationRow:
     on_text = None if pieces is None else pieces.append
     request = GenerateRequest((1,), adapter=False, max_new_tokens=limit, on_text=on_text, **wishes)  # type: ignore[arg-type]
-    return GenerationRow(request, as_bytes, {END})
+    return GenerationRow(request, as_bytes, {END}, several_lines=several_lines)
 
 
 def feed(made: GenerationRow, text: str, *, end: bool = False) -> GenerationRow:
@@ -74,7 +76,35 @@ def test_half_a_character_is_held_back_until_the_row_ends() -> None:
     made.push("é".encode()[1])
     assert pieces == ["é"]
     made.push("é".encode()[0])
-    assert "".join(pieces) == made.text == "é\ufffd"
+    assert "".join(pieces) == made.text == "é"
+
+
+@pytest.mark.parametrize("limit", range(1, 13))
+def test_the_limit_never_leaves_half_a_character(limit: int) -> None:
+    pieces: list[str] = []
+    made = feed(row(limit=limit, pieces=pieces), "东京 🐙是")
+    assert "东京 🐙是".startswith(made.text)
+    assert "".join(pieces) == made.text
+    assert (made.finish, len(made.tokens)) == ("length", limit)
+
+
+@pytest.mark.parametrize("reason", ["deadline", "cancelled", "stop"])
+def test_no_end_of_a_row_leaves_half_a_character(reason: str) -> None:
+    made = row(deadline=5.0)
+    for token in "东京".encode()[:-1]:
+        made.push(token)
+    if reason == "stop":
+        made.push(END)
+    made.abandoned = reason == "cancelled"
+    made.interrupt(5.0)
+    assert (made.text, made.finish) == ("东", reason)
+
+
+def test_a_row_of_several_lines_ends_at_the_models_end_token() -> None:
+    pieces: list[str] = []
+    made = feed(row(pieces=pieces, several_lines=True), "\n Three:\n1. Oslo\n", end=True)
+    assert (made.text, made.finish) == ("Three:\n1. Oslo", "stop")
+    assert "".join(pieces) == made.text
 
 
 def test_deadline_and_cancellation() -> None:
