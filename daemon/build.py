@@ -52,6 +52,11 @@ from lte_runtime.types import Encoder
 log = structlog.get_logger(__name__)
 VERSION = version("lte-daemon")
 TICK_S = 1.0
+# How often the indexes are asked for dead vectors: a comparison of two counts for each namespace.
+MAINTAIN_INTERVAL_S = 5.0
+# Time between two checks of the indexes' recall, each some dozens of searches against a scan: what lowers it
+# grows over thousands of edits.
+RECALL_INTERVAL_S = 600.0
 # Reasons to be DEGRADED: another adapter serves than the pointer says, or than was announced.
 ADAPTER, ANNOUNCED = "adapter", "announced"
 
@@ -226,8 +231,8 @@ def _start_upkeep(base: _Base) -> None:
     chosen, recall = base.settings.memory, readings.RecallCheck(base.memory)
     base.metrics.watch(recall.readings)
     base.schedule.every(chosen.snapshot_interval_s, "snapshot", base.memory.snapshot)
-    base.schedule.every(chosen.maintain_interval_s, "maintain", base.memory.maintain)
-    base.schedule.every(chosen.recall_interval_s, "recall", recall.run)
+    base.schedule.every(MAINTAIN_INTERVAL_S, "maintain", base.memory.maintain)
+    base.schedule.every(RECALL_INTERVAL_S, "recall", recall.run)
     base.schedule.start()
     base.undo.callback(base.schedule.stop)
 

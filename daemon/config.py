@@ -2,7 +2,7 @@
 
 The environment's names are `LTE_SECTION__FIELD`. An unknown key or an unknown `LTE_` name is an error that
 names the nearest known one; `Loaded.origins` says where each value came from. A key in `DEPRECATED` is
-accepted without effect, and `Loaded.warnings` names what replaces it.
+accepted, its value is ignored, and `Loaded.warnings` names what replaces it.
 """
 
 from __future__ import annotations
@@ -27,17 +27,47 @@ __all__ = ["Loaded", "Settings", "load"]
 DEFAULT_FILE = Path("lte.toml")
 # Names with the prefix that are no settings: the file's path, what CI promises, and the rig's failpoints.
 RESERVED_NAMES = frozenset({"LTE_CONFIG", "LTE_REQUIRE_ALL", "LTE_FAILPOINTS"})
-# Dotted name of a key (or section) that has no effect any more -> what replaces it, a clause that ends the
+# Dotted name of a key (or section) that is no longer a setting -> what replaces it, a clause that ends the
 # warning. A line is removed one version after it was added: the key is an error then.
 DEPRECATED: Mapping[str, str] = {
     "realign.runner": "realign.command alone decides; without it a job is a child process of this machine",
+    "kafka.poll_max_bytes": "a batch takes at most 4 MiB",
+    "kafka.poll_max_ms": "a batch gathers for at most 20 ms",
+    "kafka.bad_window_s": "bad records of a publisher are counted over 60 s",
+    "kafka.bad_min": "20 bad records of one publisher raise an alert when they are a fifth of its records",
+    "kafka.bad_share": "a fifth of a publisher's records raises an alert when it is 20 bad records",
+    "kafka.bad_publishers_max": "1,000 publishers are counted apart, further ones share one count",
+    "kafka.dlq_retry_s": "the first pause after the dead-letter topic failed is 0.5 s",
+    "kafka.dlq_retry_max_s": "the longest pause after the dead-letter topic failed is 30 s",
+    "kafka.dlq_timeout_s": "a dead letter gets 10 s to be acknowledged",
+    "kafka.reconnect_s": "the first pause after no broker was reached is 0.2 s",
+    "kafka.reconnect_max_s": "the longest pause after no broker was reached is 2 s",
+    "memory.hnsw_from": "memory.index_mode = auto takes HNSW from 5,000 vectors of a namespace",
+    "memory.rebuild_dead_share": "an index is rebuilt when a fifth of its vectors is dead",
+    "memory.encode_batch": "the encoder takes 512 texts at once",
+    "memory.snapshot_keep": "two snapshots are kept",
+    "memory.maintain_interval_s": "the share of dead vectors is checked every 5 s",
+    "memory.recall_interval_s": "the recall of the index is checked every 10 minutes",
+    "memory.event_max_depth": "the JSON of an event is at most 32 deep",
+    "answer.hops": "chains of up to three facts are followed",
+    "answer.whole_chain": "the prompt holds the last hop of a chain; all hops are cited",
+    "answer.restate": "each fact is put in plain words before the publisher's own sentence",
+    "drift.facts": "eight facts are drawn for each of drift.probes",
+    "drift.max_new_tokens": "an answer to a probe has at most 32 tokens",
+    "drift.seed": "the number of the cycle alone seeds the sample of probes",
+    "drift.window": "the first 256 questions, and edits, are the reference of a shift",
+    "drift.sample": "64 questions, or edits, are compared with the reference at a time",
+    "realign.max_file_bytes": "a job writes no file of more than 8 GiB",
+    "realign.keep_jobs": "the three newest job directories are kept, without weights",
+    "realign.seed": "the number of a run is its seed",
+    "registry.watch_least": "a fall counts from 48 probes of each adapter",
 }
 
 
 @dataclass(frozen=True)
 class Loaded:
     """The settings with, for each dotted name that is not a default, the place that set it; `warnings` for
-    the keys that have no effect any more."""
+    the keys that are no longer settings."""
 
     settings: Settings
     origins: Mapping[str, str]
@@ -67,7 +97,7 @@ def load(
     warnings: list[str] = []
     for origin, values in layers:
         deprecated = [name for name in DEPRECATED if _take_out(values, name.split("."))]
-        warnings += [f"{origin}: {name} has no effect: {DEPRECATED[name]}" for name in deprecated]
+        warnings += [f"{origin}: {name} is no longer a setting: {DEPRECATED[name]}" for name in deprecated]
         _refuse_unknown_keys(values, origin)
         merged = _merge(merged, values)
         origins.update({name: origin for name, _ in _flatten(values)})

@@ -25,7 +25,7 @@ from lte_runtime.drift.general import GENERAL
 from lte_runtime.drift.outcomes import ProbeResult, readings_of, shares_of
 from lte_runtime.drift.probes import BaseAnswer, DriftProbe, ProbeKind
 from lte_runtime.drift.readings import Reading
-from lte_runtime.drift.shift import ShiftMeter
+from lte_runtime.drift.shift import SAMPLE, WINDOW, ShiftMeter
 from lte_runtime.drift.watched import DriftState
 from lte_runtime.errors import Cancelled, DeadlineExceeded, LteError, Overloaded, Retry
 from lte_runtime.store.sampling import Arrival
@@ -42,6 +42,13 @@ RIGHT, WRONG, SKIPPED = "right", "wrong", "skipped"
 IDLE_CHECK_S = 0.02
 PROBE_DEADLINE_S = 30.0
 TRIES = 4
+# Facts drawn from the memory for each verbatim probe of a cycle. Probes of all kinds are made of them, 2.75
+# for one verbatim, and not every fact allows every kind.
+FACTS_PER_PROBE = 8
+# Longest answer to a probe: as long as an answer to a user who names no length.
+ANSWER_TOKENS = 32
+# With the cycle's number: each cycle draws another sample, and the same one after a restart.
+SEED = 0
 
 Item = TypeVar("Item")
 
@@ -78,16 +85,13 @@ class ProbedEngine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WatchSettings:
-    """`probes` verbatim probes a cycle, the other kinds in proportion, made from at most `facts` keys; a
-    cycle takes at most `budget_s` seconds. `window` rows make a reference for shifts, `sample` a reading."""
+    """`probes` verbatim probes a cycle, the other kinds in proportion; a cycle takes at most `budget_s`
+    seconds. `window` rows make a reference for shifts, `sample` a reading."""
 
     probes: int = 64
-    facts: int = 512
     budget_s: float = 60.0
-    max_new_tokens: int = 32
-    seed: int = 0
-    window: int = 256
-    sample: int = 64
+    window: int = WINDOW
+    sample: int = SAMPLE
     decision: DecisionSettings = field(default_factory=DecisionSettings)
 
     def quota(self) -> dict[ProbeKind, int]:
@@ -243,11 +247,9 @@ class DriftWatch:
             self._follow_adapter()
             cycle, adapter = self._store.state.cycle, self._store.state.adapter
             until = time.monotonic() + self._settings.budget_s
-            facts = self._facts(Random(f"{self._settings.seed}:{cycle}:facts"))
+            facts = self._facts(Random(f"{SEED}:{cycle}:facts"))
             base = self._base_answers(facts, until)
-            chosen = probes.make(
-                facts, base, seed=self._settings.seed, cycle=cycle, quota=self._settings.quota()
-            )
+            chosen = probes.make(facts, base, seed=SEED, cycle=cycle, quota=self._settings.quota())
             results = [result for probe in chosen if (result := self._probe(probe, until))]
             now = self._now()
             measured = [*readings_of(results, now), *self._recall(now)]
@@ -260,7 +262,7 @@ class DriftWatch:
 
     def _facts(self, rng: Random) -> tuple[Fact, ...]:
         """A sample, and the facts that begin where sampled ones end, for questions over two hops."""
-        drawn = self._memory.sample_facts(self._settings.facts, rng)
+        drawn = self._memory.sample_facts(FACTS_PER_PROBE * self._settings.probes, rng)
         facts = {(fact.key, fact.edit_id): fact for fact in drawn}
         for fact in drawn[: 4 * self._settings.probes]:
             for other in self._memory.facts_of_subject(fact.target, namespace=fact.key.namespace)[:4]:
@@ -272,7 +274,7 @@ class DriftWatch:
         namespaces = sorted({fact.key.namespace for fact in facts})
         if not namespaces:
             return []
-        rng = Random(f"{self._settings.seed}:{self._store.state.cycle}:general")
+        rng = Random(f"{SEED}:{self._store.state.cycle}:general")
         answers = []
         for question, names in GENERAL:
             namespace = rng.choice(namespaces)
@@ -313,7 +315,7 @@ class DriftWatch:
             if not self._wait_for_quiet(until):
                 return None
             deadline = time.monotonic() + PROBE_DEADLINE_S
-            limited = replace(question, max_new_tokens=self._settings.max_new_tokens, deadline=deadline)
+            limited = replace(question, max_new_tokens=ANSWER_TOKENS, deadline=deadline)
             try:
                 return self._answers.answer(limited, cancelled=self._must_yield)
             except (Cancelled, Overloaded, DeadlineExceeded, Retry):

@@ -68,7 +68,7 @@ def configure(level: str = "info", style: str = "auto", stream: TextIO | None = 
 
 
 def warn_of_settings(warnings: Iterable[str]) -> None:
-    """A line for each key of the configuration that has no effect any more."""
+    """A line for each key of the configuration that is no longer a setting."""
     for warning in warnings:
         structlog.get_logger(__name__).warning("setting_deprecated", message=warning)
 

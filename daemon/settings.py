@@ -82,17 +82,10 @@ class KafkaSettings(_Section):
         description="Passed to the Kafka client as it is: security_protocol, ssl_cafile, sasl_mechanism ...",
     )
     poll_max_records: int = Field(default=512, ge=1, le=100_000, description="Most records in one batch.")
-    poll_max_bytes: int = Field(default=4 << 20, ge=1 << 16, description="Most bytes in one batch.")
     batch_max_bytes: int = Field(
         default=64 << 20,
         ge=1 << 20,
         description="Most bytes that a compressed batch may unpack to; a larger one is read as a stream.",
-    )
-    poll_max_ms: int = Field(
-        default=20,
-        ge=0,
-        le=10_000,
-        description="Longest time a batch gathers under load; an idle one never waits.",
     )
     stale_after_s: float = Field(
         default=10.0,
@@ -109,59 +102,14 @@ class KafkaSettings(_Section):
         default_factory=dict,
         description="Publisher, as its events name it -> namespaces it may write. Empty: no check.",
     )
-    bad_window_s: float = Field(
-        default=60.0, ge=1, le=86_400, description="Time over which bad records of a publisher are counted."
-    )
-    bad_min: int = Field(
-        default=20, ge=1, description="Bad records of one publisher in that time that raise an alert ..."
-    )
-    bad_share: float = Field(
-        default=0.2, ge=0, le=1, description="... when they are at least this share of its records."
-    )
-    bad_publishers_max: int = Field(
-        default=1000, ge=1, le=100_000, description="Publishers counted apart; further ones share one count."
-    )
-    dlq_retry_s: float = Field(
-        default=0.5, gt=0, le=3600, description="First pause after the dead-letter topic failed; it doubles."
-    )
-    dlq_retry_max_s: float = Field(default=30.0, gt=0, le=86_400, description="Longest such pause.")
-    dlq_timeout_s: float = Field(
-        default=10.0, gt=0, le=600, description="Time that a dead letter gets to be acknowledged."
-    )
-    reconnect_s: float = Field(
-        default=0.2, gt=0, le=60, description="First pause after no broker was reached; it doubles."
-    )
-    reconnect_max_s: float = Field(default=2.0, gt=0, le=600, description="Longest such pause.")
-
-    @model_validator(mode="after")
-    def _pauses_grow(self) -> KafkaSettings:
-        for first in ("dlq_retry", "reconnect"):
-            if getattr(self, f"{first}_max_s") < getattr(self, f"{first}_s"):
-                raise ValueError(f"{first}_max_s is below {first}_s")
-        return self
 
 
 class MemorySettings(_Section):
     index_mode: Literal["auto", "exact", "hnsw"] = Field(
-        default="auto", description="auto: exact scan while small, HNSW from hnsw_from vectors."
+        default="auto", description="auto: exact scan while small, HNSW from 5,000 vectors of a namespace."
     )
-    hnsw_from: int = Field(default=5_000, ge=0, description="Vectors of a namespace from which HNSW is used.")
-    rebuild_dead_share: float = Field(
-        default=0.2,
-        gt=0,
-        lt=1,
-        description="Share of dead vectors above which the index is rebuilt.",
-    )
-    encode_batch: int = Field(default=512, ge=1, le=4096, description="Texts that the encoder takes at once.")
     snapshot_interval_s: float = Field(
         default=300.0, gt=0, description="Time between snapshots of the index."
-    )
-    snapshot_keep: int = Field(default=2, ge=1, le=100, description="Snapshots kept.")
-    maintain_interval_s: float = Field(
-        default=5.0, gt=0, description="How often the dead share is looked at."
-    )
-    recall_interval_s: float = Field(
-        default=600.0, gt=0, description="Time between recall self-checks of the index."
     )
     quarantine_max_bytes: int = Field(
         default=1 << 30,
@@ -174,7 +122,6 @@ class MemorySettings(_Section):
         le=16 << 20,
         description="Largest event value; a larger one is quarantined.",
     )
-    event_max_depth: int = Field(default=32, ge=4, le=256, description="Deepest nesting of an event's JSON.")
 
 
 class EncoderSettings(_Section):
@@ -239,15 +186,6 @@ class AnswerSettings(_Section):
         default=256, ge=1, le=8192, description="Most tokens a caller may ask for."
     )
     k: int = Field(default=8, ge=1, le=100, description="Candidate facts that retrieval looks at.")
-    hops: int = Field(default=3, ge=1, le=3, description="Longest chain from an object to the next subject.")
-    whole_chain: bool = Field(
-        default=False,
-        description="Prompt with all hops of a chain and the question as asked, not the last hop alone.",
-    )
-    restate: bool = Field(
-        default=True,
-        description="Tell the model each fact in plain words before the publisher's own sentence.",
-    )
     history: bool = Field(
         default=True,
         description="Answer what a value was before (the previous ...) from superseded edits, cited as such.",
@@ -295,29 +233,9 @@ class DriftSettings(_Section):
         le=4096,
         description="Verbatim probes a cycle, the other kinds in proportion (2.75 times as many in all).",
     )
-    facts: int = Field(
-        default=512, ge=1, le=100_000, description="Keys drawn from the memory to make a cycle's probes of."
-    )
     budget_s: float = Field(
         default=60.0, gt=0, le=3600, description="Longest time of a cycle; what is not asked by then waits."
     )
-    max_new_tokens: int = Field(default=32, ge=1, le=1024, description="Longest answer to a probe in tokens.")
-    seed: int = Field(default=0, ge=0, description="Seed of the sample of probes.")
-    window: int = Field(
-        default=256,
-        ge=8,
-        le=4096,
-        description="Questions, and edits, that are the reference of a shift; their vectors are kept.",
-    )
-    sample: int = Field(
-        default=64, ge=2, le=2048, description="Questions, or edits, that are compared with it at a time."
-    )
-
-    @model_validator(mode="after")
-    def _sample_fits(self) -> DriftSettings:
-        if 2 * self.sample > self.window:
-            raise ValueError("sample is above half of window")
-        return self
 
 
 class RealignSettings(_Section):
@@ -351,9 +269,6 @@ class RealignSettings(_Section):
         ge=1 << 26,
         description="Most memory of the child. Default: half of this machine's.",
     )
-    max_file_bytes: int = Field(
-        default=8 << 30, ge=1 << 20, description="Largest file that the child may write."
-    )
     backoff_s: float = Field(
         default=900.0, ge=0, description="Rest after a failed run, doubled by each further one in a row."
     )
@@ -375,8 +290,6 @@ class RealignSettings(_Section):
     anchor: Path | None = Field(
         default=None, description="Facts of your own to replay in each training, one JSON object a line."
     )
-    keep_jobs: int = Field(default=3, ge=1, le=1000, description="Job directories kept, without weights.")
-    seed: int = Field(default=0, ge=0, description="Seed of the runs; each adds its number.")
     cool_down_s: float = Field(
         default=21_600.0, ge=0, description="Rest after a re-alignment, however it ended, before the next."
     )
@@ -412,9 +325,6 @@ class RegistrySettings(_Section):
     )
     watch_s: float = Field(
         default=3600.0, ge=0, description="Time after a swap in which a fall of live probes rolls it back."
-    )
-    watch_least: int = Field(
-        default=48, ge=8, le=10_000, description="Probes of the new and of the old adapter that this needs."
     )
     watch_margin: float = Field(
         default=0.05, ge=0, le=1, description="Fall of the share of right answers that is allowed."

@@ -42,7 +42,7 @@ def show(
 def check(config: ConfigFile = None, json_: Json = False) -> None:
     """Read and validate the configuration as `lte serve` would; exit 2 and name the faults otherwise.
 
-    Keys that have no effect any more are warnings.
+    Keys that are no longer settings are warnings: their values are ignored.
 
     Example: lte config check -c /etc/lte/lte.toml
     """

@@ -11,16 +11,24 @@ from lte_runtime.types import RawRecord
 
 UNKNOWN = "unknown"
 OTHER = "other"
+# A minute: long enough to tell a faulty publisher from one bad record, short enough that the alert ends soon
+# after the fault.
+WINDOW_S = 60.0
+# Both must be met: fewer bad records are dealt with one by one in the quarantine, and a publisher of
+# thousands has some bad ones without being at fault.
+MIN_BAD, BAD_SHARE = 20, 0.2
+# A publisher names itself, so names are bounded: made-up ones must not fill the memory.
+MAX_PUBLISHERS = 1000
 
 
 @dataclass(frozen=True)
 class GuardSettings:
     """A publisher is suspect with at least `min_bad` bad records in `window_s`, being `share` of its own."""
 
-    window_s: float = 60.0
-    min_bad: int = 20
-    share: float = 0.2
-    max_publishers: int = 1000
+    window_s: float = WINDOW_S
+    min_bad: int = MIN_BAD
+    share: float = BAD_SHARE
+    max_publishers: int = MAX_PUBLISHERS
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from daemon.kafka.history import (
     Unreadable,
     locate,
 )
-from daemon.kafka.source import Source
+from daemon.kafka.source import POLL_MAX_BYTES, Source
 from daemon.lifecycle import Lifecycle
 from lte_runtime.errors import Refused, Retry
 from lte_runtime.store.records import Truncated
@@ -30,6 +30,8 @@ from lte_runtime.types import Batch, RawRecord, TopicPartition
 log = logging.getLogger(__name__)
 OPEN_GAP = "open_gap"
 ACCEPTED_GAP = "accepted_gap"
+# Time a batch gathers under load, where many records then share one commit; an idle one never waits.
+GATHER_S = 0.02
 
 
 class TopicReader:
@@ -293,11 +295,10 @@ class TopicReader:
 
     def _gather(self, most: int) -> Polled:
         """What has arrived; under load more of it, until a cap is reached."""
-        settings = self._settings
-        polled = self._source.poll(settings.poll_s, most)
-        deadline = self._monotonic() + settings.max_gather_s
+        polled = self._source.poll(self._settings.poll_s, most)
+        deadline = self._monotonic() + GATHER_S
         # A single record is what an idle topic brings: it must not wait for company.
-        while 1 < len(polled.records) < most and size_of(polled.records) < settings.max_bytes:
+        while 1 < len(polled.records) < most and size_of(polled.records) < POLL_MAX_BYTES:
             more = self._poll_more(most - len(polled.records))
             if more is None or not more.records:
                 break

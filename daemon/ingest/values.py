@@ -13,6 +13,10 @@ from lte_runtime.facts.events import EventLimits
 from lte_runtime.store.records import Applied, Truncated
 from lte_runtime.types import Batch, Position, RawRecord, TopicPartition
 
+# Pauses after no broker was reached, which double from the first to the longest: a broker that is back is
+# noticed within two seconds, and one that stays away costs a few calls a minute.
+RECONNECT_S, RECONNECT_MAX_S = 0.2, 2.0
+
 
 class IngestAttempts(Protocol):
     """What ingest needs of `memory.attempts.Attempts`."""
@@ -44,15 +48,13 @@ class IngestMemory(Protocol):
 
 @dataclass(frozen=True)
 class IngestSettings:
-    """Batches are capped by records, bytes and gathering time; an idle one never waits. Times in seconds."""
+    """Times in seconds. `max_records` caps a batch; bytes and gathering time have limits of their own."""
 
     max_records: int = 512
-    max_bytes: int = 4 << 20
-    max_gather_s: float = 0.02
     poll_s: float = 0.25
     refresh_s: float = 5.0
-    reconnect_s: float = 0.2
-    reconnect_max_s: float = 2.0
+    reconnect_s: float = RECONNECT_S
+    reconnect_max_s: float = RECONNECT_MAX_S
     serve_stale_after_s: float = 10.0
     renew_after_s: float = 30.0
     stuck_after_s: float = 60.0

@@ -22,6 +22,11 @@ from lte_runtime.store.records import QuarantineRow
 log = logging.getLogger(__name__)
 PREFIX = "__connect.errors."
 CONNECTOR = "lte-daemon"
+# Pauses after the topic failed, which double from the first to the longest: nobody waits for a dead letter,
+# and half a minute keeps the log readable while the topic is away.
+RETRY_S, RETRY_MAX_S = 0.5, 30.0
+# Time that a dead letter gets to be acknowledged: longer than a broker takes to pass on a partition's lead.
+SEND_TIMEOUT_S = 10.0
 Headers = list[tuple[str, bytes]]
 
 
@@ -41,9 +46,9 @@ class DeadLetterSettings:
     security: Security = field(default_factory=dict)
     batch: int = 100
     idle_s: float = 5.0
-    retry_s: float = 0.5
-    retry_max_s: float = 30.0
-    send_timeout_s: float = 10.0
+    retry_s: float = RETRY_S
+    retry_max_s: float = RETRY_MAX_S
+    send_timeout_s: float = SEND_TIMEOUT_S
 
 
 @dataclass(frozen=True)

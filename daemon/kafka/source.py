@@ -30,6 +30,9 @@ from lte_runtime.errors import Refused, Retry
 from lte_runtime.types import Position, RawRecord, TopicPartition
 
 log = logging.getLogger(__name__)
+# Bytes of one batch, and of what is fetched at once: thousands of ordinary events, or sixteen of the largest
+# that are accepted by default. More would only wait in memory, here and in the client.
+POLL_MAX_BYTES = 4 << 20
 # Brokers are asked at least this often, so that their silence and another topic id are noticed in time.
 LISTEN_S = 2.0
 
@@ -103,7 +106,6 @@ class KafkaSourceSettings:
     refresh_s: float = 2.0
     connect_timeout_s: float = 2.0
     answer_timeout_s: float = 2.0
-    fetch_max_bytes: int = 4 << 20
     batch_max_bytes: int = BATCH_MAX_BYTES
     event_max_bytes: int = 256 << 10
 
@@ -217,8 +219,8 @@ class KafkaSource:
             "auto_offset_reset": "none",
             "enable_auto_commit": False,
             "metadata_max_age_ms": int(min(self._settings.refresh_s, LISTEN_S) * 1000),
-            "fetch_max_bytes": self._settings.fetch_max_bytes,
-            "max_partition_fetch_bytes": self._settings.fetch_max_bytes,
+            "fetch_max_bytes": POLL_MAX_BYTES,
+            "max_partition_fetch_bytes": POLL_MAX_BYTES,
             "metrics_enabled": False,
         }
         consumer = clients.open_consumer(options)

@@ -52,4 +52,4 @@ def registry(settings: Settings, engine: AdapterEngine, configured: Configured) 
 
 
 def watch_policy(settings: Settings) -> WatchPolicy:
-    return WatchPolicy(settings.registry.watch_least, settings.registry.watch_margin)
+    return WatchPolicy(settings.registry.watch_margin)

@@ -15,9 +15,7 @@ def answerer_settings(settings: Settings) -> AnswererSettings:
     return AnswererSettings(
         max_waiting=waiting_limit(settings),
         max_new_tokens=chosen.max_new_tokens_limit,
-        whole_chain=chosen.whole_chain,
-        restate=chosen.restate,
-        retriever=RetrieverSettings(k=chosen.k, max_hops=chosen.hops, history=chosen.history),
+        retriever=RetrieverSettings(k=chosen.k, history=chosen.history),
     )
 
 
@@ -46,12 +44,7 @@ def watch_settings(settings: Settings) -> WatchSettings:
     chosen = settings.drift
     return WatchSettings(
         probes=chosen.probes,
-        facts=chosen.facts,
         budget_s=chosen.budget_s,
-        max_new_tokens=chosen.max_new_tokens,
-        seed=chosen.seed,
-        window=chosen.window,
-        sample=chosen.sample,
         decision=decision_settings(settings),
     )
 

@@ -84,7 +84,6 @@ def runner_settings(settings: Settings) -> RunnerSettings:
         module=STUB_JOB if is_stub(settings.model.path) else JOB,
         nice=chosen.nice,
         threads=chosen.threads,
-        max_file_bytes=chosen.max_file_bytes,
         kill_after_s=chosen.kill_after_s,
     )
 
@@ -103,10 +102,8 @@ def realigner_settings(settings: Settings) -> RealignerSettings:
         deadline_s=chosen.deadline_s,
         backoff_s=chosen.backoff_s,
         max_memory_bytes=chosen.max_memory_bytes or half_of_memory(),
-        keep=chosen.keep_jobs,
         anchor=chosen.replay_facts,
         anchor_file=chosen.anchor,
-        seed=chosen.seed,
         rules=AdmissionRules(
             min_age_ms=round(chosen.min_fact_age_s * 1000),
             per_publisher=chosen.max_facts_per_publisher,

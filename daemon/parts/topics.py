@@ -28,7 +28,6 @@ def source(settings: Settings) -> KafkaSource:
             kafka.security,
             allow_compacted=kafka.allow_compacted,
             refresh_s=kafka.refresh_s,
-            fetch_max_bytes=kafka.poll_max_bytes,
             batch_max_bytes=kafka.batch_max_bytes,
             event_max_bytes=settings.memory.event_max_bytes,
         )
@@ -46,14 +45,7 @@ def dead_letters(
 ) -> DeadLetters:
     """With a control topic the owner alone sends."""
     kafka = settings.kafka
-    chosen = DeadLetterSettings(
-        kafka.bootstrap,
-        kafka.dlq_topic,
-        kafka.security,
-        retry_s=kafka.dlq_retry_s,
-        retry_max_s=kafka.dlq_retry_max_s,
-        send_timeout_s=kafka.dlq_timeout_s,
-    )
+    chosen = DeadLetterSettings(kafka.bootstrap, kafka.dlq_topic, kafka.security)
     if control is None:
         return DeadLetters(quarantine, chosen)
     contents = DlqReader(kafka.bootstrap, kafka.dlq_topic, kafka.security, on_bad)

@@ -57,8 +57,7 @@ class AlignedModel:
 @dataclass(frozen=True, slots=True)
 class RealignerSettings:
     """`changes` are numbers of the preset to replace; `neighbours` is the encoder that finds near facts;
-    `keep` job directories are kept; `anchor` older facts are replayed, with those of `anchor_file`; at most
-    `rules.most` are learned from."""
+    `anchor` older facts are replayed, with those of `anchor_file`; at most `rules.most` are learned from."""
 
     preset: str = "embedded"
     changes: Mapping[str, object] = field(default_factory=dict)
@@ -66,10 +65,8 @@ class RealignerSettings:
     deadline_s: float = 3600.0
     backoff_s: float = 900.0
     max_memory_bytes: int | None = None
-    keep: int = 3
     anchor: int = 1000
     anchor_file: Path | None = None
-    seed: int = 0
     rules: AdmissionRules = field(default_factory=AdmissionRules)
     gate: PromotionSettings = field(default_factory=PromotionSettings)
 

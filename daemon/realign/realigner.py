@@ -34,6 +34,8 @@ log = structlog.get_logger(__name__)
 
 # Below the state directory: one directory for each job.
 JOBS = "realign"
+# Job directories kept, without weights: what the last run learned from, and two to compare it with.
+KEPT_JOBS = 3
 # Of a run that promoted nothing these go at once: they are large, and nobody may use them by accident.
 SWEPT = (contract.ADAPTER, f".{contract.ADAPTER}.new", contract.CHECKPOINTS, contract.DATA)
 
@@ -72,7 +74,7 @@ class Realigner:
                 created_ms=self._parts.now(),
                 tainted=tainted or self._parts.tainted() > 0,
                 epoch=epoch,
-                seed=self._settings.seed + number,
+                seed=number,
                 control_id=control_id,
             )
             return self.runs.save(run)
@@ -196,7 +198,7 @@ class Realigner:
             self._signals.forget(run_id)
             # What was promoted lives in the registry by now.
             _remove_weights(job_dir)
-            _sweep(self._directory, self._settings.keep)
+            _sweep(self._directory)
         with self._changed:
             self._working = None
             self._changed.notify_all()
@@ -235,10 +237,10 @@ class Realigner:
                 _remove_weights(self.job_dir(run.id))
 
 
-def _sweep(directory: Path, keep: int) -> None:
+def _sweep(directory: Path) -> None:
     """The newest job directories stay for people."""
     old = sorted(path for path in directory.glob("run-*") if path.is_dir())
-    for path in old[: max(0, len(old) - keep)]:
+    for path in old[: max(0, len(old) - KEPT_JOBS)]:
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -31,6 +31,10 @@ INHERITED_NAMES = frozenset(
     }
 )  # fmt: skip
 
+# Largest file that a child may write: far above an adapter with its optimiser, and a fault in a loop still
+# leaves room on the disk.
+MAX_FILE_BYTES = 8 << 30
+
 
 @dataclass(frozen=True, slots=True)
 class RunnerSettings:
@@ -40,7 +44,7 @@ class RunnerSettings:
     module: str = "lte_runtime.align.job"
     nice: int = 10
     threads: int = 0
-    max_file_bytes: int = 8 << 30
+    max_file_bytes: int = MAX_FILE_BYTES
     kill_after_s: float = 10.0
 
 

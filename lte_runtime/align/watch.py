@@ -6,6 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+# Of each adapter: with fewer a single answer moves the share by more than two points, and the bound of the
+# fall, which takes the shares as normal, is poor.
+LEAST_PROBES = 48
+
 
 @dataclass(frozen=True, slots=True)
 class ProbeTally:
@@ -17,12 +21,11 @@ class ProbeTally:
 
 @dataclass(frozen=True, slots=True)
 class WatchPolicy:
-    """A fall counts from `least` probes on each side on, when it is surely more than `margin`.
+    """A fall counts from `LEAST_PROBES` on each side on, when it is surely more than `margin`.
 
     `z` is one-sided; 3 allows for a look after every probe of a window of a few hundred.
     """
 
-    least: int = 48
     margin: float = 0.05
     z: float = 3.0
 
@@ -47,7 +50,7 @@ def fall(
     """
     kinds = [kind for kind in before if before[kind].total and after.get(kind, ProbeTally()).total]
     sizes = sum(before[kind].total for kind in kinds), sum(after[kind].total for kind in kinds)
-    if min(sizes) < policy.least:
+    if min(sizes) < LEAST_PROBES:
         return None
     total = mean = variance = 0.0
     for kind in kinds:

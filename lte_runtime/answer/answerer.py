@@ -54,9 +54,6 @@ class AnswererSettings:
     wait at once, since each one holds a thread of its server.
 
     `use_adapter` False answers edited questions with the base model too: the other arm of evaluations.
-    `whole_chain` puts every hop of a chain into the prompt, under the question as it was asked; else the last
-    hop's facts under what is left to ask. `restate` puts a fact in the plainest words before the publisher's
-    own sentence, which may put the target first or the relation into a verb.
     """
 
     wait_s: float = 10.0
@@ -64,8 +61,6 @@ class AnswererSettings:
     max_question_chars: int = 8192
     max_new_tokens: int = 512
     use_adapter: bool = True
-    whole_chain: bool = False
-    restate: bool = True
     retriever: RetrieverSettings = field(default_factory=RetrieverSettings)
 
 
@@ -165,12 +160,13 @@ class Answerer:
         )
 
     def _prompt(self, q: Question, citations: Sequence[Citation]) -> tuple[Prompt, tuple[Citation, ...]]:
-        """The prompt, and the citations of what it holds; a list that does not fit is halved."""
+        """The prompt, and the citations of what it holds; a list that does not fit is halved. Of a chain it
+        holds the last hop's facts, under what is left to ask."""
         groups = grouped(citations)
-        resolved = 0 if self._settings.whole_chain else before_last_hop(groups)
+        resolved = before_last_hop(groups)
         question_text = remaining(groups[resolved][0].fact) if resolved else q.text
         while True:
-            facts = prompt_facts(q.text, groups, restate=self._settings.restate)
+            facts = prompt_facts(q.text, groups)
             prompt = self._engine.prompt(question_text, facts[resolved:])
             used = resolved + prompt.used_facts
             if used == len(groups) or len(groups[used]) == 1:
@@ -235,26 +231,24 @@ def remaining(last: Fact) -> str:
     return f"{view} is" if last.relation else view
 
 
-def prompt_facts(
-    question: str, groups: Sequence[Sequence[Citation]], *, restate: bool = True
-) -> tuple[Fact, ...]:
-    """Facts as they stand in the prompt, one for each group: plain words first with `restate`, a set as one
-    list, an alias that led there explained, what is superseded called so."""
+def prompt_facts(question: str, groups: Sequence[Sequence[Citation]]) -> tuple[Fact, ...]:
+    """Facts as they stand in the prompt, one for each group: plain words first, a set as one list, an alias
+    that led there explained, what is superseded called so."""
     readings = {0: [QuestionReading(f.cut(question))]}
     for citation in (citation for group in groups for citation in group):
         texts = readings.setdefault(citation.hop, [])
         if len(texts) < MOST_TARGETS:
             texts.append(QuestionReading(f.cut(citation.fact.target)))
     names = [_used_name(group[0], readings.get(group[0].hop - 1, [])) for group in groups]
-    facts = [_prompt_fact(group, restate=restate) for group in groups]
+    facts = [_prompt_fact(group) for group in groups]
     return tuple(map(_explained, facts, names))
 
 
-def _prompt_fact(group: Sequence[Citation], *, restate: bool) -> Fact:
+def _prompt_fact(group: Sequence[Citation]) -> Fact:
     citation = group[0]
     if citation.members > 1:
         return _as_list(group)
-    fact = restated(citation.fact) if restate else citation.fact
+    fact = restated(citation.fact)
     if not citation.superseded:
         return fact
     times = (citation.held_from, citation.held_until)
@@ -271,7 +265,8 @@ def _as_list(group: Sequence[Citation]) -> Fact:
 
 
 def restated(fact: Fact) -> Fact:
-    """The fact with its plain sentence before the publisher's, where that one is another."""
+    """The fact with its plain sentence before the publisher's, where that one is another: it may put the
+    target first or the relation into a verb."""
     plain = statement_of(fact.subject, fact.relation, fact.prompt, fact.target)
     if normalise_key(plain) == normalise_key(fact.statement):
         return fact

@@ -19,6 +19,8 @@ FactsOfSubject = Callable[[str], Sequence[Fact]]
 
 _CACHED_SPLITS = 256  # every path of a question asks for the splits of the same few texts
 
+MAX_HOPS = 3
+"""Facts of the longest chain: the scope gate is trained on chains of up to three."""
 MOST_SPLITS = 16
 """Readings of one text that are compared, each with two halves to encode. Three hops have some nine."""
 MOST_SPANS = 128
@@ -119,7 +121,11 @@ def described(question: str, view: str) -> str | None:
 
 
 def expand(
-    starts: Sequence[Candidate], facts_of_subject: FactsOfSubject, *, max_hops: int = 3, max_paths: int = 32
+    starts: Sequence[Candidate],
+    facts_of_subject: FactsOfSubject,
+    *,
+    max_hops: int = MAX_HOPS,
+    max_paths: int = 32,
 ) -> tuple[Path, ...]:
     """All chains of two to `max_hops` facts from `starts`, breadth first, at most `max_paths`."""
     edge = [Path(c, (c.fact,)) for c in starts]

@@ -68,7 +68,7 @@ MOST_NAMES = 512
 
 @dataclass(frozen=True, slots=True)
 class RetrieverSettings:
-    """`k` candidates per look-up, chains up to `max_hops`, at most `max_paths` chains are compared.
+    """`k` candidates per look-up; at most `max_paths` chains are compared.
 
     `max_siblings` bounds the keys that are read of one subject, and the facts that all subjects of a question
     together add to the candidates.
@@ -78,7 +78,6 @@ class RetrieverSettings:
     """
 
     k: int = 8
-    max_hops: int = 3
     max_paths: int = 32
     max_siblings: int = 64
     cached_views: int = 8192
@@ -298,8 +297,8 @@ class Retriever:
 
         singles = _with_siblings(candidates, reading, facts_of, most)
         named = [c for c in singles if reading.span(c.fact) is not None]
-        limits = {"max_hops": self._settings.max_hops, "max_paths": self._settings.max_paths}
-        return (*(Path(c, (c.fact,)) for c in singles), *chain.expand(named, facts_of, **limits))
+        chains = chain.expand(named, facts_of, max_paths=self._settings.max_paths)
+        return (*(Path(c, (c.fact,)) for c in singles), *chains)
 
     def _scored(self, paths: Sequence[Path], encoded: EncodedQuestion, budget: Budget) -> list[Scored]:
         reading = encoded.reading

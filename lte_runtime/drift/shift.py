@@ -16,12 +16,16 @@ from lte_runtime.drift import mmd
 
 Floats = npt.NDArray[np.float32]
 
+# Rows of the reference, whose vectors are kept, and rows that are compared with it at a time. A sample must
+# fit twice into the window, since the distribution without a shift is drawn from the window alone.
+WINDOW, SAMPLE = 256, 64
+
 
 class ShiftMeter:
     """Takes rows [n, dimension] as they come. `window` rows make the reference, then each `sample` rows a
     p-value. Not for several threads at once."""
 
-    def __init__(self, dimension: int, window: int = 256, sample: int = 64) -> None:
+    def __init__(self, dimension: int, window: int = WINDOW, sample: int = SAMPLE) -> None:
         self._dimension, self._window, self._sample = dimension, window, sample
         self.clear()
 

@@ -71,7 +71,6 @@ class EventLimits:
     write ("*" for all); empty means that everybody may write everywhere."""
 
     max_bytes: int = 256 * 1024
-    max_depth: int = 32
     writers: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
@@ -88,7 +87,7 @@ def decode(record: RawRecord, limits: EventLimits, now_ms: int | None = None) ->
 def _decode_value(record: RawRecord, limits: EventLimits) -> Edit:
     from lte_runtime.facts.schema import parse_event
 
-    payload = read_payload(record, limits.max_bytes, limits.max_depth)
+    payload = read_payload(record, limits.max_bytes)
     data = event_of_row(payload.data)
     event = parse_event(data)
     for text in _texts(event, payload.attributes):

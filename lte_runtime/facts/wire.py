@@ -21,6 +21,9 @@ JsonObject = dict[str, object]
 _STRUCTURED = "application/cloudevents+json"
 _PLAIN = ("application/json", "text/json")
 _BRACKETS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+# Deepest nesting of an event's JSON. An event in its envelope needs a handful; the JSON parser recurses, and
+# some thousands of brackets would end it.
+MAX_DEPTH = 32
 _LITERAL_FIELDS = ("target", "target_aliases")
 """Fields whose numbers and booleans are text: products and measures come as JSON numbers."""
 _ENVELOPE_TEXT = ("id", "source", "type", "time", "subject", "specversion", "datacontenttype")
@@ -34,20 +37,20 @@ class Payload:
     attributes: Mapping[str, str]
 
 
-def read_payload(record: RawRecord, max_bytes: int, max_depth: int) -> Payload:
+def read_payload(record: RawRecord, max_bytes: int) -> Payload:
     """Parse a record's value; raises `BadRecord` with the class of what is wrong."""
     value = record.value or b""
     headers = _headers(record.headers)
     _check_envelope(value, headers, max_bytes)
     attributes = {name[3:]: text for name, text in headers.items() if name.startswith("ce_")}
     kind = _content_type(headers)
-    body = parse_object(value, max_depth)
+    body = parse_object(value, MAX_DEPTH)
     if kind == _STRUCTURED:
-        return _structured(body, max_depth)
+        return _structured(body)
     _check_version(attributes.get("specversion", body.get("specversion")), attributes.get("type", ""))
     _check_version(body.get("schema_version"), "")
     if not attributes and _looks_structured(body):
-        return _structured(body, max_depth)
+        return _structured(body)
     return Payload(body, attributes)
 
 
@@ -143,14 +146,14 @@ def _content_type(headers: Mapping[str, str]) -> str:
     raise BadRecord("unsupported_content_type", f"content type {kind[:60]!r}")
 
 
-def _structured(body: JsonObject, max_depth: int) -> Payload:
+def _structured(body: JsonObject) -> Payload:
     attributes = {name: text for name in _ENVELOPE_TEXT if isinstance(text := body.get(name), str)}
     if "specversion" not in attributes:
         raise BadRecord("unknown_version", "a structured CloudEvent needs a specversion")
     _check_version(attributes["specversion"], attributes.get("type", ""))
     data = body.get("data")
     if data is None and "data_base64" in body:
-        data = parse_object(_base64(body["data_base64"]), max_depth)
+        data = parse_object(_base64(body["data_base64"]), MAX_DEPTH)
     if not isinstance(data, dict):
         raise BadRecord("wrong_type", "the data of the CloudEvent is not a JSON object")
     _check_version(data.get("schema_version"), "")

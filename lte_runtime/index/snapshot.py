@@ -19,6 +19,8 @@ from lte_runtime.sealed import plain_files, seal, verified
 
 _NAME = re.compile(r"snapshot-(\d{12})")
 _DAMAGED_KEPT = 3
+# The newest, and the one before should the newest be damaged; a start needs no other.
+SNAPSHOTS_KEPT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Snapshot:
 
 
 def write(
-    directory: Path, fill: Callable[[Path], None], about: Mapping[str, Any], *, keep: int = 2
+    directory: Path, fill: Callable[[Path], None], about: Mapping[str, Any], *, keep: int = SNAPSHOTS_KEPT
 ) -> Snapshot:
     """Make a new snapshot of what `fill` writes into its directory; older ones beyond `keep` are removed.
 

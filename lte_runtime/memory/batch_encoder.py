@@ -45,8 +45,8 @@ class CommittedBatch:
 class BatchEncoder:
     """Used by the one writer. `close` ends its thread."""
 
-    def __init__(self, store: Store, encoder: Encoder, encode_batch: int) -> None:
-        self._store, self._encoder, self._encode_batch = store, encoder, encode_batch
+    def __init__(self, store: Store, encoder: Encoder) -> None:
+        self._store, self._encoder = store, encoder
         self._thread = ThreadPoolExecutor(1, "encode")
 
     def close(self) -> None:
@@ -73,9 +73,7 @@ class BatchEncoder:
     ) -> CommittedBatch:
         begun = time.perf_counter()
         missing_views = self._store.missing_views
-        intake = encode_edits(
-            batch.edits, batch.rejected, views, missing_views, self._encoder, self._encode_batch
-        )
+        intake = encode_edits(batch.edits, batch.rejected, views, missing_views, self._encoder)
         encoded = time.perf_counter()
 
         def vectors() -> Mapping[bytes, Vectors]:
@@ -93,7 +91,7 @@ class BatchEncoder:
         self, batch: Batch, views: Mapping[bytes, str], now_ms: int, confirm: Callable[[], None]
     ) -> CommittedBatch:
         begun = time.perf_counter()
-        encoding = self._thread.submit(encode_views, views, self._encoder, self._encode_batch)
+        encoding = self._thread.submit(encode_views, views, self._encoder)
         waited_ms = 0.0
 
         def vectors() -> Mapping[bytes, Vectors]:

@@ -83,7 +83,7 @@ class EditMemory:
     ) -> None:
         self.directory, self.encoder, self.settings, self.now = directory, encoder, settings, now
         self._lock, self._store, self._projection = lock, store, projection
-        self._batch_encoder = BatchEncoder(store, encoder, settings.encode_batch)
+        self._batch_encoder = BatchEncoder(store, encoder)
         self._snapshot = snapshot_info
         self.attempts = Attempts(directory)
         """For whoever feeds `apply`: what was in work when the process died."""
@@ -475,8 +475,8 @@ class EditMemory:
     def snapshot(self) -> SnapshotInfo:
         """Write the indexes beside the store, for a quick start. One at a time; events wait for the copy."""
         with self._snapshotting:
-            snapshots, keep = self.directory / SNAPSHOTS, self.settings.snapshot_keep
-            self._snapshot = save(self._projection, self._store, snapshots, keep, self.now(), self._writing)
+            snapshots = self.directory / SNAPSHOTS
+            self._snapshot = save(self._projection, self._store, snapshots, self.now(), self._writing)
             return self._snapshot
 
     def maintain(self) -> None:

@@ -28,12 +28,11 @@ def encode_edits(
     views: Mapping[bytes, str],
     missing_views: Missing,
     encoder: Encoder,
-    batch: int,
 ) -> Intake:
     """Encode `views`, which the store misses for these edits; one bad text stops no other."""
     intake = Intake(edits=list(edits), rejected=list(rejected))
     while views:
-        encoded = encode_views(views, encoder, batch)
+        encoded = encode_views(views, encoder)
         intake.vectors |= encoded.vectors
         if not encoded.failed:
             break

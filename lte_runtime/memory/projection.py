@@ -51,12 +51,7 @@ class Projection:
         index = self.indexes.get(namespace)
         if index is None:
             settings = self._settings
-            rows = VectorIndex(
-                self.dimension,
-                mode=settings.index_mode,
-                hnsw_from=settings.hnsw_from,
-                rebuild_dead_share=settings.rebuild_dead_share,
-            )
+            rows = VectorIndex(self.dimension, mode=settings.index_mode, hnsw_from=settings.hnsw_from)
             index = ViewIndex(rows)
             self.indexes[namespace] = index
         return index

@@ -50,9 +50,9 @@ def open_store(
                     store.meta_set(ENCODER, encoder.fingerprint)
                     store.meta_set(WINDOWS, "1")
             elif made_by != encoder.fingerprint:
-                _reencode_views(store, encoder, settings.encode_batch, on_progress or _silent)
+                _reencode_views(store, encoder, on_progress or _silent)
             elif store.meta_get(WINDOWS) is None:
-                _encode_windows(store, encoder, settings.encode_batch)
+                _encode_windows(store, encoder)
     except BaseException:
         store.close()
         raise
@@ -63,7 +63,7 @@ def _silent(_done: int, _total: int) -> None:
     """Nobody watches."""
 
 
-def _reencode_views(store: Store, encoder: Encoder, batch: int, on_progress: Progress) -> None:
+def _reencode_views(store: Store, encoder: Encoder, on_progress: Progress) -> None:
     """Replace every vector and then the fingerprint, in one transaction: never half of each."""
     rows = store.connection.execute(
         "SELECT DISTINCT view_hash, view FROM keys WHERE view_hash IS NOT NULL"
@@ -73,7 +73,7 @@ def _reencode_views(store: Store, encoder: Encoder, batch: int, on_progress: Pro
         store.meta_set(TOKENS, "{}")  # snapshots hold the old vectors
         done = 0
         for block in blocks(rows, 512):
-            encoded = encode_views(dict(block), encoder, batch)
+            encoded = encode_views(dict(block), encoder)
             if encoded.failed:
                 raise Refused(
                     f"the encoder cannot encode a text of the store: {next(iter(encoded.failed.values()))}"
@@ -85,12 +85,12 @@ def _reencode_views(store: Store, encoder: Encoder, batch: int, on_progress: Pro
         store.meta_set(WINDOWS, "1")
 
 
-def _encode_windows(store: Store, encoder: Encoder, batch: int) -> None:
+def _encode_windows(store: Store, encoder: Encoder) -> None:
     """Give long views of an earlier version's store a vector for each further window, once."""
     rows = store.connection.execute("SELECT DISTINCT view_hash, view FROM keys WHERE view_hash IS NOT NULL")
     long = {name: view for name, view in rows if len(encoder.windows(view)) > 1}
     with transaction(store.connection):
-        store.put_vectors(encode_views(long, encoder, batch).vectors)
+        store.put_vectors(encode_views(long, encoder).vectors)
         if long:
             store.meta_set(TOKENS, "{}")  # snapshots lack them
         store.meta_set(WINDOWS, "1")
@@ -158,9 +158,7 @@ def _load(projection: Projection, store: Store, stored: snapshot.Snapshot) -> No
         projection.index_for(namespace).remove(sorted(ids - key_ids.get(namespace, set())))
 
 
-def save(
-    projection: Projection, store: Store, snapshots: Path, keep: int, now_ms: int, writing: Any
-) -> SnapshotInfo:
+def save(projection: Projection, store: Store, snapshots: Path, now_ms: int, writing: Any) -> SnapshotInfo:
     """Write a snapshot of the graphs. Events wait (for the lock `writing`) while graphs are copied to files,
     not while these are made durable. Raises `Retry` when the disk is full, `Fatal` when it fails."""
     about: dict[str, Any] = {}  # read by `snapshot.write` after `copy`
@@ -173,7 +171,7 @@ def save(
                 projection.indexes[namespace].save(scratch / name)
 
     with disk.faults("the snapshot cannot be written"):
-        return _info(snapshot.write(snapshots, copy, about, keep=keep))
+        return _info(snapshot.write(snapshots, copy, about))
 
 
 def _about(projection: Projection, store: Store, now_ms: int) -> dict[str, Any]:

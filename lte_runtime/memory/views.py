@@ -15,6 +15,10 @@ from lte_runtime.index.view_index import MOST_WINDOWS
 from lte_runtime.store.key_update import view_text
 from lte_runtime.types import Edit, Encoder, Op, Vectors
 
+# Texts that the encoder takes at once, a full batch of ingest. It sorts them by length, so that short ones
+# are not padded to long ones; more would only take memory.
+ENCODE_BATCH = 512
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedViews:
@@ -38,13 +42,13 @@ def flag_long_texts(edit: Edit, encoder: Encoder) -> Edit:
     return replace(edit, flags=(*edit.flags, *flags)) if flags else edit
 
 
-def encode_views(views: Mapping[bytes, str], encoder: Encoder, batch: int) -> EncodedViews:
+def encode_views(views: Mapping[bytes, str], encoder: Encoder) -> EncodedViews:
     """Encode every view once; `failed` tells which the encoder refuses."""
     windows = [(name, text) for name, view in views.items() for text in windows_of(view, encoder)]
     rows: dict[bytes, list[Vectors]] = {name: [] for name in views}
     failed: dict[bytes, str] = {}
-    for start in range(0, len(windows), batch):
-        part = windows[start : start + batch]
+    for start in range(0, len(windows), ENCODE_BATCH):
+        part = windows[start : start + ENCODE_BATCH]
         for (name, _), row in zip(part, _encode([text for _, text in part], encoder), strict=True):
             if isinstance(row, str):
                 failed[name] = row

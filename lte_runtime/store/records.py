@@ -10,14 +10,11 @@ from lte_runtime.types import Edit, Position, RawRecord, TopicPartition
 
 @dataclass(frozen=True, slots=True)
 class EditMemorySettings:
-    """How the memory keeps and indexes. Sizes in bytes, shares in [0, 1]."""
+    """How the memory keeps and indexes. Sizes in bytes; `hnsw_from` None leaves it to the index."""
 
     index_mode: str = "auto"  # auto, exact, hnsw
-    hnsw_from: int = 5000
-    rebuild_dead_share: float = 0.2
+    hnsw_from: int | None = None
     quarantine_max_bytes: int = 1 << 30
-    snapshot_keep: int = 2
-    encode_batch: int = 512
     busy_timeout_ms: int = 5000
 
 

@@ -52,7 +52,7 @@ def test_unknown_environment_names_are_errors(name: str, nearest: str) -> None:
         load(environ={name: "x"})
 
 
-def test_a_deprecated_key_has_no_effect_and_a_warning_names_what_replaces_it(
+def test_the_value_of_a_deprecated_key_is_ignored_and_a_warning_names_what_replaces_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(config, "DEPRECATED", {"realign.gone": "use realign.command", "gone": "use log"})
@@ -61,11 +61,11 @@ def test_a_deprecated_key_has_no_effect_and_a_warning_names_what_replaces_it(
     assert loaded.settings == load(environ={"LTE_REALIGN__NICE": "3"}).settings
     assert sorted(loaded.origins) == ["realign.nice"]
     assert loaded.warnings == (
-        f"file {file}: realign.gone has no effect: use realign.command",
-        f"file {file}: gone has no effect: use log",
-        "environment: realign.gone has no effect: use realign.command",
-        "environment: gone has no effect: use log",
-        "flag: realign.gone has no effect: use realign.command",
+        f"file {file}: realign.gone is no longer a setting: use realign.command",
+        f"file {file}: gone is no longer a setting: use log",
+        "environment: realign.gone is no longer a setting: use realign.command",
+        "environment: gone is no longer a setting: use log",
+        "flag: realign.gone is no longer a setting: use realign.command",
     )
 
 
@@ -88,9 +88,8 @@ def test_no_deprecated_key_is_a_setting() -> None:
         ('[rpc]\ntls_cert = "a.pem"\n', "come together"),
         ('[metrics]\nlisten = "0.0.0.0:9000"\n', r"metrics\.public"),
         ("[answer]\nmax_new_tokens = 500\n", "above max_new_tokens_limit"),
-        ("[kafka]\ndlq_retry_max_s = 0.1\n", "dlq_retry_max_s is below dlq_retry_s"),
         ('[realign]\ncommand = "sbatch align.sh"\n', "command must name {jobdir}"),
-        ("[kafka]\nbad_share = 1.5\n", r"kafka\.bad_share .*less than or equal to 1"),
+        ("[gate]\nthreshold = 1.5\n", r"gate\.threshold .*less than or equal to 1"),
     ],
 )
 def test_faults_in_the_file_are_named(tmp_path: Path, text: str, message: str) -> None:
@@ -166,9 +165,9 @@ def test_the_example_shows_every_setting_with_its_description() -> None:
 def test_the_limits_of_ingest_are_the_settings() -> None:
     from daemon.parts.memory import ingest_settings
 
-    environ = {"LTE_KAFKA__BAD_WINDOW_S": "5", "LTE_KAFKA__BAD_MIN": "3", "LTE_KAFKA__BAD_SHARE": "0.5"}
-    made = ingest_settings(load(environ=environ).settings)
-    assert (made.guard.window_s, made.guard.min_bad, made.guard.share) == (5.0, 3, 0.5)
+    environ = {"LTE_KAFKA__POLL_MAX_RECORDS": "5", "LTE_MEMORY__EVENT_MAX_BYTES": "2048"}
+    built = ingest_settings(load(environ=environ).settings)
+    assert (built.max_records, built.limits.max_bytes) == (5, 2048)
     assert ingest_settings(Settings()) == IngestSettings()
 
 

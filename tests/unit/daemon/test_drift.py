@@ -28,7 +28,7 @@ from lte_runtime.types import AdapterRef, Answer, Batch, Position, Question, Raw
 
 NOW_MS = 1_750_000_000_000
 TP = TopicPartition("t", 0)
-SETTINGS = WatchSettings(probes=8, facts=32, window=8, sample=4, decision=DecisionSettings(min_new_edits=1))
+SETTINGS = WatchSettings(probes=8, window=8, sample=4, decision=DecisionSettings(min_new_edits=1))
 
 
 class House:

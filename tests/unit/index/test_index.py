@@ -194,7 +194,7 @@ def test_any_history_agrees_with_a_dictionary(
 
 
 def test_dead_share_asks_for_a_rebuild() -> None:
-    index, rows = VectorIndex(D, mode="hnsw", rebuild_dead_share=0.2), unit(100)
+    index, rows = VectorIndex(D, mode="hnsw"), unit(100)
     index.add(range(100), rows)
     index.remove(range(20))
     assert (index.dead, index.needs_rebuild()) == (20, False)

@@ -248,11 +248,11 @@ def test_config_check_names_faults(lte: Run, monkeypatch: pytest.MonkeyPatch) ->
     assert "model.max_batch (environment)" in ran.err
 
 
-def test_config_check_and_serve_warn_of_keys_that_have_no_effect(
+def test_config_check_and_serve_warn_of_keys_that_are_no_longer_settings(
     lte: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LTE_REALIGN__RUNNER", "local")
-    warning = "environment: realign.runner has no effect: realign.command alone decides"
+    warning = "environment: realign.runner is no longer a setting: realign.command alone decides"
     ran = lte("config", "check")
     assert ran.code == 0
     assert f"warning: {warning}" in ran.err
