@@ -265,8 +265,8 @@ def _as_list(group: Sequence[Citation]) -> Fact:
 
 
 def restated(fact: Fact) -> Fact:
-    """The fact with its plain sentence before the publisher's, where that one is another: it may put the
-    target first or the relation into a verb."""
+    """The fact with its plain sentence before the publisher's own, where that is another: publishers may
+    put the target first or the relation into a verb."""
     plain = statement_of(fact.subject, fact.relation, fact.prompt, fact.target)
     if normalise_key(plain) == normalise_key(fact.statement):
         return fact

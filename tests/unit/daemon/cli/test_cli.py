@@ -18,6 +18,7 @@ from daemon.cli.ask import position
 from daemon.cli.connect import Where, find
 from daemon.cli.key import key_parts
 from daemon.cli.serve import split_setting
+from daemon.config import DEPRECATED, environment_name
 from lte_runtime import errors
 from lte_runtime.errors import BadRequest
 from lte_runtime.facts.events import to_json
@@ -262,6 +263,40 @@ def test_config_check_and_serve_warn_of_keys_that_are_no_longer_settings(
     assert ran.code == 0
     assert "setting_deprecated" in ran.err
     assert warning in ran.err
+
+
+@pytest.mark.parametrize("source", ["file", "environment"])
+def test_config_check_accepts_every_deprecated_key_with_its_warning(
+    lte: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    path = tmp_path / "old.toml"
+    path.write_text("".join(f'{name} = "old"\n' for name in DEPRECATED if source == "file"), "utf-8")
+    for name in DEPRECATED if source == "environment" else ():
+        monkeypatch.setenv(environment_name(name), "old")
+    origin = f"file {path}" if source == "file" else "environment"
+    ran = lte("config", "check", "-c", str(path), "--json")
+    assert ran.code == 0
+    assert json.loads(ran.out) == {
+        "ok": True,
+        "file": str(path),
+        "set": [],
+        "warnings": [f"{origin}: {name} is no longer a setting: {what}" for name, what in DEPRECATED.items()],
+    }
+
+
+@pytest.mark.parametrize("key", ["kafka.poll_max_hours", "drift.seeds", "realign.keep"])
+def test_config_check_refuses_keys_that_never_were_settings(
+    lte: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    path = tmp_path / "old.toml"
+    path.write_text(f"{key} = 1\n", "utf-8")
+    ran = lte("config", "check", "-c", str(path))
+    assert ran.code == exits.USAGE
+    assert f"{key} is no setting" in ran.err
+    monkeypatch.setenv(environment_name(key), "1")
+    ran = lte("config", "check")
+    assert ran.code == exits.USAGE
+    assert f"{environment_name(key)} is no setting" in ran.err
 
 
 def test_a_mistyped_environment_name_stops_the_client_commands_too(
