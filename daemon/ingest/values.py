@@ -14,7 +14,7 @@ from lte_runtime.store.records import Applied, Truncated
 from lte_runtime.types import Batch, Position, RawRecord, TopicPartition
 
 # Pauses after no broker was reached, which double from the first to the longest: a broker that is back is
-# noticed within two seconds, and one that stays away costs a few calls a minute.
+# noticed within two seconds, and one that stays away costs one attempt in that time.
 RECONNECT_S, RECONNECT_MAX_S = 0.2, 2.0
 
 
