@@ -52,11 +52,10 @@ def test_a_gguf_file_that_is_not_there_is_said(cache: ModelCache, tmp_path: Path
 def test_other_paths_stay_what_they_are(
     cache: ModelCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "model").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert base_model("model", cache.directory) == str(tmp_path / "model")
-    assert base_model("org/name", cache.directory) == "org/name"
-    assert base_model("stub:0.1", cache.directory) == "stub:0.1"
+    Path("odd.gguf").mkdir()
+    for path in ("odd.gguf", "org/name", "stub:0.1"):
+        assert base_model(path, cache.directory) == path
     for name, folder in embedded.SHIPPED.items():
         assert base_model(name, cache.directory) == str(folder)
 
