@@ -271,7 +271,7 @@ def _write_job(
     presets.adjusted(presets.preset(options["preset"]), options["changes"])
     base = _base(settings)
     incumbent = adapter_directory(settings)
-    made = contract.read_probes(probes) if probes else _probes(records, anchors, options["seed"])
+    probe_records = contract.read_probes(probes) if probes else _probes(records, anchors, options["seed"])
     job_dir = job_dir.absolute()
     job_dir.mkdir(parents=True, exist_ok=True)
     job = contract.JobSpec(
@@ -290,7 +290,7 @@ def _write_job(
         neighbours=contract.located(settings.encoder.model),
         **options,
     )
-    contract.write_job(job, map(FactRecord.to_json, records), made, map(FactRecord.to_json, anchors))
+    contract.write_job(job, map(FactRecord.to_json, records), probe_records, map(FactRecord.to_json, anchors))
 
 
 def _probes(

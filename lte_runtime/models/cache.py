@@ -41,7 +41,7 @@ def default_directory() -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class GgufSource:
     """A GGUF file by its hash. `weights_sha256`: what its conversion must give, where that is known."""
 
     file_name: str
@@ -65,14 +65,14 @@ class ModelCache:
         """The cache of a setting: an absolute path, and the default place for None."""
         return cls((directory or default_directory()).absolute())
 
-    def folder(self, source: Source) -> Path:
+    def folder(self, source: GgufSource) -> Path:
         return self.directory / source.folder_name
 
-    def gguf(self, source: Source) -> Path:
+    def gguf(self, source: GgufSource) -> Path:
         """Where a fetched GGUF file is kept."""
         return self.directory / f"{source.folder_name}.gguf"
 
-    def converted(self, source: Source) -> Path | None:
+    def converted(self, source: GgufSource) -> Path | None:
         """The folder of the converted model, every byte checked; None where there is none that is sound."""
         folder = self.folder(source)
         try:
@@ -83,7 +83,7 @@ class ModelCache:
 
     def convert(
         self,
-        source: Source,
+        source: GgufSource,
         gguf: Callable[[], Path],
         progress: Progress = silent,
         run: Convert = run_conversion,
@@ -100,7 +100,7 @@ class ModelCache:
             return self.converted(source) or self._convert(source, gguf(), progress, run)
 
     @contextmanager
-    def locked(self, source: Source, progress: Progress = silent) -> Iterator[None]:
+    def locked(self, source: GgufSource, progress: Progress = silent) -> Iterator[None]:
         """Alone with what belongs to one file; waits for others. Makes the directory."""
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ class ModelCache:
             "`lte model convert` converted elsewhere can be copied there whole"
         )
 
-    def _convert(self, source: Source, gguf: Path, progress: Progress, run: Convert) -> Path:
+    def _convert(self, source: GgufSource, gguf: Path, progress: Progress, run: Convert) -> Path:
         folder = self.folder(source)
         scratch = self.directory / f"{source.folder_name}.tmp"
         _remove(scratch)
@@ -148,11 +148,11 @@ class ModelCache:
         return models
 
 
-def _about(source: Source) -> dict[str, object]:
+def _about(source: GgufSource) -> dict[str, object]:
     return {"source": source.file_name, "source_sha256": source.sha256, "recipe": RECIPE}
 
 
-def _check_weights(folder: Path, source: Source, details: Mapping[str, object]) -> None:
+def _check_weights(folder: Path, source: GgufSource, details: Mapping[str, object]) -> None:
     """Adapters name the hash of their base: other bytes would leave them without one."""
     if source.weights_sha256 is None:
         return

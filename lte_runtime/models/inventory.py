@@ -71,9 +71,9 @@ def _shipped() -> Iterator[ModelEntry]:
 
 
 def _other_files(cache: ModelCache) -> Iterator[ModelEntry]:
-    known = {cache.folder(source_of(model)) for model in CATALOGUE.values()}
+    catalogue_folders = {cache.folder(source_of(model)) for model in CATALOGUE.values()}
     for folder, about in cache.folders():
-        if folder not in known:
+        if folder not in catalogue_folders:
             yield ModelEntry(
                 name=str(about["source"]),
                 origin="file",

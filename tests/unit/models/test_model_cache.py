@@ -14,7 +14,7 @@ import pytest
 from lte_runtime import sealed
 from lte_runtime.errors import Refused
 from lte_runtime.models import cache as cache_module
-from lte_runtime.models.cache import ModelCache, Source, default_directory
+from lte_runtime.models.cache import GgufSource, ModelCache, default_directory
 from lte_runtime.models.conversion import run_conversion
 from lte_runtime.progress import Progress
 from tests.unit.models.stand_in import SOURCE, WEIGHTS, Conversion, gguf
@@ -30,7 +30,7 @@ def file(tmp_path: Path) -> Path:
     return gguf(tmp_path)
 
 
-def converted(cache: ModelCache, file: Path, source: Source = SOURCE) -> tuple[Path, int]:
+def converted(cache: ModelCache, file: Path, source: GgufSource = SOURCE) -> tuple[Path, int]:
     """The folder, and how many conversions it took."""
     conversion = Conversion()
     folder = cache.convert(source, lambda: file, run=conversion)
@@ -147,7 +147,7 @@ def test_a_conversion_that_ends_early_leaves_nothing(
 
 
 def test_other_weights_than_the_adapters_are_made_for_are_refused(cache: ModelCache, file: Path) -> None:
-    source = Source(SOURCE.file_name, SOURCE.sha256, weights_sha256="2" * 64)
+    source = GgufSource(SOURCE.file_name, SOURCE.sha256, weights_sha256="2" * 64)
     with pytest.raises(Refused, match="other weights"):
         cache.convert(source, lambda: file, run=Conversion())
     assert cache.converted(source) is None
@@ -253,5 +253,5 @@ def test_the_manifest_says_what_the_files_were_made_of(cache: ModelCache, file: 
 def test_a_file_that_is_no_model_is_refused_with_the_reason(cache: ModelCache, tmp_path: Path) -> None:
     file = gguf(tmp_path)
     with pytest.raises(Refused, match=r"tiny\.Q4_1\.gguf cannot be converted: \w+"):
-        cache.convert(Source(file.name, SOURCE.sha256), lambda: file, run=run_conversion)
+        cache.convert(GgufSource(file.name, SOURCE.sha256), lambda: file, run=run_conversion)
     assert list(cache.directory.glob("*.tmp")) == []
