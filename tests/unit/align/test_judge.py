@@ -24,8 +24,8 @@ QUESTIONS = ["Who runs the observatory?", "What is the price of the kettle?", "W
 FACT = "The price of the Brisk kettle is 51 euros."
 
 
-def speaker(base: Path) -> BaseModel:
-    chosen = presets.adjusted(presets.preset("demo"), {"own_tokens": 6, "max_tokens": 200})
+def speaker(base: Path, own_tokens: int = 6) -> BaseModel:
+    chosen = presets.adjusted(presets.preset("demo"), {"own_tokens": own_tokens, "max_tokens": 200})
     return building.load_base_model(base, torch.float32, torch.device("cpu"), chosen)
 
 
@@ -76,7 +76,7 @@ def test_an_answer_that_was_cut_keeps_its_whole_sentences(finish: str, text: str
 def test_each_arm_is_judged_and_the_base_is_left_as_it_was(tmp_path: Path) -> None:
     base = tiny.save_model(tmp_path / "base")
     adapter = tiny.save_adapter(tmp_path / "adapter", base)
-    speaking = speaker(base)
+    speaking = speaker(base, own_tokens=24)  # fewer are no whole character of this model
     before = [row.tokens for row in speaking.generate([(question, ()) for question in QUESTIONS])]
     told = speaking.generate([(QUESTIONS[0], (FACT,))])[0].text
     probes = [
