@@ -13,7 +13,7 @@ from lte_runtime.types import Cardinality, Fact, FactKey, GenerateRequest, Posit
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
-QUESTIONS = 500
+QUESTIONS = 160
 NEW = 12
 ASKED = (
     "Who wrote {}?",

@@ -21,7 +21,7 @@ FACTS = 80
 # A training of a few updates: what is tried is the way, not the gain. Priority as the test's own.
 SMALL = {
     "LTE_REALIGN__PRESET": "demo",
-    "LTE_REALIGN__CHANGES": json.dumps({"cases": 60, "batch": 16, "known": 20}),
+    "LTE_REALIGN__CHANGES": json.dumps({"cases": 40, "batch": 8, "known": 10, "epochs": 1, "own_tokens": 8}),
     "LTE_REALIGN__MIN_FACT_AGE_S": "0",
     "LTE_REALIGN__NICE": "0",
 }
@@ -50,7 +50,7 @@ def asking(house: House) -> Iterator[Asked]:
 
     def run() -> None:
         number = 0
-        while not over.wait(0.05):
+        while not over.wait(0.5):
             number += 1
             state = asked.state
             try:
