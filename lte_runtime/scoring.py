@@ -33,10 +33,17 @@ def matches(answer: str, accepted: Iterable[str]) -> bool:
     return bool(normalised) and any(normalised == normalise(text) for text in accepted)
 
 
-def contains(answer: str, accepted: Iterable[str]) -> bool:
-    """Whether one of the accepted texts stands in the answer, between word boundaries, after normalising."""
-    padded = f" {normalise(answer)} "
-    return any(f" {text} " in padded for text in map(normalise, accepted) if text)
+def contains(answer: str, accepted: Iterable[str], others: Iterable[str] = ()) -> bool:
+    """Whether an accepted text stands in the answer, between word boundaries, and none of the `others`.
+
+    All are normalised. Where texts overlap the longest counts: "New York City" does not contain "New York"
+    when it is one of the others, and "mezzo soprano", accepted, does not contain "soprano".
+    """
+    right = {normalise(text) for text in accepted} - {""}
+    candidates = sorted(right | {normalise(text) for text in others} - {""}, key=len, reverse=True)
+    words = re.compile(rf"(?<!\S)(?:{'|'.join(map(re.escape, candidates))})(?!\S)")
+    present = set(words.findall(normalise(answer))) - {""}
+    return bool(present) and present <= right
 
 
 def same_answer(a: str, b: str) -> bool:

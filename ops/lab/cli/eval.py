@@ -151,7 +151,7 @@ def _show(result: Mapping[str, Any], json_: bool) -> None:
     if json_:
         output.as_json(result)
     else:
-        output.table(("method", "set", "figure", "value"), rows(result))
+        output.table(("method", "set", "figure", "value", "contains"), rows(result))
 
 
 @app.command()
@@ -409,11 +409,8 @@ def userfacts(
             limit=limit,
             progress=progress,
         )
-    if json_:
-        output.as_json(result)
-    else:
-        sets = {name: {"sets": {data.stem: figures}} for name, figures in result["methods"].items()}
-        output.table(("method", "set", "figure", "value"), rows({"methods": sets}))
+    sets = {name: {"sets": {data.stem: figures}} for name, figures in result["methods"].items()}
+    _show(result if json_ else {"methods": sets}, json_)
 
 
 @app.command()
@@ -450,19 +447,20 @@ def retrieval(
             limit=limit,
             progress=progress,
         )
-    if json_:
-        output.as_json(result)
-    else:
-        output.table(("method", "set", "figure", "value"), rows(result))
+    _show(result, json_)
 
 
 def rows(result: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
-    """One row for each figure; nested figures under dotted names, absent ones left out."""
+    """One row for each figure, and beside it the one for values in sentences, where there is one.
+
+    Nested figures stand under dotted names, absent ones are left out.
+    """
     for method, measured in result["methods"].items():
         for name, figures in measured["sets"].items():
-            for figure, value in _flat(figures):
+            contained = dict(_flat(figures.get("contains", {})))
+            for figure, value in _flat({key: figures[key] for key in figures if key != "contains"}):
                 if value is not None and not isinstance(value, list):
-                    yield method, name, figure, value
+                    yield method, name, figure, value, contained.get(figure, "")
 
 
 def _flat(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -5,9 +5,11 @@ draw from all sets together. All edits of a group are made first and all its pro
 the group is undone. Where records repeat a prompt, the last one counts: a batch of edits that contradict each
 other would ask no method anything.
 
-Free decoding with exact match is the headline, teacher forcing stands beside it: the share of the target's
-tokens that are the likeliest ones. Locality is against the original base before any edit: the same answer,
-and under teacher forcing the share of that answer's tokens that are still the likeliest ones.
+Free decoding with exact match is the headline. Beside it stand, under `contains`, the same figures for values
+in sentences (`verdict`), and teacher forcing: the share of the target's tokens that are the likeliest ones.
+Locality is against the original base before any edit: the same answer, all of it, and under teacher forcing
+the share of that answer's tokens that are still the likeliest ones. `invented_additions` counts as in
+`knowedit`.
 """
 
 from __future__ import annotations
@@ -23,24 +25,29 @@ from typing import Any
 from lte_runtime.align.stock.split import held_out
 from lte_runtime.errors import BadRequest, NotFound
 from lte_runtime.progress import Progress, silent
-from lte_runtime.scoring import matches, mean, ngram_entropy, rouge_l, same_answer
+from lte_runtime.scoring import mean, ngram_entropy, rouge_l, same_answer
 from ops.lab.baselines import search, tensor_cache
 from ops.lab.baselines.protocol import Editor, EditRequest, Forced
 from ops.lab.baselines.search import base_answers, share
 from ops.lab.evals import arms, cost, lines, tally
 from ops.lab.evals.arms import Kit
+from ops.lab.evals.ask import ANSWER_TOKENS
 from ops.lab.evals.knowedit import SETS, Record, read
+from ops.lab.evals.verdict import Score, Verdict, contained, exact, judged
 
 __all__ = ["SETS", "ComparisonPlan", "Mode", "mode_of", "run"]
 
 Result = dict[str, Any]
-TOKENS, LONG_TOKENS = 32, 60
+RUNNING_TOKENS = 60
+"""Of an answer on `RUNNING`."""
 CHECKPOINTS = (1, 10, 100, 1000)
 RUNNING = "wikibio"
 """The set whose targets are running text."""
 
 Pair = tuple[str, str]
 """A question and what is read behind it under teacher forcing."""
+Shares = tuple[float | None, float | None]
+"""By exact match, and of values that stand in the answer."""
 Part = Sequence[tuple[str, Record]]
 """A group's own edits, each with the name of its set."""
 
@@ -131,13 +138,22 @@ def run(plan: ComparisonPlan, kit: Kit, progress: Progress = silent) -> Result:
         described = "searched" if params is not None else "default"
         result["methods"][method] = {"sets": sets, "settings": described}
     result["lead"] = {name: leads(measured, plan.seed) for name, measured in samples.items()}
+    result["lead_contains"] = {
+        name: leads(measured, plan.seed, "contains") for name, measured in samples.items()
+    }
     return result
 
 
-def leads(samples: Mapping[str, Sequence[tally.Sample]], seed: int) -> dict[str, Any]:
+def leads(
+    samples: Mapping[str, Sequence[tally.Sample]], seed: int, side: tally.Side = "free"
+) -> dict[str, Any]:
     """How far `ours` lies above each other method, with 95 % bounds; empty without `ours`."""
     ours = samples.get("ours", ())
-    return {name: tally.lead(ours, other, seed) for name, other in samples.items() if ours and name != "ours"}
+    return {
+        name: tally.lead(ours, other, seed, side)
+        for name, other in samples.items()
+        if ours and name != "ours"
+    }
 
 
 class SampleFile:
@@ -218,7 +234,9 @@ class Groups:
         pool = " ".join(self.pool)
         parts = (base, pool, self.method, str(plan.mode), plan.decode, repr(params), repr(edits))
         adapter = "" if self.kit.adapted is None else self.kit.adapter
-        return tensor_cache.name_of(*parts, adapter, self.kit.calibration.data_sha256)
+        # A kept group holds its scores: one that was scored otherwise is not taken up.
+        scoring = f"exact and contains, {ANSWER_TOKENS} tokens"
+        return tensor_cache.name_of(*parts, adapter, self.kit.calibration.data_sha256, scoring)
 
     def _warm(self, editor: Editor, part: Part) -> None:
         """What a method works out once (statistics, networks) is no part of an edit's cost."""
@@ -239,13 +257,14 @@ class Groups:
             "edits": len(requests),
             "seconds_per_edit": round((spent.seconds - sum(judge.aside)) / len(requests), 4),
             "peak_mb": spent.peak_mb,
-            "retested": retested,
+            "retested": {count: steps[0] for count, steps in retested.items()},
+            "retested_contains": {count: steps[1] for count, steps in retested.items()},
             "seconds": round(time.monotonic() - began, 2),
         }
 
     def _edited(
         self, editor: Editor, judge: MethodJudge, requests: Sequence[EditRequest]
-    ) -> Iterator[tuple[str, float | None]]:
+    ) -> Iterator[tuple[str, Shares]]:
         """Makes the edits; in a sequence all earlier ones are asked again at the checkpoints."""
         if self.plan.mode.kind != "sequential":
             editor.edit(requests)
@@ -288,7 +307,7 @@ class BaseAnswers:
         questions = [record.prompt for record in records]
         questions += [text for record in records for texts in record.locality.values() for text in texts]
         unanswered = [text for text in dict.fromkeys(questions) if text not in self._answers]
-        answers = base_answers(self._kit.supplies, unanswered, TOKENS)
+        answers = base_answers(self._kit.supplies, unanswered, ANSWER_TOKENS)
         self._answers.update(zip(unanswered, answers, strict=True))
 
     def __getitem__(self, question: str) -> str:
@@ -302,15 +321,14 @@ class MethodJudge:
         self._plan, self._editor, self._before, self._kit = plan, editor, before, kit
         self.aside: list[float] = []
 
-    def success(self, requests: Sequence[EditRequest]) -> float | None:
-        """Share of edits that still hold; its time is counted apart from that of the edits."""
+    def success(self, requests: Sequence[EditRequest]) -> Shares:
+        """Shares of edits that still hold; its time is counted apart from that of the edits."""
         began = time.monotonic()
-        answers = self._editor.answer([request.prompt for request in requests], max_new_tokens=TOKENS)
-        success = mean(
-            matches(text, (request.target,)) for text, request in zip(answers, requests, strict=True)
-        )
+        prompts = [request.prompt for request in requests]
+        answers = self._editor.answer(prompts, max_new_tokens=ANSWER_TOKENS)
+        verdicts = [judged(text, (edit.target,)) for text, edit in zip(answers, requests, strict=True)]
         self.aside.append(time.monotonic() - began)
-        return success
+        return mean(map(exact, verdicts)), mean(map(contained, verdicts))
 
     def samples(self, part: Part, fluency: int) -> list[Result]:
         """One sample for each record: free and forced shares, and the answers themselves."""
@@ -318,8 +336,8 @@ class MethodJudge:
         short = [record.prompt for name, record in part if name != RUNNING]
         long = [record.prompt for name, record in part if name == RUNNING]
         answers = {
-            **self._answers([*short, *(q for record in records for q in questions(record))], TOKENS),
-            **self._answers(long, LONG_TOKENS),
+            **self._answers([*short, *(q for record in records for q in questions(record))], ANSWER_TOKENS),
+            **self._answers(long, RUNNING_TOKENS),
         }
         readings = self._readings([pair for record in records for pair in self._pairs(record)])
         fluent = self._fluency(records[:fluency])
@@ -329,7 +347,7 @@ class MethodJudge:
                 "prompt": record.prompt,
                 "target": record.target,
                 "said": {q: answers[q] for q in (record.prompt, *questions(record))} if answers else {},
-                "free": self._free(record, answers),
+                **self._decoded(record, answers),
                 "forced": self._forced(record, readings),
                 "belief": self._belief(record, readings),
                 "rouge_l": overlap(answers[record.prompt], record) if answers and name == RUNNING else None,
@@ -360,21 +378,25 @@ class MethodJudge:
         for texts in record.locality.values():
             yield from ((q, self._before[q]) for q in texts if self._before[q])
 
-    def _free(self, record: Record, answers: Mapping[str, str]) -> Result:
+    def _decoded(self, record: Record, answers: Mapping[str, str]) -> Result:
+        """`free` by exact match, `contains`, and for each answer with the value whether it adds to it."""
         if not answers:
-            return {"edit": None, "rephrase": None, "portability": {}, "locality": {}}
-
-        def right(q: str, accepted: Sequence[str]) -> float:
-            return float(matches(answers[q], accepted))
-
+            nothing: Result = {"edit": None, "rephrase": None, "portability": {}, "locality": {}}
+            return {"free": nothing, "contains": nothing, "additions": []}
+        direct = [q for q in (record.prompt, record.rephrase) if q]
+        verdicts = [record.judged(q, answers[q]) for q in direct]
+        probes = {
+            kind: [record.judged_probe(kind, accepted, answers[q]) for q, accepted in row]
+            for kind, row in record.portability.items()
+        }
+        locality = {
+            kind: [float(same_answer(answers[q], self._before[q])) for q in texts]
+            for kind, texts in record.locality.items()
+        }
         return {
-            "edit": right(record.prompt, (record.target,)),
-            "rephrase": right(record.rephrase, (record.target,)) if record.rephrase else None,
-            "portability": {k: [right(q, a) for q, a in probes] for k, probes in record.portability.items()},
-            "locality": {
-                kind: [float(same_answer(answers[q], self._before[q])) for q in texts]
-                for kind, texts in record.locality.items()
-            },
+            "free": {**scores(verdicts, probes, exact), "locality": locality},
+            "contains": {**scores(verdicts, probes, contained), "locality": locality},
+            "additions": [float(verdict.adds) for verdict in verdicts if verdict.adds is not None],
         }
 
     def _forced(self, record: Record, readings: Mapping[Pair, Forced]) -> Result:
@@ -414,6 +436,16 @@ class MethodJudge:
         coder = self._kit.supplies.base.tokenizer
         ids = [coder(text, add_special_tokens=False)["input_ids"] for text in answers]
         return {record.prompt: ngram_entropy(row) for record, row in zip(records, ids, strict=True)}
+
+
+def scores(verdicts: Sequence[Verdict], probes: Mapping[str, Sequence[Verdict]], score: Score) -> Result:
+    """`verdicts` on the prompt and, where there is one, on the rephrasing."""
+    shares = [float(score(verdict)) for verdict in verdicts]
+    return {
+        "edit": shares[0],
+        "rephrase": shares[1] if len(shares) > 1 else None,
+        "portability": {kind: [float(score(v)) for v in row] for kind, row in probes.items()},
+    }
 
 
 def overlap(answer: str, record: Record) -> float:
@@ -457,5 +489,5 @@ def summed(groups: Sequence[Mapping[str, Any]], seed: int) -> Result:
     figures["peak_mb"] = max((group["peak_mb"] for group in groups), default=None)
     figures["seconds"] = round(sum(group["seconds"] for group in groups), 1)
     if any(group["retested"] for group in groups):
-        figures["retested"] = groups[0]["retested"]
+        figures |= {name: groups[0][name] for name in ("retested", "retested_contains")}
     return figures

@@ -1,8 +1,9 @@
 """Questions whose first hop is an edit and whose second hop only the base can know: the method's main claim.
 
 An invented thing gets a country, company, city ... by an edit; asked is a remembered fact about that. Facts
-that the base does not answer by itself are left out, so that every miss is one of using what is known. All
-edits are made first; free decoding, exact match.
+that the base does not answer by itself are left out, so that every miss is one of using what is known: it
+must say the value in two phrasings, in a sentence or alone. All edits are made first; free decoding. Figures
+are by exact match; under `contains` those for values in sentences.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from typing import Any
 from lte_runtime.align.stock import names
 from lte_runtime.align.stock.sources import StockFact
 from lte_runtime.progress import Progress, silent
-from lte_runtime.scoring import matches, mean
+from lte_runtime.scoring import contains, mean
 from ops.lab.baselines import search
 from ops.lab.baselines.protocol import Editor, EditRequest
 from ops.lab.baselines.search import base_answers
 from ops.lab.evals import arms
 from ops.lab.evals.arms import Kit
+from ops.lab.evals.ask import ANSWER_TOKENS
 from ops.lab.evals.tally import interval
+from ops.lab.evals.verdict import Score, Verdict, contained, exact, judged
 from ops.lab.recipes import chains
 
-TOKENS = 32
 BRIDGES: Mapping[str, tuple[str, ...]] = {
     "country": ("home country", "country of origin", "host country"),
     "city": ("home city", "main site"),
@@ -52,10 +54,10 @@ class Composed:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """How a question over an edit was answered: 1.0 for right, 0.0 for wrong."""
+    """How a question over an edit and the question for the edit itself were answered."""
 
-    right: float
-    first_hop: float
+    question: Verdict
+    first_hop: Verdict
     unseen: bool
 
 
@@ -82,12 +84,25 @@ def questions(kit: Kit, count: int, seed: int) -> list[Composed]:
     rng = random.Random(f"compose {seed}")
     stock = list(kit.supplies.material.generator.sources.stock)
     rng.shuffle(stock)
-    candidates = [(fact, probe) for fact in stock if (probe := composed(fact, rng)) is not None][: 2 * count]
-    answers = base_answers(kit.supplies, [fact.questions[0] for fact, _ in candidates], TOKENS)
-    answerable = [
-        probe for (_, probe), text in zip(candidates, answers, strict=True) if matches(text, probe.accepted)
-    ]
+    candidates = [(fact, probe) for fact in stock if (probe := composed(fact, rng)) is not None]
+    answerable: list[Composed] = []
+    for start in range(0, len(candidates), count):
+        if len(answerable) < count:
+            answerable += _answerable(kit, candidates[start : start + count])
     return answerable[:count]
+
+
+def _answerable(kit: Kit, candidates: Sequence[tuple[StockFact, Composed]]) -> list[Composed]:
+    """The probes whose fact the base says in its first and in its last phrasing."""
+    first, last = (
+        base_answers(kit.supplies, [fact.questions[place] for fact, _ in candidates], ANSWER_TOKENS)
+        for place in (0, -1)
+    )
+    return [
+        probe
+        for (_, probe), *texts in zip(candidates, first, last, strict=True)
+        if all(contains(text, probe.accepted) for text in texts)
+    ]
 
 
 def run(
@@ -100,7 +115,8 @@ def run(
 ) -> dict[str, Any]:
     """`{"methods": {name: {"sets": {"compose": figures}}}, "lead": {name: (difference, low, high)}}`.
 
-    `lead` is the share of `ours` less that of the method, on the same questions, with 95 % bounds.
+    `lead` is the share of `ours` less that of the method, on the same questions, with 95 % bounds;
+    `lead_contains` the same for values that stand in the answer.
     """
     arms.check(methods)
     probes, chosen = questions(kit, count, seed), search.tuned(kit.supplies)
@@ -113,17 +129,22 @@ def run(
             editor.undo()
     progress("compose", len(methods), len(methods))
     measured = {name: {"sets": {"compose": figures(outcomes, seed)}} for name, outcomes in results.items()}
-    return {"seed": seed, "methods": measured, "lead": leads(results, seed)}
+    return {
+        "seed": seed,
+        "methods": measured,
+        "lead": leads(results, seed),
+        "lead_contains": leads(results, seed, contained),
+    }
 
 
 def answered(editor: Editor, probes: Sequence[Composed]) -> list[Read]:
     """Each question and its first hop asked once the edits are made."""
     texts = [text for probe in probes for text in (probe.question, probe.edit.prompt)]
-    answers = dict(zip(texts, editor.answer(texts, max_new_tokens=TOKENS), strict=True))
+    answers = dict(zip(texts, editor.answer(texts, max_new_tokens=ANSWER_TOKENS), strict=True))
     return [
         Read(
-            right=float(matches(answers[probe.question], probe.accepted)),
-            first_hop=float(matches(answers[probe.edit.prompt], (probe.edit.target,))),
+            question=judged(answers[probe.question], probe.accepted),
+            first_hop=judged(answers[probe.edit.prompt], (probe.edit.target,)),
             unseen=probe.unseen,
         )
         for probe in probes
@@ -132,25 +153,33 @@ def answered(editor: Editor, probes: Sequence[Composed]) -> list[Read]:
 
 def figures(results: Sequence[Read], seed: int = 0) -> dict[str, Any]:
     """Shares of questions right, with 95 % intervals, of first hops right, and of those that are unseen."""
-    unseen = [result for result in results if result.unseen]
     return {
         "n": len(results),
-        **_share(results, seed),
-        "unseen": {"n": len(unseen), **_share(unseen, seed)},
-        "first_hop": mean(result.first_hop for result in results),
+        **_shares(results, seed, exact),
+        "contains": _shares(results, seed, contained),
     }
 
 
-def _share(results: Sequence[Read], seed: int) -> dict[str, Any]:
-    values = [result.right for result in results]
+def _shares(results: Sequence[Read], seed: int, score: Score) -> dict[str, Any]:
+    unseen = [result for result in results if result.unseen]
+    return {
+        **_share(results, seed, score),
+        "unseen": {"n": len(unseen), **_share(unseen, seed, score)},
+        "first_hop": mean(score(result.first_hop) for result in results),
+    }
+
+
+def _share(results: Sequence[Read], seed: int, score: Score) -> dict[str, Any]:
+    values = [float(score(result.question)) for result in results]
     return {"right": mean(values), "interval": interval(values, float, seed)}
 
 
-def leads(results: Mapping[str, Sequence[Read]], seed: int = 0) -> dict[str, Any]:
+def leads(results: Mapping[str, Sequence[Read]], seed: int = 0, score: Score = exact) -> dict[str, Any]:
     """Empty where `ours` was not asked."""
     differences = {}
     for name in results if "ours" in results else ():
-        apart = [a.right - b.right for a, b in zip(results["ours"], results[name], strict=True)]
+        pairs = zip(results["ours"], results[name], strict=True)
+        apart = [float(score(a.question)) - float(score(b.question)) for a, b in pairs]
         if name != "ours" and apart:
             differences[name] = (mean(apart), *(interval(apart, float, seed) or ()))
     return differences

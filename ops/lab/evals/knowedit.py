@@ -8,15 +8,19 @@ several targets, the edit that the memory holds as current (the last one) is rig
 portability is only asked of that one. Edit success: the prompt itself. Generality: the rephrased prompt.
 Portability: the mean over the probes of an edit and kind, then over edits. Locality: the mean over all
 probes of whether the answer equals the one of the base model without any edit; a question that the gate
-leaves to the base model is that model's answer by construction and is not generated twice. Exact match is
-after `metrics.normalise`, against all accepted forms.
+leaves to the base model is that model's answer by construction and is not generated twice.
+
+Every answer is scored twice (`verdict`): the figures by exact match, after normalising, against all accepted
+forms; and under `contains` those for values in sentences, where the value before the edit must not stand
+beside them. `invented_additions`: of the answers to the prompt and its rephrasing in which the value stands,
+the share with a word that neither the fact nor the question has.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,23 +30,31 @@ from lte_runtime.answer.answerer import Answerer, AnswererSettings
 from lte_runtime.answer.engine.protocol import Engine
 from lte_runtime.answer.scope.gate import GateCalibration
 from lte_runtime.errors import NotFound
+from lte_runtime.facts.keys import statement_of
 from lte_runtime.progress import Progress, silent
-from lte_runtime.scoring import matches, mean, ngram_entropy, normalise, same_answer
+from lte_runtime.scoring import mean, ngram_entropy, normalise, same_answer
 from lte_runtime.types import Answer, Encoder, Question, Scope, ScopeMode
 from ops.lab.evals import command
-from ops.lab.evals.ask import Arms, ask_all
+from ops.lab.evals.ask import ANSWER_TOKENS, Arms, ask_all
+from ops.lab.evals.verdict import Score, Verdict, contained, exact, judged
 from ops.lab.scratch import memory_of
 
 SETS = ("zsre", "wiki_recent", "wiki_counterfact", "wikibio")
 METHODS = ("ours", "no-adapter")
-PORTABILITY = ("Subject_Aliasing", "Reasoning", "Logical_Generalization")
+RUNNING_TOKENS = 96
+"""Of an answer on WikiBio, whose targets are running text."""
+ALIASING = "Subject_Aliasing"
+PORTABILITY = (ALIASING, "Reasoning", "Logical_Generalization")
 
 Result = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One edit and its probes: `portability` maps a kind to (question, accepted answers) pairs."""
+    """One edit and its probes: `portability` maps a kind to (question, accepted answers) pairs.
+
+    `before` are the values that the set names as right without the edit.
+    """
 
     subject: str
     prompt: str
@@ -50,10 +62,20 @@ class Record:
     rephrase: str = ""
     portability: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = field(default_factory=dict)
     locality: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    before: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
         return normalise(self.prompt)
+
+    def judged(self, question: str, answer: str, others: Iterable[str] = ()) -> Verdict:
+        """On the prompt or its rephrasing; `others` are wrong besides the values before the edit."""
+        context = (statement_of("", "", self.prompt, self.target), question, self.subject)
+        return judged(answer, (self.target,), others=(*self.before, *others), context=context)
+
+    def judged_probe(self, kind: str, accepted: Sequence[str], answer: str) -> Verdict:
+        """On a portability probe; by an alias it is the edit's own value that is asked for."""
+        return judged(answer, accepted, others=self.before if kind == ALIASING else ())
 
 
 def read(path: Path) -> list[Record]:
@@ -76,6 +98,7 @@ def _record(raw: Mapping[str, Any]) -> Record:
             for kind, probes in portability.items()
         },
         locality={kind: tuple(p["prompt"] for p in probes) for kind, probes in locality.items()},
+        before=tuple(_texts(raw.get("ground_truth"))),
     )
 
 
@@ -124,7 +147,7 @@ def run(
             for method in methods:
                 settings = AnswererSettings(use_adapter=method == "ours")
                 answerer = Answerer(memory, encoder, calibration, engine, settings)
-                tokens = 96 if name == "wikibio" else 32
+                tokens = RUNNING_TOKENS if name == "wikibio" else ANSWER_TOKENS
                 shown = _labelled(progress, f"{name} {method}")
                 judge = SetJudge(Arms(answerer, max_new_tokens=tokens), records, fluency_edits, shown)
                 result["methods"][method]["sets"][name] = judge.figures()
@@ -135,6 +158,29 @@ def _labelled(progress: Progress, label: str) -> Progress:
     return lambda what, done, total: progress(f"{label}: {what}", done, total)
 
 
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """Of the edits' own prompts, of rephrased ones, and of each edit's portability probes by kind."""
+
+    edits: Sequence[Verdict]
+    rephrased: Sequence[Verdict]
+    portability: Mapping[str, Sequence[Sequence[Verdict]]]
+
+    def shares(self, score: Score) -> Result:
+        """Means over edits; portability over an edit's probes first."""
+        return {
+            "edit_success": mean(map(score, self.edits)),
+            "generality": mean(map(score, self.rephrased)),
+            "portability": {
+                kind: mean(mean(map(score, probes)) for probes in by_edit)
+                for kind, by_edit in self.portability.items()
+            },
+        }
+
+    def additions(self) -> float | None:
+        return mean(verdict.adds for verdict in (*self.edits, *self.rephrased))
+
+
 class SetJudge:
     """Asks the probes of one set with one method and counts."""
 
@@ -142,6 +188,9 @@ class SetJudge:
         self._arms, self._records, self._progress = arms, records, progress
         self._fluency_edits = fluency_edits
         self._current = {r.key: r for r in records}
+        self._replaced: dict[str, list[str]] = defaultdict(list)
+        for record in records:
+            self._replaced[record.key].append(record.target)
 
     def figures(self) -> Result:
         records = self._records
@@ -149,30 +198,37 @@ class SetJudge:
         rephrased = self._ask([r.rephrase for r in records if r.rephrase], "rephrased")
         probes = [q for r in self._current.values() for ps in r.portability.values() for q, _ in ps]
         moved = self._ask(probes, "portability")
+        verdicts = Verdicts(
+            [self._judged(r, r.prompt, edits) for r in records],
+            [self._judged(r, r.rephrase, rephrased) for r in records if r.rephrase],
+            {kind: self._portability(kind, moved) for kind in PORTABILITY},
+        )
         locality = self._locality()
         return {
             "n": len(records),
-            "edit_success": mean(self._right(r, edits[r.prompt]) for r in records),
-            "generality": mean(self._right(r, rephrased[r.rephrase]) for r in records if r.rephrase),
-            "portability": {kind: self._portability(kind, moved) for kind in PORTABILITY},
+            **verdicts.shares(exact),
             "locality": mean(v for values in locality.values() for v in values),
             "locality_by_kind": {kind: mean(values) for kind, values in locality.items()},
             "fluency": self._fluency(),
             "retrieval": self._retrieval(edits, rephrased, moved),
+            "contains": verdicts.shares(contained),
+            "invented_additions": verdicts.additions(),
         }
 
     def _ask(self, questions: Sequence[str], what: str) -> Mapping[str, Answer]:
         return ask_all(self._arms, questions, self._progress, what)
 
-    def _right(self, record: Record, answer: Answer) -> bool:
-        return matches(answer.text, (self._current[record.key].target,))
+    def _judged(self, record: Record, question: str, answers: Mapping[str, Answer]) -> Verdict:
+        current = self._current[record.key]
+        return current.judged(question, answers[question].text, self._replaced[record.key])
 
-    def _portability(self, kind: str, answers: Mapping[str, Answer]) -> float | None:
-        return mean(
-            mean(matches(answers[q].text, accepted) for q, accepted in r.portability[kind])
+    def _portability(self, kind: str, answers: Mapping[str, Answer]) -> list[list[Verdict]]:
+        """For each edit that has such probes, their verdicts."""
+        return [
+            [r.judged_probe(kind, accepted, answers[q].text) for q, accepted in r.portability[kind]]
             for r in self._current.values()
             if r.portability.get(kind)
-        )
+        ]
 
     def _locality(self) -> dict[str, list[bool]]:
         """For each kind: whether each probe's answer is the one of the base model."""

@@ -2,7 +2,8 @@
 
 Counted as MQuAKE counts (Zhong et al., 2023, arXiv 2305.14795): a chain is right when any of its three
 questions gives the last hop's target, by free decoding; beside it how often every single hop is right. All
-edits of all chains are made first.
+edits of all chains are made first. Figures are by exact match; under `contains` those for values in
+sentences.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ from typing import Any
 from lte_runtime.align.stock import names
 from lte_runtime.align.stock.relations import NOUN_KINDS
 from lte_runtime.progress import Progress, silent
-from lte_runtime.scoring import matches, mean
+from lte_runtime.scoring import mean
 from ops.lab.baselines import search
 from ops.lab.baselines.protocol import Editor, EditRequest
 from ops.lab.evals import arms
 from ops.lab.evals.arms import Kit
+from ops.lab.evals.ask import ANSWER_TOKENS
+from ops.lab.evals.verdict import Score, Verdict, contained, exact, judged
 
 HOPS = (2, 3, 4)
 BETWEEN = tuple(pair for pair in NOUN_KINDS if pair[1] in ("person", "org", "place", "product"))
-TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +99,26 @@ def figures(editor: Editor, sampled: Sequence[Chain]) -> dict[str, Any]:
     prompts = [
         text for chain in sampled for text in (*chain.questions, *(edit.prompt for edit in chain.edits))
     ]
-    answers = dict(zip(prompts, editor.answer(prompts, max_new_tokens=TOKENS), strict=True))
+    answers = dict(zip(prompts, editor.answer(prompts, max_new_tokens=ANSWER_TOKENS), strict=True))
     by_hops: dict[str, Any] = {}
     for hops in HOPS:
         part = [chain for chain in sampled if len(chain.edits) == hops]
-        single = [[matches(answers[e.prompt], (e.target,)) for e in chain.edits] for chain in part]
+        last = [[judged(answers[q], (chain.target,)) for q in chain.questions] for chain in part]
+        single = [[judged(answers[e.prompt], (e.target,)) for e in chain.edits] for chain in part]
         by_hops[f"{hops} hops"] = {
             "n": len(part),
-            "right": mean(
-                any(matches(answers[q], (chain.target,)) for q in chain.questions) for chain in part
-            ),
-            "each_hop_right": mean(value for values in single for value in values),
-            "all_hops_right": mean(all(values) for values in single),
+            **_shares(last, single, exact),
+            "contains": _shares(last, single, contained),
         }
     return by_hops
+
+
+def _shares(
+    last: Sequence[Sequence[Verdict]], single: Sequence[Sequence[Verdict]], score: Score
+) -> dict[str, float | None]:
+    """From the verdicts on each chain's questions and on each of its hops."""
+    return {
+        "right": mean(any(map(score, verdicts)) for verdicts in last),
+        "each_hop_right": mean(score(verdict) for verdicts in single for verdict in verdicts),
+        "all_hops_right": mean(all(map(score, verdicts)) for verdicts in single),
+    }

@@ -27,6 +27,10 @@ COLUMNS = (
     ("locality", ("locality",)),
     ("mean", ("arithmetic_mean",)),
     ("harmonic", ("harmonic_mean",)),
+    ("edit (contains)", ("contains", "edit_success")),
+    ("generality (contains)", ("contains", "generality")),
+    ("portability (contains)", ("contains", "portability_mean")),
+    ("additions", ("invented_additions",)),
     ("edit (tf)", ("forced", "edit_success")),
     ("generality (tf)", ("forced", "generality")),
     ("locality (tf)", ("forced", "locality")),
@@ -36,17 +40,21 @@ COLUMNS = (
     ("s/edit", ("seconds_per_edit",)),
     ("peak MB", ("peak_mb",)),
 )
+LEADS = ("lead", "lead_contains")
+"""Results before the second score have the first alone."""
 MODELS = {"llama": "LLaMA", "qwen2": "Qwen2"}
 BARS = ("edit_success", "generality", "portability_mean", "locality")
 COLOURS = ("#3b6fb6", "#6aa84f", "#c27ba0", "#8d8d8d")
 
 INTRODUCTION = """Every method works on the same weights in float32; all edits of a group are made first and
 all probes asked afterwards. Headline: free decoding, exact match; `(tf)` is teacher-forced (share of the
-target's tokens that are the likeliest). `mean` and `harmonic` are the two means of the first four. Locality
-is against the base before any edit. Brackets: 95 % by bootstrap over edits. Settings come from
-`lte eval search` where a row says searched, with the same least budget for each baseline. `lead`: the mean of
-`ours` less that of the method, edits resampled in pairs; on wikibio the mean of ROUGE-L over 60 tokens,
-teacher-forced tokens and locality."""
+target's tokens that are the likeliest). `(contains)`: the same answers, right where the value stands in them
+and the one before the edit does not; `additions`: of the answers with the value, the share that has a word
+that neither fact nor question has. `mean` and `harmonic` are the two means of the first four. Locality is
+against the base before any edit: the same answer, all of it. Brackets: 95 % by bootstrap over edits. Settings
+come from `lte eval search` where a row says searched, with the same least budget for each baseline. `lead`:
+the mean of `ours` less that of the method, edits resampled in pairs; on wikibio the mean of ROUGE-L over 60
+tokens, teacher-forced tokens and locality."""
 
 Result = Mapping[str, Any]
 
@@ -88,14 +96,16 @@ def joined(results: Sequence[Result]) -> list[Result]:
     merged: dict[tuple[Any, ...], dict[str, Any]] = {}
     for result in results:
         key = (*(result[part] for part in ("model", "mode", "split", "limit", "seed")), result["base"][:12])
-        entry = merged.setdefault(key, {**result, "methods": {}, "lead": {}, "hours": 0.0})
+        empty: dict[str, Any] = {"methods": {}, **{lead: {} for lead in LEADS}, "hours": 0.0}
+        entry = merged.setdefault(key, {**result, **empty})
         entry["hours"] += hours(result)
         entry["date"] = result.get("date", "")
         for name, measured in result["methods"].items():
             before = entry["methods"].get(name, {}).get("sets", {})
             entry["methods"][name] = {**measured, "sets": {**before, **measured["sets"]}}
-        for name, leads in result["lead"].items():
-            entry["lead"][name] = {**entry["lead"].get(name, {}), **leads}
+        for lead in LEADS:
+            for name, leads in result.get(lead, {}).items():
+                entry[lead][name] = {**entry[lead].get(name, {}), **leads}
     for entry in merged.values():
         entry["methods"] = dict(sorted(entry["methods"].items(), key=lambda method: ALL.index(method[0])))
     return sorted(merged.values(), key=_place)
@@ -197,12 +207,12 @@ def summary(result: Result) -> Iterator[str]:
 
 def table(result: Result, name: str) -> Iterator[str]:
     """A row for each method."""
-    yield "| method | " + " | ".join(title for title, _ in COLUMNS) + " | lead | settings |"
-    yield "|---|" + "---:|" * (len(COLUMNS) + 1) + "---|"
+    yield "| method | " + " | ".join(title for title, _ in COLUMNS) + " | lead | lead (contains) | settings |"
+    yield "|---|" + "---:|" * (len(COLUMNS) + 2) + "---|"
     for method, measured in result["methods"].items():
         if name in measured["sets"]:
             cells = [cell(measured["sets"][name], path) for _, path in COLUMNS]
-            cells.append(bounded(result["lead"].get(name, {}).get(method)))
+            cells += [bounded(result.get(lead, {}).get(name, {}).get(method)) for lead in LEADS]
             yield f"| {method} | " + " | ".join(cells) + f" | {measured['settings']} |"
 
 
@@ -213,12 +223,13 @@ def bounded(lead: Sequence[float] | None) -> str:
 
 def cell(figures: Result, path: Sequence[str]) -> str:
     """A figure with its interval where there is one; empty where nothing was measured."""
-    value: Any = figures
-    for name in path:
-        value = value[name]
+    *parents, name = path
+    for parent in parents:
+        figures = figures.get(parent) or {}
+    value = figures.get(name)
     if value is None:
         return ""
-    bounds = (figures.get("interval") or {}).get(path[0]) if len(path) == 1 else None
+    bounds = (figures.get("interval") or {}).get(name)
     shown = f"{value:.0f}" if abs(value) >= 10 else f"{value:.3f}"
     return f"{shown} [{bounds[0]:.2f}, {bounds[1]:.2f}]" if bounds else shown
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import harmonic_mean
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +15,18 @@ from lte_runtime.scoring import mean
 T = TypeVar("T")
 Sample = Mapping[str, Any]
 """One edit of one method: see `compare.MethodJudge.samples` for its keys."""
+Side = Literal["free", "contains"]
+"""Free decoding by exact match, or by values that stand in the answer."""
 
 FOUR = ("edit_success", "generality", "portability_mean", "locality")
 RESAMPLES = 1000
 
 
 def figures(samples: Sequence[Sample], seed: int = 0) -> dict[str, Any]:
-    """Free decoding at the top, teacher forcing under `forced`; `interval` holds 95 % bounds of the four."""
+    """Free decoding at the top, teacher forcing under `forced`; `interval` holds 95 % bounds of the four.
+
+    `contains` holds the figures and bounds of free decoding for values that stand in the answer.
+    """
     means = {**_side(samples, "free"), "forced": _side(samples, "forced")}
     return {
         "n": len(samples),
@@ -31,7 +36,9 @@ def figures(samples: Sequence[Sample], seed: int = 0) -> dict[str, Any]:
         "fluency": mean(sample["fluency"] for sample in samples),
         "arithmetic_mean": mean(means[name] for name in FOUR),
         "harmonic_mean": harmonic(means[name] for name in FOUR),
-        "interval": {name: interval(samples, of, seed) for name, of in BY_EDIT.items()},
+        "interval": _intervals(samples, "free", seed),
+        "contains": {**_side(samples, "contains"), "interval": _intervals(samples, "contains", seed)},
+        "invented_additions": mean(value for sample in samples for value in sample["additions"]),
     }
 
 
@@ -71,12 +78,18 @@ def harmonic(values: Iterable[float | None]) -> float | None:
     return round(harmonic_mean(present), 4) if present else None
 
 
-BY_EDIT: Mapping[str, Callable[[Sample], float | None]] = {
-    "edit_success": lambda sample: sample["free"]["edit"],
-    "generality": lambda sample: sample["free"]["rephrase"],
-    "portability_mean": lambda sample: portability(sample["free"]),
-    "locality": lambda sample: mean(_all(sample["free"]["locality"])),
+BY_EDIT: Mapping[str, Callable[[Mapping[str, Any]], float | None]] = {
+    "edit_success": lambda side: side["edit"],
+    "generality": lambda side: side["rephrase"],
+    "portability_mean": portability,
+    "locality": lambda side: mean(_all(side["locality"])),
 }
+"""The four of one edit, from one side of its sample."""
+
+
+def _intervals(samples: Sequence[Sample], side: Side, seed: int) -> dict[str, tuple[float, float] | None]:
+    sides = [sample[side] for sample in samples]
+    return {name: interval(sides, of, seed) for name, of in BY_EDIT.items()}
 
 
 def interval(
@@ -92,26 +105,26 @@ def interval(
 
 
 def lead(
-    ours: Sequence[Sample], theirs: Sequence[Sample], seed: int = 0
+    ours: Sequence[Sample], theirs: Sequence[Sample], seed: int = 0, side: Side = "free"
 ) -> tuple[float, float, float] | None:
     """How far the mean of the aspects of `ours` lies above that of `theirs`, with 95 % bounds.
 
     Both are samples of the same edits in the same order: edits are resampled in pairs; seeded. None where
     nothing counts (no edits, or teacher forcing alone).
     """
-    if not any(any(map(len, aspects(sample))) for sample in ours):
+    if not any(any(map(len, aspects(sample, side))) for sample in ours):
         return None
     rng = np.random.default_rng(seed)
     drawn = rng.integers(len(ours), size=(RESAMPLES, len(ours)))
     rows = np.concatenate([np.arange(len(ours))[None], drawn])
-    differences = _overall(ours, rows) - _overall(theirs, rows)
+    differences = _overall(ours, rows, side) - _overall(theirs, rows, side)
     low, high = np.percentile(differences[1:], (2.5, 97.5))
     return round(float(differences[0]), 4), round(float(low), 4), round(float(high), 4)
 
 
-def _overall(samples: Sequence[Sample], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def _overall(samples: Sequence[Sample], rows: npt.NDArray[np.int64], side: Side) -> npt.NDArray[np.float64]:
     """For each row of drawn samples the mean of the aspects that they have."""
-    values = [list(aspects(sample)) for sample in samples]
+    values = [list(aspects(sample, side)) for sample in samples]
     sums = np.array([[sum(pool) for pool in pools] for pools in values], float)[rows].sum(axis=1)
     counts = np.array([[len(pool) for pool in pools] for pools in values], float)[rows].sum(axis=1)
     with np.errstate(invalid="ignore"):
@@ -119,12 +132,12 @@ def _overall(samples: Sequence[Sample], rows: npt.NDArray[np.int64]) -> npt.NDAr
     return means
 
 
-def aspects(sample: Sample) -> Iterator[Sequence[float]]:
+def aspects(sample: Sample, side: Side = "free") -> Iterator[Sequence[float]]:
     """The values of an edit that count: the four of free decoding, each pooled as in `figures`.
 
     For running text (WikiBio) ROUGE-L, the tokens right under teacher forcing, locality.
     """
-    free = sample["free"]
+    free = sample[side]
     if sample.get("rouge_l") is not None:
         shares: tuple[float | None, ...] = (sample["rouge_l"], sample["forced"]["edit"])
     else:

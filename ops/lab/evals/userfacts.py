@@ -2,6 +2,10 @@
 
 The file has one JSON object a line: `event`, `question`, `paraphrase`, `alias_question`, `expected` (accepted
 answers). All events are applied first. Bars: 0.95 for questions, 0.95 for aliases.
+
+Every answer is scored twice (`verdict`): the figures by exact match, and under `contains` those for values in
+sentences. `invented_additions`: of the answers in which the value stands, the share with a word that neither
+the fact, the names of its subject nor the question has.
 """
 
 from __future__ import annotations
@@ -15,11 +19,13 @@ from lte_runtime.answer.answerer import Answerer, AnswererSettings
 from lte_runtime.answer.engine.protocol import Engine
 from lte_runtime.answer.scope.gate import GateCalibration
 from lte_runtime.errors import NotFound
+from lte_runtime.facts.keys import statement_of
 from lte_runtime.progress import Progress, silent
-from lte_runtime.scoring import matches, mean
+from lte_runtime.scoring import mean
 from lte_runtime.types import Answer, Encoder
 from ops.lab.evals import command
 from ops.lab.evals.ask import Arms, ask_all
+from ops.lab.evals.verdict import Score, Verdict, contained, exact, judged
 from ops.lab.scratch import memory_of
 
 PROBES = {"question": "edit_success", "paraphrase": "generality", "alias_question": "alias"}
@@ -43,7 +49,7 @@ def run(
     limit: int | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """`{"methods": {name: {"n", "edit_success", "generality", "alias", "retrieval", "wrong"}}}`."""
+    """`{"methods": {name: figures}}`, see `figures`."""
     rows = read(data)[:limit]
     result: dict[str, Any] = {"methods": {}}
     with memory_of([row["event"] for row in rows], encoder) as memory:
@@ -58,27 +64,55 @@ def run(
 
 
 def figures(rows: Sequence[Mapping[str, Any]], answers: Mapping[str, Answer]) -> dict[str, Any]:
-    """Shares of right answers for each kind of probe, of right facts in the prompt, and what went wrong."""
+    """Shares of right answers for each kind of probe, of right facts in the prompt, and what went wrong:
+
+    `{"n", "edit_success", "generality", "alias", "retrieval", "wrong", "contains", "invented_additions"}`.
+    """
     rows_of_probe = {probe: [row for row in rows if row.get(probe)] for probe in PROBES}
-    counted: dict[str, Any] = {"n": len(rows)}
-    for probe, name in PROBES.items():
-        counted[name] = mean(_right(row, answers[row[probe]]) for row in rows_of_probe[probe])
-    counted["retrieval"] = {
-        name: mean(_cited(row, answers[row[probe]]) for row in rows_of_probe[probe])
-        for probe, name in PROBES.items()
+    verdicts = {
+        probe: [judge(row, row[probe], answers[row[probe]].text) for row in asked]
+        for probe, asked in rows_of_probe.items()
     }
-    counted["wrong"] = [
-        {"question": row[probe], "said": answers[row[probe]].text, "expected": row["expected"]}
-        for probe in PROBES
-        for row in rows_of_probe[probe]
-        if not _right(row, answers[row[probe]])
-    ]
-    return counted
+    return {
+        "n": len(rows),
+        **_shares(verdicts, exact),
+        "retrieval": {
+            name: mean(_cited(row, answers[row[probe]]) for row in rows_of_probe[probe])
+            for probe, name in PROBES.items()
+        },
+        "wrong": [
+            {
+                "question": row[probe],
+                "said": answers[row[probe]].text,
+                "expected": row["expected"],
+                "contains": verdict.contains,
+            }
+            for probe in PROBES
+            for row, verdict in zip(rows_of_probe[probe], verdicts[probe], strict=True)
+            if not verdict.exact
+        ],
+        "contains": _shares(verdicts, contained),
+        "invented_additions": mean(verdict.adds for row in verdicts.values() for verdict in row),
+    }
 
 
-def _right(row: Mapping[str, Any], answer: Answer) -> bool:
-    accepted = (*row["expected"], *row["event"].get("target_aliases", ()))
-    return matches(answer.text, accepted)
+def _shares(verdicts: Mapping[str, Sequence[Verdict]], score: Score) -> dict[str, float | None]:
+    return {name: mean(map(score, verdicts[probe])) for probe, name in PROBES.items()}
+
+
+def judge(row: Mapping[str, Any], question: str, answer: str) -> Verdict:
+    """The verdict on an answer to one of a row's questions."""
+    event = row["event"]
+    names = (event.get("subject", ""), *event.get("subject_aliases", ()))
+    statement = statement_of(
+        event.get("subject", ""),
+        event.get("relation", ""),
+        event.get("prompt", ""),
+        event["target"],
+        event.get("statement", ""),
+    )
+    accepted = (*row["expected"], *event.get("target_aliases", ()))
+    return judged(answer, accepted, context=(statement, question, *names))
 
 
 def _cited(row: Mapping[str, Any], answer: Answer) -> bool:

@@ -70,7 +70,10 @@ def test_eval_knowedit_prints_figures_of_each_method_and_set(capsys: pytest.Capt
 
     assert _lte(*arguments, "--method", "ours") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "method\tset\tfigure\tvalue"
+    assert lines[0] == "method\tset\tfigure\tvalue\tcontains"
+    (edited,) = (line.split("\t") for line in lines if "\tedit_success\t" in line)
+    assert edited[3:] == ["1.000", "1.000"]
+    assert "contains." not in "".join(lines), "they stand in their own column"
     assert all(line.startswith("ours\tzsre\t") for line in lines[1:])
 
 

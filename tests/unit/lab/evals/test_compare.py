@@ -116,6 +116,29 @@ def test_all_edits_are_made_first_and_the_last_of_a_prompt_counts(
     assert found["interval"]["edit_success"] == (1.0, 1.0)
 
 
+def test_a_value_in_a_sentence_counts_where_the_one_before_the_edit_is_not_beside_it(
+    tmp_path: Path, kit: Kit, parrot: Parrot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = plan(tmp_path, "batch")
+    changed = [
+        record("Orm", "Keel", ground_truth="Old Keel"),
+        record("Sedge", "Reyl", ground_truth=["Moen"], rephrase_prompt="Who leads Sedge today?"),
+    ]
+    (tmp_path / "zsre.json").write_text(json.dumps(changed), encoding="utf-8")
+    said = {
+        "Who leads Orm?": "Old Keel leads Orm.",
+        "Orm is led by": "Keel, a sailor",
+        "Who leads Sedge?": "Reyl leads Sedge, not Moen",
+        "Who leads Sedge today?": "Reyl leads Sedge.",
+    }
+    monkeypatch.setattr(parrot, "answer", lambda asked, **_: [said[q] for q in asked])
+    found = figures(replace(chosen, decode="free", fluency_edits=0), kit)
+    assert (found["edit_success"], found["generality"]) == (0.0, 0.0)
+    assert found["contains"]["edit_success"] == 0.0, "the value before the edit stands there"
+    assert found["contains"]["generality"] == 1.0
+    assert found["invented_additions"] == 0.75, "Old; a sailor; not Moen"
+
+
 def test_single_edits_are_alone_and_batches_are_filled(tmp_path: Path, kit: Kit, parrot: Parrot) -> None:
     found = figures(plan(tmp_path, "single"), kit)
     assert parrot.batches == [1, 1, 1, 1]
@@ -150,6 +173,7 @@ def test_a_sequence_asks_all_earlier_edits_again(tmp_path: Path, kit: Kit, parro
     found = figures(plan(tmp_path, "sequential"), kit)
     assert parrot.batches == [1, 1, 1, 1]
     assert found["retested"] == {"1": 1.0, "3": 0.6667}
+    assert found["retested_contains"] == {"1": 1.0, "3": 0.6667}
     assert found["edit_success"] == 0.6667
 
 
@@ -172,8 +196,8 @@ def test_running_text_is_long_and_scored_by_overlap(tmp_path: Path, kit: Kit, pa
     chosen = ComparisonPlan(tmp_path, ["ice"], ["wikibio"], split="all", fluency_edits=0)
     found = compare.run(chosen, kit)["methods"]["ice"]["sets"]["wikibio"]
     assert found["rouge_l"] == 1.0
-    assert parrot.tokens["Who leads Orm?"] == compare.LONG_TOKENS
-    assert parrot.tokens["Where is Orm?"] == compare.TOKENS, "as the base was asked"
+    assert parrot.tokens["Who leads Orm?"] == compare.RUNNING_TOKENS
+    assert parrot.tokens["Where is Orm?"] == compare.ANSWER_TOKENS, "as the base was asked"
 
 
 @pytest.mark.usefixtures("parrot")

@@ -59,3 +59,21 @@ def test_a_value_in_a_sentence_is_found_between_word_boundaries(
     answer: str, accepted: tuple[str, ...], inside: bool
 ) -> None:
     assert scoring.contains(answer, accepted) is inside
+
+
+@pytest.mark.parametrize(
+    ("answer", "accepted", "others", "inside"),
+    [
+        ("It is Oslo, not Bergen.", ("Oslo",), ("Bergen",), False),
+        ("It is Oslo.", ("Oslo",), ("Bergen",), True),
+        ("He lives in New York City.", ("New York",), ("New York City",), False),
+        ("She is a mezzo soprano.", ("mezzo soprano",), ("soprano",), True),
+        ("She is a mezzo soprano.", ("soprano",), ("mezzo soprano",), False),
+        ("On 20 December 2007.", ("20 December 2007",), ("20 December 2007", ""), True),
+        ("It costs €5.", ("€5",), ("5",), True),
+    ],
+)
+def test_another_candidate_beside_the_value_makes_the_answer_wrong(
+    answer: str, accepted: tuple[str, ...], others: tuple[str, ...], inside: bool
+) -> None:
+    assert scoring.contains(answer, accepted, others) is inside

@@ -75,6 +75,23 @@ def test_figures_are_counted_as_documented(tmp_path: Path, engine: StubEngine) -
     assert found["locality_by_kind"] == {"Relation_Specificity": 0.5}
     assert found["retrieval"]["edit"] == 1.0
     assert found["retrieval"]["alias"] is None
+    assert found["contains"] == {
+        "edit_success": 1.0,
+        "generality": 0.5,
+        "portability": found["portability"],
+    }
+    assert found["invented_additions"] == 0.0
+
+
+def test_the_values_before_an_edit_are_no_right_answer() -> None:
+    changed = knowedit.Record("Quern", "The river of Quern is", "Aker", before=("Drau",))
+    sentence = changed.judged("Which river?", "The river of Quern is Aker.")
+    assert (sentence.exact, sentence.contains, sentence.adds) == (False, True, False)
+    both = changed.judged("Which river?", "Aker, once Drau")
+    assert (both.contains, both.adds) == (False, True)
+    assert not changed.judged("Which river?", "Aker and Tisa", others=("Tisa",)).contains
+    assert not changed.judged_probe(knowedit.ALIASING, ("Aker",), "Aker or Drau").contains
+    assert changed.judged_probe("Reasoning", ("North Sea",), "It is the North Sea, as of the Drau").contains
 
 
 def test_the_arm_without_adapter_is_asked_in_the_same_way(tmp_path: Path, engine: StubEngine) -> None:
@@ -124,6 +141,18 @@ def test_user_facts_are_counted_by_kind_of_probe(tmp_path: Path, engine: StubEng
     ours = found["ours"]
     assert (ours["n"], ours["edit_success"], ours["generality"], ours["alias"]) == (1, 1.0, 0.0, 1.0)
     assert [w["question"] for w in ours["wrong"]] == ["Who is mayor of Velmora?"]
+    assert ours["contains"] == {"edit_success": 1.0, "generality": 0.0, "alias": 1.0}
+    assert ours["invented_additions"] == 0.0
     assert found["no-adapter"]["edit_success"] == 0.0
     with pytest.raises(NotFound):
         userfacts.read(tmp_path / "none")
+
+
+def test_names_of_the_subject_and_words_of_the_question_are_no_additions() -> None:
+    event = {"subject": "Velmora", "subject_aliases": ["VLM"], "relation": "river", "target": "Drau"}
+    row = {"event": event, "expected": ["Drau"]}
+    question = "Through VLM flows which river?"
+    said = userfacts.judge(row, question, "The river which flows through Velmora is Drau.")
+    assert (said.exact, said.contains, said.adds) == (False, True, False)
+    assert userfacts.judge(row, question, "Drau, a wide river").adds
+    assert userfacts.judge(row, question, "Tisa, a wide river").adds is None

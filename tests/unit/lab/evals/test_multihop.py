@@ -50,8 +50,18 @@ def test_one_right_question_is_enough_and_hops_are_counted_apart() -> None:
     edits = (EditRequest("X", "The owner of X is", "Y"), EditRequest("Y", "The town of Y is", "Z"))
     made = [Chain(edits, ("a?", "b", "c."))]
     found = multihop.figures(Knows({"b": "Z", "The town of Y is": "z."}), made)
-    assert found["2 hops"] == {"n": 1, "right": 1.0, "each_hop_right": 0.5, "all_hops_right": 0.0}
-    assert found["3 hops"] == {"n": 0, "right": None, "each_hop_right": None, "all_hops_right": None}
+    shares = {"right": 1.0, "each_hop_right": 0.5, "all_hops_right": 0.0}
+    assert found["2 hops"] == {"n": 1, **shares, "contains": shares}
+    nothing = {"right": None, "each_hop_right": None, "all_hops_right": None}
+    assert found["3 hops"] == {"n": 0, **nothing, "contains": nothing}
+
+
+def test_a_value_in_a_sentence_is_counted_beside_exact_matches() -> None:
+    edits = (EditRequest("X", "The owner of X is", "Y"), EditRequest("Y", "The town of Y is", "Z"))
+    answers = {"a?": "It is Z.", "The owner of X is": "the owner Y", "The town of Y is": "Z"}
+    shares = multihop.figures(Knows(answers), [Chain(edits, ("a?", "b", "c."))])["2 hops"]
+    assert (shares["right"], shares["each_hop_right"], shares["all_hops_right"]) == (0.0, 0.5, 0.0)
+    assert shares["contains"] == {"right": 1.0, "each_hop_right": 1.0, "all_hops_right": 1.0}
 
 
 def test_methods_are_asked_about_the_same_chains(

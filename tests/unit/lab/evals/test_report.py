@@ -13,7 +13,15 @@ from lte_runtime.errors import BadRequest, NotFound
 from ops.lab.evals import report, tally
 
 SIDE = {"edit": 0.5, "rephrase": None, "portability": {}, "locality": {"Forgetfulness": [1.0]}}
-SAMPLE = {"free": SIDE, "forced": SIDE, "belief": None, "rouge_l": None, "fluency": 451.2}
+SAMPLE = {
+    "free": SIDE,
+    "contains": {**SIDE, "edit": 0.75},
+    "additions": [0.25],
+    "forced": SIDE,
+    "belief": None,
+    "rouge_l": None,
+    "fluency": 451.2,
+}
 
 
 def result(mode: str, **more: Any) -> dict[str, Any]:
@@ -50,7 +58,8 @@ def test_the_section_is_replaced_and_the_rest_of_the_page_stays(tmp_path: Path) 
     rows = [line for line in text.splitlines() if line.startswith("| rome")]
     assert rows.pop(0) == "| rome | 0.750 | +0.125 [-0.25, +0.50] |", "the summary of a mode stands first"
     assert rows[0].startswith("| rome | 0.500 [0.50, 0.50] |  |  | 1.000 [1.00, 1.00] |")
-    assert rows[0].endswith("| 0.250 | 512 | +0.125 [-0.25, +0.50] | default |")
+    assert " | 0.750 [0.75, 0.75] |  |  | 0.250 | " in rows[0], "values in sentences, and additions"
+    assert rows[0].endswith("| 0.250 | 512 | +0.125 [-0.25, +0.50] |  | default |")
     assert "| rome | 1.000 | 0.250 |" in rows
     report.write(page, paths, "two cores")
     assert page.read_text(encoding="utf-8") == text, "written once more it is the same"
@@ -85,6 +94,22 @@ def test_results_of_one_mode_are_one_table() -> None:
     assert list(whole["methods"]["rome"]["sets"]) == ["zsre", "wikibio"]
     assert whole["methods"]["ours"]["sets"]["wikibio"]["seconds_per_edit"] == 3.0
     assert "2026-01-02, 0.50 h)" in report.headline(again)
+
+
+def test_results_before_the_second_score_leave_its_cells_empty(tmp_path: Path) -> None:
+    earlier = result("single")
+    for measured in earlier["methods"].values():
+        figures = measured["sets"]["zsre"]
+        measured["sets"]["zsre"] = {
+            key: figures[key] for key in figures if key not in ("contains", "invented_additions")
+        }
+    later = result("batch") | {"lead_contains": {"zsre": {"rome": [0.5, 0.25, 0.75]}}}
+    page = tmp_path / "page.md"
+    report.write(page, saved(tmp_path, earlier, later), "m")
+    before, after = page.read_text(encoding="utf-8").split("mode batch")
+    assert "| 0.750 [0.75, 0.75] |" not in before
+    assert "| 0.750 [0.75, 0.75] |" in after
+    assert "| +0.500 [+0.25, +0.75] | default |" in after
 
 
 def test_what_is_no_result_is_refused(tmp_path: Path) -> None:

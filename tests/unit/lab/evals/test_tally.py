@@ -16,13 +16,15 @@ def sample(edit: float | None, rephrase: float | None = None, **probes: Any) -> 
         "locality": probes.get("locality", {}),
     }
     forced = {**side, "edit": 0.25}
-    return {"free": side, "forced": forced, "belief": 1.0, "rouge_l": None, "fluency": 100.0}
+    contains = {**side, "edit": None if edit is None else 1.0}
+    rest = {"belief": 1.0, "rouge_l": None, "fluency": 100.0, "additions": probes.get("additions", [])}
+    return {"free": side, "contains": contains, "forced": forced, **rest}
 
 
 SAMPLES = [
     sample(1.0, 1.0, portability={"Reasoning": [1.0, 0.0], "Subject_Aliasing": [1.0]}),
     sample(0.0, None, portability={"Reasoning": [0.0]}, locality={"Forgetfulness": [1.0, 1.0, 0.0]}),
-    sample(1.0, 0.0, locality={"Relation_Specificity": [1.0]}),
+    sample(1.0, 0.0, locality={"Relation_Specificity": [1.0]}, additions=[1.0, 0.0, 0.0]),
 ]
 
 
@@ -39,6 +41,16 @@ def test_means_are_over_edits_and_locality_over_probes() -> None:
     assert (found["belief"], found["fluency"], found["rouge_l"]) == (1.0, 100.0, None)
     four = (0.6667, 0.5, 0.375, 0.75)
     assert found["harmonic_mean"] == round(4 / sum(1 / value for value in four), 4)
+
+
+def test_values_in_sentences_are_counted_beside_exact_matches() -> None:
+    figures = tally.figures(SAMPLES)
+    contains = figures["contains"]
+    assert contains["edit_success"] == 1.0
+    assert contains["interval"]["edit_success"] == (1.0, 1.0)
+    assert contains["portability"] == figures["portability"]
+    assert figures["interval"]["edit_success"][0] < 1.0
+    assert figures["invented_additions"] == 0.3333
 
 
 def test_intervals_hold_the_mean_narrow_with_edits_and_repeat() -> None:
@@ -60,6 +72,9 @@ def test_a_lead_is_the_difference_of_the_means_with_edits_in_pairs() -> None:
     assert 0.0 < found[1] < found[0] < found[2] <= 1.0
     assert tally.lead(SAMPLES, SAMPLES) == (0.0, 0.0, 0.0), "the same edits, not others, are drawn for both"
     assert tally.lead([], []) is None
+    apart = tally.lead(SAMPLES, worse, side="contains")
+    assert apart is not None
+    assert apart[0] == round((1.0 + 0.5 + 0.375 + 0.75) / 4 - (1.0 + 0.0 + 0.0) / 3, 4)
     forced = [sample(None)]
     assert tally.lead(forced, forced) is None, "nothing was decoded freely"
 
