@@ -12,11 +12,13 @@ from typing import Any
 import make_gate
 
 from lte_runtime.facts.events import EventLimits, decode, normalise_key
+from lte_runtime.scoring import contains
 from lte_runtime.types import Position, RawRecord
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data"
 DEMO = ROOT / "ops" / "demo"
+NEAR_KINDS = ("person", "place", "date", "number", "code", "material", "organisation")
 STOCK = ROOT / "lte_runtime" / "align" / "stock" / "facts"
 
 
@@ -26,6 +28,10 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def user_events() -> list[dict[str, Any]]:
     return [row["event"] for row in read(DATA / "user_facts.jsonl")]
+
+
+def near_events() -> list[dict[str, Any]]:
+    return [row["event"] for row in read(DATA / "near_questions.jsonl")]
 
 
 def gate_events() -> list[dict[str, Any]]:
@@ -44,7 +50,7 @@ def stock() -> dict[tuple[str, str], str]:
 
 
 def test_every_event_decodes_and_ids_are_unique() -> None:
-    events = read(DEMO / "events.jsonl") + user_events() + gate_events()
+    events = read(DEMO / "events.jsonl") + user_events() + near_events() + gate_events()
     for offset, event in enumerate(events):
         value = json.dumps(event, ensure_ascii=False).encode()
         edit = decode(RawRecord("lte.edits", Position("t", 0, offset), None, value), EventLimits())
@@ -55,12 +61,12 @@ def test_every_event_decodes_and_ids_are_unique() -> None:
 def test_the_sets_share_no_subject() -> None:
     sets = [
         {normalise_key(event["subject"]) for event in events if "subject" in event}
-        for events in (read(DEMO / "events.jsonl"), user_events(), gate_events())
+        for events in (read(DEMO / "events.jsonl"), user_events(), near_events(), gate_events())
     ]
     known = {subject for _, subject in stock()}
-    assert not sets[0] & sets[1]
-    assert not (sets[0] | sets[1]) & sets[2]
-    assert not (sets[1] | sets[2]) & known
+    for first, second in itertools.combinations(sets, 2):
+        assert not first & second
+    assert not set().union(*sets[1:]) & known
 
 
 def test_stock_is_large_unique_and_clean() -> None:
@@ -111,6 +117,36 @@ def test_user_facts_carry_two_hundred_alias_probes() -> None:
         assert not more
         assert alias in row["alias_question"]
         assert row["event"]["target"] == row["expected"][0]
+
+
+def test_near_questions_are_many_of_all_kinds_and_languages() -> None:
+    rows = read(DATA / "near_questions.jsonl")
+    assert Counter(row["language"] for row in rows) == {"en": 79, "de": 12, "fr": 12, "es": 12}
+    kinds = Counter(row["kind"] for row in rows)
+    assert min(kinds[kind] for kind in NEAR_KINDS) >= 10
+    assert set(kinds) == {*NEAR_KINDS, "other"}
+    first = rows[:40]
+    assert {row["language"] for row in first} == {"en", "de", "fr", "es"}
+    assert {row["kind"] for row in first} >= set(NEAR_KINDS)
+    for values in (
+        [normalise_key(row["event"]["subject"]) for row in rows],
+        [normalise_key(row["event"]["target"]) for row in rows],
+        [normalise_key(question) for row in rows for question in (row["question"], *row["near"])],
+    ):
+        assert max(Counter(values).values()) == 1
+
+
+def test_near_questions_name_the_subject_and_give_no_value_away() -> None:
+    for row in read(DATA / "near_questions.jsonl"):
+        event, target = row["event"], row["event"]["target"]
+        assert len(row["near"]) == 2
+        for question in (row["question"], *row["near"]):
+            assert question.rstrip().endswith("?")
+            assert normalise_key(event["subject"]) in normalise_key(question), question
+            assert not contains(question, [target]), question
+        if "statement" in event:
+            assert event["statement"].count(target) == 1
+            assert not contains(event["subject"], [target])
 
 
 def test_gate_file_is_what_its_script_writes() -> None:
