@@ -268,6 +268,26 @@ def general(
 
 
 @app.command()
+def restraint(
+    data: Annotated[Path, typer.Option(help="File of facts with near questions, JSON lines.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Facts at most.")] = None,
+    cache: Cache = CACHE,
+    json_: Json = False,
+    arch: Architecture = None,
+    config: ConfigFile = None,
+) -> None:
+    """The reader alone, the fact given: is its value said where it is asked for, and only there?
+
+    Example: lte eval restraint --data tests/data/near_questions.jsonl --json
+    """
+    from ops.lab.evals import restraint as measured
+
+    with output.progress(not json_) as progress:
+        kit = parts.kit(parts.settings(config, arch), cache, None, progress)
+        _show(measured.run(kit, data, limit=limit, progress=progress), json_)
+
+
+@app.command()
 def reach(
     data: Annotated[Path, typer.Option(help="Folder with KnowEdit's JSON files.")],
     limit: Annotated[int, typer.Option(min=1, help="At most so many held-out edits of each set.")] = 10,

@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lte_runtime.align.data.facts import from_mapping
 from lte_runtime.answer.answerer import Answerer, AnswererSettings
 from lte_runtime.answer.engine.protocol import Engine
 from lte_runtime.answer.scope.gate import GateCalibration
-from lte_runtime.errors import NotFound
-from lte_runtime.facts.keys import statement_of
+from lte_runtime.errors import BadRequest, NotFound
 from lte_runtime.progress import Progress, silent
 from lte_runtime.scoring import mean
 from lte_runtime.types import Answer, Encoder
@@ -70,8 +70,8 @@ def figures(rows: Sequence[Mapping[str, Any]], answers: Mapping[str, Answer]) ->
     """
     rows_of_probe = {probe: [row for row in rows if row.get(probe)] for probe in PROBES}
     verdicts = {
-        probe: [judge(row, row[probe], answers[row[probe]].text) for row in asked]
-        for probe, asked in rows_of_probe.items()
+        probe: [judge(row, row[probe], answers[row[probe]].text) for row in probed]
+        for probe, probed in rows_of_probe.items()
     }
     return {
         "n": len(rows),
@@ -102,17 +102,12 @@ def _shares(verdicts: Mapping[str, Sequence[Verdict]], score: Score) -> dict[str
 
 def judge(row: Mapping[str, Any], question: str, answer: str) -> Verdict:
     """The verdict on an answer to one of a row's questions."""
-    event = row["event"]
-    names = (event.get("subject", ""), *event.get("subject_aliases", ()))
-    statement = statement_of(
-        event.get("subject", ""),
-        event.get("relation", ""),
-        event.get("prompt", ""),
-        event["target"],
-        event.get("statement", ""),
-    )
-    accepted = (*row["expected"], *event.get("target_aliases", ()))
-    return judged(answer, accepted, context=(statement, question, *names))
+    fact = from_mapping(row["event"])
+    if fact is None:
+        raise BadRequest(f"the fact of {question!r} is a retraction: user facts have values")
+    names = (fact.subject, *fact.subject_aliases)
+    accepted = (*row["expected"], *fact.target_aliases)
+    return judged(answer, accepted, context=(fact.statement, question, *names))
 
 
 def _cited(row: Mapping[str, Any], answer: Answer) -> bool:
