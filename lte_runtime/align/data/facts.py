@@ -129,12 +129,12 @@ def _knowedit(text: str, path: Path, source: str) -> Iterator[FactRecord]:
         records = json.loads(text)
         for record in records:
             if record.get("target_new"):
-                yield _of_record(record, source)
+                yield of_record(record, source)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise BadRequest(f"{path} is not a list of records: {error!r}") from None
 
 
-def _of_record(record: Mapping[str, Any], source: str) -> FactRecord:
+def of_record(record: Mapping[str, Any], source: str) -> FactRecord:
     """A cloze "The R of S is" gives a relation; every other prompt stays the fact's key."""
     subject, prompt, target = record["subject"], record["prompt"].strip(), record["target_new"]
     cloze = _CLOZE.fullmatch(prompt)
