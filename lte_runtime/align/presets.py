@@ -98,7 +98,15 @@ _SMALL_CHAT = Preset(
     "small",
     cases=12_000,
     mixture=Mixture(
-        _RESTRAINED, invented=0.5, replay=0.0, worded=0.3, plain=0.05, sure=0.5, near_sure=0.0, foreign=0.2
+        _RESTRAINED,
+        invented=0.7,
+        replay=0.0,
+        worded=0.3,
+        plain=0.05,
+        sure=0.5,
+        near_sure=0.0,
+        foreign=0.25,
+        everyday=0.5,
     ),
     settings=TrainingSettings(
         rank=16, alpha=32, rate=5e-4, warm=20, batch=16, first=1.0, threads=2, every=100, patience=4

@@ -396,6 +396,8 @@ def _same_subject(rng: Random, world: World) -> Case | None:
 
 def _other_question(rng: Random, fact: FactRecord, stored: set[str]) -> str | None:
     """A question about the fact's subject for a relation that no fact of it tells."""
+    if fact.near and rng.random() < _WRITTEN_SHARE:
+        return rng.choice(fact.near)
     others = w.other_relations(fact.relation)
     if others and rng.random() < _WRITTEN_SHARE:
         relation = rng.choice(others)

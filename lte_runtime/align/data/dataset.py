@@ -150,7 +150,7 @@ class Mixture:
     An own answer less sure than `sure` is left out: what a model makes up about unknown things is noise, and
     long noise outweighs many short answers. `near_sure` takes its place for a near question (the same subject
     or the same relation): there any answer of the model teaches that the fact does not answer it. `foreign`
-    is the share of made-up worlds in another language than English.
+    is the share of made-up worlds in another language than English, `everyday` that of everyday relations.
     """
 
     kinds: Mapping[CaseKind, float]
@@ -163,6 +163,7 @@ class Mixture:
     sure: float = 0.5
     near_sure: float = 0.5
     foreign: float = 0.0
+    everyday: float = 0.0
 
     def sureness(self, kind: CaseKind) -> float:
         """How sure the model must be of its own answer in a case of this kind."""
@@ -203,7 +204,7 @@ def _world(
 ) -> World:
     roll = rng.random()
     if made_up or roll < mixture.invented or not material.edits.facts:
-        facts = invented(rng, prefix, mixture.foreign)
+        facts = invented(rng, prefix, mixture.foreign, mixture.everyday)
         return World(Pool.of(facts, by_words), learnt, material.known_facts, alone=mixture.alone)
     replayed = material.replay is not None and roll < mixture.invented + mixture.replay
     pool = material.replay if replayed and material.replay else material.edits

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lte_runtime.align.stock import names
+from lte_runtime.align.stock.everyday import Everyday, SubjectKind, formed, kinds, trainable, unlike
 from lte_runtime.align.stock.relations import (
     FOREIGN_RELATIONS,
     NOUN_KINDS,
@@ -28,7 +29,8 @@ _CLOZE = re.compile(r"The (?:name of the )?(?P<relation>.+?) of (?P<subject>.+) 
 
 @dataclass(frozen=True, slots=True)
 class FactRecord:
-    """One fact. `source` is edits, replay or invented; `rephrased` are questions known for it."""
+    """One fact. `source` is edits, replay or invented; `rephrased` are questions known for it. `near` are
+    questions about its subject that it does not answer; made-up facts alone have them, no file does."""
 
     edit_id: str
     subject: str
@@ -41,11 +43,12 @@ class FactRecord:
     publisher: str = ""
     rephrased: tuple[str, ...] = ()
     source: str = "edits"
+    near: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A line of a file of facts, as `from_mapping` reads it."""
         values = asdict(self)
-        del values["source"]
+        del values["source"], values["near"]
         return values
 
     @property
@@ -166,12 +169,16 @@ class _Relation:
     statements: tuple[str, ...] = field(default=_PLAIN)
 
 
-def invented(rng: random.Random, prefix: str, foreign: float = 0.0) -> tuple[FactRecord, ...]:
+def invented(
+    rng: random.Random, prefix: str, foreign: float = 0.0, everyday: float = 0.0
+) -> tuple[FactRecord, ...]:
     """A small world: near facts that share subjects and relations, an alias here and there, and a chain.
 
     Subjects and targets are made-up names; edit ids are `PREFIX-n`. `foreign` is the share of worlds whose
-    relations are German, French or Spanish.
+    relations are German, French or Spanish, `everyday` that of worlds of everyday relations.
     """
+    if everyday > 0 and rng.random() < everyday:
+        return _everyday_world(rng, prefix)
     is_foreign = foreign > 0 and rng.random() < foreign
     kind = rng.choice(_FOREIGN_KINDS if is_foreign else SUBJECT_KINDS)
     subjects = _subjects(rng, kind, 3)
@@ -179,6 +186,31 @@ def invented(rng: random.Random, prefix: str, foreign: float = 0.0) -> tuple[Fac
     facts = [_fact(rng, subject, relation) for subject in subjects for relation in relations]
     facts += [_linked(rng, fact) for fact in facts if _kind_of(fact.relation, relations) in LINKED][:3]
     return tuple(replace(fact, edit_id=f"{prefix}-{number}") for number, fact in enumerate(facts))
+
+
+def _everyday_world(rng: random.Random, prefix: str) -> tuple[FactRecord, ...]:
+    """Three subjects of one kind, each with the same three relations, so that near facts stand beside."""
+    kind = rng.choice(kinds())
+    relations = rng.sample(trainable(kind), 3)
+    subjects = [formed(rng, kind) for _ in range(3)]
+    facts = [_everyday_fact(rng, kind, subject, r, relations) for subject in subjects for r in relations]
+    return tuple(replace(fact, edit_id=f"{prefix}-{number}") for number, fact in enumerate(facts))
+
+
+def _everyday_fact(
+    rng: random.Random, kind: SubjectKind, subject: str, relation: Everyday, stored: Sequence[Everyday]
+) -> FactRecord:
+    fact = _fact(rng, subject, _Relation(relation.noun, ""), rng.choice(relation.targets))
+    others = [r for r in trainable(kind) if all(unlike(r, other) for other in stored)]
+    near = [*relation.other]
+    for other in rng.sample(others, min(2, len(others))):
+        near += other.asking
+    stored_questions = {text for other in stored for text in other.asking}
+    return replace(
+        fact,
+        rephrased=tuple(text.replace("{s}", subject) for text in relation.asking),
+        near=tuple(text.replace("{s}", subject) for text in near if text not in stored_questions),
+    )
 
 
 def _subjects(rng: random.Random, kind: str, count: int) -> list[str]:
@@ -224,8 +256,8 @@ def _kind_of(noun: str, relations: Sequence[_Relation]) -> str:
     return next((relation.target for relation in relations if relation.noun == noun), "")
 
 
-def _fact(rng: random.Random, subject: str, relation: _Relation) -> FactRecord:
-    target = names.value(relation.target, rng)
+def _fact(rng: random.Random, subject: str, relation: _Relation, target: str = "") -> FactRecord:
+    target = target or names.value(relation.target, rng)
     statement = rng.choice(relation.statements)
     for mark, text in (("{n}", relation.noun), ("{s}", subject), ("{t}", target)):
         statement = statement.replace(mark, text)

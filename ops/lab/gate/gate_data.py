@@ -10,12 +10,11 @@ import random
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lte_runtime.align.stock import names
+from lte_runtime.align.stock.everyday import Everyday, SubjectKind, formed, kinds, unlike
 from lte_runtime.align.stock.relations import NOUN_KINDS, WORDED_RELATIONS
 from lte_runtime.answer.scope.features import PLACEHOLDER
 from lte_runtime.answer.scope.wording import WordingPair
@@ -276,41 +275,6 @@ def _table() -> list[str]:
     return [line for line in text.splitlines() if not line.startswith("#")]
 
 
-@dataclass(frozen=True, slots=True)
-class Everyday:
-    """One relation of `everyday.txt`: questions for it, near ones that are not, examples of targets."""
-
-    noun: str
-    asking: tuple[str, ...]
-    other: tuple[str, ...]
-    targets: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SubjectKind:
-    """What relations are about: forms of subjects with the kinds of `names` in braces."""
-
-    name: str
-    forms: tuple[str, ...]
-    relations: tuple[Everyday, ...]
-
-
-@cache
-def kinds() -> tuple[SubjectKind, ...]:
-    """The sections of `everyday.txt`."""
-    lines = Path(__file__).with_name("everyday.txt").read_text(encoding="utf-8").splitlines()
-    sections: list[SubjectKind] = []
-    for line in lines:
-        if line.startswith("@ "):
-            name, forms = line[2:].split("|")
-            sections.append(SubjectKind(name, tuple(forms.split(";")), ()))
-        elif not line.startswith("#"):
-            noun, *lists = line.split("|")
-            relation = Everyday(noun, *(tuple(filter(None, part.split(";"))) for part in lists))
-            sections[-1] = replace(sections[-1], relations=(*sections[-1].relations, relation))
-    return tuple(sections)
-
-
 def default_rows(seed: int, worlds: int = 24) -> list[Row]:
     """Invented facts and questions of both sorts, each in a namespace of its own.
 
@@ -336,19 +300,19 @@ def everyday(seed: int, worlds: int = 24) -> list[Row]:
 
 def _everyday_rows(rng: random.Random, kind: SubjectKind, relation: Everyday, ident: str) -> Iterator[Row]:
     """One fact, sometimes with another one about the same subject, and questions about both."""
-    subject = _formed(rng, kind)
+    subject = formed(rng, kind)
     fact: Row = {"op": "assert", "id": ident, "subject": subject, "relation": relation.noun}
     fact["target"] = rng.choice(relation.targets)
     alias = _shortened(rng, subject) if rng.random() < 0.5 else ""
     if alias:
         fact["subject_aliases"] = [alias]
     yield fact
-    others = [r for r in kind.relations if _unlike(r, relation)]
+    others = [r for r in kind.relations if unlike(r, relation)]
     if rng.random() < 0.3:
         second = rng.choice(others)
         target = rng.choice(second.targets)
         yield fact | {"id": ident + "s", "relation": second.noun, "target": target}
-        others = [r for r in others if _unlike(r, second)]
+        others = [r for r in others if unlike(r, second)]
     for text in rng.sample(relation.asking, min(2, len(relation.asking))):
         name = alias if alias and rng.random() < 0.5 else subject
         yield _inside(fact, "rephrase", _say(text, name))
@@ -366,7 +330,7 @@ def about(seed: int) -> list[Row]:
     rows: list[Row] = []
     for kind in kinds():
         for number, relation in enumerate(kind.relations):
-            fact: Row = {"op": "assert", "id": f"a-{kind.name}-{number}", "subject": _formed(rng, kind)}
+            fact: Row = {"op": "assert", "id": f"a-{kind.name}-{number}", "subject": formed(rng, kind)}
             fact |= {"relation": relation.noun, "target": rng.choice(relation.targets)}
             plain = rng.choice(_PLAIN).replace("{n}", relation.noun)
             rows += [fact, _inside(fact, "plain", _say(plain, fact["subject"]))]
@@ -374,21 +338,6 @@ def about(seed: int) -> list[Row]:
                 question = _say(text.replace("{n}", relation.noun), fact["subject"])
                 rows.append(_outside(fact, "reversed", question))
     return rows
-
-
-def _unlike(a: Everyday, b: Everyday) -> bool:
-    """Whether they share no wording and no word of their names: one's questions are not the other's."""
-    return {*a.asking, *a.noun.split()}.isdisjoint({*b.asking, *b.noun.split()})
-
-
-def _formed(rng: random.Random, kind: SubjectKind) -> str:
-    """A new name for a subject."""
-
-    def drawn(match: re.Match[str]) -> str:
-        what = match.group(1)
-        return str(rng.randint(11, 9999)) if what == "digits" else names.value(what, rng)
-
-    return re.sub(r"\{(\w+)\}", drawn, rng.choice(kind.forms))
 
 
 def _shortened(rng: random.Random, subject: str) -> str:

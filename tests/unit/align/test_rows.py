@@ -189,3 +189,18 @@ def test_a_share_of_the_made_up_worlds_is_in_other_languages() -> None:
     foreign = sum(any(fact.relation in nouns for fact in world) for world in worlds)
     assert 70 < foreign < 130
     assert not any(fact.relation in nouns for seed in range(50) for fact in invented(Random(seed), "w"))
+
+
+def test_everyday_facts_bring_their_questions_and_near_ones() -> None:
+    for seed in range(60):
+        world = invented(Random(seed), "w", everyday=1.0)
+        assert len(world) == 9
+        for fact in world:
+            assert fact.rephrased
+            assert all(fact.subject in text for text in (*fact.rephrased, *fact.near))
+            answered = {text for other in world if other.subject == fact.subject for text in other.rephrased}
+            assert not answered & set(fact.near), "a fact of the subject would answer it"
+    drawn = islice(
+        dataset.cases(MATERIAL, Mixture({CaseKind.SAME_SUBJECT: 1.0}, invented=1.0, everyday=1.0), 0), 40
+    )
+    assert all(case.answer is None for case in drawn)
