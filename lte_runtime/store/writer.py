@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,7 +79,7 @@ class Store:
         leader_epochs: Mapping[TopicPartition, int] | None = None,
     ) -> StoreResult:
         """Everything that one batch brings, in one transaction; `vectors` is asked at its end."""
-        known_topics = dict(self._numbers)
+        known_topics = set(self._numbers)
         writer = BatchWriter(self, now_ms)
         try:
             with transaction(self.connection):
@@ -88,8 +88,7 @@ class Store:
                 self._move_offsets(next_offsets, leader_epochs or {})
                 self.meta_set(SEQUENCE, str(self.sequence + 1))
         except BaseException:
-            self._numbers = known_topics
-            self.topics = {number: topic for topic, number in known_topics.items()}
+            self._forget_topics(self._numbers.keys() - known_topics)
             raise
         self.retracted |= writer.retracted
         self.sequence += 1
@@ -118,8 +117,15 @@ class Store:
         if number is None:
             self.connection.execute("INSERT INTO topics(topic_id) VALUES(?)", (topic_id,))
             number = int(self.connection.last_insert_rowid())
-            self._numbers[topic_id], self.topics = number, {**self.topics, number: topic_id}
+            # In place: a question that began before must read the rows of this topic once they are there.
+            self._numbers[topic_id] = number
+            self.topics[number] = topic_id
         return number
+
+    def _forget_topics(self, topic_ids: Set[str]) -> None:
+        """After a rollback their numbers are free again."""
+        for topic_id in topic_ids:
+            del self.topics[self._numbers.pop(topic_id)]
 
     def _move_offsets(
         self, next_offsets: Mapping[TopicPartition, int], leader_epochs: Mapping[TopicPartition, int]

@@ -43,12 +43,17 @@ def owns(house: House) -> bool:
 
 
 def pair(make_house: Callable[..., House], shared: dict[str, str], directory: Path) -> tuple[House, House]:
-    """The owner and another one, both READY."""
+    """The owner and another one, both READY. The second one's joining shares the group out anew."""
     one = make_house(directory=directory / "a", **shared).start()
-    until(lambda: owns(one), "an owner")
     other = make_house(directory=directory / "b", topic=one.topic, **shared).start()
-    assert not owns(other)
-    return one, other
+    group = f"{shared['LTE_KAFKA__GROUP_ID']}.control"
+    until(lambda: settled(one.topic.admin.describe_groups([group])[group], members=2), "both in the group")
+    until(lambda: owns(one) != owns(other), "one owner")
+    return (one, other) if owns(one) else (other, one)
+
+
+def settled(group: dict[str, Any], members: int) -> bool:
+    return group["group_state"] == "Stable" and len(group["members"]) == members
 
 
 def letters(house: House) -> list[tuple[int, int]]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -89,32 +86,17 @@ def test_a_gate_of_another_encoder_is_refused(make_house: Callable[..., House], 
     assert "calibrated for encoder stub-64-1" in other.log
 
 
-MAKE = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-import tiny
-place = Path(sys.argv[2])
-tiny.save_model(place / "one", seed=1)
-tiny.save_model(place / "two", seed=2)
-tiny.save_adapter(place / "adapter", place / "one")
-"""
-
-
 @pytest.mark.model
 def test_an_adapter_of_another_base_model_is_refused(
     make_house: Callable[..., House], tmp_path: Path
 ) -> None:
     """The state of one base model, then another one with the first one's adapter."""
-    tools = Path(__file__).parents[1] / "unit/answer/engine"
-    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", MAKE, str(tools), str(tmp_path)]
-    subprocess.run(command, check=True, env=alone, timeout=2 * GUARD_S)
-    adapter = {
-        "LTE_MODEL__ADAPTER": str(tmp_path / "adapter"),
-        "LTE_MODEL__DTYPE": "float32",
-        "OMP_NUM_THREADS": "1",
-    }
+    from tests.unit.answer.engine import tiny
+
+    for seed, name in enumerate(("one", "two"), 1):
+        tiny.save_model(tmp_path / name, seed=seed)
+    tiny.save_adapter(tmp_path / "adapter", tmp_path / "one")
+    adapter = {"LTE_MODEL__ADAPTER": str(tmp_path / "adapter"), "LTE_MODEL__DTYPE": "float32"}
     house = make_house(LTE_MODEL__PATH=str(tmp_path / "one"), **adapter).start()
     answer = house.ask(question("Winch"), house.publish([fact("Winch", "Ulla")]))
     assert (answer["scope"], answer["adapter"]["id"]) == ("edited", "align-000001")

@@ -36,9 +36,9 @@ def test_a_killed_broker_that_comes_back(own_broker: Broker, topic: KafkaTopic, 
 
 def test_a_stopped_broker_that_goes_on(own_broker: Broker, topic: KafkaTopic, ingesting: Ingesting) -> None:
     topic.append(event("before"))
-    running = ingesting(topic).ready()
+    running = ingesting(topic, stale_after_s=3.0).ready()
     own_broker.pause()
-    until(lambda: running.lifecycle.stale)  # ten seconds of silence
+    until(lambda: running.lifecycle.stale)
     assert running.lifecycle.serving()
     own_broker.resume()
     topic.append(event("after"))

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from lte_runtime.facts.events import (
     fact_key,
     original_position_header,
 )
+from lte_runtime.memory import retrieve
 from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.types import Batch, Candidates, Position, Rejected, TopicPartition, Vectors
 
@@ -380,6 +382,19 @@ def test_a_retraction_is_never_served_from_its_watermark_on(open_memory: Opener,
     for reader in readers:
         reader.join(60)
     assert wrong == []
+
+
+def test_a_question_reads_facts_of_a_topic_that_came_after_it_began(
+    open_memory: Opener, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, candidates = open_memory(), retrieve.candidates
+
+    def late(*arguments: Any) -> Any:
+        memory.apply(log.batch(log.fact("Ann")))
+        return candidates(*arguments)
+
+    monkeypatch.setattr(retrieve, "candidates", late)
+    assert [item.fact.target for item in ask(memory).items] == ["Ann"]
 
 
 def test_meta_is_durable(open_memory: Opener) -> None:
