@@ -9,12 +9,12 @@ from dataclasses import dataclass
 class TrainingSettings:
     """How an adapter is trained.
 
-    `batch` rows make an update, over all processes; `first` weighs an answer's first token; `budget` bounds
-    the padded tokens of one forward pass (0: as many as make two groups for each thread), halved `halvings`
-    times where memory was short. Every `every`
-    updates a checkpoint is written and the held-out rows are measured; after `patience` measures without a
-    gain training ends, and the best checkpoint is kept. `recompute` makes activations again in the backward
-    pass; `fused` uses the layers of `fused.py` on a GPU.
+    `batch` rows make an update, over all processes; `first` weighs an answer's first token; an answer of more
+    than `long_answer` tokens weighs as much as one of so many (0: by its length). `budget` bounds the padded
+    tokens of one forward pass (0: as many as make two groups for each thread), halved `halvings` times where
+    memory was short. Every `every` updates a checkpoint is written and the held-out rows are measured; after
+    `patience` measures without a gain training ends, and the best checkpoint is kept. `recompute` makes
+    activations again in the backward pass; `fused` uses the layers of `fused.py` on a GPU.
     """
 
     rank: int = 16
@@ -23,6 +23,7 @@ class TrainingSettings:
     warm: int = 20
     batch: int = 64
     first: float = 2.0
+    long_answer: int = 0
     threads: int = 2
     seed: int = 0
     epochs: int = 1

@@ -52,6 +52,9 @@ GROUPS: Mapping[str, tuple[CaseKind, ...]] = {
 }
 _WRITTEN_SHARE = 0.7
 """Share of near questions in the words written for their relation, where there are such."""
+_KNOWN_SHARE = 0.35
+"""Share of questions about the fact's subject that ask for something that the base knows, where it knows any:
+it knows few facts, and their questions would come again and again."""
 SHUFFLED = 0.2
 """Share of prompts whose facts are not best first."""
 
@@ -366,7 +369,7 @@ def _instructed(rng: Random, world: World) -> Case | None:
 
 def _same_subject(rng: Random, world: World) -> Case | None:
     """Another relation of the subject is asked: of a live fact's, or of one that the base knows."""
-    if world.known_facts and rng.random() < 0.7:
+    if world.known_facts and rng.random() < _KNOWN_SHARE:
         known_fact = rng.choice(world.known_facts)
         noun, kind = rng.choice(NOUN_KINDS)
         if noun == known_fact.relation:

@@ -345,7 +345,7 @@ class _AlignTrainer(Trainer):  # type: ignore[misc]
         """Sets the gradients of the mean loss over the answers of the whole batch, over all processes."""
         model.train()
         rows, settings = inputs["rows"], self._settings
-        total = _summed(sum(row.answer_length + settings.first - 1 for row in rows), self.args.device)
+        total = _summed(sum(row_weight(row, settings) for row in rows), self.args.device)
         groups = _groups(rows, settings)
         alone = self.args.world_size == 1
         if alone and settings.threads > 1 and self.args.device.type == "cpu":
@@ -364,7 +364,7 @@ class _AlignTrainer(Trainer):  # type: ignore[misc]
         model = self.model.eval()
         with torch.no_grad():
             parts = [_loss(model, group, self._settings) for group in _groups(self._held, self._settings)]
-        weight = sum(row.answer_length + self._settings.first - 1 for row in self._held)
+        weight = sum(row_weight(row, self._settings) for row in self._held)
         losses = [float(sum(map(float, parts)) / weight)]
         if self.args.world_size > 1:
             dist.broadcast_object_list(losses)
@@ -424,12 +424,22 @@ def _side_by_side(
 def _loss(model: Any, rows: Sequence[EncodedRow], settings: TrainingSettings) -> Tensor:
     device = _device(model)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.bf16):
-        return weighted_loss(model, rows, settings.first)
+        return weighted_loss(model, rows, settings.first, settings.long_answer)
 
 
-def weighted_loss(model: Any, rows: Sequence[EncodedRow], first: float) -> Tensor:
+def row_weight(row: EncodedRow, settings: TrainingSettings) -> float:
+    """What the tokens of the row's answer weigh together."""
+    return (row.answer_length + settings.first - 1) * _token_weight(row, settings.long_answer)
+
+
+def _token_weight(row: EncodedRow, long_answer: int) -> float:
+    return min(1.0, long_answer / max(row.answer_length, 1)) if long_answer else 1.0
+
+
+def weighted_loss(model: Any, rows: Sequence[EncodedRow], first: float, long_answer: int = 0) -> Tensor:
     """Sum of the answers' cross-entropies, the first token of each answer weighted `first`.
 
+    With `long_answer` the tokens of longer answers weigh less, in all as many as that of plain tokens.
     The vocabulary's scores are made only for the columns where some row predicts an answer token.
     """
     device = _device(model)
@@ -441,7 +451,8 @@ def weighted_loss(model: Any, rows: Sequence[EncodedRow], first: float) -> Tenso
     # Places are found on the CPU: a mask as index would make it wait for the GPU.
     row, column = answered[:, columns].nonzero(as_tuple=True)
     answer_ids = targets[row, columns[column]].to(device)
-    scale = torch.where(begins, first, 1.0)[row, columns[column]].to(device)
+    by_row = torch.tensor([_token_weight(encoded, long_answer) for encoded in rows])[:, None]
+    scale = (torch.where(begins, first, 1.0) * by_row)[row, columns[column]].to(device)
     scores = _scores(model, ids.to(device), columns.to(device))[row.to(device), column.to(device)].float()
     return (F.cross_entropy(scores, answer_ids, reduction="none") * scale).sum()
 

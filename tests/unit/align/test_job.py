@@ -118,10 +118,10 @@ class _Short:
     def __init__(self, enough: int) -> None:
         self.enough, self.loss = enough, train.weighted_loss
 
-    def __call__(self, model: Any, rows: Any, first: float) -> Any:
+    def __call__(self, model: Any, rows: Any, *weights: float) -> Any:
         if len(rows) > self.enough:
             raise torch.OutOfMemoryError("no room")
-        return self.loss(model, rows, first)
+        return self.loss(model, rows, *weights)
 
 
 def test_out_of_memory_halves_the_tokens_once(
