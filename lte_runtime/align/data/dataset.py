@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -28,7 +28,7 @@ IGNORED = -100
 ROWS, MANIFEST = "rows.jsonl", "manifest.json"
 _RUNNING = 0.6
 """Running text has many ways to go on: so much of `sure` is asked of it."""
-_CHUNK = 256
+_CHUNK = 512
 """Cases whose questions are put to the original model together."""
 
 
@@ -101,14 +101,16 @@ def by_length(rows: Sequence[EncodedRow], budget: int) -> list[list[int]]:
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """What the original model says by itself; `sure` is the geometric mean of its tokens' probabilities."""
+    """What the original model says by itself; `sure` is the geometric mean of its tokens' probabilities,
+    1 where it was not measured."""
 
     text: str
     sure: float
 
 
-AskBase = Callable[[Sequence[str]], Sequence[Own]]
-"""Puts questions to the original model, without facts and without an adapter."""
+AskBase = Callable[[Sequence[str], Collection[str]], Sequence[Own]]
+"""Puts questions to the original model, without facts and without an adapter. The second argument holds those
+whose sureness is measured, which takes about as long as the answer itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,15 +238,17 @@ def rows(drawn: Iterable[Case], ask: AskBase, mixture: Mixture, tally: RowTally)
     source = iter(drawn)
     first = 0
     while chunk := list(islice(source, _CHUNK)):
-        own = _own(chunk, ask)
+        own = _own(chunk, ask, mixture)
         for number, case in enumerate(chunk, first):
             yield from _pair(case, number, own.get(case.question, Own("", 0.0)), mixture, tally)
         first += len(chunk)
 
 
-def _own(chunk: Sequence[Case], ask: AskBase) -> dict[str, Own]:
-    questions = list(dict.fromkeys(case.question for case in chunk if case.plain))
-    return dict(zip(questions, ask(questions), strict=True))
+def _own(chunk: Sequence[Case], ask: AskBase, mixture: Mixture) -> dict[str, Own]:
+    plain = [case for case in chunk if case.plain]
+    questions = list(dict.fromkeys(case.question for case in plain))
+    measured = {case.question for case in plain if mixture.sureness(case.kind) > 0}
+    return dict(zip(questions, ask(questions, measured), strict=True))
 
 
 def _pair(case: Case, number: int, own: Own, mixture: Mixture, tally: RowTally) -> Iterator[TrainingRow]:
