@@ -103,6 +103,7 @@ _SMALL_CHAT = Preset(
         replay=0.0,
         worded=0.3,
         plain=0.05,
+        plain_own=0.2,
         sure=0.5,
         near_sure=0.0,
         foreign=0.25,

@@ -147,7 +147,8 @@ class TrainingRow:
 class Mixture:
     """What is drawn. `kinds` are weights; `invented` the share of cases over made-up facts, `replay` over the
     anchor set's, the rest over the edits; `exchange`, `worded` and `alone` are those of `World`;
-    `plain` the share of cases that make a row without their facts too, among those whose facts decide.
+    `plain` the share of cases that make a row without their facts too, among those whose facts decide;
+    `plain_own` the same among those that the original model answers.
 
     An own answer less sure than `sure` is left out: what a model makes up about unknown things is noise, and
     long noise outweighs many short answers. `near_sure` takes its place for a near question (the same subject
@@ -162,6 +163,7 @@ class Mixture:
     worded: float = 0.0
     alone: float = 0.5
     plain: float = 1.0
+    plain_own: float = 1.0
     sure: float = 0.5
     near_sure: float = 0.5
     foreign: float = 0.0
@@ -196,7 +198,8 @@ def cases(material: TrainingMaterial, mixture: Mixture, seed: int) -> Iterator[C
             world = _world(rng, material, mixture, learnt, f"invented-{number}", made_up=attempt > 3)
             case = make(rng, kind, world)
             if case is not None:
-                yield replace(case, plain=case.answer is None or rng.random() < mixture.plain)
+                share = mixture.plain_own if case.answer is None else mixture.plain
+                yield replace(case, plain=Random(f"{seed}:{number}:plain").random() < share)
                 break
         number += 1
 
@@ -245,9 +248,9 @@ def rows(drawn: Iterable[Case], ask: AskBase, mixture: Mixture, tally: RowTally)
 
 
 def _own(chunk: Sequence[Case], ask: AskBase, mixture: Mixture) -> dict[str, Own]:
-    plain = [case for case in chunk if case.plain]
-    questions = list(dict.fromkeys(case.question for case in plain))
-    measured = {case.question for case in plain if mixture.sureness(case.kind) > 0}
+    answered = [case for case in chunk if case.plain or case.answer is None]
+    questions = list(dict.fromkeys(case.question for case in answered))
+    measured = {case.question for case in answered if mixture.sureness(case.kind) > 0}
     return dict(zip(questions, ask(questions, measured), strict=True))
 
 

@@ -58,7 +58,7 @@ TrainData = Annotated[
     ),
 ]
 CACHE = Path(".cache/baselines")
-PAGE = Path("docs/evaluation.md")
+PAGE = Path("docs/evaluation-methods.md")
 MODES = ("single", "batch", "sequential")
 Cache = Annotated[Path, typer.Option(help="Where statistics, trained networks and searches are kept.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many records of each set.")]
@@ -362,7 +362,7 @@ def report(
 
     Examples: lte eval report --data knowedit/ --limit 20
 
-    lte eval report single.json batch.json --out docs/evaluation.md
+    lte eval report single.json batch.json --out docs/evaluation-methods.md
     """
     from ops.lab.evals import report as writing
 

@@ -130,6 +130,15 @@ def test_a_share_of_the_cases_in_scope_is_put_to_the_model_without_facts() -> No
     assert sum(not row.with_facts for row in made) == sum(case.plain for case in drawn)
 
 
+def test_a_share_of_what_the_model_answers_itself_is_put_to_it_without_facts() -> None:
+    mixture = replace(MIXTURE, plain_own=0.3)
+    drawn = list(islice(dataset.cases(MATERIAL, mixture, 0), 400))
+    out_of_scope = [case for case in drawn if case.answer is None]
+    assert sum(case.plain for case in out_of_scope) / len(out_of_scope) == pytest.approx(0.3, abs=0.1)
+    own_rows = [row for row in dataset.rows(drawn, sure_of_everything, mixture, RowTally()) if row.own]
+    assert sum(row.with_facts for row in own_rows) == len(out_of_scope), "all have a row with the facts"
+
+
 def test_answers_that_the_model_is_not_sure_of_are_left_out_text_last() -> None:
     tally = RowTally()
     drawn = islice(dataset.cases(MATERIAL, MIXTURE, 0), 200)
