@@ -246,7 +246,7 @@ class RealignSettings(_Section):
         "Default: a child process of this machine.",
     )
     preset: str = Field(
-        default="auto", description="Recipe of the training; auto fits the embedded model and ones like it."
+        default="auto", description="Recipe of the training; auto takes demo-small, which fits smollm2."
     )
     changes: dict[str, float | int | bool] = Field(
         default_factory=dict, description="Numbers of the recipe to replace, by name."
