@@ -139,7 +139,7 @@ class EncoderSettings(_Section):
 
 class ModelSettings(_Section):
     path: str = Field(
-        default="embedded",
+        default="smollm2",
         description="Model: smollm2, embedded(-qwen2), a directory, .gguf file or Hugging Face id, or stub.",
     )
     cache: Path | None = Field(
