@@ -140,7 +140,7 @@ class EncoderSettings(_Section):
 class ModelSettings(_Section):
     path: str = Field(
         default="smollm2",
-        description="Model: smollm2, embedded(-qwen2), a directory, .gguf file or Hugging Face id, or stub.",
+        description="Model: smollm2, a directory, a .gguf file, a Hugging Face id, or stub.",
     )
     cache: Path | None = Field(
         default=None,
@@ -150,7 +150,8 @@ class ModelSettings(_Section):
         default=False, description="Fetch an id from the Hugging Face hub when this machine lacks it."
     )
     adapter: str = Field(
-        default="embedded", description="LoRA adapter for edited questions: embedded, a directory, or none."
+        default="embedded",
+        description="LoRA adapter: embedded (what ships for the model, if anything), a directory, or none.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where the model runs.")
     threads: int = Field(
@@ -246,7 +247,7 @@ class RealignSettings(_Section):
         "Default: a child process of this machine.",
     )
     preset: str = Field(
-        default="auto", description="Recipe of the training; auto fits the embedded model and ones like it."
+        default="auto", description="Recipe of the training; auto takes the one called embedded."
     )
     changes: dict[str, float | int | bool] = Field(
         default_factory=dict, description="Numbers of the recipe to replace, by name."
