@@ -1,4 +1,4 @@
-"""`make demo`: every step as promised, on the default model; with its re-alignment on two models, minutes each."""
+"""`make demo`: every step as promised, on the default model; with its re-alignment on two, minutes each."""
 
 from __future__ import annotations
 
