@@ -139,8 +139,8 @@ class EncoderSettings(_Section):
 
 class ModelSettings(_Section):
     path: str = Field(
-        default="embedded",
-        description="Model: smollm2, embedded(-qwen2), a directory, .gguf file or Hugging Face id, or stub.",
+        default="smollm2",
+        description="Model: smollm2, a directory, a .gguf file, a Hugging Face id, or stub.",
     )
     cache: Path | None = Field(
         default=None,
@@ -150,7 +150,8 @@ class ModelSettings(_Section):
         default=False, description="Fetch an id from the Hugging Face hub when this machine lacks it."
     )
     adapter: str = Field(
-        default="embedded", description="LoRA adapter for edited questions: embedded, a directory, or none."
+        default="embedded",
+        description="LoRA adapter: embedded (what ships for the model, if anything), a directory, or none.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where the model runs.")
     threads: int = Field(
