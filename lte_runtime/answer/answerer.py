@@ -8,9 +8,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from lte_runtime.answer import fidelity
 from lte_runtime.answer.budget import Budget
 from lte_runtime.answer.engine.protocol import Engine
-from lte_runtime.answer.prompt import Prompt, explained, list_note, superseded
+from lte_runtime.answer.fidelity import CitedValue
+from lte_runtime.answer.prompt import Prompt, explained, list_note, one_line, superseded
 from lte_runtime.answer.retriever import Lookup, QuestionReading, Retriever, RetrieverSettings
 from lte_runtime.answer.scope import features as f
 from lte_runtime.answer.scope import gate
@@ -27,6 +29,7 @@ from lte_runtime.types import (
     Fact,
     GateDecision,
     GenerateRequest,
+    Generation,
     Question,
     Retrieval,
     Scope,
@@ -54,6 +57,7 @@ class AnswererSettings:
     wait at once, since each one holds a thread of its server.
 
     `use_adapter` False answers edited questions with the base model too: the other arm of evaluations.
+    `fidelity` puts misquoted values right (`lte_runtime.answer.fidelity`); off where the model is measured.
     """
 
     wait_s: float = 10.0
@@ -61,6 +65,7 @@ class AnswererSettings:
     max_question_chars: int = 8192
     max_new_tokens: int = 512
     use_adapter: bool = True
+    fidelity: bool = True
     retriever: RetrieverSettings = field(default_factory=RetrieverSettings)
 
 
@@ -118,7 +123,8 @@ class Answerer:
     ) -> Answer:
         """The answer with its evidence.
 
-        Raises `BadRequest`, `DeadlineExceeded` (before or while generating), `Cancelled` and `Overloaded`.
+        `on_text` gets pieces of text as they are made; where the text may still be put right
+        (`_is_checked`), it gets all of it at once when it is final. Raises `BadRequest`, `DeadlineExceeded` (before or while generating), `Cancelled` and `Overloaded`.
         """
         started = self._now()
         retrieval = self.retrieve(q, cancelled)
@@ -126,13 +132,14 @@ class Answerer:
             raise Cancelled("the caller went away")
         scope = Scope.EDITED if retrieval.citations else Scope.BASE
         prompt, citations = self._prompt(q, retrieval.citations)
+        checked = self._is_checked(retrieval)
         request = GenerateRequest(
             token_ids=prompt.token_ids,
             adapter=scope is Scope.EDITED and self._settings.use_adapter,
             max_new_tokens=min(q.max_new_tokens, self._settings.max_new_tokens),
             deadline=q.deadline,
             cancelled=cancelled,
-            on_text=on_text,
+            on_text=None if checked else on_text,
             values=prompt.values if self._settings.use_adapter else (),
             several_lines=scope is Scope.BASE,
         )
@@ -141,13 +148,17 @@ class Answerer:
             raise DeadlineExceeded("the answer was not finished within the deadline")
         if generation.finish == "cancelled":
             raise Cancelled("the caller went away")
+        free_text = generation.text.strip()
+        text = faithful(q.text, citations, generation) if checked else free_text
+        if checked and on_text and text:
+            on_text(text)
         answer_ms = {
             "queue": generation.queue_ms,
             "model": generation.model_ms,
             "total": (self._now() - started) * 1e3,
         }
         return Answer(
-            text=generation.text.strip(),
+            text=text,
             scope=scope,
             citations=citations,
             adapter=generation.adapter,
@@ -157,7 +168,13 @@ class Answerer:
             timings_ms={**retrieval.timings_ms, **answer_ms},
             index_path=retrieval.candidates.index_path,
             token_ids=generation.token_ids,
+            corrected_from="" if text == free_text else free_text,
         )
+
+    def _is_checked(self, retrieval: Retrieval) -> bool:
+        """Whether the answer is to quote what it cites: a question that asks for more than the facts tell
+        is answered with something else, however near it comes ("German" where the facts say "Germany")."""
+        return self._settings.fidelity and bool(retrieval.citations) and not retrieval.composed
 
     def _prompt(self, q: Question, citations: Sequence[Citation]) -> tuple[Prompt, tuple[Citation, ...]]:
         """The prompt, and the citations of what it holds; a list that does not fit is halved. Of a chain it
@@ -205,6 +222,21 @@ class Answerer:
         raise DeadlineExceeded(
             "not yet applied: " + ("; ".join(missing) or "the deadline passed while they were being applied")
         )
+
+
+def faithful(question: str, citations: Sequence[Citation], generation: Generation) -> str:
+    """The generated answer with the values of the last hop's facts as published where it misquotes one."""
+    last = max(citation.hop for citation in citations)
+    values = [
+        CitedValue(
+            tuple(map(one_line, (fact.target, *fact.target_aliases))), (fact.subject, *fact.subject_aliases)
+        )
+        for citation in citations
+        if citation.hop == last
+        for fact in (citation.fact,)
+    ]
+    text, cut_short = generation.text.strip(), generation.finish == "length"
+    return fidelity.corrected(text, values, question, cut_short=cut_short)
 
 
 def grouped(citations: Sequence[Citation]) -> list[Sequence[Citation]]:

@@ -288,6 +288,39 @@ def restraint(
 
 
 @app.command()
+def fidelity(
+    method: Annotated[
+        list[ComparedMethod] | None, typer.Option("--method", "-m", help="Default: ours. Repeatable.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Facts, the kinds in turn.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the facts.")] = 0,
+    json_: Json = False,
+    arch: Architecture = None,
+    config: ConfigFile = None,
+) -> None:
+    """Made-up facts of all kinds: does the answer quote the cited value, with and without the guard?
+
+    Example: lte eval fidelity --limit 1000 --json
+    """
+    from daemon.parts import models
+    from ops.lab.evals import fidelity as measured
+
+    settings = parts.settings(config, arch)
+    encoder = models.encoder(settings)
+    with parts.engine(settings) as engine, output.progress(not json_) as progress:
+        result = measured.run(
+            encoder,
+            engine,
+            models.calibration(settings, encoder),
+            methods=[option.value for option in method or (ComparedMethod.OURS,)],
+            count=limit,
+            seed=seed,
+            progress=progress,
+        )
+    _show(result, json_)
+
+
+@app.command()
 def reach(
     data: Annotated[Path, typer.Option(help="Folder with KnowEdit's JSON files.")],
     limit: Annotated[int, typer.Option(min=1, help="At most so many held-out edits of each set.")] = 10,
