@@ -124,7 +124,8 @@ class Answerer:
         """The answer with its evidence.
 
         `on_text` gets pieces of text as they are made; where the text may still be put right
-        (`_is_checked`), it gets all of it at once when it is final. Raises `BadRequest`, `DeadlineExceeded` (before or while generating), `Cancelled` and `Overloaded`.
+        (`_is_checked`), it gets all of it at once when it is final. Raises `BadRequest`, `DeadlineExceeded`
+        (before or while generating), `Cancelled` and `Overloaded`.
         """
         started = self._now()
         retrieval = self.retrieve(q, cancelled)

@@ -1,8 +1,8 @@
 """Whether an answer says the values that it cites as they were published, and putting them right. Pure.
 
-A small model copies a value now and then with a slip: "Astra" for "Astana", "<s>" for "</s>". What is cited is
-known, so a run of words that comes near a cited value without being it is exchanged for that value. An answer
-that is far from every value was not meant to quote one, and stays as it is.
+A small model copies a value now and then with a slip: "Astra" for "Astana", "<s>" for "</s>". What is cited
+is known, so a run of words that comes near a cited value without being it is exchanged for that value. An
+answer that is far from every value was not meant to quote one, and stays as it is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rapidfuzz.distance import Indel
 NEAR = 0.7
 """Share of letters in common, in order, of both texts, from which words are a slip of a value.
 
-Slips that were seen have 0.73 and more ("Linde" for "Leiden"); other values of a kind mostly less than 0.6."""
+Slips that were seen have 0.73 and more ("Linde" for "Leiden"), other names mostly less than 0.6."""
 LONGEST = 256
 """Characters of the longest value that is looked for. Longer ones are told in other words, not quoted."""
 MOST_WORDS = 512
@@ -156,4 +156,6 @@ def _exchanged(answer: str, slips: Sequence[Nearest]) -> str:
 
 
 def _folded(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
+    """Letters without their marks: what a slip loses first."""
+    signs = unicodedata.normalize("NFKD", text)
+    return " ".join("".join(sign for sign in signs if not unicodedata.combining(sign)).casefold().split())

@@ -1,8 +1,8 @@
 """Whether answers quote the value that they cite, with the guard (`answer.fidelity`) and without it.
 
-Made-up facts of all kinds (`unseen_facts`) are asked through the real way of a question: memory, retrieval, gate,
-prompt, engine. Both figures come from the same answers: `served` is the text as the service gives it, `free`
-what the model had said. Of each answer that cites its fact:
+Made-up facts of all kinds (`unseen_facts`) are asked through the real way of a question: memory, retrieval,
+prompt, engine. The gate is held open (`scope=edited`): what is measured is quoting. Both figures come from the
+same answers: `served` is the text as the service gives it, `free` what the model had said. Of each answer that cites its fact:
 
 - quoted: every value stands in it with all its signs, between word boundaries (case does not count);
 - misquoted: a value does not, and the run of words nearest to it shares half of its letters or more, in order
@@ -25,7 +25,7 @@ from lte_runtime.answer.fidelity import nearest, quotations, quotes
 from lte_runtime.answer.scope.gate import GateCalibration
 from lte_runtime.progress import Progress, silent
 from lte_runtime.scoring import mean
-from lte_runtime.types import Answer, Encoder
+from lte_runtime.types import Answer, Encoder, ScopeMode
 from ops.lab.evals import unseen_facts
 from ops.lab.evals.ask import Arms, ask_all
 from ops.lab.evals.tally import interval
@@ -66,7 +66,8 @@ def run(
         for method in methods:
             settings = AnswererSettings(use_adapter=method == "ours")
             arms = Arms(Answerer(memory, encoder, calibration, engine, settings))
-            answers = ask_all(arms, [fact.question for fact in facts], progress, f"fidelity {method}")
+            questions = [fact.question for fact in facts]
+            answers = ask_all(arms, questions, progress, f"fidelity {method}", scope=ScopeMode.EDITED)
             outcomes = [outcome(fact, answers[fact.question]) for fact in facts]
             measured[method] = {"sets": by_kind(outcomes, seed)}
     return {"seed": seed, "methods": measured}

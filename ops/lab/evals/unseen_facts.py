@@ -1,8 +1,8 @@
 """Made-up facts of every kind of value, with a question for each: what `fidelity` asks. Pure, by seed.
 
 Subjects, relations and most values come from the generator that also makes training rows, with a seed that no
-training uses: the same grammar, other facts. Each world brings facts of like subjects and relations beside the
-one that is asked for. Markup and lists, which the generator hardly makes, are drawn here.
+training uses: the same grammar, other facts. Each world brings facts of like subjects and relations beside
+the one that is asked for. Markup and lists, which the generator hardly makes, are drawn here.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ _OF_KIND = {
     "dates": ("date", "year", "clock"),
     "codes": ("code", "version", "contact", "address"),
 }
-"""The generator's kinds of targets; what it has besides (a status, a language) is one word of a short list."""
+"""The generator's kinds of targets; what it has besides (a status, a language) are words of short lists."""
 _MARKUP_NOUNS = ("opening tag", "end token", "separator", "placeholder", "template marker", "row template")
 _REAL_MARKUP = ("<|im_end|>", "<|im_start|>", "<|endoftext|>", "<s>", "</s>", "[INST]", "[/INST]", "<pad>")
 MOST_MEMBERS = 4
+BESIDE = 2
+"""Other facts of each world, so that the memory holds three times what is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,8 @@ def _drawn(kind: str, rng: random.Random) -> Iterator[tuple[AskedFact, list[Mapp
         seen.add(_key(fact.events[0]))
         key = _key(fact.events[0])
         others = [event for record in world if _key(event := _event(record)) != key]
-        yield fact, others
+        rng.shuffle(others)
+        yield fact, others[:BESIDE]
 
 
 def _event(fact: FactRecord, **more: Any) -> dict[str, Any]:
