@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 from rapidfuzz.distance import Indel
 
-NEAR = 0.7
+NEAR = 2 / 3
 """Share of letters in common, in order, of both texts, from which words are a slip of a value.
 
-Slips that were seen have 0.73 and more ("Linde" for "Leiden"), other names mostly less than 0.6."""
+So much have the shortest slips, one letter of three or half of a value left out; two names that have nothing
+to do with each other mostly have less than half."""
 LONGEST = 256
 """Characters of the longest value that is looked for. Longer ones are told in other words, not quoted."""
 MOST_WORDS = 512

@@ -596,7 +596,7 @@ def _tied(best: Scored, scored: Sequence[Scored], calibration: gate.GateCalibrat
 
 def _asks_beyond(reading: QuestionReading, best: Scored) -> bool:
     """Whether the path tells only what the question describes ("the capital of the home country of it")."""
-    return best.span is not None and bool(chain.described(reading.masked(best.span), best.path.view))
+    return best.span is not None and chain.asks_beyond(reading.masked(best.span), best.path.view)
 
 
 def _is_current(decision: GateDecision) -> bool:

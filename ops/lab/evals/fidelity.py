@@ -1,8 +1,9 @@
 """Whether answers quote the value that they cite, with the guard (`answer.fidelity`) and without it.
 
 Made-up facts of all kinds (`unseen_facts`) are asked through the real way of a question: memory, retrieval,
-prompt, engine. The gate is held open (`scope=edited`): what is measured is quoting. Both figures come from the
-same answers: `served` is the text as the service gives it, `free` what the model had said. Of each answer that cites its fact:
+prompt, engine. The gate is held open (`scope=edited`): what is measured is quoting. Both figures come from
+the same answers: `served` is the text as the service gives it, `free` what the model had said. An answer that
+cites its fact is:
 
 - quoted: every value stands in it with all its signs, between word boundaries (case does not count);
 - misquoted: a value does not, and the run of words nearest to it shares half of its letters or more, in order

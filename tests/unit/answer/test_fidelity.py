@@ -66,6 +66,9 @@ def test_a_slip_becomes_the_value_and_what_is_far_from_it_stays(answer: str, exp
         ("Acme Inc", "Acme Inc."),
         ("Łodz", "Łódź"),
         ("Москве", "Москва"),
+        ("B13", "B12"),
+        ("Moen", "Ida Moen"),
+        ("v2.3", "v2.3-rc1"),
     ],
 )
 def test_slips_of_every_kind_of_value(said: str, value: str) -> None:
