@@ -29,7 +29,6 @@ from lte_runtime.types import (
     Fact,
     GateDecision,
     GenerateRequest,
-    Generation,
     Question,
     Retrieval,
     Scope,
@@ -123,9 +122,9 @@ class Answerer:
     ) -> Answer:
         """The answer with its evidence.
 
-        `on_text` gets pieces of text as they are made; where the text may still be put right
-        (`_is_checked`), it gets all of it at once when it is final. Raises `BadRequest`, `DeadlineExceeded`
-        (before or while generating), `Cancelled` and `Overloaded`.
+        `on_text` gets pieces of text as they are made; where the text may still be put right, it gets all of
+        it at once when it is final. Raises `BadRequest`, `DeadlineExceeded` (before or while generating),
+        `Cancelled` and `Overloaded`.
         """
         started = self._now()
         retrieval = self.retrieve(q, cancelled)
@@ -133,14 +132,14 @@ class Answerer:
             raise Cancelled("the caller went away")
         scope = Scope.EDITED if retrieval.citations else Scope.BASE
         prompt, citations = self._prompt(q, retrieval.citations)
-        checked = self._is_checked(retrieval)
+        values = self._to_quote(retrieval, citations)
         request = GenerateRequest(
             token_ids=prompt.token_ids,
             adapter=scope is Scope.EDITED and self._settings.use_adapter,
             max_new_tokens=min(q.max_new_tokens, self._settings.max_new_tokens),
             deadline=q.deadline,
             cancelled=cancelled,
-            on_text=None if checked else on_text,
+            on_text=None if values else on_text,
             values=prompt.values if self._settings.use_adapter else (),
             several_lines=scope is Scope.BASE,
         )
@@ -150,8 +149,9 @@ class Answerer:
         if generation.finish == "cancelled":
             raise Cancelled("the caller went away")
         free_text = generation.text.strip()
-        text = faithful(q.text, citations, generation) if checked else free_text
-        if checked and on_text and text:
+        cut_short = generation.finish == "length"
+        text = fidelity.corrected(free_text, values, q.text, cut_short=cut_short)
+        if values and on_text and text:
             on_text(text)
         answer_ms = {
             "queue": generation.queue_ms,
@@ -172,10 +172,17 @@ class Answerer:
             corrected_from="" if text == free_text else free_text,
         )
 
-    def _is_checked(self, retrieval: Retrieval) -> bool:
-        """Whether the answer is to quote what it cites: a question that asks for more than the facts tell
-        is answered with something else, however near it comes ("German" where the facts say "Germany")."""
-        return self._settings.fidelity and bool(retrieval.citations) and not retrieval.composed
+    def _to_quote(self, retrieval: Retrieval, citations: Sequence[Citation]) -> Sequence[CitedValue]:
+        """The values that the answer is checked against: those of the last hop's facts; none where it is not.
+
+        A question that asks for more than the facts tell is answered with something else, however near it
+        comes ("German" where the facts say "Germany").
+        """
+        if not (self._settings.fidelity and citations) or retrieval.composed:
+            return ()
+        last = max(citation.hop for citation in citations)
+        values = [cited_value(citation.fact) for citation in citations if citation.hop == last]
+        return values if any(map(fidelity.is_quotable, values)) else ()
 
     def _prompt(self, q: Question, citations: Sequence[Citation]) -> tuple[Prompt, tuple[Citation, ...]]:
         """The prompt, and the citations of what it holds; a list that does not fit is halved. Of a chain it
@@ -225,19 +232,10 @@ class Answerer:
         )
 
 
-def faithful(question: str, citations: Sequence[Citation], generation: Generation) -> str:
-    """The generated answer with the values of the last hop's facts as published where it misquotes one."""
-    last = max(citation.hop for citation in citations)
-    values = [
-        CitedValue(
-            tuple(map(one_line, (fact.target, *fact.target_aliases))), (fact.subject, *fact.subject_aliases)
-        )
-        for citation in citations
-        if citation.hop == last
-        for fact in (citation.fact,)
-    ]
-    text, cut_short = generation.text.strip(), generation.finish == "length"
-    return fidelity.corrected(text, values, question, cut_short=cut_short)
+def cited_value(fact: Fact) -> CitedValue:
+    """What an answer may quote of a fact, as it stands in the prompt."""
+    texts = tuple(map(one_line, (fact.target, *fact.target_aliases)))
+    return CitedValue(texts, (fact.subject, *fact.subject_aliases))
 
 
 def grouped(citations: Sequence[Citation]) -> list[Sequence[Citation]]:

@@ -62,6 +62,11 @@ def corrected(
     return _exchanged(answer, slips)
 
 
+def is_quotable(value: CitedValue) -> bool:
+    """Whether `corrected` looks for the value at all."""
+    return any(len(text) <= LONGEST for text in value.texts)
+
+
 def quotes(value: str, *texts: str) -> bool:
     """Whether `value` stands in one of the texts as published; see `quotations`."""
     return any(next(quotations(text, value), None) for text in texts)
