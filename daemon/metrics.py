@@ -56,6 +56,9 @@ GATE = Spec("lte_gate_decisions_total", "Gate decisions: open means about an edi
 GATE_SCORE = Spec("lte_gate_score", "Probability that a question is about an edit, as the gate saw it.")
 ANSWERS = Spec("lte_answers_total", "Answers by scope and gRPC status code.", ("scope", "code"))
 ANSWER_TIME = Spec("lte_answer_seconds", "Total time of an answer.", ("scope",))
+CORRECTED = Spec(
+    "lte_answers_corrected_total", "Answers in which a misquoted value was put as it was published."
+)
 ANSWER_STAGE = Spec("lte_answer_stage_seconds", "Time of an answer in each stage.", ("stage",))
 JOBS = Spec("lte_job_runs_total", "Runs of the daemon's own jobs.", ("job", "result"))
 JOB_TIME = Spec("lte_job_seconds", "Time of a run of a job.", ("job",))
@@ -136,6 +139,7 @@ class Metrics:
         self._gate_score = self._histogram(GATE_SCORE, _SHARE)
         self._answers = self._counter(ANSWERS)
         self._answer_time = self._histogram(ANSWER_TIME, _FAST)
+        self._corrected = self._counter(CORRECTED)
         self._answer_stage = self._histogram(ANSWER_STAGE, _FAST)
         self._probes = self._counter(PROBES)
         self._feedback = self._counter(FEEDBACK)
@@ -193,6 +197,10 @@ class Metrics:
         self._answer_time.labels(scope).observe(seconds)
         for stage, milliseconds in stages_ms.items():
             self._answer_stage.labels(stage).observe(milliseconds / 1000)
+
+    def corrected(self) -> None:
+        """An answer misquoted a value that it cites, and was put right."""
+        self._corrected.inc()
 
     def probed(self, kind: str, outcome: str) -> None:
         """A probe was asked: `outcome` is right, wrong or skipped."""

@@ -133,6 +133,8 @@ def count_answer(metrics: Metrics, answer: Answer) -> None:
     metrics.gated(opened=answer.gate.scope is Scope.EDITED, score=answer.gate.score)
     total = answer.timings_ms.get("total", 0.0) / 1000
     metrics.answered(scope=answer.scope, code="OK", seconds=total, stages_ms=answer.timings_ms)
+    if answer.corrected_from:
+        metrics.corrected()
 
 
 def count_call(metrics: Metrics, call: Call) -> None:

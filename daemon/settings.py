@@ -191,6 +191,10 @@ class AnswerSettings(_Section):
         default=True,
         description="Answer what a value was before (the previous ...) from superseded edits, cited as such.",
     )
+    fidelity: bool = Field(
+        default=True,
+        description="Put a misquoted value right: cited values stand in answers as published.",
+    )
     deadline_s: float = Field(default=30.0, gt=0, le=3600, description="Deadline of a call without one.")
     deadline_max_s: float = Field(
         default=300.0, gt=0, le=3600, description="Longest deadline; a later one of a caller is cut to it."

@@ -145,6 +145,7 @@ def _explanation(reply: Mapping[str, Any]) -> dict[str, object]:
         "adapter": adapter.get("id", "none"),
         "index path": reply["index_path"],
         "finish": reply["finish"],
+        **({"put right from": reply["corrected_from"]} if reply["corrected_from"] else {}),
         "watermarks": " ".join(f"{w['partition']}:{w['next_offset']}" for w in reply["watermarks"]),
         **stages,
     }
