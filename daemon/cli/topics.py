@@ -50,4 +50,6 @@ def create(
     if json_:
         output.as_json({"created": created, "existing": [name for name in names if name not in created]})
     else:
-        output.table(("topic", "result"), ((n, "created" if n in created else "there already") for n in names))
+        output.table(
+            ("topic", "result"), ((n, "created" if n in created else "there already") for n in names)
+        )
