@@ -76,11 +76,13 @@ class Daemon:
         self._undo.close()
         log.info("stopped")
 
-    def run(self, stop: threading.Event) -> None:
-        """Wait for `stop` or for a thread that failed, whose error is raised."""
+    def run(self, stop: threading.Event, on_tick: Callable[[LifecycleStatus], None] = lambda _: None) -> None:
+        """Wait for `stop` or for a thread that failed, whose error is raised. `on_tick` is called each second
+        while none has."""
         while not stop.wait(TICK_S):
             self._lifecycle.tick()
             self._threads.check()
+            on_tick(self._lifecycle.status())
 
 
 @dataclass(frozen=True)
