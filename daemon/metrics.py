@@ -56,9 +56,11 @@ GATE = Spec("lte_gate_decisions_total", "Gate decisions: open means about an edi
 GATE_SCORE = Spec("lte_gate_score", "Probability that a question is about an edit, as the gate saw it.")
 ANSWERS = Spec("lte_answers_total", "Answers by scope and gRPC status code.", ("scope", "code"))
 ANSWER_TIME = Spec("lte_answer_seconds", "Total time of an answer.", ("scope",))
+ANSWER_TOKENS = Spec("lte_answer_tokens_total", "Tokens of answers, by scope.", ("scope",))
 ANSWER_STAGE = Spec("lte_answer_stage_seconds", "Time of an answer in each stage.", ("stage",))
 JOBS = Spec("lte_job_runs_total", "Runs of the daemon's own jobs.", ("job", "result"))
 JOB_TIME = Spec("lte_job_seconds", "Time of a run of a job.", ("job",))
+REBUILDS = Spec("lte_index_rebuilds_total", "Indexes made anew because of dead vectors or poor recall.")
 PROBES = Spec(
     "lte_drift_probes_total", "Probes asked, by kind: right, wrong or skipped.", ("kind", "outcome")
 )
@@ -89,6 +91,14 @@ GAUGES = (
     Spec("lte_memory_facts", "Facts that are current."),
     Spec("lte_memory_keys", "Fact keys that were ever asserted."),
     Spec("lte_memory_bytes", "Bytes of the state directory."),
+    Spec(
+        "lte_memory_state",
+        "1, with hashes of all standing facts and of the offsets that they reflect, at the last self-check: "
+        "replicas with the same offsets have the same facts.",
+        ("facts", "offsets"),
+    ),
+    Spec("lte_disk_bytes", "Size of the file system of the state directory."),
+    Spec("lte_disk_free_bytes", "Bytes free there for the daemon's user."),
     Spec("lte_index_vectors", "Vectors in the index, live and dead.", ("state",)),
     Spec("lte_index_path", "1 for the way the index searches: exact or hnsw.", ("path",)),
     Spec("lte_index_recall", "Recall@3 of the index against exact search, from the last self-check."),
@@ -103,6 +113,7 @@ GAUGES = (
     Spec(
         "lte_drift_margin", "Distance of each drift rule from its limit; negative past it.", ("rule", "kind")
     ),
+    Spec("lte_drift_limit", "Limit of each threshold, in the unit of its reading.", ("rule", "kind")),
     Spec("lte_drift_reason", "1 for each rule that is a reason to re-align now.", ("rule", "kind")),
     Spec("lte_drift_would_start", "1 when a re-alignment would start now."),
     Spec("lte_drift_new_edits", "Edits since the last alignment."),
@@ -111,6 +122,11 @@ GAUGES = (
     Spec("lte_realign_circuit_open", "1 when too many runs failed in a row: nothing starts by itself."),
     Spec("lte_adapter_serving", "1 for the adapter that new questions get.", ("adapter", "sha256")),
     Spec("lte_adapters", "Adapters in the registry."),
+    Spec(
+        "lte_adapter_score",
+        "Share of held-out probes that an adapter of the registry had right when it was judged.",
+        ("adapter", "kind"),
+    ),
     Spec("lte_adapter_tainted_edits", "Edits that the serving adapter learned and that no longer stand."),
     Spec("lte_adapter_epoch", "Highest epoch of a swap that was seen."),
     Spec("lte_build", "1, with the version and the adapter that is loaded.", ("version", "adapter")),
@@ -136,6 +152,7 @@ class Metrics:
         self._gate_score = self._histogram(GATE_SCORE, _SHARE)
         self._answers = self._counter(ANSWERS)
         self._answer_time = self._histogram(ANSWER_TIME, _FAST)
+        self._answer_tokens = self._counter(ANSWER_TOKENS)
         self._answer_stage = self._histogram(ANSWER_STAGE, _FAST)
         self._probes = self._counter(PROBES)
         self._feedback = self._counter(FEEDBACK)
@@ -143,6 +160,7 @@ class Metrics:
         self._passed_over = self._counter(PASSED_OVER)
         self._swaps = self._counter(SWAPS)
         self._swap_time = self._histogram(SWAP_TIME, _FAST)
+        self._rebuilds = self._counter(REBUILDS)
         self._jobs = self._counter(JOBS)
         self._job_time = self._histogram(JOB_TIME, _FAST)
         self._collector = _GaugeCollector()
@@ -187,12 +205,19 @@ class Metrics:
         self._gate.labels("open" if opened else "closed").inc()
         self._gate_score.observe(score)
 
-    def answered(self, *, scope: str, code: str, seconds: float, stages_ms: Mapping[str, float]) -> None:
+    def answered(
+        self, *, scope: str, code: str, seconds: float, stages_ms: Mapping[str, float], tokens: int = 0
+    ) -> None:
         """A call for an answer ended with a gRPC status code; `scope` is `none` when it failed before."""
         self._answers.labels(scope, code).inc()
+        self._answer_tokens.labels(scope).inc(tokens)
         self._answer_time.labels(scope).observe(seconds)
         for stage, milliseconds in stages_ms.items():
             self._answer_stage.labels(stage).observe(milliseconds / 1000)
+
+    def rebuilt(self, indexes: int) -> None:
+        """So many indexes were made anew."""
+        self._rebuilds.inc(indexes)
 
     def probed(self, kind: str, outcome: str) -> None:
         """A probe was asked: `outcome` is right, wrong or skipped."""
