@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import product
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -27,11 +28,13 @@ _SHARE = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 @dataclass(frozen=True)
 class Spec:
-    """One metric: its name, what it tells, and its labels."""
+    """One metric: its name, what it tells, and its labels. `initial`: label values that a counter or
+    histogram has from the start, so that Prometheus sees the step from 0 to the first event."""
 
     name: str
     help: str
     labels: tuple[str, ...] = ()
+    initial: tuple[tuple[str, ...], ...] = ()
 
 
 # Fed as things happen.
@@ -52,10 +55,26 @@ LONG_TEXTS = Spec(
 REJECTED = Spec("lte_ingest_rejected_total", "Records quarantined, by reason.", ("code",))
 INGEST_STAGE = Spec("lte_ingest_stage_seconds", "Time of a batch in each stage of ingest.", ("stage",))
 FRESHNESS = Spec("lte_freshness_seconds", "From an event's timestamp to the moment questions can find it.")
-GATE = Spec("lte_gate_decisions_total", "Gate decisions: open means about an edit.", ("decision",))
+GATE = Spec(
+    "lte_gate_decisions_total",
+    "Gate decisions: open means about an edit.",
+    ("decision",),
+    (("open",), ("closed",)),
+)
 GATE_SCORE = Spec("lte_gate_score", "Probability that a question is about an edit, as the gate saw it.")
-ANSWERS = Spec("lte_answers_total", "Answers by scope and gRPC status code.", ("scope", "code"))
-ANSWER_TIME = Spec("lte_answer_seconds", "Total time of an answer.", ("scope",))
+ANSWERS = Spec(
+    "lte_answers_total",
+    "Answers by scope and gRPC status code.",
+    ("scope", "code"),
+    (
+        ("edited", "OK"),
+        ("base", "OK"),
+        ("none", "RESOURCE_EXHAUSTED"),
+        ("none", "DEADLINE_EXCEEDED"),
+        ("none", "UNAVAILABLE"),
+    ),
+)
+ANSWER_TIME = Spec("lte_answer_seconds", "Total time of an answer.", ("scope",), (("edited",), ("base",)))
 ANSWER_TOKENS = Spec("lte_answer_tokens_total", "Tokens of answers, by scope.", ("scope",))
 ANSWER_STAGE = Spec("lte_answer_stage_seconds", "Time of an answer in each stage.", ("stage",))
 JOBS = Spec("lte_job_runs_total", "Runs of the daemon's own jobs.", ("job", "result"))
@@ -64,9 +83,14 @@ REBUILDS = Spec("lte_index_rebuilds_total", "Indexes made anew because of dead v
 PROBES = Spec(
     "lte_drift_probes_total", "Probes asked, by kind: right, wrong or skipped.", ("kind", "outcome")
 )
-FEEDBACK = Spec("lte_feedback_total", "Users' verdicts on answers: good or bad.", ("verdict",))
+FEEDBACK = Spec(
+    "lte_feedback_total", "Users' verdicts on answers: good or bad.", ("verdict",), (("good",), ("bad",))
+)
 REALIGNED = Spec(
-    "lte_realign_runs_total", "Re-alignments by how they ended, and who started them.", ("state", "trigger")
+    "lte_realign_runs_total",
+    "Re-alignments by how they ended, and who started them.",
+    ("state", "trigger"),
+    tuple(product(("done", "rejected", "failed", "cancelled"), ("drift", "operator", "control"))),
 )
 
 PASSED_OVER = Spec(
@@ -74,7 +98,12 @@ PASSED_OVER = Spec(
     "Bad records on the control, adapters and dead-letter topics, by topic and reason.",
     ("topic", "code"),
 )
-SWAPS = Spec("lte_adapter_swaps_total", "Swaps of the adapter: done or refused.", ("outcome",))
+SWAPS = Spec(
+    "lte_adapter_swaps_total",
+    "Swaps of the adapter: done or refused.",
+    ("outcome",),
+    (("done",), ("refused",)),
+)
 SWAP_TIME = Spec("lte_adapter_swap_seconds", "Time of a swap: verify, load, try, switch, store the pointer.")
 
 # Read when Prometheus asks.
@@ -131,6 +160,7 @@ GAUGES = (
     Spec("lte_adapter_epoch", "Highest epoch of a swap that was seen."),
     Spec("lte_build", "1, with the version and the adapter that is loaded.", ("version", "adapter")),
 )
+Fed = TypeVar("Fed", Counter, Histogram)
 _GAUGES = {spec.name: spec for spec in GAUGES}
 
 
@@ -221,7 +251,8 @@ class Metrics:
 
     def probed(self, kind: str, outcome: str) -> None:
         """A probe was asked: `outcome` is right, wrong or skipped."""
-        self._probes.labels(kind, outcome).inc()
+        for possible in ("right", "wrong", "skipped"):
+            self._probes.labels(kind, possible).inc(possible == outcome)
 
     def judged(self, verdict: str) -> None:
         """A user said what an answer was worth."""
@@ -242,14 +273,23 @@ class Metrics:
 
     def ran(self, job: str, *, ok: bool, seconds: float) -> None:
         """A job of the scheduler ended."""
-        self._jobs.labels(job, "ok" if ok else "failed").inc()
+        self._jobs.labels(job, "ok").inc(ok)
+        self._jobs.labels(job, "failed").inc(not ok)
         self._job_time.labels(job).observe(seconds)
 
     def _counter(self, spec: Spec) -> Counter:
-        return Counter(spec.name.removesuffix("_total"), spec.help, spec.labels, registry=self.registry)
+        name = spec.name.removesuffix("_total")
+        return _started(Counter(name, spec.help, spec.labels, registry=self.registry), spec)
 
     def _histogram(self, spec: Spec, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(spec.name, spec.help, spec.labels, registry=self.registry, buckets=buckets)
+        histogram = Histogram(spec.name, spec.help, spec.labels, registry=self.registry, buckets=buckets)
+        return _started(histogram, spec)
+
+
+def _started(metric: Fed, spec: Spec) -> Fed:
+    for values in spec.initial:
+        metric.labels(*values)
+    return metric
 
 
 class _GaugeCollector(Collector):

@@ -129,7 +129,7 @@ class RecallCheck:
 
 
 class StateCheck:
-    """Hashes of what the memory holds and at which offsets, for comparing replicas; a job of the timetable."""
+    """Hashes of all facts and of their offsets, for comparing replicas; a job of the timetable."""
 
     def __init__(self, memory: EditMemory) -> None:
         self._memory = memory
