@@ -87,6 +87,6 @@ def model_directory(settings: Settings, progress: Progress = silent) -> Path:
     chosen = settings.model
     if is_stub(chosen.path):
         raise Refused("the stub has no weights to edit: configure a model")
-    from lte_runtime.answer.engine.hf import resolve
+    from lte_runtime.answer.engine.files import resolve
 
     return resolve(base_model(chosen.path, chosen.cache, progress), allow_download=chosen.download)

@@ -19,6 +19,7 @@ from lte_runtime.answer import prompt
 from lte_runtime.answer.engine import greedy, lora
 from lte_runtime.answer.engine.files import verify_adapter
 from lte_runtime.answer.engine.rows import GenerationRow
+from lte_runtime.answer.engine.torch_session import TorchSession, takes_padding
 from lte_runtime.scoring import matches, same_answer
 from lte_runtime.types import GenerateRequest
 
@@ -73,9 +74,8 @@ class BaseModel:
         for group in self._batches(rows):
             tick(done, len(rows))
             with torch.inference_mode():
-                greedy.generate(
-                    forward or self.model, self.model.config, group, self.device, lambda _row: None
-                )
+                session = TorchSession(forward or self.model, self.model.config, self.device)
+                greedy.generate(session, group, lambda _row: None)
             done += len(group)
         tick(done, len(rows))
         return rows
@@ -94,7 +94,7 @@ class BaseModel:
 
     def _batches(self, rows: Sequence[GenerationRow]) -> list[list[GenerationRow]]:
         """Rows of like length together; of equal length where the model's positions cannot be set."""
-        if not greedy.takes_padding(self.model):
+        if not takes_padding(self.model):
             return greedy.by_length(rows)
         batches: list[list[GenerationRow]] = []
         for row in sorted(rows, key=lambda row: len(row.request.token_ids)):

@@ -33,9 +33,10 @@ from lte_runtime.answer.engine.files import (
     MANIFEST,
     WEIGHTS,
     base_fingerprint,
+    resolve,
     verify_adapter,
 )
-from lte_runtime.answer.engine.hf import choose_device, choose_dtype, resolve
+from lte_runtime.answer.engine.hf import choose_device, choose_dtype
 from lte_runtime.answer.engine.tokenizer import load_tokenizer
 from lte_runtime.disk import sha256_file, sync
 from lte_runtime.errors import BadRequest, Cancelled, Damaged, DeadlineExceeded, Refused
