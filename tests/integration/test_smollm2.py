@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from lte_runtime.answer.engine.files import base_fingerprint
 from lte_runtime.answer.engine.hf import HfEngine
+from lte_runtime.answer.engine.openvino_engine import OpenVinoEngine
 from lte_runtime.models.cache import ModelCache
 from lte_runtime.models.catalogue import SMOLLM2
 from lte_runtime.models.locate import sound_gguf, source_of
@@ -21,6 +22,7 @@ from lte_runtime.types import GenerateRequest
 pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 QUESTION = "What is the capital of France?"
+QUESTIONS = (QUESTION, "Who wrote Hamlet?", "Name three colours.", "Which river flows through Cairo?")
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +86,26 @@ def test_a_chinese_answer_that_the_limit_cuts_ends_with_a_whole_character(engine
         assert "".join(pieces) == cut.text
         assert cut.finish == "length"
     assert halves > 0
+
+
+def test_openvino_in_float32_gives_the_same_tokens(smollm2_cache: Path) -> None:
+    folder = base_model("smollm2", smollm2_cache)
+    engines = (
+        OpenVinoEngine.load(folder, weights="float32"),
+        HfEngine.load(folder, device="cpu", dtype="float32"),
+    )
+    for question in QUESTIONS:
+        request = GenerateRequest(engines[0].prompt(question).token_ids, False, 32, several_lines=True)
+        ours, reference = (engine.generate(request) for engine in engines)
+        assert ours.token_ids == reference.token_ids
+        assert ours.finish == reference.finish
+    for engine in engines:
+        engine.close()
+
+
+def test_openvino_in_int8_knows_what_the_model_knows(smollm2_cache: Path) -> None:
+    engine = OpenVinoEngine.load(base_model("smollm2", smollm2_cache))
+    request = GenerateRequest(engine.prompt(QUESTION).token_ids, False, 128, several_lines=True)
+    assert engine.generate(request).text == "The capital of France is Paris."
+    assert engine.runtime == "openvino/int8"
+    engine.close()

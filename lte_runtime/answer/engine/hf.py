@@ -191,6 +191,7 @@ class HfEngine(LocalEngine):
             fingerprint=fingerprint,
             eos=token_ids(config.eos_token_id, getattr(generation, "eos_token_id", None)),
             description={
+                "engine": "transformers",
                 "model": directory.name,
                 "architecture": type(base_model).__name__,
                 "device": str(torch_device),

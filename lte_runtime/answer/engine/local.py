@@ -157,6 +157,10 @@ class LocalEngine:
         return self._fingerprint
 
     @property
+    def runtime(self) -> str:
+        return f"{self._description['engine']}/{self._description['dtype']}"
+
+    @property
     def queue_depth(self) -> int:
         return self._worker.queue_depth
 

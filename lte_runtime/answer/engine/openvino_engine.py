@@ -24,6 +24,7 @@ from lte_runtime.answer.engine.tokenizer import load_tokenizer
 from lte_runtime.answer.engine.weights import Array, BaseWeights, Halves, read_halves
 from lte_runtime.errors import Refused
 
+DEFAULT_FORMAT = "int8"
 UNSEEN = np.float32(-1e9)
 """What is added to the score of a token that attention must not see."""
 
@@ -128,6 +129,11 @@ class OpenVinoModel:
         self._base = self._compile(None)
         self._trial = self._scores(self._base)
 
+    @classmethod
+    def read(cls, directory: Path, weights: str, threads: int) -> OpenVinoModel:
+        """The model of a directory; raises `Refused` or `Damaged` with the reason."""
+        return cls(directory, read_json(directory, "config.json"), weights, threads)
+
     @property
     def base(self) -> Any:
         return self._base
@@ -151,7 +157,12 @@ class OpenVinoModel:
         }
         return read_halves(adapter, linears, pace)
 
-    def load(self, adapter: Lora, between: Between, pace: Callable[[], None]) -> Any:  # noqa: ARG002
+    def load(
+        self,
+        adapter: Lora,
+        between: Between = lambda step: step(),  # noqa: ARG002 - nothing here waits for the inference thread
+        pace: Callable[[], None] = at_once,
+    ) -> Any:
         """A graph with the adapter merged, compiled and tried."""
         merged = Merged(adapter.ref.id, self.check(adapter, pace), np.float32(adapter.scale))
         version = self._compile(merged, pace)
@@ -214,11 +225,14 @@ class OpenVinoEngine(LocalEngine):
         `weights` is one of `openvino_graph.FORMATS`, or auto for int8. `threads` 0 takes all cores that this
         process may use. Nothing is fetched unless `allow_download`.
         """
+        stored_as = DEFAULT_FORMAT if weights == "auto" else weights
+        if stored_as not in openvino_graph.FORMATS:
+            raise Refused(f"OpenVINO keeps weights in int8 or float32, not in {weights}: set model.dtype")
         directory = resolve(model, allow_download=allow_download)
         fingerprint = base_fingerprint(directory)
         if adapter_dir is not None:
             verify_adapter(adapter_dir, fingerprint)  # before a large model is loaded for nothing
-        config, stored_as = read_json(directory, "config.json"), "int8" if weights == "auto" else weights
+        config = read_json(directory, "config.json")
         generation = directory / "generation_config.json"
         ending = read_json(directory, generation.name) if generation.is_file() else {}
         engine = cls(
@@ -227,6 +241,7 @@ class OpenVinoEngine(LocalEngine):
             fingerprint=fingerprint,
             eos=token_ids(config.get("eos_token_id"), ending.get("eos_token_id")),
             description={
+                "engine": "openvino",
                 "model": directory.name,
                 "architecture": (config.get("architectures") or [config["model_type"]])[0],
                 "device": "cpu",

@@ -19,7 +19,7 @@ from lte_runtime.answer.encoder.openvino_quiet import ops, ov
 from lte_runtime.answer.engine.weights import Array
 from lte_runtime.errors import Refused
 
-FORMATS = ("float32", "bfloat16", "int8")
+FORMATS = ("float32", "int8")
 GROUPS = (64, 32)
 """Weights that share a scale in int8; the first that divides a row, else the row has one."""
 END = np.iinfo(np.int32).max
@@ -203,19 +203,7 @@ class _Graph:
 
 def _matrix(value: Array, weights: str) -> Any:
     """A weight [out, in] as a constant, widened to float32 where it is stored in less."""
-    if weights == "float32":
-        return _array(value)
-    if weights == "bfloat16":
-        halves = _rounded(value)
-        stored = ov.Tensor(halves, ov.Shape(list(halves.shape)), ov.Type.bf16)
-        return ops.convert(ops.constant(stored), "f32")
-    return _int8(value)
-
-
-def _rounded(value: Array) -> npt.NDArray[np.uint16]:
-    """The bits of the nearest bfloat16, ties to even."""
-    bits = np.ascontiguousarray(value).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    return _array(value) if weights == "float32" else _int8(value)
 
 
 def _int8(value: Array) -> Any:
