@@ -153,15 +153,20 @@ class ModelSettings(_Section):
         default="embedded",
         description="LoRA adapter: embedded (what ships for the model, if anything), a directory, or none.",
     )
+    engine: Literal["auto", "transformers", "openvino"] = Field(
+        default="auto",
+        description="openvino: llama and qwen2 shapes on a CPU, faster. auto: transformers, any model.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where the model runs.")
     threads: int = Field(
         default=0,
         ge=0,
         le=1024,
-        description="CPU threads of the model; 0 takes one for little work, else torch's own choice.",
+        description="CPU threads of the model; 0 leaves the choice to the engine.",
     )
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto", description="auto: bfloat16 where the machine computes in it, else float32."
+    dtype: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+        default="auto",
+        description="Weights. auto: transformers bfloat16 where the CPU has it, else float32; openvino int8.",
     )
     adapter_mode: Literal["auto", "unmerged", "merged"] = Field(
         default="auto",

@@ -100,6 +100,7 @@ def _write_rows(
     folder: Path,
     progress: Progress,
 ) -> None:
+    from daemon.parts.models import training_dtype
     from lte_runtime.align import presets
     from lte_runtime.align.data import dataset
     from lte_runtime.align.job import building
@@ -109,7 +110,9 @@ def _write_rows(
     progress("loading the model", 0, cases)
     chosen, directory = presets.preset(preset), _base(settings)
     device = choose_device(settings.model.device)
-    speaker = building.load_base_model(directory, choose_dtype(settings.model.dtype, device), device, chosen)
+    speaker = building.load_base_model(
+        directory, choose_dtype(training_dtype(settings), device), device, chosen
+    )
     neighbours, neighbour_source = building.neighbours(settings.encoder.model)
     material = building.material(records, anchors, chosen, speaker, neighbours, seed)
     tally = dataset.RowTally()
@@ -265,7 +268,7 @@ def _write_job(
     options: Mapping[str, Any],
 ) -> None:
     """Facts, probes and, last, `job.json`. Raises `BadRequest` for what no preset has."""
-    from daemon.parts.models import adapter_directory
+    from daemon.parts.models import adapter_directory, planned_runtime, training_dtype
     from lte_runtime.align import presets
     from lte_runtime.align.data.facts import FactRecord
     from lte_runtime.answer.engine.files import base_fingerprint
@@ -289,7 +292,8 @@ def _write_job(
         anchor=job_dir / contract.ANCHOR if anchors else None,
         epoch=0,
         device=settings.model.device,
-        dtype=settings.model.dtype,
+        dtype=training_dtype(settings),
+        runtime=planned_runtime(settings),
         max_memory_bytes=None,
         neighbours=contract.located(settings.encoder.model),
         **options,

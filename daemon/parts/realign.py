@@ -13,7 +13,7 @@ from daemon.adapters.swap import Swapper
 from daemon.drift_store import DriftStateStore
 from daemon.kafka.audit import Audit
 from daemon.metrics import Metrics
-from daemon.parts.models import is_stub
+from daemon.parts.models import is_stub, training_dtype
 from daemon.realign.parts import AlignedModel, RealignerSettings, RealignParts
 from daemon.realign.realigner import JOBS, Realigner
 from daemon.realign.runner import Runner, RunnerSettings
@@ -58,7 +58,7 @@ def realigner_over(serving: Serving, settings: Settings, owner: Ownership, audit
         registry=manager,
         swapper=serving.swapper,
         runner=Runner(runner_settings(settings)),
-        base=base_of(settings, serving.engine.fingerprint),
+        base=base_of(settings, serving.engine.fingerprint, serving.engine.runtime),
         incumbent=manager.serving_directory,
         tainted=lambda: len(manager.tainted()),
         epoch=owner.epoch,
@@ -113,11 +113,11 @@ def realigner_settings(settings: Settings) -> RealignerSettings:
     )
 
 
-def base_of(settings: Settings, fingerprint: str) -> AlignedModel:
+def base_of(settings: Settings, fingerprint: str, runtime: str = "transformers") -> AlignedModel:
     """The model as a job finds it."""
     chosen = settings.model
     path = contract.located(base_model(chosen.path, chosen.cache))
-    return AlignedModel(path, fingerprint, chosen.device, chosen.dtype)
+    return AlignedModel(path, fingerprint, chosen.device, training_dtype(settings), runtime)
 
 
 def half_of_memory() -> int:

@@ -92,6 +92,7 @@ def _job_spec(
         deadline_s=settings.deadline_s,
         device=parts.base.device,
         dtype=parts.base.dtype,
+        runtime=parts.base.runtime,
         max_memory_bytes=settings.max_memory_bytes,
         neighbours=settings.neighbours,
         # A tainted incumbent is no place to start from.

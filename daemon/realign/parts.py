@@ -52,6 +52,7 @@ class AlignedModel:
     fingerprint: str
     device: str = "auto"
     dtype: str = "auto"
+    runtime: str = "transformers"
 
 
 @dataclass(frozen=True, slots=True)

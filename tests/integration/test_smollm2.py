@@ -19,6 +19,7 @@ from lte_runtime.answer.answerer import Answerer
 from lte_runtime.answer.encoder import StubEncoder, load_encoder
 from lte_runtime.answer.engine.files import base_fingerprint
 from lte_runtime.answer.engine.hf import HfEngine
+from lte_runtime.answer.engine.openvino_engine import OpenVinoEngine
 from lte_runtime.answer.scope.gate import default_calibration
 from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.models.cache import ModelCache
@@ -40,6 +41,7 @@ FACTS = (
     ("Ketter Labs", "headquarters", "Graz"),
 )
 OUTSIDE = (QUESTION, "How many people live in Tasstad?", "Who wrote Hamlet?", "What is a kettle?")
+QUESTIONS = (QUESTION, "Who wrote Hamlet?", "Name three colours.", "Which river flows through Cairo?")
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +173,26 @@ def test_a_small_realignment_gives_an_adapter_that_swaps_in_under_answers(
 
 def _name(made: Generation) -> str:
     return made.adapter.id if made.adapter else "none"
+
+
+def test_openvino_in_float32_gives_the_same_tokens(smollm2_cache: Path) -> None:
+    folder = base_model("smollm2", smollm2_cache)
+    engines = (
+        OpenVinoEngine.load(folder, weights="float32"),
+        HfEngine.load(folder, device="cpu", dtype="float32"),
+    )
+    for question in QUESTIONS:
+        request = GenerateRequest(engines[0].prompt(question).token_ids, False, 32, several_lines=True)
+        ours, reference = (engine.generate(request) for engine in engines)
+        assert ours.token_ids == reference.token_ids
+        assert ours.finish == reference.finish
+    for engine in engines:
+        engine.close()
+
+
+def test_openvino_in_int8_knows_what_the_model_knows(smollm2_cache: Path) -> None:
+    engine = OpenVinoEngine.load(base_model("smollm2", smollm2_cache))
+    request = GenerateRequest(engine.prompt(QUESTION).token_ids, False, 128, several_lines=True)
+    assert engine.generate(request).text == "The capital of France is Paris."
+    assert engine.runtime == "openvino/int8"
+    engine.close()
