@@ -36,7 +36,7 @@ def up(
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", help="Language model: smollm2, embedded, a directory, a .gguf file or a hub id."
+            "--model", help="Language model: smollm2, a directory, a .gguf file or a hub id."
         ),
     ] = None,
     kafka: Annotated[
