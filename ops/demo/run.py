@@ -21,9 +21,11 @@ from ops.stack import Stack, StackError
 
 command = typer.Typer(add_completion=False)
 console = Console(highlight=False)
-# The demo's few hundred facts would be scanned; it shows the index that large memories use. The preset is the
-# smallest recipe of a training. No threshold, limit or margin is set.
-SETTINGS = {"LTE_MEMORY__INDEX_MODE": "hnsw", "LTE_REALIGN__PRESET": "demo"}
+# The demo's few hundred facts would be scanned; it shows the index that large memories use. No threshold, limit or
+# margin is set.
+SETTINGS = {"LTE_MEMORY__INDEX_MODE": "hnsw"}
+# The smallest recipe of a training for each model.
+PRESETS = {Arch.LLAMA: "demo-small", Arch.QWEN2: "demo"}
 
 
 @command.command(help="Show the whole job on a real Kafka, and exit 0 only if every step was as promised.")
@@ -38,8 +40,7 @@ def demo(
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lte-demo-") as directory:
         try:
-            settings = SETTINGS | model_environment(arch or Arch.LLAMA)
-            with Stack(Path(directory), settings=settings) as stack:
+            with Stack(Path(directory), settings=environment(arch or Arch.LLAMA)) as stack:
                 start(stack)
                 failed = play(stack, fast)
         except (BrokerUnavailable, StackError, LteError) as error:
@@ -50,6 +51,11 @@ def demo(
         console.print(f"[red]not as promised:[/red] {', '.join(failed)} ({seconds:.0f} s)")
         raise typer.Exit(1)
     console.print(f"[green]every step was as promised[/green] ({seconds:.0f} s)")
+
+
+def environment(arch: Arch) -> dict[str, str]:
+    """The settings of the daemon."""
+    return {**SETTINGS, **model_environment(arch), "LTE_REALIGN__PRESET": PRESETS[arch]}
 
 
 def start(stack: Stack) -> None:

@@ -35,9 +35,7 @@ def up(
     config: ConfigFile = None,
     model: Annotated[
         str | None,
-        typer.Option(
-            "--model", help="Language model: smollm2, a directory, a .gguf file or a hub id."
-        ),
+        typer.Option("--model", help="Language model: smollm2, a directory, a .gguf file or a hub id."),
     ] = None,
     kafka: Annotated[
         str | None,
