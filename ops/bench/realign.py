@@ -70,7 +70,7 @@ class Caller:
 
 
 def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
-    """`ours` is seconds from the trigger to the end of the run; `quick` draws a fifth of the preset's cases."""
+    """`ours` is seconds from the trigger to the end of the run; `quick` draws a fifth of the cases."""
     preset = "demo-small"
     changes = {"cases": presets.preset(preset).cases // 5} if quick else {}
     settings = {

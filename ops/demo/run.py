@@ -21,8 +21,8 @@ from ops.stack import Stack, StackError
 
 command = typer.Typer(add_completion=False)
 console = Console(highlight=False)
-# The demo's few hundred facts would be scanned; it shows the index that large memories use. No threshold, limit or
-# margin is set.
+# The demo's few hundred facts would be scanned; it shows the index that large memories use. No threshold,
+# limit or margin is set.
 SETTINGS = {"LTE_MEMORY__INDEX_MODE": "hnsw"}
 # The smallest recipe of a training for each model.
 PRESETS = {Arch.LLAMA: "demo-small", Arch.QWEN2: "demo"}
