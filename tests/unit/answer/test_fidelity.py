@@ -44,6 +44,7 @@ def test_a_quotation_has_all_signs_between_word_boundaries(text: str, value: str
         ("Nur-Sultn", "Nur-Sultan"),
         ("Nur-Sultan", "Nur-Sultan"),
         ("ASTANA", "ASTANA"),
+        ("As to that, I do not know.", "As to that, I do not know."),
         ("Almaty", "Almaty"),
         ("I do not know.", "I do not know."),
         ("", ""),
@@ -103,6 +104,12 @@ def test_a_question_that_names_the_value_asks_for_something_else() -> None:
 def test_the_end_of_an_answer_that_was_cut_short_is_no_slip() -> None:
     assert corrected("It is Asta", ASTANA, cut_short=True) == "It is Asta"
     assert corrected("Astra, as", ASTANA, cut_short=True) == "Astana, as"
+
+
+def test_common_words_are_no_slips_of_short_names() -> None:
+    said = "The mayor is an old man, as a rule."
+    for value in ("Ana", "Isa", "Asa", "Oldman"):
+        assert corrected(said, [CitedValue((value,))]) == said
 
 
 def test_long_values_and_long_answers_are_bounded() -> None:
