@@ -21,8 +21,8 @@ So much have the shortest slips, one letter of three or half of a value left out
 to do with each other mostly have less than half."""
 LONGEST = 256
 """Characters of the longest value that is looked for. Longer ones are told in other words, not quoted."""
-MOST_WORDS = 512
-"""Words of an answer that are compared, the first ones; answers from facts are one line."""
+MOST_WORDS = 128
+"""Words of an answer that are compared, the first ones; answers from facts are one line, mostly one value."""
 
 _WORD = re.compile(r"\S+")
 _Span = tuple[int, int]
@@ -104,44 +104,54 @@ def _uncased(letter: str) -> bool:
 
 def nearest(answer: str, text: str, barred: Sequence[_Span] = (), question: str = "") -> Nearest | None:
     """The words of `answer` that are most like `text`, overlapping no span of `barred` and not standing in
-    `question`; None where all are barred or too long or short to be alike by half."""
-    folded, best = _folded(text), None
-    for start, end in _runs(answer, text):
-        likeness = Indel.normalized_similarity(_folded(answer[start:end]), folded)
+    `question`; None where all are barred, or so long or short that less than half can be alike.
+
+    Capitals count: "an" is no slip of "Ana".
+    """
+    plain, best = _plain(text), None
+    for (start, end), run in _runs(answer, plain):
+        likeness = Indel.normalized_similarity(run, plain)
         if best is not None and likeness <= best.likeness:
             continue
-        if any(start < high and low < end for low, high in barred) or quotes(answer[start:end], question):
+        span = _trimmed(answer, start, end, text)
+        if any(span[0] < high and low < span[1] for low, high in barred):
             continue
-        best = Nearest(likeness, (start, end), text)
+        if not quotes(answer[slice(*span)], question):
+            best = Nearest(likeness, span, text)
     return best
 
 
 def _slips(answer: str, value: CitedValue, question: str, quoted: Sequence[_Span]) -> list[Nearest]:
     """The place where `value` is misquoted, if there is one."""
     texts = [text for text in value.texts if len(text) <= LONGEST]
-    names = [name for name in value.names if not any(_folded(name) in _folded(text) for text in texts)]
+    names = [name for name in value.names if not any(_plain(name) in _plain(text) for text in texts)]
     barred = [*quoted, *(span for name in names for span in quotations(answer, name))]
     runs = [run for text in texts if (run := nearest(answer, text, barred, question)) is not None]
     best = max(runs, key=lambda run: run.likeness, default=None)
     return [best] if best is not None and best.likeness >= NEAR else []
 
 
-def _runs(answer: str, text: str) -> Iterator[_Span]:
-    """Runs of words of about the length of `text`, without the punctuation around them that it lacks."""
-    words = [match.span() for match in _WORD.finditer(answer)][:MOST_WORDS]
-    for first, (start, _) in enumerate(words):
-        for _, end in words[first:]:
-            if end - start > 3 * len(text) + 3:  # beyond, no more than half can be alike
+def _runs(answer: str, plain: str) -> Iterator[tuple[_Span, str]]:
+    """Runs of words of about the length of `plain`: where they stand, and their plain letters without the
+    punctuation around them that `plain` lacks."""
+    spans = [match.span() for match in _WORD.finditer(answer)][:MOST_WORDS]
+    words = [_plain(answer[slice(*span)]) for span in spans]
+    for first, (start, _) in enumerate(spans):
+        run = ""
+        for place in range(first, len(spans)):
+            run = f"{run} {words[place]}" if run else words[place]
+            if len(run) > 3 * len(plain) + 3:
                 break
-            span = _trimmed(answer, start, end, text)
-            if span[1] > span[0] and 3 * (span[1] - span[0]) >= len(text):
-                yield span
+            low, high = _trimmed(run, 0, len(run), plain)
+            if high - low > 0 and len(plain) <= 3 * (high - low):
+                yield (start, spans[place][1]), run[low:high]
 
 
-def _trimmed(answer: str, start: int, end: int, text: str) -> _Span:
-    while start < end and _is_mark(answer[start]) and answer[start] != text[:1]:
+def _trimmed(text: str, start: int, end: int, value: str) -> _Span:
+    """The span without punctuation at its ends, but for signs with which `value` begins or ends."""
+    while start < end and _is_mark(text[start]) and text[start] != value[:1]:
         start += 1
-    while start < end and _is_mark(answer[end - 1]) and answer[end - 1] != text[-1:]:
+    while start < end and _is_mark(text[end - 1]) and text[end - 1] != value[-1:]:
         end -= 1
     return start, end
 
@@ -161,7 +171,7 @@ def _exchanged(answer: str, slips: Sequence[Nearest]) -> str:
     return answer
 
 
-def _folded(text: str) -> str:
-    """Letters without their marks: what a slip loses first."""
+def _plain(text: str) -> str:
+    """Letters without their marks, which a slip loses first; blanks of one kind."""
     signs = unicodedata.normalize("NFKD", text)
-    return " ".join("".join(sign for sign in signs if not unicodedata.combining(sign)).casefold().split())
+    return " ".join("".join(sign for sign in signs if not unicodedata.combining(sign)).split())
