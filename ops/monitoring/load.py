@@ -25,21 +25,23 @@ from ops.stack import Stack
 # A model that needs some time, so that a queue forms; everything periodic, often.
 SETTINGS: Mapping[str, str] = {
     "LTE_ENCODER__MODEL": "stub",
-    "LTE_MODEL__PATH": "stub:0.01",
+    "LTE_MODEL__PATH": "stub:0.005",
     "LTE_MODEL__MAX_BATCH": "2",
-    "LTE_MODEL__QUEUE_LIMIT": "4",
+    "LTE_MODEL__QUEUE_LIMIT": "6",
     "LTE_KAFKA__REFRESH_S": "0.5",
     "LTE_KAFKA__CONTROL_SESSION_S": "6",
-    "LTE_MEMORY__SNAPSHOT_INTERVAL_S": "3",
-    "LTE_DRIFT__CYCLE_S": "2",
-    "LTE_DRIFT__LOOK_S": "0.2",
-    "LTE_DRIFT__PROBES": "16",
+    "LTE_MEMORY__SNAPSHOT_INTERVAL_S": "8",
+    "LTE_DRIFT__CYCLE_S": "4",
+    "LTE_DRIFT__LOOK_S": "1",
+    "LTE_DRIFT__PROBES": "8",
     "LTE_REALIGN__AUTOMATIC": "false",
     "LTE_REALIGN__MIN_FACT_AGE_S": "0",
     "LTE_REALIGN__PRESET": "stub:slow",
     "LTE_REGISTRY__TAINT_INTERVAL_S": "1",
 }
 FACTS = 120
+# What the reading of a shift takes: a reference of 256 questions, and 64 to compare with it.
+QUESTIONS = 340
 # Against hanging only.
 _GUARD_S = 240.0
 _LONG = "a statement that is longer than any encoder reads at once " * 40
@@ -74,8 +76,8 @@ class Load:
     def _steps(self) -> Iterator[tuple[str, Callable[[], None]]]:
         yield "facts", self._facts
         yield "bad records", self._bad_records
-        yield "questions", self._questions
         yield "a re-alignment", self._realign
+        yield "questions", self._questions
         yield "readings of drift", self._readings
         yield "too many questions", self._overload
         yield "a withdrawn fact that the adapter has learned", self._taint
@@ -103,6 +105,7 @@ class Load:
         self._publisher.publish([*facts, *seconds, {**facts[0], "id": "long", "statement": _LONG}])
         _until(lambda: self._memory()["current_facts"] >= 2 * FACTS, "the facts")
         self._publishing.set()
+        self._asking.set()
 
     def _bad_records(self) -> None:
         """Also invented positions, and records on the topics of the daemons."""
@@ -114,7 +117,8 @@ class Load:
             other.send([Outgoing(b"x", b"no announcement")])
 
     def _questions(self) -> None:
-        self._asking.set()
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda number: self._ask(number, tokens=1), range(QUESTIONS)))
         for verdict in ("good", "good", "bad"):
             self._client.report_feedback(verdict)
 
@@ -123,10 +127,14 @@ class Load:
         self._ended(self._client.trigger_realignment("a load run")["id"])
 
     def _readings(self) -> None:
-        def missing() -> set[str]:
-            return set(readings.NAMES) - {row["name"] for row in self._client.drift()["readings"]}
+        """Probes are asked when nobody else asks."""
 
-        _until(lambda: not missing(), "every reading of drift")
+        def present() -> set[str]:
+            return {row["name"] for row in self._client.drift()["readings"]}
+
+        self._asking.clear()
+        _until(lambda: present() >= set(readings.NAMES), "every reading of drift")
+        self._asking.set()
 
     def _overload(self) -> None:
         with ThreadPoolExecutor(32) as pool:
@@ -161,7 +169,7 @@ class Load:
     # -- helpers -------------------------------------------------------------------------------------------
 
     def _publish_on(self) -> None:
-        """Values that change, at 20 events a second."""
+        """Values that change, ten events a second."""
         while not self._over.is_set():
             if self._publishing.is_set():
                 number = next(self._numbers)
@@ -173,22 +181,22 @@ class Load:
                 }
                 with suppress(LteError):  # while the topic is made anew
                     self._publisher.publish([event] * (1 + (number % 13 == 0)))
-            self._over.wait(0.05)
+            self._over.wait(0.1)
 
     def _ask_on(self) -> None:
-        """Bursts of questions, half of them about facts; probes are asked between them."""
-        number = 0
-        while not self._over.is_set():
+        """A few questions a second, half of them about facts."""
+        for number in itertools.count():
+            if self._over.wait(0.3):
+                return
             if self._asking.is_set():
-                for _ in range(20):
-                    number += 1
-                    self._ask(number)
-            self._over.wait(1.0)
+                self._ask(number)
 
-    def _ask(self, number: int) -> None:
+    def _ask(self, number: int, tokens: int | None = None) -> None:
         about = f"What is the owner of Quay {number % FACTS}?"
         with suppress(LteError):  # refused in the overload
-            self._client.answer(about if number % 2 else f"What do {number} gulls weigh?")
+            self._client.answer(
+                about if number % 2 else f"What do {number} gulls weigh?", max_new_tokens=tokens
+            )
 
     def _memory(self) -> Any:
         return self._client.status()["memory"]
