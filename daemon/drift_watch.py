@@ -80,6 +80,8 @@ class ProbedEngine(Protocol):
     @property
     def fingerprint(self) -> str: ...
     @property
+    def runtime(self) -> str: ...
+    @property
     def queue_depth(self) -> int: ...
 
 
@@ -288,8 +290,9 @@ class DriftWatch:
     def _recorded(self, question: str, until: float) -> str | None:
         with self._lock:
             state = self._store.state
-            if state.base_model != self._engine.fingerprint:
-                state = self._store.state = replace(state, base_model=self._engine.fingerprint, base={})
+            base_model = f"{self._engine.fingerprint} {self._engine.runtime}"
+            if state.base_model != base_model:
+                state = self._store.state = replace(state, base_model=base_model, base={})
         if question in state.base:
             return state.base[question]
         answer = self._answer(Question(question, scope=ScopeMode.BASE), until)
@@ -305,9 +308,9 @@ class DriftWatch:
         if answer is None:
             self._on_probe(probe.kind, SKIPPED)
             return None
-        self._on_probe(probe.kind, RIGHT if probes.right(probe, answer.text) else WRONG)
+        self._on_probe(probe.kind, RIGHT if probes.right(probe, answer.free_text) else WRONG)
         cited = frozenset(citation.fact.edit_id for citation in answer.citations)
-        return ProbeResult(probe, answer.text, cited, answer.gate.score - answer.gate.threshold)
+        return ProbeResult(probe, answer.free_text, cited, answer.gate.score - answer.gate.threshold)
 
     def _answer(self, question: Question, until: float) -> Answer | None:
         """Answered when no user waits, cancelled at once when one does, and tried again a few times."""

@@ -139,8 +139,8 @@ class EncoderSettings(_Section):
 
 class ModelSettings(_Section):
     path: str = Field(
-        default="embedded",
-        description="Model: smollm2, embedded(-qwen2), a directory, .gguf file or Hugging Face id, or stub.",
+        default="smollm2",
+        description="Model: smollm2, a directory, a .gguf file, a Hugging Face id, or stub.",
     )
     cache: Path | None = Field(
         default=None,
@@ -150,17 +150,23 @@ class ModelSettings(_Section):
         default=False, description="Fetch an id from the Hugging Face hub when this machine lacks it."
     )
     adapter: str = Field(
-        default="embedded", description="LoRA adapter for edited questions: embedded, a directory, or none."
+        default="embedded",
+        description="LoRA adapter: embedded (what ships for the model, if anything), a directory, or none.",
+    )
+    engine: Literal["auto", "transformers", "openvino"] = Field(
+        default="auto",
+        description="openvino: llama and qwen2 shapes on a CPU, faster. auto: transformers, any model.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where the model runs.")
     threads: int = Field(
         default=0,
         ge=0,
         le=1024,
-        description="CPU threads of the model; 0 takes one for little work, else torch's own choice.",
+        description="CPU threads of the model; 0 leaves the choice to the engine.",
     )
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto", description="auto: bfloat16 where the machine computes in it, else float32."
+    dtype: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+        default="auto",
+        description="Weights. auto: transformers bfloat16 where the CPU has it, else float32; openvino int8.",
     )
     adapter_mode: Literal["auto", "unmerged", "merged"] = Field(
         default="auto",
@@ -189,6 +195,10 @@ class AnswerSettings(_Section):
     history: bool = Field(
         default=True,
         description="Answer what a value was before (the previous ...) from superseded edits, cited as such.",
+    )
+    fidelity: bool = Field(
+        default=True,
+        description="Put a misquoted value right: cited values stand in answers as published.",
     )
     deadline_s: float = Field(default=30.0, gt=0, le=3600, description="Deadline of a call without one.")
     deadline_max_s: float = Field(
@@ -246,7 +256,7 @@ class RealignSettings(_Section):
         "Default: a child process of this machine.",
     )
     preset: str = Field(
-        default="auto", description="Recipe of the training; auto fits the embedded model and ones like it."
+        default="auto", description="Recipe of the training; auto takes demo-small, which fits smollm2."
     )
     changes: dict[str, float | int | bool] = Field(
         default_factory=dict, description="Numbers of the recipe to replace, by name."

@@ -143,8 +143,10 @@ def _explanation(reply: Mapping[str, Any]) -> dict[str, object]:
         "gate reason": gate.get("reason"),
         **features,
         "adapter": adapter.get("id", "none"),
+        "engine": reply["runtime"],
         "index path": reply["index_path"],
         "finish": reply["finish"],
+        **({"put right from": reply["corrected_from"]} if reply["corrected_from"] else {}),
         "watermarks": " ".join(f"{w['partition']}:{w['next_offset']}" for w in reply["watermarks"]),
         **stages,
     }

@@ -59,7 +59,8 @@ def summary(reply: Mapping[str, Any]) -> dict[str, object]:
         "index": _index(memory),
         "quarantine": f"{memory.get('quarantine_rows')} records, {memory.get('quarantine_pending')} unsent",
         "state size": f"{memory.get('state_bytes', 0) / 1e6:.1f} MB",
-        "model": f"{engine.get('model')} on {engine.get('device')}, {engine.get('dtype')}",
+        "model": f"{engine.get('model')} on {engine.get('device')}, "
+        f"{engine.get('engine')} {engine.get('dtype')}",
         "adapter": (engine.get("adapter") or {}).get("id"),
         "answers": f"{engine.get('requests')} asked, {engine.get('queue_depth')} waiting",
     }

@@ -7,7 +7,7 @@ import gc
 from dataclasses import replace
 from pathlib import Path
 
-from daemon.settings import Settings
+from daemon.settings import ModelSettings, Settings
 from lte_runtime.answer.encoder import load_encoder
 from lte_runtime.answer.engine.protocol import AdapterEngine
 from lte_runtime.answer.scope import gate
@@ -41,8 +41,9 @@ def calibration(settings: Settings, encoder: Encoder) -> GateCalibration:
 
 
 def engine(settings: Settings, *, with_adapter: bool = True, progress: Progress = silent) -> AdapterEngine:
-    """The stub, or any Hugging Face causal model; with its adapter or, for callers that load one themselves,
-    without. `progress` is told of a conversion, which the first load of some models needs."""
+    """The stub, or a causal model on the engine that the settings name; with its adapter or, for callers
+    that load one themselves, without. `progress` is told of a conversion, which the first load of some
+    models needs."""
     chosen = settings.model
     if is_stub(chosen.path):
         from lte_runtime.answer.engine.stub import StubEngine
@@ -50,11 +51,64 @@ def engine(settings: Settings, *, with_adapter: bool = True, progress: Progress 
         # `stub:0.1` takes a tenth of a second for each token, so that load can be tried.
         token_s = float(chosen.path.partition(":")[2] or 0)
         return StubEngine(max_batch=chosen.max_batch, queue_limit=chosen.queue_limit, token_s=token_s)
+    adapter = adapter_directory(settings) if with_adapter else None
+    model = base_model(chosen.path, chosen.cache, progress)
+    loaded = (_openvino if runs_on_openvino(chosen) else _transformers)(chosen, model, adapter)
+    # What loading made stays as long as the process: a full pass of the collector over it would stop every
+    # thread for a quarter of a second, whoever is being answered.
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.unfreeze)
+    return loaded
+
+
+def runs_on_openvino(chosen: ModelSettings) -> bool:
+    """Whether the settings choose OpenVINO; raises `Refused` where other settings contradict the engine."""
+    if chosen.engine != "openvino":
+        if chosen.dtype == "int8":
+            raise Refused("model.dtype = 'int8' needs model.engine = 'openvino'")
+        return False
+    if chosen.device == "cuda":
+        raise Refused("model.engine = 'openvino' runs on the CPU: set model.device = 'cpu'")
+    if chosen.adapter_mode == "unmerged":
+        raise Refused("model.engine = 'openvino' merges adapters: set model.adapter_mode = 'auto'")
+    return True
+
+
+def planned_runtime(settings: Settings) -> str:
+    """What `Engine.runtime` will be, as far as a job needs to know before anything is loaded."""
+    chosen = settings.model
+    if is_stub(chosen.path) or not runs_on_openvino(chosen):
+        return "transformers"
+    return f"openvino/{'int8' if chosen.dtype == 'auto' else chosen.dtype}"
+
+
+def training_dtype(settings: Settings) -> str:
+    """The dtype of a job, which computes with torch whatever engine serves."""
+    return "auto" if settings.model.dtype == "int8" else settings.model.dtype
+
+
+def _openvino(chosen: ModelSettings, model: str, adapter: Path | None) -> AdapterEngine:
+    from lte_runtime.answer.engine.openvino_engine import OpenVinoEngine
+
+    return OpenVinoEngine.load(
+        model,
+        adapter,
+        weights=chosen.dtype,
+        max_batch=chosen.max_batch,
+        queue_limit=chosen.queue_limit,
+        max_prompt_tokens=chosen.max_prompt_tokens,
+        threads=chosen.threads,
+        allow_download=chosen.download,
+    )
+
+
+def _transformers(chosen: ModelSettings, model: str, adapter: Path | None) -> AdapterEngine:
     from lte_runtime.answer.engine.hf import HfEngine
 
-    loaded = HfEngine.load(
-        base_model(chosen.path, chosen.cache, progress),
-        adapter_directory(settings) if with_adapter else None,
+    return HfEngine.load(
+        model,
+        adapter,
         device=chosen.device,
         dtype=chosen.dtype,
         adapter_mode=chosen.adapter_mode,
@@ -64,19 +118,13 @@ def engine(settings: Settings, *, with_adapter: bool = True, progress: Progress 
         threads=chosen.threads,
         allow_download=chosen.download,
     )
-    # What loading made stays as long as the process: a full pass of the collector over it would stop every
-    # thread for a quarter of a second, whoever is being answered.
-    gc.collect()
-    gc.freeze()
-    atexit.register(gc.unfreeze)
-    return loaded
 
 
 def adapter_directory(settings: Settings) -> Path | None:
-    """The directory of the adapter that the settings name."""
+    """The directory of the adapter that the settings name; None for none, and where none ships."""
     chosen = settings.model
     if chosen.adapter == "embedded":
-        # The shipped adapter belongs to the shipped model; another model starts without one.
+        # It belongs to one model of the catalogue; another model starts without one.
         return shipped_adapter(chosen.path)
     return None if chosen.adapter == "none" else Path(chosen.adapter)
 
@@ -87,6 +135,6 @@ def model_directory(settings: Settings, progress: Progress = silent) -> Path:
     chosen = settings.model
     if is_stub(chosen.path):
         raise Refused("the stub has no weights to edit: configure a model")
-    from lte_runtime.answer.engine.hf import resolve
+    from lte_runtime.answer.engine.files import resolve
 
     return resolve(base_model(chosen.path, chosen.cache, progress), allow_download=chosen.download)

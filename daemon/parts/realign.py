@@ -13,13 +13,13 @@ from daemon.adapters.swap import Swapper
 from daemon.drift_store import DriftStateStore
 from daemon.kafka.audit import Audit
 from daemon.metrics import Metrics
-from daemon.parts.models import is_stub
+from daemon.parts.models import is_stub, training_dtype
 from daemon.realign.parts import AlignedModel, RealignerSettings, RealignParts
 from daemon.realign.realigner import JOBS, Realigner
 from daemon.realign.runner import Runner, RunnerSettings
 from daemon.schedule import Window
 from daemon.settings import Settings
-from lte_runtime.align import contract
+from lte_runtime.align import contract, presets
 from lte_runtime.align.material import AdmissionRules
 from lte_runtime.align.runs import Run
 from lte_runtime.answer.engine.protocol import Engine
@@ -58,7 +58,7 @@ def realigner_over(serving: Serving, settings: Settings, owner: Ownership, audit
         registry=manager,
         swapper=serving.swapper,
         runner=Runner(runner_settings(settings)),
-        base=base_of(settings, serving.engine.fingerprint),
+        base=base_of(settings, serving.engine.fingerprint, serving.engine.runtime),
         incumbent=manager.serving_directory,
         tainted=lambda: len(manager.tainted()),
         epoch=owner.epoch,
@@ -92,12 +92,13 @@ def realigner_settings(settings: Settings) -> RealignerSettings:
     chosen, stub = settings.realign, is_stub(settings.model.path)
     preset = chosen.preset
     if preset == "auto":
-        preset = "stub" if stub else "embedded"
+        preset = "stub" if stub else "demo-small"
     if preset.partition(":")[0] == "stub" and not stub:
         raise Refused("realign.preset = 'stub' is for model.path = 'stub'")
     return RealignerSettings(
         preset=preset,
         changes=chosen.changes,
+        probes=1.0 if stub else presets.adjusted(presets.preset(preset), chosen.changes).probes,
         neighbours=contract.located(settings.encoder.model),
         deadline_s=chosen.deadline_s,
         backoff_s=chosen.backoff_s,
@@ -112,11 +113,11 @@ def realigner_settings(settings: Settings) -> RealignerSettings:
     )
 
 
-def base_of(settings: Settings, fingerprint: str) -> AlignedModel:
+def base_of(settings: Settings, fingerprint: str, runtime: str = "transformers") -> AlignedModel:
     """The model as a job finds it."""
     chosen = settings.model
     path = contract.located(base_model(chosen.path, chosen.cache))
-    return AlignedModel(path, fingerprint, chosen.device, chosen.dtype)
+    return AlignedModel(path, fingerprint, chosen.device, training_dtype(settings), runtime)
 
 
 def half_of_memory() -> int:

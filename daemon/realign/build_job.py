@@ -45,7 +45,8 @@ def build_job(run: Run, job_dir: Path, parts: RealignParts, settings: RealignerS
     replay_rules = replace(settings.rules, most=settings.anchor)
     replay = material.admitted(older, replay_rules, run.seed + 1, now_ms).facts
     anchor = tuple(fact for fact in replay if fact.key not in held_keys)
-    probes = material.job_probes(parted.held_out, (*parted.learnt, *anchor), run.seed)
+    counts = material.counts_of(settings.probes)
+    probes = material.job_probes(parted.held_out, (*parted.learnt, *anchor), run.seed, counts)
     own_anchor = load(settings.anchor_file, "replay") if settings.anchor_file else ()
     learnt = [material.fact_record(fact) for fact in parted.learnt]
     replayed = [*map(material.fact_record, anchor), *own_anchor]
@@ -91,6 +92,7 @@ def _job_spec(
         deadline_s=settings.deadline_s,
         device=parts.base.device,
         dtype=parts.base.dtype,
+        runtime=parts.base.runtime,
         max_memory_bytes=settings.max_memory_bytes,
         neighbours=settings.neighbours,
         # A tainted incumbent is no place to start from.

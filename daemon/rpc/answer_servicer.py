@@ -71,7 +71,7 @@ class AnswerServicer(answer_service_pb2_grpc.AnswerServiceServicer):
         self._services.on_answer(answer)
         if self._services.drift is not None:
             self._services.drift.note_question(question.text)
-        return convert.answer(answer, **self._services.flags())
+        return convert.answer(answer, runtime=self._services.engine.runtime, **self._services.flags())
 
     def _question(
         self,

@@ -141,7 +141,7 @@ def adapter(value: types.AdapterRef | None) -> common.Adapter | None:
     return None if value is None else common.Adapter(id=value.id, sha256=value.sha256)
 
 
-def answer(value: types.Answer, *, stale: bool, gap: bool) -> answers.AnswerResponse:
+def answer(value: types.Answer, *, runtime: str, stale: bool, gap: bool) -> answers.AnswerResponse:
     return answers.AnswerResponse(
         text=value.text,
         scope=scope(value.scope),
@@ -155,6 +155,8 @@ def answer(value: types.Answer, *, stale: bool, gap: bool) -> answers.AnswerResp
         timings_ms=dict(value.timings_ms),
         index_path=value.index_path,
         token_ids=value.token_ids,
+        corrected_from=value.corrected_from,
+        runtime=runtime,
     )
 
 

@@ -37,7 +37,7 @@ class JobSpec:
     `neighbours`: "words", "encoder" for the default sentence encoder, or another encoder's name or path;
     `fresh`: do not start from the incumbent, which may have learnt what was withdrawn since; `halvings`:
     start with half, a quarter, ... of the preset's tokens at a time; `changes`: numbers of the preset to
-    replace, by name.
+    replace, by name; `runtime`: the engine that serves (`Engine.runtime`), which judges the probes.
     """
 
     job_dir: Path
@@ -60,6 +60,7 @@ class JobSpec:
     fresh: bool = False
     halvings: int = 0
     changes: Mapping[str, object] = field(default_factory=dict)
+    runtime: str = "transformers"
 
     def to_json(self) -> dict[str, Any]:
         return {item.name: self._plain(getattr(self, item.name)) for item in fields(self)[1:]}
@@ -94,6 +95,7 @@ class JobSpec:
             fresh=bool(values.get("fresh", False)),
             halvings=int(values.get("halvings", 0)),
             changes=dict(values.get("changes") or {}),
+            runtime=str(values.get("runtime") or "transformers"),
         )
 
 

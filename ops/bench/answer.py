@@ -16,8 +16,7 @@ from typing import Any
 import torch
 
 from daemon.parts import models
-from daemon.settings import ModelSettings, Settings
-from lte_runtime import embedded
+from daemon.settings import Settings
 from lte_runtime.answer.answerer import Answerer
 from lte_runtime.answer.encoder import load_encoder
 from lte_runtime.answer.scope import gate
@@ -109,7 +108,7 @@ def _answerer(directory: Path, facts: int) -> tuple[Answerer, Any]:
     ]
     edits = tuple(decode(record, EventLimits()) for record in records)
     memory.apply(Batch(edits, (), {TopicPartition("bench", 0): facts}))
-    engine = models.engine(Settings(model=ModelSettings(path="embedded")))
+    engine = models.engine(Settings())
     return Answerer(memory, encoder, gate.default_calibration(), engine), engine
 
 
@@ -118,8 +117,12 @@ def _peer() -> Callable[[tuple[int, ...], int], None]:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    model: Any = AutoModelForCausalLM.from_pretrained(embedded.model_path(), dtype=torch.bfloat16)
-    model = PeftModel.from_pretrained(model, str(embedded.adapter_path())).merge_and_unload().eval()
+    settings = Settings()
+    adapter = models.adapter_directory(settings)
+    model: Any = AutoModelForCausalLM.from_pretrained(models.model_directory(settings), dtype=torch.bfloat16)
+    if adapter:
+        model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    model = model.eval()
 
     def generate(tokens: tuple[int, ...], new: int) -> None:
         ids = torch.tensor([tokens])

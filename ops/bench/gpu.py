@@ -29,6 +29,7 @@ from lte_runtime.align.presets import preset
 from lte_runtime.align.settings import TrainingSettings
 from lte_runtime.answer.engine import greedy
 from lte_runtime.answer.engine.rows import GenerationRow
+from lte_runtime.answer.engine.torch_session import TorchSession
 from lte_runtime.errors import Refused
 from lte_runtime.types import GenerateRequest
 from ops.bench.result import SEED, BenchResult, machine, percentile, today
@@ -323,7 +324,7 @@ def _ask(base: Any, random: Random, size: int) -> float:
     prompts = [tuple(random.choices(range(1, base.config.vocab_size), k=length)) for length in lengths]
     rows = [GenerationRow(GenerateRequest(prompt, False, NEW), lambda _: "", ()) for prompt in prompts]
     began = time.perf_counter()
-    greedy.generate(base, base.config, rows, base.device, lambda _: None)
+    greedy.generate(TorchSession(base, base.config, base.device), rows, lambda _: None)
     return time.perf_counter() - began
 
 

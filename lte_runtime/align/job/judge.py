@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ import torch.nn.functional as F
 
 from lte_runtime.align.contract import Probe
 from lte_runtime.align.data.dataset import Own
+from lte_runtime.align.job.arms import Arms, NewSession
 from lte_runtime.answer import prompt
-from lte_runtime.answer.engine import greedy, lora
-from lte_runtime.answer.engine.files import verify_adapter
+from lte_runtime.answer.engine import greedy
 from lte_runtime.answer.engine.rows import GenerationRow
+from lte_runtime.answer.engine.torch_session import TorchSession, takes_padding
 from lte_runtime.scoring import matches, same_answer
 from lte_runtime.types import GenerateRequest
 
@@ -51,17 +51,17 @@ class BaseModel:
     def generate(
         self,
         prompts: Sequence[tuple[str, Sequence[str]]],
-        forward: Callable[..., Any] | None = None,
+        new_session: NewSession | None = None,
         tick: Tick = lambda _done, _total: None,
     ) -> list[GenerationRow]:
-        """A finished row for each question with its facts, in the order given. `forward` is the model's or
-        that of an adapter on it."""
+        """A finished row for each question with its facts, in the order given. `new_session` belongs to an
+        arm; None for this model alone."""
         ends = prompt.ends(self.tokenizer)
         rows = [
             GenerationRow(
                 GenerateRequest(
                     prompt.build(self.tokenizer, question, facts, max_tokens=self.max_prompt).token_ids,
-                    adapter=forward is not None,
+                    adapter=False,
                     max_new_tokens=self.most,
                 ),
                 self._decode,
@@ -73,20 +73,27 @@ class BaseModel:
         for group in self._batches(rows):
             tick(done, len(rows))
             with torch.inference_mode():
-                greedy.generate(
-                    forward or self.model, self.model.config, group, self.device, lambda _row: None
-                )
+                greedy.generate((new_session or self._session)(), group, lambda _row: None)
             done += len(group)
         tick(done, len(rows))
         return rows
 
-    def own(self, questions: Sequence[str], tick: Tick = lambda _done, _total: None) -> list[Own]:
-        """What the model says by itself to each question, and how sure it is."""
+    def own(
+        self,
+        questions: Sequence[str],
+        measured: Collection[str],
+        tick: Tick = lambda _done, _total: None,
+    ) -> list[Own]:
+        """What the model says by itself to each question, and how sure it is of the `measured` ones."""
         rows = self.generate([(question, ()) for question in questions], tick=tick)
         sure: dict[int, float] = {}
-        for group in self._batches(rows):
+        by_question = zip(questions, rows, strict=True)
+        for group in self._batches([row for question, row in by_question if question in measured]):
             sure |= dict(zip(map(id, group), self._sureness(group), strict=True))
-        return [Own(whole_sentences(row), sure[id(row)]) for row in rows]
+        return [Own(whole_sentences(row), sure.get(id(row), 1.0)) for row in rows]
+
+    def _session(self) -> greedy.Session:
+        return TorchSession(self.model, self.model.config, self.device)
 
     def _decode(self, tokens: Sequence[int]) -> str:
         text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
@@ -94,7 +101,7 @@ class BaseModel:
 
     def _batches(self, rows: Sequence[GenerationRow]) -> list[list[GenerationRow]]:
         """Rows of like length together; of equal length where the model's positions cannot be set."""
-        if not greedy.takes_padding(self.model):
+        if not takes_padding(self.model):
             return greedy.by_length(rows)
         batches: list[list[GenerationRow]] = []
         for row in sorted(rows, key=lambda row: len(row.request.token_ids)):
@@ -124,13 +131,13 @@ class BaseModel:
 
 
 def judge(
-    base_model: BaseModel, adapters: Mapping[str, Path], fingerprint: str, probes: Sequence[Probe], tick: Tick
+    base_model: BaseModel, arms: Arms, adapters: Mapping[str, Path], probes: Sequence[Probe], tick: Tick
 ) -> dict[str, dict[str, int]]:
     """1 or 0 for each arm and probe: each of `adapters`, and `none`, which reads the facts without one.
 
-    Adapters are verified first and kept beside the weights, never merged; errors as `verify_adapter`.
+    `base_model` makes the prompts and `arms` answer them; errors as `verify_adapter`.
     """
-    own_answers = _own_answers(base_model, probes)
+    own_answers = _own_answers(base_model, arms, probes)
     prompts = [(probe.question, probe.facts) for probe in probes]
     judged = {}
     total = len(probes) * (len(adapters) + 1)
@@ -138,21 +145,18 @@ def judge(
     def moved(first: int) -> Tick:
         return lambda done, _total: tick(first + done, total)
 
-    rows = base_model.generate(prompts, tick=moved(0))
+    rows = base_model.generate(prompts, arms.base(), moved(0))
     judged["none"] = _right(probes, rows, own_answers)
     for number, (arm, folder) in enumerate(adapters.items(), 1):
-        forward, undo = _with_adapter(base_model.model, folder, fingerprint)
-        try:
-            rows = base_model.generate(prompts, forward, moved(number * len(probes)))
-        finally:
-            undo()
+        with arms.adapter(folder) as new_session:
+            rows = base_model.generate(prompts, new_session, moved(number * len(probes)))
         judged[arm] = _right(probes, rows, own_answers)
     return judged
 
 
-def _own_answers(base_model: BaseModel, probes: Sequence[Probe]) -> dict[str, str]:
+def _own_answers(base_model: BaseModel, arms: Arms, probes: Sequence[Probe]) -> dict[str, str]:
     questions = list(dict.fromkeys(probe.question for probe in probes if probe.answers is None))
-    rows = base_model.generate([(question, ()) for question in questions])
+    rows = base_model.generate([(question, ()) for question in questions], arms.base())
     return {question: row.text for question, row in zip(questions, rows, strict=True)}
 
 
@@ -167,14 +171,3 @@ def _right(
         )
         for probe, row in zip(probes, rows, strict=True)
     }
-
-
-def _with_adapter(
-    model: Any, folder: Path, fingerprint: str
-) -> tuple[Callable[..., Any], Callable[[], object]]:
-    """The model's forward with the adapter, and what takes the adapter off again."""
-    verified = verify_adapter(folder, fingerprint)
-    pairs = lora.read_pairs(verified, model)
-    beside = lora.Unmerged(model)
-    beside.reach(pairs)
-    return partial(beside.forward, beside.halves(pairs, verified.scale)), beside.close

@@ -10,7 +10,7 @@ import resource
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import islice
@@ -25,6 +25,7 @@ from lte_runtime.align.contract import JobResult, JobSpec, Probe, Progress
 from lte_runtime.align.data import dataset, facts
 from lte_runtime.align.data.dataset import EncodedRow, Own, TrainingRow
 from lte_runtime.align.job import building, judge, train
+from lte_runtime.align.job.arms import serving_arms
 from lte_runtime.align.job.judge import BaseModel
 from lte_runtime.align.job.reporting import ProgressWriter, Signals
 from lte_runtime.align.presets import Preset
@@ -33,9 +34,10 @@ from lte_runtime.answer.engine.files import (
     MANIFEST,
     WEIGHTS,
     base_fingerprint,
+    resolve,
     verify_adapter,
 )
-from lte_runtime.answer.engine.hf import choose_device, choose_dtype, resolve
+from lte_runtime.answer.engine.hf import choose_device, choose_dtype
 from lte_runtime.answer.engine.tokenizer import load_tokenizer
 from lte_runtime.disk import sha256_file, sync
 from lte_runtime.errors import BadRequest, Cancelled, Damaged, DeadlineExceeded, Refused
@@ -52,6 +54,7 @@ class JobRun:
     progress: ProgressWriter
     signals: Signals
     rank: int = 0
+    judged_by: str = ""
     directory: Path = field(init=False)
     device: torch.device = field(init=False)
     dtype: torch.dtype = field(init=False)
@@ -199,8 +202,8 @@ def _write_data(run: JobRun, folder: Path, probes: Sequence[Probe], halvings: in
     tally = dataset.RowTally()
     drawn = islice(dataset.cases(material, run.preset.mixture, run.job.seed), run.preset.cases)
 
-    def ask(questions: Sequence[str]) -> Sequence[Own]:
-        return base_model.own(questions, tick=lambda _done, _total: run.signals.check())
+    def ask(questions: Sequence[str], measured: Collection[str]) -> Sequence[Own]:
+        return base_model.own(questions, measured, tick=lambda _done, _total: run.signals.check())
 
     rows = dataset.rows(drawn, ask, run.preset.mixture, tally)
     return dataset.write_rows(
@@ -355,6 +358,7 @@ def _manifest_of(
         "training": dict(described),
         "data": {name: data[name] for name in ("rows", "kinds", "sources", "dropped", "neighbours")},
         "scores": dict(scores),
+        "judged_by": run.judged_by,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "created": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
     }
@@ -379,8 +383,12 @@ def _judged(run: JobRun, probes: Sequence[Probe]) -> dict[str, Mapping[str, int]
 
     def judge_probes(halvings: int) -> dict[str, dict[str, int]]:
         tick = run.tick("judging")
-        base_model = run.load_base_model(halvings)
-        return judge.judge(base_model, arms, run.job.base_fingerprint, probes, tick)
+        base_model, job = run.load_base_model(halvings), run.job
+        serving = serving_arms(
+            job.runtime, run.directory, base_model.model, run.device, job.base_fingerprint, run.preset.threads
+        )
+        run.judged_by = serving.runtime
+        return judge.judge(base_model, serving, arms, probes, tick)
 
     return {**contract.NO_JUDGEMENTS, **_halving(run, judge_probes)}
 

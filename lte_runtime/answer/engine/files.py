@@ -45,6 +45,21 @@ UNSUPPORTED = (
 UNUSED: tuple[object, ...] = (None, False, "none", [], {})
 
 
+def resolve(model: str | Path, *, allow_download: bool = False) -> Path:
+    """The directory of a model: itself, or the local copy of a hub id (fetched only when allowed)."""
+    if Path(model).is_dir():
+        return Path(model)
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+        return Path(
+            snapshot_download(str(model), local_files_only=not allow_download, allow_patterns=patterns)
+        )
+    except (OSError, ValueError) as error:
+        raise Refused(f"model {model} is neither a directory nor in the local hub cache") from error
+
+
 def base_fingerprint(directory: Path) -> str:
     """SHA-256 of the base model's weights: of the one safetensors file, or of the shards' digests by name."""
     shards = sorted(directory.glob("*.safetensors"))
@@ -92,8 +107,10 @@ def verify_adapter(directory: Path, fingerprint: str) -> Lora:
         raise Damaged(f"the manifest of {directory.name} does not list {CONFIG} and {WEIGHTS}")
     for name, digest in sorted(files.items()):
         _check_file(directory, name, digest)
-    if manifest.get("base_fingerprint") != fingerprint:
-        raise Refused(f"adapter {directory.name} was made for another base model")
+    base = manifest.get("base_fingerprint")
+    if base != fingerprint:
+        bases = f"{str(base)[:12]}, not {fingerprint[:12]}"
+        raise Refused(f"adapter {directory.name} was made for another base model ({bases})")
     config = read_json(directory, CONFIG)
     tensors = read_header(directory / WEIGHTS)
     adapter_id = manifest.get("id")

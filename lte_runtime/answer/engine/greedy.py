@@ -1,4 +1,4 @@
-"""Greedy decoding over any Hugging Face causal model, row by row exact or batched with left padding.
+"""Greedy decoding over any causal model, row by row exact or batched. Knows no library of models.
 
 `transformers.generate` spends about a fifth of a small model's answer in its own bookkeeping; this loop does
 prefill, argmax and the cache, nothing else, and drops a row from the batch when it ends.
@@ -6,15 +6,10 @@ prefill, argmax and the cache, nothing else, and drops a row from the batch when
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-import torch
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from typing import Any, Protocol
 
 from lte_runtime.answer.engine import lookup
 from lte_runtime.answer.engine.rows import GenerationRow
@@ -24,90 +19,57 @@ COPY_FROM = math.log(1 / 100)
 
 A small model finds rare signs ("<|im_end|>") a little less likely than common ones, though it copies."""
 
-Forward = Callable[..., Any]
-"""The model's forward, with the adapter on or off already chosen."""
 
+class Session(Protocol):
+    """Rows of tokens that a model has read, kept in its cache; used by one thread."""
 
-def takes_padding(model: torch.nn.Module) -> bool:
-    """Whether rows of unlike length can share a batch: positions must be ours to set."""
-    return "position_ids" in inspect.signature(model.forward).parameters
+    @property
+    def crops(self) -> bool:
+        """Whether `crop` works; known once something was read."""
+        ...
 
+    def extend(self, tokens: Sequence[Sequence[int]], scores: int = 1) -> Any:
+        """Reads more tokens of each row; first ones of unlike length are padded where the model takes that.
 
-def left_pad(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and mask, both [rows, longest]; pads are token 0 and masked out."""
-    longest = max(map(len, prompts))
-    ids = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
-    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+        Returns the logits behind the last `scores` of them, [rows, scores, vocabulary], a tensor or an array.
+        """
+        ...
 
-
-class _Batch:
-    """The rows under way with their cache. Without padding no mask is made, as for a prompt alone."""
-
-    def __init__(
-        self, forward: Forward, config: Any, rows: Sequence[GenerationRow], device: torch.device
-    ) -> None:
-        prompts = [row.request.token_ids for row in rows]
-        self.rows = list(rows)
-        self._forward = forward
-        self._cache = DynamicCache(config=config)
-        self._inputs, mask = left_pad(prompts, device)
-        self._mask = mask if len(set(map(len, prompts))) > 1 else None
-        self._positions = None if self._mask is None else (mask.cumsum(-1) - 1).clamp(min=0)
-
-    def step(self) -> list[int]:
-        """One token for each row."""
-        padding = (
-            {} if self._mask is None else {"attention_mask": self._mask, "position_ids": self._positions}
-        )
-        logits = self._forward(
-            input_ids=self._inputs, past_key_values=self._cache, use_cache=True, logits_to_keep=1, **padding
-        ).logits[:, -1]
-        likeliest = logits.argmax(-1).tolist()
-        chosen = [_chosen(*of_row) for of_row in zip(self.rows, logits, likeliest, strict=True)]
-        self._inputs = torch.tensor(chosen, device=logits.device)[:, None]
-        if self._mask is not None and self._positions is not None:
-            self._mask = torch.cat([self._mask, self._mask.new_ones(len(self.rows), 1)], dim=1)
-            self._positions = self._positions[:, -1:] + 1
-        return chosen
+    def crop(self, count: int) -> None:
+        """Forgets the last `count` tokens of each row."""
+        ...
 
     def keep(self, indices: Sequence[int]) -> None:
         """Drops all other rows."""
-        self.rows = [self.rows[index] for index in indices]
-        index = torch.tensor(indices, device=self._inputs.device)
-        self._cache.batch_select_indices(index)
-        self._inputs = self._inputs[index]
-        if self._mask is not None and self._positions is not None:
-            self._mask, self._positions = self._mask[index], self._positions[index]
+        ...
 
 
 def generate(
-    forward: Forward,
-    config: Any,
-    rows: Sequence[GenerationRow],
-    device: torch.device,
-    settled: Callable[[GenerationRow], None],
+    session: Session, rows: Sequence[GenerationRow], settled: Callable[[GenerationRow], None]
 ) -> None:
     """Generates for all rows at once; calls `settled` as each one ends."""
-    batch = _Batch(forward, config, rows, device)
-    while batch.rows:
-        tokens = batch.step()
+    rows = list(rows)
+    inputs: list[Sequence[int]] = [row.request.token_ids for row in rows]
+    while rows:
+        logits = session.extend(inputs)[:, -1]
+        likeliest = logits.argmax(-1).tolist()
+        chosen = [_chosen(*of_row) for of_row in zip(rows, logits, likeliest, strict=True)]
         now = time.monotonic()
-        for row, token in zip(batch.rows, tokens, strict=True):
+        for row, token in zip(rows, chosen, strict=True):
             row.push(token)
             row.interrupt(now)
             if row.finish:
                 settled(row)
-        alive = [index for index, row in enumerate(batch.rows) if not row.finish]
-        if len(alive) < len(batch.rows):
-            batch.keep(alive) if alive else batch.rows.clear()
+        alive = [index for index, row in enumerate(rows) if not row.finish]
+        if alive and len(alive) < len(rows):
+            session.keep(alive)
+        rows = [rows[index] for index in alive]
+        inputs = [row.tokens[-1:] for row in rows]
 
 
 def generate_copying(
-    forward: Forward,
-    config: Any,
+    session: Session,
     row: GenerationRow,
-    device: torch.device,
     settled: Callable[[GenerationRow], None],
     words: Mapping[int, int],
 ) -> None:
@@ -115,27 +77,21 @@ def generate_copying(
 
     Greedy as ever, but a pass over several tokens rounds its last bits in another way: not for base rows.
     """
-    cache = DynamicCache(config=config)
     prompt = list(row.request.token_ids)
     pending, guessed = prompt, list[int]()
     while not row.finish:
-        logits = forward(
-            input_ids=torch.tensor([pending + guessed], device=device),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=len(guessed) + 1,
-        ).logits[0]
+        logits = session.extend([pending + guessed], len(guessed) + 1)[0]
         refuted = _take(row, logits, guessed)
         row.interrupt(time.monotonic())
         if refuted:
-            cache.crop(-refuted)
+            session.crop(refuted)
         pending, room = row.tokens[-1:], row.request.max_new_tokens - len(row.tokens) - 1
-        copies = room > 0 and all(type(layer) is DynamicLayer for layer in cache.layers)
+        copies = room > 0 and session.crops
         guessed = lookup.guess(prompt + row.tokens, words, min(room, lookup.MOST)) if copies else []
     settled(row)
 
 
-def _take(row: GenerationRow, logits: torch.Tensor, guessed: Sequence[int]) -> int:
+def _take(row: GenerationRow, logits: Any, guessed: Sequence[int]) -> int:
     """Gives the row its tokens up to the first that was guessed wrong; returns the guesses left over."""
     for index, (scores, best) in enumerate(zip(logits, logits.argmax(-1).tolist(), strict=True)):
         token = _chosen(row, scores, best)
@@ -145,7 +101,7 @@ def _take(row: GenerationRow, logits: torch.Tensor, guessed: Sequence[int]) -> i
     return 0
 
 
-def _chosen(row: GenerationRow, scores: torch.Tensor, best: int) -> int:
+def _chosen(row: GenerationRow, scores: Any, best: int) -> int:
     """The likeliest token, or the next one of the value that the answer has begun to spell (`COPY_FROM`).
 
     `scores` are the logits [vocabulary] behind the row's tokens.

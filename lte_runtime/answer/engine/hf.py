@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,41 +12,17 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from lte_runtime.answer.engine import greedy, lookup, lora
-from lte_runtime.answer.engine.files import Lora, base_fingerprint, verify_adapter
-from lte_runtime.answer.engine.pace import Pace, at_once
-from lte_runtime.answer.engine.protocol import EngineStats
-from lte_runtime.answer.engine.rows import GenerationRow
+from lte_runtime.answer.engine import lora
+from lte_runtime.answer.engine.files import Lora, base_fingerprint, resolve, verify_adapter
+from lte_runtime.answer.engine.local import TRIAL_TOKENS, Between, Limits, LocalEngine, check_trial, token_ids
+from lte_runtime.answer.engine.pace import at_once
 from lte_runtime.answer.engine.tokenizer import load_tokenizer
-from lte_runtime.answer.engine.versions import Versions
-from lte_runtime.answer.engine.worker import Worker
-from lte_runtime.answer.prompt import Prompt, build, ends, one_line, untrusted
-from lte_runtime.errors import BadRequest, Refused
-from lte_runtime.types import AdapterRef, Fact, GenerateRequest, Generation
+from lte_runtime.answer.engine.torch_session import Forward, TorchSession, takes_padding
+from lte_runtime.errors import Refused
 
-# Room that the prompt leaves for the answer in a short context.
-ANSWER_ROOM = 64
 # Multiplications (parameters times prompt tokens) from which on a CPU batch is worth several threads: below,
 # they wait for each other longer than they compute.
 THREADS_FROM = 1_000_000_000
-Between = Callable[[Callable[[], Any]], Any]
-# Token ids that every vocabulary has: what a new adapter is run on before anybody's question.
-TRIAL_TOKENS = (0, 1, 2, 3)
-
-
-def resolve(model: str | Path, *, allow_download: bool = False) -> Path:
-    """The directory of a model: itself, or the local copy of a hub id (fetched only when allowed)."""
-    if Path(model).is_dir():
-        return Path(model)
-    from huggingface_hub import snapshot_download
-
-    try:
-        patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-        return Path(
-            snapshot_download(str(model), local_files_only=not allow_download, allow_patterns=patterns)
-        )
-    except (OSError, ValueError) as error:
-        raise Refused(f"model {model} is neither a directory nor in the local hub cache") from error
 
 
 def choose_device(device: str) -> torch.device:
@@ -109,40 +81,53 @@ def _load_weights(directory: Path, dtype: torch.dtype) -> Any:
     return model.requires_grad_(False).eval()
 
 
-class Adapters:
-    """What the engine runs for the base and for an adapter: a merged copy, or low-rank parts beside.
+class TorchModel:
+    """The base model and its adapters: for each a merged copy, or low-rank parts beside one set of weights.
 
     Loading happens in the caller's thread; the model that runs is read and never changed.
     """
 
-    def __init__(self, directory: Path, model: Any, mode: str) -> None:
-        self._directory, self._model = directory, model
-        self.mode = mode
+    def __init__(self, directory: Path, model: Any, mode: str, device: torch.device, threads: int) -> None:
+        self._directory, self._model, self._device = directory, model, device
+        self._mode = mode
         self._unmerged = lora.Unmerged(model) if mode == "unmerged" else None
-        self.base = partial(self._unmerged.forward, {}) if self._unmerged else model
+        self._base: Forward = partial(self._unmerged.forward, {}) if self._unmerged else model
+        self._trial = self._scores(self._base)
+        self._threads, self._most_threads = threads, torch.get_num_threads()
+        self._parameters = sum(parameter.numel() for parameter in model.parameters())
+
+    @property
+    def base(self) -> Forward:
+        return self._base
+
+    @property
+    def adapter_mode(self) -> str:
+        return self._mode
+
+    @property
+    def pads(self) -> bool:
+        return takes_padding(self._model)
+
+    def session(self, version: Forward, tokens: int) -> TorchSession:
+        torch.set_num_threads(self._threads or choose_threads(self._parameters, tokens, self._most_threads))
+        return TorchSession(version, self._model.config, self._device)
 
     def check(self, adapter: Lora, pace: Callable[[], None] = at_once) -> lora.Pairs:
         """The adapter's tensors; raises `Damaged` or `Refused` when they do not fit the model."""
         return lora.read_pairs(adapter, self._model, pace)
 
-    def load(self, adapter: Lora, between: Between, pace: Callable[[], None]) -> greedy.Forward:
-        """The forward of an adapter, tried; `between` runs a short step on the inference thread.
-
-        Raises `Refused` when scores are not finite: finite weights may be too large to compute with.
-        """
+    def load(self, adapter: Lora, between: Between, pace: Callable[[], None]) -> Forward:
+        """The forward of an adapter, tried."""
         pairs = self.check(adapter, pace)
         if self._unmerged:
             between(partial(self._unmerged.reach, pairs))
-            forward: greedy.Forward = partial(
-                self._unmerged.forward, self._unmerged.halves(pairs, adapter.scale)
-            )
-            finite = between(partial(_is_finite, self._model, forward))
+            forward: Forward = partial(self._unmerged.forward, self._unmerged.halves(pairs, adapter.scale))
+            scores = between(partial(self._scores, forward))
         else:
             forward = lora.merged_copy(self._model, self._exact(pairs, pace), pairs, adapter.scale, pace)
             with _resting(forward, pace):
-                finite = _is_finite(self._model, forward)
-        if not finite:
-            raise Refused(f"adapter {adapter.ref.id} makes the model's scores infinite")
+                scores = self._scores(forward)
+        check_trial(adapter.ref.id, self._trial, scores)
         return forward
 
     def _exact(self, names: Iterable[str], pace: Callable[[], None]) -> lora.Exact:
@@ -151,6 +136,11 @@ class Adapters:
             return lora.weights_of(self._model)
         stored = lora.stored_weights(self._directory, self._model, names, pace)
         return stored or lora.weights_of(_load_weights(self._directory, torch.float32))
+
+    def _scores(self, forward: Forward) -> Any:
+        """Logits behind `TRIAL_TOKENS`, as an array."""
+        ids = torch.tensor([TRIAL_TOKENS], device=self._device)
+        return forward(input_ids=ids, use_cache=False).logits.float().cpu().numpy()
 
 
 @contextmanager
@@ -164,52 +154,8 @@ def _resting(model: Any, pace: Callable[[], None]) -> Iterator[None]:
             hook.remove()
 
 
-def _is_finite(model: Any, forward: greedy.Forward) -> bool:
-    """Whether a short pass gives finite scores."""
-    ids = torch.tensor([TRIAL_TOKENS], device=model.device)
-    return bool(torch.isfinite(forward(input_ids=ids, use_cache=False).logits).all())
-
-
-class HfEngine:
-    """Greedy answers on one inference thread. See `protocol.Engine` for what may block and what may raise."""
-
-    def __init__(
-        self,
-        *,
-        model: Any,
-        adapters: Adapters,
-        tokenizer: Any,
-        fingerprint: str,
-        device: torch.device,
-        description: dict[str, str],
-        max_batch: int,
-        queue_limit: int,
-        max_prompt_tokens: int,
-        threads: int,
-    ) -> None:
-        self._config = model.config
-        self._adapters = adapters
-        self._versions = Versions(adapters.base)
-        self._device = device
-        self._pads = greedy.takes_padding(model)
-        self._eos = _eos_ids(model, tokenizer)
-        self._context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 20)
-        self._max_prompt = min(max_prompt_tokens, self._context - min(ANSWER_ROOM, self._context // 4))
-        self._tokenizer = tokenizer
-        # A fast tokenizer refuses to be used while another thread sets its padding: one copy for each side.
-        self._decoder = copy.deepcopy(tokenizer)
-        self._words = lookup.same_words(tokenizer)
-        self._tokenizer_lock = threading.Lock()
-        self._fingerprint = fingerprint
-        self._description = description
-        self._threads, self._most_threads = threads, torch.get_num_threads()
-        self._parameters = sum(parameter.numel() for parameter in model.parameters())
-        self._worker = Worker(
-            self._run,
-            versions=self._versions,
-            max_batch=max_batch,
-            queue_limit=queue_limit,
-        )
+class HfEngine(LocalEngine):
+    """The engine over any Hugging Face causal model."""
 
     @classmethod
     def load(
@@ -238,125 +184,25 @@ class HfEngine:
         if adapter_dir is not None:
             verify_adapter(adapter_dir, fingerprint)  # before a large model is loaded for nothing
         base_model = _load_weights(directory, torch_dtype).to(torch_device)
+        config, generation = base_model.config, getattr(base_model, "generation_config", None)
         engine = cls(
-            model=base_model,
-            adapters=Adapters(directory, base_model, mode),
+            model=TorchModel(directory, base_model, mode, torch_device, threads),
             tokenizer=load_tokenizer(directory),
             fingerprint=fingerprint,
-            device=torch_device,
+            eos=token_ids(config.eos_token_id, getattr(generation, "eos_token_id", None)),
             description={
+                "engine": "transformers",
                 "model": directory.name,
                 "architecture": type(base_model).__name__,
                 "device": str(torch_device),
                 "dtype": str(torch_dtype).removeprefix("torch."),
             },
-            max_batch=max_batch,
-            queue_limit=queue_limit,
-            max_prompt_tokens=max_prompt_tokens,
-            threads=threads,
+            limits=Limits(
+                max_batch=max_batch,
+                queue_limit=queue_limit,
+                max_prompt_tokens=max_prompt_tokens,
+                context=int(getattr(config, "max_position_embeddings", 0) or 1 << 20),
+            ),
         )
-        try:
-            engine._try()
-            if adapter_dir is not None:
-                engine.switch(engine.load_adapter(adapter_dir).id)
-        except BaseException:
-            engine.close()
-            raise
+        engine.start(adapter_dir)
         return engine
-
-    @property
-    def adapter(self) -> AdapterRef | None:
-        return self._versions.current
-
-    @property
-    def adapters(self) -> tuple[AdapterRef, ...]:
-        return self._versions.loaded()
-
-    def check_adapter(self, directory: Path) -> AdapterRef:
-        adapter = verify_adapter(directory, self._fingerprint)
-        self._adapters.check(adapter)
-        return adapter.ref
-
-    def load_adapter(self, directory: Path) -> AdapterRef:
-        adapter = verify_adapter(directory, self._fingerprint)
-        if self._versions.revive(adapter.ref):
-            return adapter.ref
-        pace = Pace(lambda: self._worker.busy)
-        forward = self._adapters.load(adapter, lambda step: self._worker.between(step).result(), pace)
-        self._versions.add(adapter.ref, forward)
-        return adapter.ref
-
-    def switch(self, adapter_id: str | None) -> AdapterRef | None:
-        return self._versions.switch(adapter_id)
-
-    def unload(self, adapter_id: str) -> None:
-        self._versions.unload(adapter_id)
-
-    @property
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
-    @property
-    def queue_depth(self) -> int:
-        return self._worker.queue_depth
-
-    def prompt(self, question: str, facts: Sequence[Fact] = ()) -> Prompt:
-        with self._tokenizer_lock:
-            statements = [fact.statement for fact in facts]
-            prompt = build(self._tokenizer, question, statements, max_tokens=self._max_prompt)
-            values = [one_line(fact.target) for fact in facts[: prompt.used_facts]]
-            ids = tuple(tuple(untrusted(self._tokenizer, value)) for value in values)
-        return dataclasses.replace(prompt, values=ids)
-
-    def submit(self, request: GenerateRequest) -> Future[Generation]:
-        room = self._context - len(request.token_ids)
-        if not request.token_ids or room < 1 or request.max_new_tokens < 1:
-            raise BadRequest(
-                f"a prompt of {len(request.token_ids)} tokens and {request.max_new_tokens} new ones "
-                f"do not fit into the context of {self._context}"
-            )
-        fitting = dataclasses.replace(request, max_new_tokens=min(request.max_new_tokens, room))
-        # A chat model ends its answer itself; any other goes on with further questions of its own.
-        several_lines = request.several_lines and bool(self._tokenizer.chat_template)
-        row = GenerationRow(fitting, self._decode, self._eos, several_lines=several_lines)
-        return self._worker.submit(row)
-
-    def generate(self, request: GenerateRequest) -> Generation:
-        return self.submit(request).result()
-
-    def stats(self) -> EngineStats:
-        return self._worker.stats()
-
-    def describe(self) -> dict[str, str]:
-        return {**self._description, "adapter_mode": self._adapters.mode if self.adapter else "none"}
-
-    def close(self) -> None:
-        self._worker.close()
-
-    def _decode(self, tokens: Sequence[int]) -> str:
-        text = self._decoder.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return str(text)
-
-    def _run(
-        self, forward: greedy.Forward, rows: Sequence[GenerationRow], settled: Callable[[GenerationRow], None]
-    ) -> None:
-        tokens = sum(len(row.request.token_ids) for row in rows)
-        torch.set_num_threads(self._threads or choose_threads(self._parameters, tokens, self._most_threads))
-        if len(rows) == 1 and rows[0].request.adapter:
-            greedy.generate_copying(forward, self._config, rows[0], self._device, settled, self._words)
-            return
-        for group in [list(rows)] if self._pads else greedy.by_length(rows):
-            greedy.generate(forward, self._config, group, self._device, settled)
-
-    def _try(self) -> None:
-        """One token: what cannot run fails here and not on the first question."""
-        self.generate(GenerateRequest((0,), adapter=False, max_new_tokens=1))
-
-
-def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """All tokens that end an answer, from the generation settings, the model and the tokenizer."""
-    generation = getattr(model, "generation_config", None)
-    token_ids = set(ends(tokenizer))
-    for ids in (getattr(generation, "eos_token_id", None), model.config.eos_token_id):
-        token_ids.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
-    return frozenset(token_ids)

@@ -48,6 +48,12 @@ class Engine(Protocol):
         ...
 
     @property
+    def runtime(self) -> str:
+        """The library that computes and the format of the weights, "openvino/int8": two runtimes may answer
+        the same prompt in other words, with the same weights on disk."""
+        ...
+
+    @property
     def queue_depth(self) -> int: ...
 
     def prompt(self, question: str, facts: Sequence[Fact] = ()) -> Prompt:
@@ -63,7 +69,7 @@ class Engine(Protocol):
     def stats(self) -> EngineStats: ...
 
     def describe(self) -> dict[str, str]:
-        """What runs, for people: model, device, dtype, adapter mode."""
+        """What runs, for people: engine, model, architecture, device, dtype, adapter mode."""
         ...
 
     def close(self) -> None:

@@ -99,6 +99,10 @@ class StubEngine:
         return STUB_FINGERPRINT
 
     @property
+    def runtime(self) -> str:
+        return "stub/uint8"
+
+    @property
     def queue_depth(self) -> int:
         return self._worker.queue_depth
 
@@ -119,6 +123,7 @@ class StubEngine:
 
     def describe(self) -> dict[str, str]:
         return {
+            "engine": "stub",
             "model": "stub",
             "architecture": "stub",
             "device": "cpu",

@@ -18,6 +18,7 @@ from lte_runtime.answer.engine import greedy
 from lte_runtime.answer.engine.files import base_fingerprint
 from lte_runtime.answer.engine.rows import GenerationRow
 from lte_runtime.answer.engine.tokenizer import load_tokenizer
+from lte_runtime.answer.engine.torch_session import TorchSession, takes_padding
 from lte_runtime.types import GenerateRequest
 from ops.lab.baselines.protocol import Forced
 
@@ -160,9 +161,9 @@ def answers(base: BaselineModel, prompts: Sequence[Sequence[int]], max_new_token
 
     requests = [GenerateRequest(tuple(ids), adapter=False, max_new_tokens=max_new_tokens) for ids in prompts]
     rows = [GenerationRow(request, decode, ends) for request in requests]
-    pads = greedy.takes_padding(base.model)
+    pads = takes_padding(base.model)
     for group in _chunks(rows) if pads else greedy.by_length(rows):
-        greedy.generate(base.model, base.model.config, group, base.device, _ignore)
+        greedy.generate(TorchSession(base.model, base.model.config, base.device), group, _ignore)
     return [row.text for row in rows]
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from lte_runtime.align import presets
 from lte_runtime.align.contract import Probe
 from lte_runtime.align.job import building, judge
+from lte_runtime.align.job.arms import Arms, serving_arms
 from lte_runtime.align.job.judge import BaseModel
 from lte_runtime.answer import prompt
 from lte_runtime.answer.engine.files import base_fingerprint
@@ -44,7 +45,7 @@ def test_batched_answers_are_those_of_each_question_alone(
 
 def test_sureness_is_the_geometric_mean_of_the_tokens_probabilities(tmp_path: Path) -> None:
     speaking = speaker(tiny.save_model(tmp_path))
-    own = speaking.own(QUESTIONS)
+    own = speaking.own(QUESTIONS, QUESTIONS)
     for question, said in zip(QUESTIONS, own, strict=True):
         ids = list(prompt.build(speaking.tokenizer, question, max_tokens=200).token_ids)
         row = speaking.generate([(question, ())])[0]
@@ -73,7 +74,12 @@ def test_an_answer_that_was_cut_keeps_its_whole_sentences(finish: str, text: str
     assert judge.whole_sentences(row) == expected
 
 
-def test_each_arm_is_judged_and_the_base_is_left_as_it_was(tmp_path: Path) -> None:
+def arms_of(runtime: str, speaking: judge.BaseModel, base: Path) -> Arms:
+    return serving_arms(runtime, base, speaking.model, speaking.device, base_fingerprint(base), threads=1)
+
+
+@pytest.mark.parametrize("runtime", ["transformers/float32", "openvino/float32"])
+def test_each_arm_is_judged_and_the_base_is_left_as_it_was(tmp_path: Path, runtime: str) -> None:
     base = tiny.save_model(tmp_path / "base")
     adapter = tiny.save_adapter(tmp_path / "adapter", base)
     speaking = speaker(base, own_tokens=24)  # fewer are no whole character of this model
@@ -85,9 +91,9 @@ def test_each_arm_is_judged_and_the_base_is_left_as_it_was(tmp_path: Path) -> No
         Probe("same", "locality", QUESTIONS[1], (), None),
     ]
     ticks: list[tuple[int, int]] = []
-    judged = judge.judge(
-        speaking, {"candidate": adapter}, base_fingerprint(base), probes, lambda *at: ticks.append(at)
-    )
+    arms = arms_of(runtime, speaking, base)
+    assert arms.runtime == runtime
+    judged = judge.judge(speaking, arms, {"candidate": adapter}, probes, lambda *at: ticks.append(at))
     assert judged["none"] == {"right": 1, "wrong": 0, "same": 1}
     assert judged["candidate"].keys() == judged["none"].keys()
     assert judged["candidate"] != judged["none"]
@@ -95,13 +101,23 @@ def test_each_arm_is_judged_and_the_base_is_left_as_it_was(tmp_path: Path) -> No
     assert [row.tokens for row in speaking.generate([(question, ()) for question in QUESTIONS])] == before
 
 
-def test_a_damaged_adapter_is_not_judged(tmp_path: Path) -> None:
+@pytest.mark.parametrize("runtime", ["transformers/float32", "openvino/float32"])
+def test_a_damaged_adapter_is_not_judged(tmp_path: Path, runtime: str) -> None:
     base = tiny.save_model(tmp_path / "base")
     adapter = tiny.save_adapter(tmp_path / "adapter", base)
     weights = adapter / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    speaking = speaker(base)
     with pytest.raises(Damaged):
-        judge.judge(speaker(base), {"candidate": adapter}, base_fingerprint(base), [], lambda *_: None)
+        judge.judge(speaking, arms_of(runtime, speaking, base), {"candidate": adapter}, [], lambda *_: None)
+
+
+def test_a_host_without_openvino_judges_by_transformers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tiny.save_model(tmp_path)
+    monkeypatch.setattr("lte_runtime.align.job.arms.find_spec", lambda _name: None)
+    assert arms_of("openvino/int8", speaker(base), base).runtime == "transformers/float32"
 
 
 def test_what_is_known_has_a_relation_that_reads_in_a_question() -> None:

@@ -14,6 +14,8 @@ import torch
 
 from lte_runtime.align.registry import Registry
 from lte_runtime.answer.engine.hf import HfEngine
+from lte_runtime.answer.engine.local import LocalEngine
+from lte_runtime.answer.engine.openvino_engine import OpenVinoEngine
 from lte_runtime.errors import Damaged, NotFound, Refused
 from lte_runtime.types import GenerateRequest, Generation
 from tests.unit.answer.engine import test_engine_files as files
@@ -21,10 +23,19 @@ from tests.unit.answer.engine import tiny
 
 PROMPT = (5, 17, 99, 230, 41)
 NEW = 8
-MODES = ["merged", "unmerged"]
+MODES = ["merged", "unmerged", "openvino"]
 
 
-def ask(engine: HfEngine, adapter_id: str | None = None, adapter: bool = True) -> Generation:
+def load(mode: str, model_dir: Path, adapter: Path | None = None, **settings: Any) -> LocalEngine:
+    """An engine in float32 on one thread."""
+    if mode == "openvino":
+        return OpenVinoEngine.load(model_dir, adapter, weights="float32", threads=1, **settings)
+    return HfEngine.load(
+        model_dir, adapter, device="cpu", dtype="float32", adapter_mode=mode, threads=1, **settings
+    )
+
+
+def ask(engine: LocalEngine, adapter_id: str | None = None, adapter: bool = True) -> Generation:
     return engine.generate(GenerateRequest(PROMPT, adapter, NEW, adapter_id=adapter_id))
 
 
@@ -46,9 +57,11 @@ def renamed(place: Path, number: int) -> str:
     return name
 
 
-@pytest.fixture(scope="module")
-def engine(model_dir: Path, adapters: dict[str, Path]) -> Iterator[HfEngine]:
-    made = HfEngine.load(model_dir, adapters["align-000001"], device="cpu", dtype="float32", threads=1)
+@pytest.fixture(scope="module", params=["merged", "openvino"])
+def engine(
+    request: pytest.FixtureRequest, model_dir: Path, adapters: dict[str, Path]
+) -> Iterator[LocalEngine]:
+    made = load(request.param, model_dir, adapters["align-000001"])
     yield made
     made.close()
 
@@ -116,19 +129,20 @@ MORE: dict[str, Callable[[Path], None]] = {
     "overlapping tensors": files.change_bytes(files.WEIGHTS, in_header(overlapping), agree=True),
     "a tensor twice": files.change_bytes(files.WEIGHTS, in_header(twice), agree=True),
     "finite but too large": scaled(1e30),
+    "without effect": scaled(0.0),
     "targets no pattern": files.change_json(files.CONFIG, target_modules="(q_proj"),
     "alpha no number": files.change_json(files.CONFIG, lora_alpha="many"),
 }
 KINDS = {**files.DAMAGED, **files.REFUSED, **MORE}
-# Only the pass over the model finds it.
-LOADED = {"finite but too large"}
+# Only the pass over the model finds them.
+LOADED = {"finite but too large", "without effect"}
 
 
 def test_there_are_forty_kinds() -> None:
     assert len(KINDS) >= 40
 
 
-def take_in(bad: Path, registry: Registry, engine: HfEngine, kind: str) -> None:
+def take_in(bad: Path, registry: Registry, engine: LocalEngine, kind: str) -> None:
     ref = registry.add(bad, {})
     assert kind in LOADED
     engine.load_adapter(registry.get(ref.id).directory)
@@ -136,7 +150,7 @@ def take_in(bad: Path, registry: Registry, engine: HfEngine, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bad_adapter_changes_nothing(
-    kind: str, tmp_path: Path, engine: HfEngine, adapters: dict[str, Path]
+    kind: str, tmp_path: Path, engine: LocalEngine, adapters: dict[str, Path]
 ) -> None:
     before = (ask(engine), ask(engine, adapter=False))
     registry = Registry(tmp_path / "registry", engine.check_adapter, reserved={"align-000001"})
@@ -155,14 +169,13 @@ def test_a_bad_adapter_changes_nothing(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_each_adapter_answers_as_it_does_alone(mode: str, model_dir: Path, adapters: dict[str, Path]) -> None:
-    options: dict[str, Any] = {"device": "cpu", "dtype": "float32", "adapter_mode": mode, "threads": 1}
     alone = {}
     for name, place in adapters.items():
-        single = HfEngine.load(model_dir, place, **options)
+        single = load(mode, model_dir, place)
         alone[name] = ask(single).token_ids
         single.close()
     assert len(set(alone.values())) == len(alone)
-    engine = HfEngine.load(model_dir, **options)
+    engine = load(mode, model_dir)
     base = ask(engine, adapter=False).token_ids
     for place in adapters.values():
         engine.load_adapter(place)
@@ -184,9 +197,7 @@ def test_each_adapter_answers_as_it_does_alone(mode: str, model_dir: Path, adapt
 @pytest.mark.parametrize("mode", MODES)
 def test_answers_under_way_keep_their_adapter(mode: str, model_dir: Path, adapters: dict[str, Path]) -> None:
     """Loads, switches and unloads in one thread, questions in four: each answer is its adapter's own."""
-    engine = HfEngine.load(
-        model_dir, device="cpu", dtype="float32", adapter_mode=mode, threads=1, max_batch=1
-    )
+    engine = load(mode, model_dir, max_batch=1)
     for place in adapters.values():
         engine.load_adapter(place)
     alone = {name: ask(engine, name).token_ids for name in adapters}

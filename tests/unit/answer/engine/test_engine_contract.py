@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from lte_runtime.answer.engine.hf import HfEngine
+from lte_runtime.answer.engine.openvino_engine import OpenVinoEngine
 from lte_runtime.answer.engine.protocol import Engine
 from lte_runtime.answer.engine.stub import StubEngine
 from lte_runtime.errors import BadRequest, Overloaded, Retry
@@ -22,13 +23,16 @@ PROMPT = tuple(b"Ines Calder\nWho is the harbour master?")
 Make = Callable[..., Engine]
 
 
-@pytest.fixture(params=["stub", "hf"])
+@pytest.fixture(params=["stub", "hf", "openvino", "openvino-int8"])
 def make(request: pytest.FixtureRequest, model_dir: Path, adapter_dir: Path) -> Iterator[Make]:
     engines: list[Engine] = []
 
     def build(**settings: Any) -> Engine:
         if request.param == "stub":
             engine: Engine = StubEngine(token_s=0.002, **settings)
+        elif request.param.startswith("openvino"):
+            weights = "int8" if request.param.endswith("int8") else "float32"
+            engine = OpenVinoEngine.load(model_dir, adapter_dir, weights=weights, threads=1, **settings)
         else:
             engine = HfEngine.load(
                 model_dir, adapter_dir, device="cpu", dtype="float32", threads=1, **settings

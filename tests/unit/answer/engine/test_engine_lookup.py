@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lte_runtime.answer.engine import greedy, lookup
 from lte_runtime.answer.engine.rows import GenerationRow
+from lte_runtime.answer.engine.torch_session import TorchSession
 from lte_runtime.types import GenerateRequest
 from tests.unit.answer.engine import tiny
 
@@ -87,7 +88,7 @@ def run() -> Callable[..., tuple[GenerationRow, Copier]]:
             GenerationRow(request, lambda tokens: " ".join(map(str, tokens)), {0}),
             list[GenerationRow](),
         )
-        greedy.generate_copying(model, config, row, torch.device("cpu"), done.append, {})
+        greedy.generate_copying(TorchSession(model, config, torch.device("cpu")), row, done.append, {})
         assert done == [row]
         return row, model
 
@@ -122,5 +123,5 @@ def test_tokens_are_those_of_plain_greedy(prompt: list[int], text: list[int], li
     config.num_hidden_layers = 1
     row = GenerationRow(GenerateRequest(tuple(prompt), True, limit), lambda _: "", {0})
     model = Copier(prompt, [*text, 0])
-    greedy.generate_copying(model, config, row, torch.device("cpu"), lambda _: None, {})
+    greedy.generate_copying(TorchSession(model, config, torch.device("cpu")), row, lambda _: None, {})
     assert row.tokens == [*text, 0][:limit]

@@ -328,10 +328,12 @@ class EngineStatus(_message.Message):
     MODEL_MS_FIELD_NUMBER: _builtins.int
     QUEUE_DEPTH_FIELD_NUMBER: _builtins.int
     RUNNING_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     architecture: _builtins.str
     device: _builtins.str
     dtype: _builtins.str
+    """Format of the weights."""
     adapter_mode: _builtins.str
     """merged, unmerged or none."""
     fingerprint: _builtins.str
@@ -344,6 +346,8 @@ class EngineStatus(_message.Message):
     model_ms: _builtins.float
     queue_depth: _builtins.int
     running: _builtins.int
+    engine: _builtins.str
+    """transformers, openvino or stub."""
     @_builtins.property
     def adapter(self) -> _common_pb2.Adapter: ...
     def __init__(
@@ -364,10 +368,11 @@ class EngineStatus(_message.Message):
         model_ms: _builtins.float = ...,
         queue_depth: _builtins.int = ...,
         running: _builtins.int = ...,
+        engine: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_adapter", b"_adapter", "adapter", b"adapter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapter", b"_adapter", "adapter", b"adapter", "adapter_mode", b"adapter_mode", "architecture", b"architecture", "batches", b"batches", "device", b"device", "dtype", b"dtype", "fingerprint", b"fingerprint", "model", b"model", "model_ms", b"model_ms", "queue_depth", b"queue_depth", "refused", b"refused", "requests", b"requests", "rows", b"rows", "running", b"running", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapter", b"_adapter", "adapter", b"adapter", "adapter_mode", b"adapter_mode", "architecture", b"architecture", "batches", b"batches", "device", b"device", "dtype", b"dtype", "engine", b"engine", "fingerprint", b"fingerprint", "model", b"model", "model_ms", b"model_ms", "queue_depth", b"queue_depth", "refused", b"refused", "requests", b"requests", "rows", b"rows", "running", b"running", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__adapter: _TypeAlias = _typing.Literal["adapter"]  # noqa: Y015
     _WhichOneofArgType__adapter: _TypeAlias = _typing.Literal["_adapter", b"_adapter"]  # noqa: Y015
