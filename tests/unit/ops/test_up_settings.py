@@ -74,7 +74,7 @@ def test_a_configured_broker_is_used_and_none_is_started() -> None:
 
 
 def test_the_flags_are_the_strongest(directory: Path) -> None:
-    write(directory, '[model]\npath = "embedded"\n')
+    write(directory, '[model]\npath = "smollm2"\n')
     chosen = choose(model="stub", kafka="a:1,b:2", environ={"LTE_MODEL__PATH": "smollm2"})
     assert chosen.kafka is not None
     assert chosen.kafka.bootstrap == "a:1,b:2"
