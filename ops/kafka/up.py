@@ -35,7 +35,9 @@ def up(
     config: ConfigFile = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", help="Language model: smollm2, a directory, a .gguf file or a hub id."),
+        typer.Option(
+            "--model", help="Language model: smollm2, a directory, a .gguf file, a hub id, or stub."
+        ),
     ] = None,
     kafka: Annotated[
         str | None,
@@ -50,7 +52,7 @@ def up(
     that they do not name are chosen here and written to DIR/up.json. With --kafka, or where they name
     kafka.bootstrap, no broker is started. Topics that are missing are made.
 
-    Example: lte up --model smollm2, then in another terminal: lte ask "..."
+    Example: lte up --model /models/my-model, then in another terminal: lte ask "..."
     """
     chosen = choose(config, model=model, kafka=kafka)
     for warning in chosen.warnings:
