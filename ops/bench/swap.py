@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from daemon.parts import models
-from daemon.settings import ModelSettings, Settings
-from lte_runtime import embedded
+from daemon.settings import Settings
 from lte_runtime.answer.engine.files import CONFIG, MANIFEST, WEIGHTS
 from lte_runtime.answer.engine.protocol import AdapterEngine
+from lte_runtime.errors import Refused
 from lte_runtime.types import GenerateRequest, Generation
 from ops.bench.result import BenchResult, Spread, machine, percentile, today
 
@@ -47,15 +47,17 @@ class Stream:
             self.spans.append((begin, time.perf_counter()))
 
 
-def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
+def run(quick: bool, progress: Callable[[str], None], settings: Settings | None = None) -> BenchResult:
     """`ours`: median over swaps of the longest answer that overlaps one, beyond the longest normal answer, in
     milliseconds and at least 0. `peer`: the time for which peft's load, set and delete keep the model busy.
     `mixed`: answers that are not, token by token, what the adapter that they name says alone."""
     swaps, quiet_s = (4, 2.0) if quick else (20, 10.0)
+    settings = settings or Settings()
     with tempfile.TemporaryDirectory() as name:
-        places = [embedded.adapter_path(), _softened(Path(name) / "half")]
+        shipped = _shipped(settings)
+        places = [shipped, _softened(shipped, Path(name) / "half")]
         progress("loading the model")
-        engine = models.engine(Settings(model=ModelSettings(path="embedded")))
+        engine = models.engine(settings)
         stream = Stream(engine, _prompt(engine))
         alone = _alone(engine, stream, places)
         over = threading.Event()
@@ -69,7 +71,7 @@ def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
         over.set()
         thread.join()
         progress("peft")
-        peer = Spread.of(_peer(places, swaps))
+        peer = Spread.of(_peer(models.model_directory(settings), places, swaps))
         engine.close()
     stalls = [_stall(stream, window, max(normal)) for window in windows]
     mixed = sum(not g.adapter or g.token_ids != alone[g.adapter.id] for g in stream.generations)
@@ -88,6 +90,7 @@ def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
         extra={
             "dropped": stream.dropped,
             "mixed": mixed,
+            "engine": engine.runtime,
             "answers": len(stream.generations),
             "stall_spread": ours.to_json(),
             "normal_ms": percentile(normal, 0.5) * 1e3,
@@ -129,9 +132,16 @@ def _stall(stream: Stream, window: tuple[float, float], normal_s: float) -> floa
     return max(0.0, (max(overlapping, default=0.0) - normal_s) * 1e3)
 
 
-def _softened(place: Path) -> Path:
+def _shipped(settings: Settings) -> Path:
+    directory = models.adapter_directory(settings)
+    if directory is None:
+        raise Refused(f"no adapter ships for {settings.model.path}: there is nothing to swap")
+    return directory
+
+
+def _softened(shipped: Path, place: Path) -> Path:
     """The shipped adapter at half its strength, under a name of its own."""
-    shutil.copytree(embedded.adapter_path(), place)
+    shutil.copytree(shipped, place)
     config = json.loads((place / CONFIG).read_text("utf-8"))
     (place / CONFIG).write_text(json.dumps({**config, "lora_alpha": config["lora_alpha"] / 2}), "utf-8")
     files = {name: hashlib.sha256((place / name).read_bytes()).hexdigest() for name in (CONFIG, WEIGHTS)}
@@ -140,13 +150,13 @@ def _softened(place: Path) -> Path:
     return place
 
 
-def _peer(places: list[Path], swaps: int) -> list[float]:
+def _peer(base_model: Path, places: list[Path], swaps: int) -> list[float]:
     """Milliseconds of each exchange: the model cannot answer while its modules change."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    base: Any = AutoModelForCausalLM.from_pretrained(embedded.model_path(), dtype=torch.bfloat16)
+    base: Any = AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.bfloat16)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = PeftModel.from_pretrained(base, str(places[0]), adapter_name="a-0")
