@@ -10,18 +10,23 @@ RUN pip install --no-cache-dir uv
 ENV UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_COMPILE_BYTECODE=1 VIRTUAL_ENV=/opt/lte
 WORKDIR /src
 COPY pyproject.toml uv.lock README.md LICENSE NOTICE ./
-# The lock pins torch's CUDA build. For CPU the same version is taken from torch's own CPU index, and
-# everything else, hashes included, from the lock.
+# The product and the group `model`, the default language model's weights. The lock pins torch's CUDA build: for
+# CPU the same version is taken from torch's own CPU index, and everything else, hashes included, from the lock.
+# hnswlib is compiled, by itself for the very processor of the build: an image must run on others too, and the
+# cache may hold a wheel that does not.
 RUN --mount=type=cache,target=/root/.cache/uv set -eu; \
     uv venv "$VIRTUAL_ENV"; \
+    export_lock() { uv export --frozen --no-default-groups --group model --no-emit-project -q "$@"; }; \
     if [ "$DEVICE" = cpu ]; then \
-        version=$(uv export --frozen --no-dev --no-emit-project --no-hashes -q | sed -n 's/^\(torch==[0-9.]*\).*/\1/p'); \
+        version=$(export_lock --no-hashes | sed -n 's/^\(torch==[0-9.]*\).*/\1/p'); \
         uv pip install --torch-backend cpu "$version"; \
-        uv export --frozen --no-dev --no-emit-project --prune torch -q > requirements.txt; \
+        export_lock --prune torch > requirements.txt; \
     else \
-        uv export --frozen --no-dev --no-emit-project -q > requirements.txt; \
+        export_lock > requirements.txt; \
     fi; \
-    uv pip install --no-deps --require-hashes -r requirements.txt
+    export HNSWLIB_NO_NATIVE=1; \
+    if [ "$(uname -m)" = x86_64 ]; then export CFLAGS=-march=x86-64-v3 CXXFLAGS=-march=x86-64-v3; fi; \
+    uv pip install --no-deps --require-hashes --refresh-package hnswlib -r requirements.txt
 COPY lte_runtime lte_runtime
 COPY daemon daemon
 RUN --mount=type=cache,target=/root/.cache/uv uv build --wheel -q && uv pip install --no-deps dist/*.whl
@@ -32,8 +37,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 && rm 
 COPY --from=build /opt/lte /opt/lte
 ENV PATH=/opt/lte/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    LTE_STATE_DIR=/var/lib/lte/state \
-    LTE_KAFKA__BOOTSTRAP=kafka:9092
+    LTE_STATE_DIR=/var/lib/lte/state
 USER lte
 WORKDIR /var/lib/lte
 VOLUME /var/lib/lte

@@ -13,7 +13,7 @@ UV := $(or $(shell command -v uv),$(TOOLS)/bin/uv)
 export UV_PYTHON_DOWNLOADS := never
 export UV_PYTHON := $(PYTHON)
 
-.PHONY: help demo up test check lint fmt proto bench wheel setup jars tools clean
+.PHONY: help demo up test check lint fmt proto bench wheel manifests setup jars tools clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,11 @@ bench: setup jars ## speed and memory beside a peer (NAME=ingest, freshness, ...
 
 wheel: setup ## build the wheel into dist/
 	$(UV) build --wheel --quiet
+
+manifests: ## resolve ops/k8s by kustomize into ops/k8s/rendered (needs kubectl)
+	@for name in base overlays/cpu overlays/gpu; do \
+		kubectl kustomize ops/k8s/$$name > ops/k8s/rendered/$$(basename $$name).yaml; \
+	done
 
 setup: tools $(VENV)/.complete ## the Python environment
 

@@ -57,6 +57,9 @@ MAINTAIN_INTERVAL_S = 5.0
 # Time between two checks of the indexes' recall, each some dozens of searches against a scan: what lowers it
 # grows over thousands of edits.
 RECALL_INTERVAL_S = 600.0
+# Time between two hashes of all facts, each a read of the keys: minutes of replicas that differ cost little.
+STATE_INTERVAL_S = 600.0
+RECALL, STATE = "recall", "state"
 # Reasons to be DEGRADED: another adapter serves than the pointer says, or than was announced.
 ADAPTER, ANNOUNCED = "adapter", "announced"
 
@@ -76,11 +79,13 @@ class Daemon:
         self._undo.close()
         log.info("stopped")
 
-    def run(self, stop: threading.Event) -> None:
-        """Wait for `stop` or for a thread that failed, whose error is raised."""
+    def run(self, stop: threading.Event, on_tick: Callable[[LifecycleStatus], None] = lambda _: None) -> None:
+        """Wait for `stop` or for a thread that failed, whose error is raised. `on_tick` is called each second
+        while none has."""
         while not stop.wait(TICK_S):
             self._lifecycle.tick()
             self._threads.check()
+            on_tick(self._lifecycle.status())
 
 
 @dataclass(frozen=True)
@@ -148,6 +153,9 @@ def build(settings: Settings, end_process: Callable[[Fatal], None] = lambda _: N
         _listen(base, services)
         base.lifecycle.on_change(_log_state)
         _log_state(base.lifecycle.status())
+        # Once something is served, not ten minutes later.
+        for job in (RECALL, STATE):
+            base.schedule.soon(job)
         return Daemon(base.lifecycle, base.threads, undo.pop_all())
 
 
@@ -228,11 +236,14 @@ def _last_snapshot(memory: EditMemory) -> None:
 
 def _start_upkeep(base: _Base) -> None:
     """The timetable, with what the memory needs; other parts add their jobs as they come."""
-    chosen, recall = base.settings.memory, readings.RecallCheck(base.memory)
+    chosen, memory = base.settings.memory, base.memory
+    recall, state = readings.RecallCheck(memory), readings.StateCheck(memory)
     base.metrics.watch(recall.readings)
-    base.schedule.every(chosen.snapshot_interval_s, "snapshot", base.memory.snapshot)
-    base.schedule.every(MAINTAIN_INTERVAL_S, "maintain", base.memory.maintain)
-    base.schedule.every(RECALL_INTERVAL_S, "recall", recall.run)
+    base.metrics.watch(state.readings)
+    base.schedule.every(chosen.snapshot_interval_s, "snapshot", memory.snapshot)
+    base.schedule.every(MAINTAIN_INTERVAL_S, "maintain", lambda: base.metrics.rebuilt(memory.maintain()))
+    base.schedule.every(RECALL_INTERVAL_S, RECALL, recall.run)
+    base.schedule.every(STATE_INTERVAL_S, STATE, state.run)
     base.schedule.start()
     base.undo.callback(base.schedule.stop)
 

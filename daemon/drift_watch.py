@@ -308,9 +308,9 @@ class DriftWatch:
         if answer is None:
             self._on_probe(probe.kind, SKIPPED)
             return None
-        self._on_probe(probe.kind, RIGHT if probes.right(probe, answer.text) else WRONG)
+        self._on_probe(probe.kind, RIGHT if probes.right(probe, answer.free_text) else WRONG)
         cited = frozenset(citation.fact.edit_id for citation in answer.citations)
-        return ProbeResult(probe, answer.text, cited, answer.gate.score - answer.gate.threshold)
+        return ProbeResult(probe, answer.free_text, cited, answer.gate.score - answer.gate.threshold)
 
     def _answer(self, question: Question, until: float) -> Answer | None:
         """Answered when no user waits, cancelled at once when one does, and tried again a few times."""

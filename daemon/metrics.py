@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import product
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -27,11 +28,13 @@ _SHARE = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 @dataclass(frozen=True)
 class Spec:
-    """One metric: its name, what it tells, and its labels."""
+    """One metric: its name, what it tells, and its labels. `initial`: label values that a counter or
+    histogram has from the start, so that Prometheus sees the step from 0 to the first event."""
 
     name: str
     help: str
     labels: tuple[str, ...] = ()
+    initial: tuple[tuple[str, ...], ...] = ()
 
 
 # Fed as things happen.
@@ -52,19 +55,45 @@ LONG_TEXTS = Spec(
 REJECTED = Spec("lte_ingest_rejected_total", "Records quarantined, by reason.", ("code",))
 INGEST_STAGE = Spec("lte_ingest_stage_seconds", "Time of a batch in each stage of ingest.", ("stage",))
 FRESHNESS = Spec("lte_freshness_seconds", "From an event's timestamp to the moment questions can find it.")
-GATE = Spec("lte_gate_decisions_total", "Gate decisions: open means about an edit.", ("decision",))
+GATE = Spec(
+    "lte_gate_decisions_total",
+    "Gate decisions: open means about an edit.",
+    ("decision",),
+    (("open",), ("closed",)),
+)
 GATE_SCORE = Spec("lte_gate_score", "Probability that a question is about an edit, as the gate saw it.")
-ANSWERS = Spec("lte_answers_total", "Answers by scope and gRPC status code.", ("scope", "code"))
-ANSWER_TIME = Spec("lte_answer_seconds", "Total time of an answer.", ("scope",))
+ANSWERS = Spec(
+    "lte_answers_total",
+    "Answers by scope and gRPC status code.",
+    ("scope", "code"),
+    (
+        ("edited", "OK"),
+        ("base", "OK"),
+        ("none", "RESOURCE_EXHAUSTED"),
+        ("none", "DEADLINE_EXCEEDED"),
+        ("none", "UNAVAILABLE"),
+    ),
+)
+ANSWER_TIME = Spec("lte_answer_seconds", "Total time of an answer.", ("scope",), (("edited",), ("base",)))
+ANSWER_TOKENS = Spec("lte_answer_tokens_total", "Tokens of answers, by scope.", ("scope",))
+CORRECTED = Spec(
+    "lte_answers_corrected_total", "Answers in which a misquoted value was put as it was published."
+)
 ANSWER_STAGE = Spec("lte_answer_stage_seconds", "Time of an answer in each stage.", ("stage",))
 JOBS = Spec("lte_job_runs_total", "Runs of the daemon's own jobs.", ("job", "result"))
 JOB_TIME = Spec("lte_job_seconds", "Time of a run of a job.", ("job",))
+REBUILDS = Spec("lte_index_rebuilds_total", "Indexes made anew because of dead vectors or poor recall.")
 PROBES = Spec(
     "lte_drift_probes_total", "Probes asked, by kind: right, wrong or skipped.", ("kind", "outcome")
 )
-FEEDBACK = Spec("lte_feedback_total", "Users' verdicts on answers: good or bad.", ("verdict",))
+FEEDBACK = Spec(
+    "lte_feedback_total", "Users' verdicts on answers: good or bad.", ("verdict",), (("good",), ("bad",))
+)
 REALIGNED = Spec(
-    "lte_realign_runs_total", "Re-alignments by how they ended, and who started them.", ("state", "trigger")
+    "lte_realign_runs_total",
+    "Re-alignments by how they ended, and who started them.",
+    ("state", "trigger"),
+    tuple(product(("done", "rejected", "failed", "cancelled"), ("drift", "operator", "control"))),
 )
 
 PASSED_OVER = Spec(
@@ -72,7 +101,12 @@ PASSED_OVER = Spec(
     "Bad records on the control, adapters and dead-letter topics, by topic and reason.",
     ("topic", "code"),
 )
-SWAPS = Spec("lte_adapter_swaps_total", "Swaps of the adapter: done or refused.", ("outcome",))
+SWAPS = Spec(
+    "lte_adapter_swaps_total",
+    "Swaps of the adapter: done or refused.",
+    ("outcome",),
+    (("done",), ("refused",)),
+)
 SWAP_TIME = Spec("lte_adapter_swap_seconds", "Time of a swap: verify, load, try, switch, store the pointer.")
 
 # Read when Prometheus asks.
@@ -89,6 +123,14 @@ GAUGES = (
     Spec("lte_memory_facts", "Facts that are current."),
     Spec("lte_memory_keys", "Fact keys that were ever asserted."),
     Spec("lte_memory_bytes", "Bytes of the state directory."),
+    Spec(
+        "lte_memory_state",
+        "1, with hashes of all standing facts and of the offsets that they reflect, at the last self-check: "
+        "replicas with the same offsets have the same facts.",
+        ("facts", "offsets"),
+    ),
+    Spec("lte_disk_bytes", "Size of the file system of the state directory."),
+    Spec("lte_disk_free_bytes", "Bytes free there for the daemon's user."),
     Spec("lte_index_vectors", "Vectors in the index, live and dead.", ("state",)),
     Spec("lte_index_path", "1 for the way the index searches: exact or hnsw.", ("path",)),
     Spec("lte_index_recall", "Recall@3 of the index against exact search, from the last self-check."),
@@ -103,6 +145,7 @@ GAUGES = (
     Spec(
         "lte_drift_margin", "Distance of each drift rule from its limit; negative past it.", ("rule", "kind")
     ),
+    Spec("lte_drift_limit", "Limit of each threshold, in the unit of its reading.", ("rule", "kind")),
     Spec("lte_drift_reason", "1 for each rule that is a reason to re-align now.", ("rule", "kind")),
     Spec("lte_drift_would_start", "1 when a re-alignment would start now."),
     Spec("lte_drift_new_edits", "Edits since the last alignment."),
@@ -111,10 +154,16 @@ GAUGES = (
     Spec("lte_realign_circuit_open", "1 when too many runs failed in a row: nothing starts by itself."),
     Spec("lte_adapter_serving", "1 for the adapter that new questions get.", ("adapter", "sha256")),
     Spec("lte_adapters", "Adapters in the registry."),
+    Spec(
+        "lte_adapter_score",
+        "Share of held-out probes that an adapter of the registry had right when it was judged.",
+        ("adapter", "kind"),
+    ),
     Spec("lte_adapter_tainted_edits", "Edits that the serving adapter learned and that no longer stand."),
     Spec("lte_adapter_epoch", "Highest epoch of a swap that was seen."),
     Spec("lte_build", "1, with the version and the adapter that is loaded.", ("version", "adapter")),
 )
+Fed = TypeVar("Fed", Counter, Histogram)
 _GAUGES = {spec.name: spec for spec in GAUGES}
 
 
@@ -136,6 +185,8 @@ class Metrics:
         self._gate_score = self._histogram(GATE_SCORE, _SHARE)
         self._answers = self._counter(ANSWERS)
         self._answer_time = self._histogram(ANSWER_TIME, _FAST)
+        self._corrected = self._counter(CORRECTED)
+        self._answer_tokens = self._counter(ANSWER_TOKENS)
         self._answer_stage = self._histogram(ANSWER_STAGE, _FAST)
         self._probes = self._counter(PROBES)
         self._feedback = self._counter(FEEDBACK)
@@ -143,6 +194,7 @@ class Metrics:
         self._passed_over = self._counter(PASSED_OVER)
         self._swaps = self._counter(SWAPS)
         self._swap_time = self._histogram(SWAP_TIME, _FAST)
+        self._rebuilds = self._counter(REBUILDS)
         self._jobs = self._counter(JOBS)
         self._job_time = self._histogram(JOB_TIME, _FAST)
         self._collector = _GaugeCollector()
@@ -187,16 +239,28 @@ class Metrics:
         self._gate.labels("open" if opened else "closed").inc()
         self._gate_score.observe(score)
 
-    def answered(self, *, scope: str, code: str, seconds: float, stages_ms: Mapping[str, float]) -> None:
+    def answered(
+        self, *, scope: str, code: str, seconds: float, stages_ms: Mapping[str, float], tokens: int = 0
+    ) -> None:
         """A call for an answer ended with a gRPC status code; `scope` is `none` when it failed before."""
         self._answers.labels(scope, code).inc()
+        self._answer_tokens.labels(scope).inc(tokens)
         self._answer_time.labels(scope).observe(seconds)
         for stage, milliseconds in stages_ms.items():
             self._answer_stage.labels(stage).observe(milliseconds / 1000)
 
+    def corrected(self) -> None:
+        """An answer misquoted a value that it cites, and was put right."""
+        self._corrected.inc()
+
+    def rebuilt(self, indexes: int) -> None:
+        """So many indexes were made anew."""
+        self._rebuilds.inc(indexes)
+
     def probed(self, kind: str, outcome: str) -> None:
         """A probe was asked: `outcome` is right, wrong or skipped."""
-        self._probes.labels(kind, outcome).inc()
+        for possible in ("right", "wrong", "skipped"):
+            self._probes.labels(kind, possible).inc(possible == outcome)
 
     def judged(self, verdict: str) -> None:
         """A user said what an answer was worth."""
@@ -217,14 +281,23 @@ class Metrics:
 
     def ran(self, job: str, *, ok: bool, seconds: float) -> None:
         """A job of the scheduler ended."""
-        self._jobs.labels(job, "ok" if ok else "failed").inc()
+        self._jobs.labels(job, "ok").inc(ok)
+        self._jobs.labels(job, "failed").inc(not ok)
         self._job_time.labels(job).observe(seconds)
 
     def _counter(self, spec: Spec) -> Counter:
-        return Counter(spec.name.removesuffix("_total"), spec.help, spec.labels, registry=self.registry)
+        name = spec.name.removesuffix("_total")
+        return _started(Counter(name, spec.help, spec.labels, registry=self.registry), spec)
 
     def _histogram(self, spec: Spec, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(spec.name, spec.help, spec.labels, registry=self.registry, buckets=buckets)
+        histogram = Histogram(spec.name, spec.help, spec.labels, registry=self.registry, buckets=buckets)
+        return _started(histogram, spec)
+
+
+def _started(metric: Fed, spec: Spec) -> Fed:
+    for values in spec.initial:
+        metric.labels(*values)
+    return metric
 
 
 class _GaugeCollector(Collector):

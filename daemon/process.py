@@ -12,6 +12,7 @@ import structlog
 
 from daemon.build import build
 from daemon.realign.realigner import JOBS
+from daemon.service_manager import ServiceManager
 from daemon.settings import Settings
 from lte_runtime.errors import Fatal
 from lte_runtime.locks import DirectoryLock
@@ -34,9 +35,14 @@ def serve(settings: Settings) -> None:
         signal.signal(number, end)
     os.umask(UMASK)
     check_state_directory(settings.state_dir)
+    manager = ServiceManager.of(os.environ)
     with build(settings, end_process) as daemon:
         started.set()
-        daemon.run(stop)
+        manager.ready()
+        try:
+            daemon.run(stop, manager.alive)
+        finally:
+            manager.stopping()
 
 
 def end_process(error: Fatal) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import shutil
+from collections.abc import Mapping
 
 from daemon.adapters.manager import AdapterManager
 from daemon.drift_watch import DriftWatch
@@ -15,7 +18,10 @@ from daemon.rpc.interceptors import Call
 from lte_runtime.align.runs import RunState
 from lte_runtime.answer.engine.protocol import Engine
 from lte_runtime.memory.edit_memory import EditMemory
-from lte_runtime.types import Answer, Scope
+from lte_runtime.types import Answer, Scope, TopicPartition
+
+# Enough of a SHA-256 to tell states apart, and short in a legend.
+_HASH_DIGITS = 16
 
 
 def of_lifecycle(lifecycle: Lifecycle) -> Readings:
@@ -39,6 +45,8 @@ def of_memory(memory: EditMemory) -> Readings:
         "lte_quarantine_bytes": now.quarantine_bytes,
         "lte_quarantine_limit_bytes": quarantine_limit,
     }
+    disk = shutil.disk_usage(memory.directory)
+    gauges |= {"lte_disk_bytes": disk.total, "lte_disk_free_bytes": disk.free}
     if now.snapshot:
         gauges["lte_snapshot_timestamp_seconds"] = now.snapshot.created_ms / 1000
     return gauges
@@ -66,6 +74,7 @@ def of_adapters(manager: AdapterManager) -> Readings:
     return {
         "lte_adapter_serving": {(serving.id, serving.sha256): 1.0} if serving else {("none", ""): 1.0},
         "lte_adapters": float(now.adapters),
+        "lte_adapter_score": now.scores,
         "lte_adapter_tainted_edits": float(now.tainted),
         "lte_adapter_epoch": float(now.epoch),
     }
@@ -78,6 +87,11 @@ def of_drift(watch: DriftWatch) -> Readings:
         "lte_drift_reading": {(reading.name,): reading.value for reading in now.readings},
         "lte_drift_samples": {rule: float(margin.n) for rule, margin in rules.items()},
         "lte_drift_margin": {r: margin.margin for r, margin in rules.items() if margin.margin is not None},
+        "lte_drift_limit": {
+            rule: margin.limit
+            for rule, margin in rules.items()
+            if margin.kind == "threshold" and margin.limit is not None
+        },
         "lte_drift_reason": {rule: float(margin.reason) for rule, margin in rules.items()},
         "lte_drift_would_start": float(now.decision.start),
         "lte_drift_new_edits": float(now.new_edits),
@@ -114,6 +128,26 @@ class RecallCheck:
         return {} if self._recall is None else {"lte_index_recall": self._recall}
 
 
+class StateCheck:
+    """Hashes of all facts and of their offsets, for comparing replicas; a job of the timetable."""
+
+    def __init__(self, memory: EditMemory) -> None:
+        self._memory = memory
+        self._state: tuple[str, str] | None = None
+
+    def run(self) -> None:
+        facts, offsets = self._memory.state_at()
+        self._state = facts[:_HASH_DIGITS], _offsets_hash(offsets)[:_HASH_DIGITS]
+
+    def readings(self) -> Readings:
+        return {} if self._state is None else {"lte_memory_state": {self._state: 1.0}}
+
+
+def _offsets_hash(offsets: Mapping[TopicPartition, int]) -> str:
+    lines = sorted(f"{tp.topic_id} {tp.partition} {offset}" for tp, offset in offsets.items())
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
 def count_batch(metrics: Metrics, report: BatchReport) -> None:
     applied = report.applied
     metrics.ingested(
@@ -132,7 +166,15 @@ def count_batch(metrics: Metrics, report: BatchReport) -> None:
 def count_answer(metrics: Metrics, answer: Answer) -> None:
     metrics.gated(opened=answer.gate.scope is Scope.EDITED, score=answer.gate.score)
     total = answer.timings_ms.get("total", 0.0) / 1000
-    metrics.answered(scope=answer.scope, code="OK", seconds=total, stages_ms=answer.timings_ms)
+    metrics.answered(
+        scope=answer.scope,
+        code="OK",
+        seconds=total,
+        stages_ms=answer.timings_ms,
+        tokens=len(answer.token_ids),
+    )
+    if answer.corrected_from:
+        metrics.corrected()
 
 
 def count_call(metrics: Metrics, call: Call) -> None:

@@ -139,8 +139,8 @@ class EncoderSettings(_Section):
 
 class ModelSettings(_Section):
     path: str = Field(
-        default="embedded",
-        description="Model: smollm2, embedded(-qwen2), a directory, .gguf file or Hugging Face id, or stub.",
+        default="smollm2",
+        description="Model: smollm2, a directory, a .gguf file, a Hugging Face id, or stub.",
     )
     cache: Path | None = Field(
         default=None,
@@ -150,7 +150,8 @@ class ModelSettings(_Section):
         default=False, description="Fetch an id from the Hugging Face hub when this machine lacks it."
     )
     adapter: str = Field(
-        default="embedded", description="LoRA adapter for edited questions: embedded, a directory, or none."
+        default="embedded",
+        description="LoRA adapter: embedded (what ships for the model, if anything), a directory, or none.",
     )
     engine: Literal["auto", "transformers", "openvino"] = Field(
         default="auto",
@@ -194,6 +195,10 @@ class AnswerSettings(_Section):
     history: bool = Field(
         default=True,
         description="Answer what a value was before (the previous ...) from superseded edits, cited as such.",
+    )
+    fidelity: bool = Field(
+        default=True,
+        description="Put a misquoted value right: cited values stand in answers as published.",
     )
     deadline_s: float = Field(default=30.0, gt=0, le=3600, description="Deadline of a call without one.")
     deadline_max_s: float = Field(
@@ -251,7 +256,7 @@ class RealignSettings(_Section):
         "Default: a child process of this machine.",
     )
     preset: str = Field(
-        default="auto", description="Recipe of the training; auto fits the embedded model and ones like it."
+        default="auto", description="Recipe of the training; auto takes demo-small, which fits smollm2."
     )
     changes: dict[str, float | int | bool] = Field(
         default_factory=dict, description="Numbers of the recipe to replace, by name."

@@ -250,12 +250,16 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """Facts chosen for a question and the gate's decision, without generation."""
+    """Facts chosen for a question and the gate's decision, without generation.
+
+    `composed`: the facts tell a thing that the question describes, and it asks for more of that thing.
+    """
 
     citations: tuple[Citation, ...]
     gate: GateDecision
     candidates: Candidates
     timings_ms: Mapping[str, float]
+    composed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +272,11 @@ class AdapterRef:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer with its evidence."""
+    """An answer with its evidence.
+
+    `corrected_from` is the model's own text where it misquoted a cited value, which `text` has as published;
+    empty where the two are the same. `token_ids` are always the model's own.
+    """
 
     text: str
     scope: Scope
@@ -280,6 +288,12 @@ class Answer:
     timings_ms: Mapping[str, float]
     index_path: str
     token_ids: tuple[int, ...] = ()
+    corrected_from: str = ""
+
+    @property
+    def free_text(self) -> str:
+        """What the model said by itself: for whoever judges the model and not the service."""
+        return self.corrected_from or self.text
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import json
 import random
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -51,10 +51,17 @@ class Ports:
             raise PortTaken(f"{path} holds no ports ({error}): remove it, new ones are chosen then") from None
         return ports
 
-    def check(self, path: Path, sleep: Callable[[float], None] = time.sleep) -> None:
-        """Raises `PortTaken` for one that stays in use: clients know these ports, others would lose them."""
+    def check(
+        self, path: Path, sleep: Callable[[float], None] = time.sleep, *, unused: Container[str] = ()
+    ) -> None:
+        """Raises `PortTaken` for one that stays in use: clients know these ports, others would lose them.
+
+        `unused` are names of listeners that this start does not have.
+        """
         deadline = time.monotonic() + FREE_WITHIN_S
         for name, port in asdict(self).items():
+            if name in unused:
+                continue
             while not is_free(port):
                 if time.monotonic() > deadline:
                     raise PortTaken(

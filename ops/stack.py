@@ -16,9 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
-from kafka import KafkaAdminClient
-
-from daemon.kafka.topics import ensure_topics, plans
+from daemon.kafka.connection import Security
+from daemon.kafka.topics import BROKERS_CHOICE, TopicPlan, create_missing, plans
 from lte_runtime.private_files import create, make_state_directory
 from ops import leftovers
 from ops.kafka.broker import Broker
@@ -27,6 +26,7 @@ from ops.ports import Ports
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 30.0
 CHILDREN = "children.json"
+KAFKA_TIMEOUT_S = 15.0
 _NO_FILE_LIMIT = 1 << 62
 
 
@@ -52,10 +52,19 @@ class Addresses:
         temporary.replace(path)
 
 
+@dataclass(frozen=True)
+class RunningKafka:
+    """A Kafka that is there already, and goes on running."""
+
+    bootstrap: str
+    security: Security
+
+
 class Stack:
     """Starts, kills and stops the parts. Everything that it started is gone after `close`.
 
-    A `broker` that is given runs already, and goes on running.
+    `settings` are environment variables of the daemon, which win over the stack's own. A `broker` or `kafka`
+    that is given runs already, and goes on running.
     """
 
     def __init__(
@@ -64,31 +73,41 @@ class Stack:
         *,
         settings: Mapping[str, str] | None = None,
         broker: Broker | None = None,
+        kafka: RunningKafka | None = None,
+        topics: tuple[TopicPlan, ...] | None = None,
         topic: str = "lte.edits",
         ports: Ports | None = None,
     ) -> None:
         self.directory = directory
         make_state_directory(directory)
         ports = ports or Ports.choose()
-        self.broker = broker or Broker(
-            directory / "kafka", port=ports.kafka, controller_port=ports.controller
-        )
-        self._own_broker, self._topic = broker is None, topic
-        self._settings = dict(settings or {})
+        self._own_broker = broker is None and kafka is None
+        if self._own_broker:
+            broker = Broker(directory / "kafka", port=ports.kafka, controller_port=ports.controller)
+        self._broker, self._kafka = broker, kafka
+        self._topics = topics or plans(edits=topic, dlq=f"{topic}.dlq")
+        self.created_topics: tuple[str, ...] = ()
         self._daemon: subprocess.Popen[bytes] | None = None
-        self._grpc, self._metrics = f"127.0.0.1:{ports.grpc}", f"127.0.0.1:{ports.metrics}"
-        self._bootstrap = ""
+        self._bootstrap = kafka.bootstrap if kafka else ""
+        self._settings = self._own_settings(topic, ports) | dict(settings or {})
+
+    @property
+    def broker(self) -> Broker:
+        """The development broker; raises `StackError` where Kafka is somebody else's."""
+        if self._broker is None:
+            raise StackError("Kafka is not the stack's: it was there already")
+        return self._broker
 
     @property
     def addresses(self) -> Addresses:
-        place = self.directory
+        place = self._settings
         return Addresses(
             kafka=self._bootstrap,
-            topic=self._topic,
-            grpc=self._grpc,
-            socket=str(place / "lte.sock"),
-            admin_socket=str(place / "admin.sock"),
-            metrics=self._metrics,
+            topic=place["LTE_KAFKA__TOPIC"],
+            grpc=place["LTE_RPC__LISTEN"],
+            socket=place["LTE_RPC__SOCKET"],
+            admin_socket=place["LTE_RPC__ADMIN_SOCKET"],
+            metrics=place["LTE_METRICS__LISTEN"],
         )
 
     @property
@@ -102,14 +121,17 @@ class Stack:
         return self.directory / "daemon.log"
 
     def start_broker(self) -> str:
-        """Start Kafka and make the project's topics; returns the bootstrap address."""
-        self._bootstrap = self.broker.start() if self._own_broker else self.broker.bootstrap
+        """Start Kafka unless it is there already, make the topics that are missing; returns the bootstrap
+        address. Raises `Retry` where no broker answers."""
+        if self._own_broker:
+            self._bootstrap = self.broker.start()
+        elif self._kafka is None:
+            self._bootstrap = self.broker.bootstrap
         self._note_children()
-        admin = KafkaAdminClient(bootstrap_servers=self._bootstrap)
-        try:
-            ensure_topics(admin, plans(edits=self._topic, dlq=f"{self._topic}.dlq"))
-        finally:
-            admin.close()
+        security, replication = ({}, 1) if self._kafka is None else (self._kafka.security, BROKERS_CHOICE)
+        self.created_topics = create_missing(
+            self._bootstrap, security, self._topics, replication=replication, timeout_s=KAFKA_TIMEOUT_S
+        )
         return self._bootstrap
 
     def start_daemon(self, tick: Callable[[], None] = lambda: None) -> float:
@@ -151,6 +173,10 @@ class Stack:
         """The daemon's exit status, None while it runs."""
         return self._daemon.poll() if self._daemon else None
 
+    def broker_exit(self) -> int | None:
+        """The exit status of the stack's own broker; None while it runs, and where the stack has none."""
+        return self.broker.code if self._own_broker else None
+
     def kill_daemon(self) -> None:
         """SIGKILL, as a power cut would."""
         if self._daemon is not None:
@@ -187,20 +213,20 @@ class Stack:
     ) -> None:
         self.close()
 
-    def _environment(self) -> dict[str, str]:
-        places = self.addresses
-        mine = {
+    def _own_settings(self, topic: str, ports: Ports) -> dict[str, str]:
+        return {
             "LTE_STATE_DIR": str(self.directory / "state"),
-            "LTE_KAFKA__BOOTSTRAP": places.kafka,
-            "LTE_KAFKA__TOPIC": places.topic,
-            "LTE_KAFKA__DLQ_TOPIC": f"{places.topic}.dlq",
-            "LTE_RPC__SOCKET": places.socket,
-            "LTE_RPC__LISTEN": places.grpc,
-            "LTE_RPC__ADMIN_SOCKET": places.admin_socket,
-            "LTE_METRICS__LISTEN": places.metrics,
+            "LTE_KAFKA__TOPIC": topic,
+            "LTE_KAFKA__DLQ_TOPIC": f"{topic}.dlq",
+            "LTE_RPC__SOCKET": str(self.directory / "lte.sock"),
+            "LTE_RPC__LISTEN": f"127.0.0.1:{ports.grpc}",
+            "LTE_RPC__ADMIN_SOCKET": str(self.directory / "admin.sock"),
+            "LTE_METRICS__LISTEN": f"127.0.0.1:{ports.metrics}",
         }
+
+    def _environment(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("LTE_")}
-        return {**inherited, **mine, **self._settings}
+        return {**inherited, "LTE_KAFKA__BOOTSTRAP": self._bootstrap, **self._settings}
 
     def _ready(self) -> bool:
         from daemon.client import Client

@@ -63,14 +63,17 @@ def make_topic(broker: Broker) -> Iterator[Callable[..., KafkaTopic]]:
 
 
 @pytest.fixture(scope="session")
-def smollm2_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model cache that holds SmolLM2, converted once for the whole run (half a minute, 1.4 GB)."""
+def smollm2_cache() -> Path:
+    """The default model cache with SmolLM2 in it, converted once on a machine (half a minute, 1.4 GB).
+
+    `XDG_CACHE_HOME` moves it, for the daemons of the tests too.
+    """
     from lte_runtime.errors import Refused
+    from lte_runtime.models.cache import default_directory
     from lte_runtime.models.resolve import converted
 
-    directory = tmp_path_factory.mktemp("models")
     try:
-        converted("smollm2", directory)
+        converted("smollm2")
     except Refused as error:
         missing_part(str(error))
-    return directory
+    return default_directory()

@@ -35,7 +35,8 @@ class AdapterReplica:
 
     def own_move(self) -> Move | None:
         now = self._ledger.active()
-        if now.no == 0 or now.followed:
+        # What the pointer names may not be served here: it may belong to the base model of before.
+        if now.no == 0 or now.followed or not self._swapper.serves(now.adapter):
             return None
         # An epoch that became void since is not announced: the move itself still stands.
         epoch = min(now.epoch, self._ledger.epoch())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from daemon.adapters.swap import Configured, Swapper
+from lte_runtime.align.promotion import CANDIDATE
 from lte_runtime.align.registry import Registry, RegistryEntry, tainted
 from lte_runtime.answer.engine.protocol import AdapterEngine
 from lte_runtime.errors import LteError, NotFound
@@ -46,12 +47,14 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class AdapterCounts:
-    """What serves, how many adapters there are, how many edits of the serving one are tainted."""
+    """What serves, how many adapters there are, how many edits of the serving one are tainted; `scores` by
+    (adapter, kind of probe), as shares, from the verdicts that let them in."""
 
     serving: AdapterRef | None
     adapters: int
     tainted: int
     epoch: int
+    scores: Mapping[tuple[str, str], float]
 
 
 class AdapterManager:
@@ -114,8 +117,9 @@ class AdapterManager:
 
     def counts(self) -> AdapterCounts:
         """For the metrics: cheap to read."""
+        entries = self._registry.entries()
         return AdapterCounts(
-            self._engine.adapter, len(self._registry.entries()), len(self.tainted()), self._ledger.epoch()
+            self._engine.adapter, len(entries), len(self.tainted()), self._ledger.epoch(), _scores(entries)
         )
 
     def verify(self, adapter_id: str = "") -> dict[str, str]:
@@ -203,3 +207,12 @@ class AdapterManager:
         """What the adapter that serves learned and no longer stands: a reason to re-align."""
         serving = self._engine.adapter
         return tuple(self._ledger.tainted(serving.id)) if serving else ()
+
+
+def _scores(entries: Sequence[RegistryEntry]) -> dict[tuple[str, str], float]:
+    """An adapter that came by hand was not judged here, and has none."""
+    return {
+        (entry.ref.id, kind): float(share)
+        for entry in entries
+        for kind, share in entry.verdict.get("scores", {}).get(CANDIDATE, {}).items()
+    }

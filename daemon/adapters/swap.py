@@ -87,14 +87,17 @@ class Swapper:
         for activation in self._ledger.way_back():
             try:
                 self._serve(activation.adapter)
-                return tuple(refused)
+                return (*refused, f"{self._served()} serves instead") if refused else ()
             except (LteError, OSError) as error:
                 if activation.no == 0 and not refused:
                     raise
                 log.error("adapter_refused", adapter=activation.adapter, error=str(error))
                 refused.append(f"adapter {activation.adapter} cannot be served: {error}")
         self._engine.switch(None)
-        return (*refused, "no adapter serves")
+        return (*refused, f"{self._served()} serves instead")
+
+    def _served(self) -> str:
+        return self._engine.adapter.id if self._engine.adapter else "no adapter"
 
     # -- swaps -------------------------------------------------------------------------------------
 
@@ -112,6 +115,13 @@ class Swapper:
             return self._ledger.point(name, sha256, reason, epoch, followed=followed)
 
         self._swap(lambda: adapter_id, reason, epoch, point)
+
+    def serves(self, adapter_id: str) -> bool:
+        """Whether new questions get that: an adapter's id, `configured` or `none`."""
+        serving = self._engine.adapter
+        if self._is_configured(adapter_id):
+            return serving == self._configured.ref
+        return adapter_id == (serving.id if serving else NONE)
 
     def hash_of(self, adapter_id: str) -> str:
         """The hash of an adapter by its name; raises `NotFound`."""

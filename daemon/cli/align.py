@@ -38,7 +38,9 @@ Facts = Annotated[
 Anchor = Annotated[
     Path | None, typer.Option(help="Further facts, replayed in the same forms to keep what is learned.")
 ]
-PresetName = Annotated[str, typer.Option("--preset", "-p", help="demo, embedded, 7b-1xh200 or 7b-4x.")]
+PresetName = Annotated[
+    str, typer.Option("--preset", "-p", help="demo-small, small, demo, embedded, 7b-1xh200 or 7b-4x.")
+]
 Seed = Annotated[int, typer.Option(help="Equal seeds draw equal rows.")]
 Changes = Annotated[
     list[str] | None,
@@ -52,7 +54,7 @@ _MOST_FACTS = 100_000
 def data(
     facts: Facts = None,
     anchor: Anchor = None,
-    preset: PresetName = "embedded",
+    preset: PresetName = "demo-small",
     cases: Annotated[int, typer.Option(min=1, help="Cases drawn; each makes two rows at most.")] = 300,
     explain: Annotated[bool, typer.Option("--explain", help="Show samples of each kind.")] = False,
     samples: Annotated[int, typer.Option(min=1, help="Samples of each kind with --explain.")] = 1,
@@ -203,7 +205,7 @@ def train(
     probes: Annotated[
         Path | None, typer.Option(help="Probes as JSON lines. Default: made from the facts.")
     ] = None,
-    preset: PresetName = "embedded",
+    preset: PresetName = "demo-small",
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Job folder; an unfinished job in it is continued.")
     ] = Path("align-job"),
@@ -271,10 +273,12 @@ def _write_job(
     from lte_runtime.align.data.facts import FactRecord
     from lte_runtime.answer.engine.files import base_fingerprint
 
-    presets.adjusted(presets.preset(options["preset"]), options["changes"])
+    preset = presets.adjusted(presets.preset(options["preset"]), options["changes"])
     base = _base(settings)
     incumbent = adapter_directory(settings)
-    probe_records = contract.read_probes(probes) if probes else _probes(records, anchors, options["seed"])
+    probe_records = (
+        contract.read_probes(probes) if probes else _probes(records, anchors, options["seed"], preset.probes)
+    )
     job_dir = job_dir.absolute()
     job_dir.mkdir(parents=True, exist_ok=True)
     job = contract.JobSpec(
@@ -298,13 +302,13 @@ def _write_job(
 
 
 def _probes(
-    records: Sequence[FactRecord], anchors: Sequence[FactRecord], seed: int
+    records: Sequence[FactRecord], anchors: Sequence[FactRecord], seed: int, share: float
 ) -> tuple[contract.Probe, ...]:
     """Of the kinds that the daemon's have, about the facts themselves: nothing is held out."""
     from lte_runtime.align import material
 
     facts, others = (tuple(map(material.fact_of, part)) for part in (records, anchors))
-    return material.job_probes(facts, others, seed)
+    return material.job_probes(facts, others, seed, material.counts_of(share))
 
 
 def _run_job(job_dir: Path, *, shown: bool) -> JobResult:

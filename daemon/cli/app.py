@@ -55,8 +55,10 @@ TABLE = {
     "status": CommandEntry("daemon.cli.status", "State, lag, index, gate, queue, dead letters.", _RUN),
     "ingest": CommandEntry("daemon.cli.ingest", "Resume an ingest that was suspended.", _RUN),
     "accept-gap": CommandEntry("daemon.cli.accept_gap", "Accept that history is missing, and go on.", _RUN),
+    "topics": CommandEntry("daemon.cli.topics", "The Kafka topics of a daemon: create.", _RUN),
     "index": CommandEntry("daemon.cli.index", "The vector index: verify, rebuild.", _RUN),
     "backup": CommandEntry("daemon.cli.backup", "Copy the store, of a running daemon too.", _RUN),
+    "restore": CommandEntry("daemon.cli.restore", "Put a backup into a state directory.", _RUN),
     "adapters": CommandEntry(
         "daemon.cli.adapters", "Adapters: list, show, add, activate, rollback, verify.", _RUN
     ),

@@ -146,6 +146,7 @@ def _explanation(reply: Mapping[str, Any]) -> dict[str, object]:
         "engine": reply["runtime"],
         "index path": reply["index_path"],
         "finish": reply["finish"],
+        **({"put right from": reply["corrected_from"]} if reply["corrected_from"] else {}),
         "watermarks": " ".join(f"{w['partition']}:{w['next_offset']}" for w in reply["watermarks"]),
         **stages,
     }

@@ -25,21 +25,27 @@ def backup(
 ) -> None:
     """Copy the store of facts, offsets and quarantine into one file; a daemon may run on it meanwhile.
 
-    Every page that is read is held against its checksum; only you can read the copy. To restore, stop the
-    daemon and put the file in the place of edits.db, without edits.db-wal and edits.db-shm beside it.
+    Every page that is read is held against its checksum; only you can read the copy. `lte restore` puts it
+    into a state directory. Trained adapters are not in it: they lie in registry.path or registry.url.
 
     Example: lte backup /backups/edits-monday.db
     """
     from daemon.config import load
     from lte_runtime.memory.edit_memory import STORE_FILE
     from lte_runtime.private_files import UMASK
+    from lte_runtime.store.backup import summarise
     from lte_runtime.store.db import copy_store
 
     settings = load(config).settings
     store = (state_dir or settings.state_dir) / STORE_FILE
     os.umask(UMASK)
     copy_store(store, to)
-    report = {"store": str(store), "copy": str(to), "bytes": to.stat().st_size}
+    report = {
+        "store": str(store),
+        "copy": str(to),
+        "bytes": to.stat().st_size,
+        "state_hash": summarise(to).state_hash,
+    }
     if json_:
         output.as_json(report)
     else:

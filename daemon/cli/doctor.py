@@ -17,10 +17,10 @@ import typer
 from daemon.cli import output
 from daemon.cli.exits import FAILED
 from daemon.cli.options import ConfigFile, Json
-from lte_runtime import embedded, redact
-from lte_runtime.errors import BadRequest, LteError, NotFound
+from lte_runtime import redact
+from lte_runtime.errors import BadRequest, LteError, NotFound, Refused
 from lte_runtime.models.cache import ModelCache
-from lte_runtime.models.resolve import gguf, is_gguf, source
+from lte_runtime.models.resolve import check_name, gguf, is_gguf, source
 
 if TYPE_CHECKING:
     from daemon.settings import Settings
@@ -114,9 +114,13 @@ def _space(settings: Settings) -> Finding:
 
 def _model(settings: Settings) -> Finding:
     path = settings.model.path
+    try:
+        check_name(path)
+    except Refused as error:
+        return Finding("model", False, path, str(error))
     if is_gguf(path):
         return _gguf(path, ModelCache.at(settings.model.cache))
-    if path in (*embedded.SHIPPED, "stub") or not path.startswith(("/", ".")):
+    if path == "stub" or not path.startswith(("/", ".")):
         return Finding("model", True, path)
     cure = "set model.path to a directory with config.json and safetensors"
     return Finding("model", (Path(path) / "config.json").is_file(), path, cure)

@@ -19,14 +19,15 @@ ConfigFile = Annotated[
 
 
 class Arch(StrEnum):
-    """Architectures of the embedded models."""
+    """Architectures of which a model is at hand: SmolLM2, the default, and a small Qwen2 of the checkout."""
 
     LLAMA = "llama"
     QWEN2 = "qwen2"
 
 
 Architecture = Annotated[
-    Arch | None, typer.Option("--arch", help="The embedded model of this architecture, not model.path.")
+    Arch | None,
+    typer.Option("--arch", help="llama: smollm2; qwen2: a small one of the checkout. Default: model.path."),
 ]
 Address = Annotated[
     str | None,

@@ -99,11 +99,12 @@ class Replica(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Position:
-    """How far this topic was followed, and the number of the last own move that it has."""
+    """How far this topic was followed for a base model, and the number of the last own move that it has."""
 
     topic_id: str = ""
     next: int = 0
     announced: int = 0
+    base: str = ""
 
 
 class Announcements:
@@ -229,7 +230,7 @@ class Announcements:
         offset = future.get(timeout=self._settings.send_timeout_s).offset
         # What stood before the own word is outranked by it.
         self._not_followed = None
-        self._save_position(_Position(self._position.topic_id, offset + 1, move.number))
+        self._save_position(replace(self._position, next=offset + 1, announced=move.number))
         consumer.seek(self._partition, offset + 1)
 
     def _read(self, consumer: Any) -> None:
@@ -245,8 +246,13 @@ class Announcements:
         except BadRecord as error:
             self._bad.note(record, error)
             return
-        if announcement and announcement.base_fingerprint == self._replica.base_fingerprint:
+        if not announcement:
+            return
+        if announcement.base_fingerprint == self._replica.base_fingerprint:
             self._not_followed = (record, announcement)
+        else:
+            base = announcement.base_fingerprint[:12]
+            log.info("adapter %s is announced for another base model (%s)", announcement.adapter, base)
 
     @property
     def _partition(self) -> Any:
@@ -261,10 +267,16 @@ class Announcements:
     def _start(self, consumer: Any) -> None:
         if not consumer.partitions_for_topic(self._settings.topic):
             raise Retry(f"topic {self._settings.topic} does not exist: adapters are not announced")
-        topic_id = str(consumer_topic_id(consumer, self._settings.topic))
+        topic_id, base = (
+            str(consumer_topic_id(consumer, self._settings.topic)),
+            self._replica.base_fingerprint,
+        )
         if topic_id != self._position.topic_id:
             # Another incarnation of the topic knows nothing of what was said before.
-            self._save_position(_Position(topic_id))
+            self._save_position(_Position(topic_id, base=base))
+        elif base != self._position.base:
+            # Words for this base model were passed over while another one served.
+            self._save_position(replace(self._position, next=0, base=base))
         consumer.assign([self._partition])
         self._behind = self._position.next
         consumer.seek(self._partition, self._behind)

@@ -12,7 +12,8 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from daemon.kafka.client_internals.clients import open_client
 from daemon.kafka.connection import Security, client_options
-from lte_runtime.errors import NotFound, Retry
+from lte_runtime import redact
+from lte_runtime.errors import NotFound, Refused, Retry
 
 TIMESTAMP_TYPE, CREATE_TIME = "message.timestamp.type", "CreateTime"
 CREATE_TIME_WARNING = (
@@ -31,6 +32,10 @@ _KEEP: Mapping[str, str] = {
 # and it keeps the record's own time.
 _DEAD: Mapping[str, str] = {**_KEEP, "max.message.bytes": "16777216", "message.timestamp.type": "CreateTime"}
 _COMPACTED: Mapping[str, str] = {"cleanup.policy": "compact", "message.timestamp.type": "LogAppendTime"}
+
+
+# Replication that the brokers' own default.replication.factor decides.
+BROKERS_CHOICE = -1
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,32 @@ def _create(admin: Any, plan: TopicPlan, replication: int) -> bool:
     except TopicAlreadyExistsError:
         return False
     return True
+
+
+def create_missing(
+    bootstrap: str,
+    security: Security,
+    topics: Iterable[TopicPlan],
+    *,
+    replication: int = BROKERS_CHOICE,
+    timeout_s: float,
+) -> tuple[str, ...]:
+    """`ensure_topics` by a client of its own, which asks to create nothing that exists: that takes no right.
+
+    Raises `Retry` where no broker answers, `Refused` where one does not create a topic.
+    """
+    admin = open_client(KafkaAdminClient, client_options(bootstrap, security, bootstrap_timeout_s=timeout_s))
+    try:
+        existing = set(admin.list_topics())
+        missing = [plan for plan in topics if plan.name not in existing]
+        return ensure_topics(admin, missing, replication=replication) if missing else ()
+    except KafkaError as error:
+        raise Refused(
+            f"the brokers at {redact.url(bootstrap)} do not create a topic: {error}; create the topics as "
+            "their administrator (docs/operations.md), then start again"
+        ) from error
+    finally:
+        admin.close()
 
 
 def topic_configs(admin: Any, topic: str) -> dict[str, str]:

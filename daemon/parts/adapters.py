@@ -35,6 +35,9 @@ def _checked(settings: Settings, engine: AdapterEngine) -> Configured:
         return Configured(engine.adapter)
     directory = adapter_directory(settings)
     if directory is None:
+        if settings.model.adapter == "embedded":
+            hint = "the base model reads the facts; `lte align train` makes an adapter for it"
+            log.info("no_shipped_adapter", model=settings.model.path, hint=hint)
         return Configured()
     verified = verify_adapter(directory, engine.fingerprint)
     return Configured(verified.ref, directory, read_json(directory, MANIFEST))

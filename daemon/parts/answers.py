@@ -15,6 +15,7 @@ def answerer_settings(settings: Settings) -> AnswererSettings:
     return AnswererSettings(
         max_waiting=waiting_limit(settings),
         max_new_tokens=chosen.max_new_tokens_limit,
+        fidelity=chosen.fidelity,
         retriever=RetrieverSettings(k=chosen.k, history=chosen.history),
     )
 

@@ -121,10 +121,10 @@ def _transformers(chosen: ModelSettings, model: str, adapter: Path | None) -> Ad
 
 
 def adapter_directory(settings: Settings) -> Path | None:
-    """The directory of the adapter that the settings name."""
+    """The directory of the adapter that the settings name; None for none, and where none ships."""
     chosen = settings.model
     if chosen.adapter == "embedded":
-        # The shipped adapter belongs to the shipped model; another model starts without one.
+        # It belongs to one model of the catalogue; another model starts without one.
         return shipped_adapter(chosen.path)
     return None if chosen.adapter == "none" else Path(chosen.adapter)
 

@@ -19,7 +19,7 @@ from daemon.realign.realigner import JOBS, Realigner
 from daemon.realign.runner import Runner, RunnerSettings
 from daemon.schedule import Window
 from daemon.settings import Settings
-from lte_runtime.align import contract
+from lte_runtime.align import contract, presets
 from lte_runtime.align.material import AdmissionRules
 from lte_runtime.align.runs import Run
 from lte_runtime.answer.engine.protocol import Engine
@@ -92,12 +92,13 @@ def realigner_settings(settings: Settings) -> RealignerSettings:
     chosen, stub = settings.realign, is_stub(settings.model.path)
     preset = chosen.preset
     if preset == "auto":
-        preset = "stub" if stub else "embedded"
+        preset = "stub" if stub else "demo-small"
     if preset.partition(":")[0] == "stub" and not stub:
         raise Refused("realign.preset = 'stub' is for model.path = 'stub'")
     return RealignerSettings(
         preset=preset,
         changes=chosen.changes,
+        probes=1.0 if stub else presets.adjusted(presets.preset(preset), chosen.changes).probes,
         neighbours=contract.located(settings.encoder.model),
         deadline_s=chosen.deadline_s,
         backoff_s=chosen.backoff_s,

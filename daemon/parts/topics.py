@@ -11,10 +11,26 @@ from daemon.kafka.dead_letters import DeadLetters, DeadLetterSettings, Quarantin
 from daemon.kafka.dlq_contents import DlqReader
 from daemon.kafka.publisher import Publisher, PublisherSettings
 from daemon.kafka.source import KafkaSource, KafkaSourceSettings
+from daemon.kafka.topics import TopicPlan
+from daemon.kafka.topics import plans as topic_plans
 from daemon.settings import OFF, Settings
 
 # Counts a record that is passed over, by topic and code.
 OnBad = Callable[[str, str], None]
+
+
+def plans(settings: Settings, partitions: int = 3) -> tuple[TopicPlan, ...]:
+    """The topics that must exist; `partitions` is for the edits, the others have one."""
+    kafka = settings.kafka
+    named = topic_plans(
+        edits=kafka.topic,
+        dlq=kafka.dlq_topic,
+        control=kafka.control_topic,
+        adapters=kafka.adapters_topic,
+        audit=kafka.audit_topic,
+        partitions=partitions,
+    )
+    return tuple(plan for plan in named if plan.name != OFF)
 
 
 def source(settings: Settings) -> KafkaSource:

@@ -45,7 +45,8 @@ def build_job(run: Run, job_dir: Path, parts: RealignParts, settings: RealignerS
     replay_rules = replace(settings.rules, most=settings.anchor)
     replay = material.admitted(older, replay_rules, run.seed + 1, now_ms).facts
     anchor = tuple(fact for fact in replay if fact.key not in held_keys)
-    probes = material.job_probes(parted.held_out, (*parted.learnt, *anchor), run.seed)
+    counts = material.counts_of(settings.probes)
+    probes = material.job_probes(parted.held_out, (*parted.learnt, *anchor), run.seed, counts)
     own_anchor = load(settings.anchor_file, "replay") if settings.anchor_file else ()
     learnt = [material.fact_record(fact) for fact in parted.learnt]
     replayed = [*map(material.fact_record, anchor), *own_anchor]

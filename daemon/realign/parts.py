@@ -57,11 +57,13 @@ class AlignedModel:
 
 @dataclass(frozen=True, slots=True)
 class RealignerSettings:
-    """`changes` are numbers of the preset to replace; `neighbours` is the encoder that finds near facts;
-    `anchor` older facts are replayed, with those of `anchor_file`; at most `rules.most` are learned from."""
+    """`changes` are numbers of the preset to replace; `probes` is the share of `material.COUNTS` that each
+    arm is judged by; `neighbours` is the encoder that finds near facts; `anchor` older facts are replayed,
+    with those of `anchor_file`; at most `rules.most` are learned from."""
 
     preset: str = "embedded"
     changes: Mapping[str, object] = field(default_factory=dict)
+    probes: float = 1.0
     neighbours: str = "encoder"
     deadline_s: float = 3600.0
     backoff_s: float = 900.0

@@ -155,6 +155,7 @@ def answer(value: types.Answer, *, runtime: str, stale: bool, gap: bool) -> answ
         timings_ms=dict(value.timings_ms),
         index_path=value.index_path,
         token_ids=value.token_ids,
+        corrected_from=value.corrected_from,
         runtime=runtime,
     )
 

@@ -33,6 +33,13 @@ COUNTS: Mapping[str, int] = {
     # Told with the verdict, not decided on: what serves asks plain questions of the base model alone.
     "plain": 48,
 }
+
+
+def counts_of(share: float) -> dict[str, int]:
+    """So much of `COUNTS`, at least one of each kind."""
+    return {kind: max(1, round(count * share)) for kind, count in COUNTS.items()}
+
+
 _KINDS = {
     ProbeKind.VERBATIM: "edit_success",
     ProbeKind.REPHRASED: "generality",

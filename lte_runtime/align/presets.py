@@ -66,7 +66,8 @@ class Preset:
 
     `cases` are drawn (two rows each at most); `held_out` of the rows stop the training early; `keep` is the
     share of a fresh adapter's update that is kept; `most_facts` caps the live facts; `warm_start` begins with
-    the incumbent adapter where there is one; `own_tokens` bounds an own answer.
+    the incumbent adapter where there is one; `own_tokens` bounds an own answer; `probes` is the share of
+    `material.COUNTS` that each arm is judged by.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Preset:
     own_tokens: int = 32
     warm_start: bool = True
     processes: int = 1
+    probes: float = 1.0
 
 
 _DEMO = Preset(
@@ -103,6 +105,7 @@ _SMALL_CHAT = Preset(
         replay=0.0,
         worded=0.3,
         plain=0.05,
+        plain_own=0.2,
         sure=0.5,
         near_sure=0.0,
         foreign=0.25,
@@ -124,6 +127,18 @@ _SMALL_CHAT = Preset(
     known=700,
     own_tokens=40,
 )
+_DEMO_SMALL = replace(
+    _SMALL_CHAT,
+    name="demo-small",
+    cases=320,
+    mixture=replace(_SMALL_CHAT.mixture, invented=0.2, replay=0.15, everyday=0.3, foreign=0.1),
+    settings=replace(_SMALL_CHAT.settings, rate=3e-4, warm=5, every=20),
+    held_out=0.05,
+    known=64,
+    own_tokens=24,
+    probes=0.48,
+)
+"""A re-alignment of a small chat model on two cores in some ten minutes: most rows are of the live facts."""
 _SEVEN = Preset(
     "7b-1xh200",
     cases=30_000,
@@ -158,6 +173,7 @@ PRESETS: Mapping[str, Preset] = {
             known=400,
         ),
         _SMALL_CHAT,
+        _DEMO_SMALL,
         _SEVEN,
         replace(
             _SEVEN,

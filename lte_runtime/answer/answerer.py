@@ -8,9 +8,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from lte_runtime.answer import fidelity
 from lte_runtime.answer.budget import Budget
 from lte_runtime.answer.engine.protocol import Engine
-from lte_runtime.answer.prompt import Prompt, explained, list_note, superseded
+from lte_runtime.answer.fidelity import CitedValue
+from lte_runtime.answer.prompt import Prompt, explained, list_note, one_line, superseded
 from lte_runtime.answer.retriever import Lookup, QuestionReading, Retriever, RetrieverSettings
 from lte_runtime.answer.scope import features as f
 from lte_runtime.answer.scope import gate
@@ -54,6 +56,7 @@ class AnswererSettings:
     wait at once, since each one holds a thread of its server.
 
     `use_adapter` False answers edited questions with the base model too: the other arm of evaluations.
+    `fidelity` puts misquoted values right (`lte_runtime.answer.fidelity`); off where the model is measured.
     """
 
     wait_s: float = 10.0
@@ -61,6 +64,7 @@ class AnswererSettings:
     max_question_chars: int = 8192
     max_new_tokens: int = 512
     use_adapter: bool = True
+    fidelity: bool = True
     retriever: RetrieverSettings = field(default_factory=RetrieverSettings)
 
 
@@ -118,7 +122,9 @@ class Answerer:
     ) -> Answer:
         """The answer with its evidence.
 
-        Raises `BadRequest`, `DeadlineExceeded` (before or while generating), `Cancelled` and `Overloaded`.
+        `on_text` gets pieces of text as they are made; where the text may still be put right, it gets all of
+        it at once when it is final. Raises `BadRequest`, `DeadlineExceeded` (before or while generating),
+        `Cancelled` and `Overloaded`.
         """
         started = self._now()
         retrieval = self.retrieve(q, cancelled)
@@ -126,13 +132,14 @@ class Answerer:
             raise Cancelled("the caller went away")
         scope = Scope.EDITED if retrieval.citations else Scope.BASE
         prompt, citations = self._prompt(q, retrieval.citations)
+        values = self._to_quote(retrieval, citations)
         request = GenerateRequest(
             token_ids=prompt.token_ids,
             adapter=scope is Scope.EDITED and self._settings.use_adapter,
             max_new_tokens=min(q.max_new_tokens, self._settings.max_new_tokens),
             deadline=q.deadline,
             cancelled=cancelled,
-            on_text=on_text,
+            on_text=None if values else on_text,
             values=prompt.values if self._settings.use_adapter else (),
             several_lines=scope is Scope.BASE,
         )
@@ -141,13 +148,18 @@ class Answerer:
             raise DeadlineExceeded("the answer was not finished within the deadline")
         if generation.finish == "cancelled":
             raise Cancelled("the caller went away")
+        free_text = generation.text.strip()
+        cut_short = generation.finish == "length"
+        text = fidelity.corrected(free_text, values, q.text, cut_short=cut_short)
+        if values and on_text and text:
+            on_text(text)
         answer_ms = {
             "queue": generation.queue_ms,
             "model": generation.model_ms,
             "total": (self._now() - started) * 1e3,
         }
         return Answer(
-            text=generation.text.strip(),
+            text=text,
             scope=scope,
             citations=citations,
             adapter=generation.adapter,
@@ -157,7 +169,20 @@ class Answerer:
             timings_ms={**retrieval.timings_ms, **answer_ms},
             index_path=retrieval.candidates.index_path,
             token_ids=generation.token_ids,
+            corrected_from="" if text == free_text else free_text,
         )
+
+    def _to_quote(self, retrieval: Retrieval, citations: Sequence[Citation]) -> Sequence[CitedValue]:
+        """The values that the answer is checked against: those of the last hop's facts; none where it is not.
+
+        A question that asks for more than the facts tell is answered with something else, however near it
+        comes ("German" where the facts say "Germany").
+        """
+        if not (self._settings.fidelity and citations) or retrieval.composed:
+            return ()
+        last = max(citation.hop for citation in citations)
+        values = [cited_value(citation.fact) for citation in citations if citation.hop == last]
+        return values if any(map(fidelity.is_quotable, values)) else ()
 
     def _prompt(self, q: Question, citations: Sequence[Citation]) -> tuple[Prompt, tuple[Citation, ...]]:
         """The prompt, and the citations of what it holds; a list that does not fit is halved. Of a chain it
@@ -205,6 +230,12 @@ class Answerer:
         raise DeadlineExceeded(
             "not yet applied: " + ("; ".join(missing) or "the deadline passed while they were being applied")
         )
+
+
+def cited_value(fact: Fact) -> CitedValue:
+    """What an answer may quote of a fact, as it stands in the prompt."""
+    texts = tuple(map(one_line, (fact.target, *fact.target_aliases)))
+    return CitedValue(texts, (fact.subject, *fact.subject_aliases))
 
 
 def grouped(citations: Sequence[Citation]) -> list[Sequence[Citation]]:

@@ -36,6 +36,10 @@ _IT = re.compile(rf"\b{f.PLACEHOLDER}\b")
 _ARTICLE = re.compile(r"\b(the|a|an)\b", re.IGNORECASE)
 _CLAUSE = re.compile(r"\b(that|which|who|whom|whose|where)\b", re.IGNORECASE)
 _OF_IT = re.compile(rf"\bof {f.PLACEHOLDER}\b|\b{f.PLACEHOLDER}['’]s?\b", re.IGNORECASE)
+_IS_IT = re.compile(
+    rf"\b(is|are|was|were) {f.PLACEHOLDER}\b(?!['’])|\b{f.PLACEHOLDER} (is|are|was|were)\b", re.IGNORECASE
+)
+_POSSESSIVE = re.compile(rf"(?<=\b{f.PLACEHOLDER})['’]s?\b")
 _OWNED = re.compile(r"['’]s?( \w+){1,3}?(?=['’?.]|\s+\w+ed\b|$)")
 
 
@@ -118,6 +122,24 @@ def described(question: str, view: str) -> str | None:
         if _OF_IT.search(outer) and set(f.content_words(inner)) == view_words
     )
     return next(descriptions, None) if view_words else None
+
+
+def asks_beyond(question: str, view: str) -> bool:
+    """Whether `question`, without names, asks for more of what it describes in the words of `view`.
+
+    "Which language is spoken in the home country of it?" does. "Which company is the maker of it?" and "Tell
+    me the maker of it" ask for the maker itself.
+    """
+    view_words = set(f.content_words(view))
+    outers = (
+        outer
+        for outer, inner in splits(question)
+        if view_words and set(f.content_words(_POSSESSIVE.sub("", inner))) == view_words
+    )
+    return any(
+        not _IS_IT.search(outer) and (_OF_IT.search(outer) or len(f.content_words(outer)) > 1)
+        for outer in outers
+    )
 
 
 def expand(

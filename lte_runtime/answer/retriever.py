@@ -248,10 +248,11 @@ class Retriever:
         )
         earlier = self._earlier(q, encoded.reading, scored, decision, at_ms, budget)
         decision, citations = earlier or (decision, self._citations(best, scored, decision, at_ms))
+        composed = not earlier and best is not None and _asks_beyond(encoded.reading, best)
         marks.append(time.perf_counter())
         stages = zip(("search", "chain", "gate"), marks, marks[1:], strict=False)
         stage_ms = {"encode": encoded.encode_ms, **{name: (b - a) * 1e3 for name, a, b in stages}}
-        return Retrieval(citations, decision, candidates, stage_ms)
+        return Retrieval(citations, decision, candidates, stage_ms, composed)
 
     def scored_paths(
         self, q: Question, at_ms: int | None = None, budget: Budget | None = None
@@ -591,6 +592,11 @@ def _tied(best: Scored, scored: Sequence[Scored], calibration: gate.GateCalibrat
         and s.score >= calibration.threshold
         and best.features["likeness"] - s.features["likeness"] <= calibration.tie_margin
     ]
+
+
+def _asks_beyond(reading: QuestionReading, best: Scored) -> bool:
+    """Whether the path tells only what the question describes ("the capital of the home country of it")."""
+    return best.span is not None and chain.asks_beyond(reading.masked(best.span), best.path.view)
 
 
 def _is_current(decision: GateDecision) -> bool:

@@ -304,6 +304,11 @@ class EditMemory:
         with faults():
             return reader.state_hash(self._reader())
 
+    def state_at(self) -> tuple[str, Mapping[TopicPartition, int]]:
+        """`state_hash` and the next offsets that it belongs to; events go on meanwhile."""
+        with read_transaction(self._reader()) as connection:
+            return reader.state_hash(connection), reader.offsets(connection, self._store.topics)
+
     def meta_get(self, name: str) -> str | None:
         """A small durable value, or None."""
         with self._writing, faults():
@@ -479,11 +484,13 @@ class EditMemory:
             self._snapshot = save(self._projection, self._store, snapshots, self.now(), self._writing)
             return self._snapshot
 
-    def maintain(self) -> None:
-        """Rebuild what has too many dead entries, beside the running index. Call it from its own thread."""
-        for index in list(self._projection.indexes.values()):
-            if index.needs_rebuild():
-                index.rebuild()
+    def maintain(self) -> int:
+        """Rebuild indexes with too many dead entries, beside the running ones; returns how many. Call it from
+        its own thread."""
+        due = [index for index in list(self._projection.indexes.values()) if index.needs_rebuild()]
+        for index in due:
+            index.rebuild()
+        return len(due)
 
     def recall_self_check(self, sample: int = 64, k: int = 3) -> float:
         """Recall@k of the index against a scan, the worst namespace, on stored vectors."""

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lte_runtime import embedded, sealed
+from lte_runtime import sealed
 from lte_runtime.errors import Damaged
 from lte_runtime.models.cache import ModelCache
 from lte_runtime.models.catalogue import CATALOGUE, CatalogueModel
-from lte_runtime.models.conversion import WEIGHTS
 from lte_runtime.models.locate import digest, gguf_files, source_of
 from lte_runtime.models.resolve import shipped_adapter
 
@@ -19,9 +18,8 @@ from lte_runtime.models.resolve import shipped_adapter
 class ModelEntry:
     """A model by the name or path that `model.path` takes.
 
-    `origin` is shipped, package, fetched, file or absent. `bytes` and `sha256` are those of the file that
-    it comes from: the weights of a shipped model, else the GGUF. `converted` is its directory in
-    transformers' layout, None before the conversion.
+    `origin` is package, fetched, file or absent. `bytes` and `sha256` are those of the GGUF file that it
+    comes from. `converted` is its directory in transformers' layout, None before the conversion.
     """
 
     name: str
@@ -34,10 +32,9 @@ class ModelEntry:
 
 
 def inventory(cache: ModelCache) -> list[ModelEntry]:
-    """All catalogue models, here or not; all shipped ones; all converted .gguf files."""
+    """All catalogue models, here or not; all converted .gguf files."""
     return [
         *(_of_catalogue(model, cache) for model in CATALOGUE.values()),
-        *_shipped(),
         *_other_files(cache),
     ]
 
@@ -54,20 +51,6 @@ def _of_catalogue(model: CatalogueModel, cache: ModelCache) -> ModelEntry:
         converted=str(folder) if folder in dict(cache.folders()) else None,
         adapter=_text(shipped_adapter(model.name)),
     )
-
-
-def _shipped() -> Iterator[ModelEntry]:
-    for name, folder in embedded.SHIPPED.items():
-        weights = folder / WEIGHTS
-        yield ModelEntry(
-            name=name,
-            origin="shipped",
-            path=str(folder),
-            bytes=weights.stat().st_size,
-            sha256=digest(weights),
-            converted=str(folder),
-            adapter=_text(shipped_adapter(name)),
-        )
 
 
 def _other_files(cache: ModelCache) -> Iterator[ModelEntry]:
@@ -90,7 +73,7 @@ def problems(entry: ModelEntry) -> list[str]:
     faults = []
     if entry.path and entry.origin in ("package", "fetched") and digest(Path(entry.path)) != entry.sha256:
         faults.append(f"{entry.path} has the wrong SHA-256")
-    if entry.converted and entry.origin != "shipped":
+    if entry.converted:
         try:
             sealed.verified(Path(entry.converted))
         except Damaged as error:

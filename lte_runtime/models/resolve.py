@@ -5,23 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 
 from lte_runtime import embedded
+from lte_runtime.errors import Refused
 from lte_runtime.models.cache import GgufSource, ModelCache
 from lte_runtime.models.catalogue import CATALOGUE
 from lte_runtime.models.locate import digest, sound_gguf, source_of
 from lte_runtime.progress import Progress, silent
 
 _SHIPPED_ADAPTERS = Path(embedded.__file__).parent
+# Names that earlier versions had for small models of their own.
+_FORMER = ("embedded", "embedded-qwen2")
 
 
 def base_model(path: str, cache: Path | None = None, progress: Progress = silent) -> str:
-    """The directory of a shipped or a catalogue model or of a .gguf file; a directory or hub id as it is.
+    """The directory of a catalogue model or of a .gguf file; a directory or hub id as it is.
 
     The file is converted into `cache` (None: the default place) unless that was done before. Raises
     `Refused` or `Damaged` with what to do.
     """
-    if path in embedded.SHIPPED:
-        return str(embedded.SHIPPED[path])
+    check_name(path)
     return str(converted(path, cache, progress)) if is_gguf(path) else path
+
+
+def check_name(path: str) -> None:
+    """Raises `Refused` for the name of a model that no longer ships."""
+    if path in _FORMER:
+        raise Refused(
+            f"model.path = {path!r} named a small model that no longer ships: set model.path to smollm2, a "
+            "directory, a .gguf file or a hub id"
+        )
 
 
 def is_gguf(path: str) -> bool:
@@ -49,7 +60,5 @@ def gguf(path: str, cache: ModelCache) -> Path:
 
 def shipped_adapter(path: str) -> Path | None:
     """The adapter that ships for the model of `model.path`; None for models that have none."""
-    if path in embedded.SHIPPED:
-        return embedded.adapter_path(path)
     adapter = _SHIPPED_ADAPTERS / path / "adapters" / "align-000001"
     return adapter if path in CATALOGUE and adapter.is_dir() else None

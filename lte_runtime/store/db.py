@@ -281,6 +281,15 @@ def _add_checksums(connection: apsw.Connection, path: Path, busy_timeout_ms: int
     return _connect_writer(path, busy_timeout_ms)
 
 
+def stored_schema(connection: Connection) -> int:
+    """The schema of a store; 0 for a file that is none."""
+    with faults():
+        is_store = connection.execute(
+            "SELECT count(*) FROM sqlite_schema WHERE name IN ('meta', 'edits', 'offsets')"
+        ).fetchone()[0]
+        return int(connection.execute("PRAGMA user_version").fetchone()[0]) if is_store == 3 else 0
+
+
 def _migrate(connection: Connection, path: Path, refold: Refold) -> None:
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > SCHEMA_VERSION:

@@ -97,9 +97,9 @@ class RandomEncoder:
 
 
 def _daemon(directory: Path, n: int, progress: Callable[[str], None]) -> tuple[float, float]:
-    """Resident MiB of the whole daemon (embedded model), with an empty state and with `n` edits."""
+    """Resident MiB of the whole daemon (default model), with an empty state and with `n` edits."""
     # So many edits are a reason to train: that is not what is measured here.
-    settings = {"LTE_MODEL__PATH": "embedded", "LTE_REALIGN__AUTOMATIC": "false"}
+    settings = {"LTE_REALIGN__AUTOMATIC": "false"}
     with Stack(directory, settings=settings) as stack:
         stack.start_broker()
         progress("the daemon, idle")

@@ -1,4 +1,4 @@
-"""A whole re-alignment of the embedded model: seconds from the trigger to its end, and answers beside it.
+"""A whole re-alignment of the default model: seconds from the trigger to its end, and answers beside it.
 
 The daemon runs as in production, on a real broker, with the whole preset; a caller asks without hurry before
 and all the while. The facts are the demo's and its burst. The gate may reject: `extra`
@@ -72,7 +72,6 @@ def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
     """`ours` is seconds from the trigger to the end of the run; `quick` takes the preset `demo`."""
     preset = "demo" if quick else "embedded"
     settings = {
-        "LTE_MODEL__PATH": "embedded",
         "LTE_REALIGN__PRESET": preset,
         "LTE_REALIGN__AUTOMATIC": "false",
         "LTE_REALIGN__MIN_FACT_AGE_S": "0",

@@ -13,8 +13,18 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lte_runtime.errors import LteError
-from lte_runtime.scoring import matches
-from ops.demo.session import HERE, Json, Session, TableRow, citation_ids, cited, connect, marks, until
+from ops.demo.session import (
+    HERE,
+    Json,
+    Session,
+    TableRow,
+    citation_ids,
+    cited,
+    connect,
+    is_right,
+    marks,
+    until,
+)
 
 # What the shipped model and the preset `demo` must reach: see docs/evaluation.md.
 LEAST_GAIN = 0.10
@@ -169,7 +179,7 @@ def ask(s: Session, quiz: Sequence[BurstFact]) -> list[Reply]:
     replies = []
     for fact in quiz:
         answer, ms = s.ask(fact.question)
-        right = matches(answer["text"], [fact.event["target"]])
+        right = is_right(answer, [fact.event["target"]])
         fact_cited = fact.event["id"] in citation_ids(answer)
         adapter = answer["adapter"]["id"] if answer["adapter"] else "-"
         replies.append(Reply(answer["text"], adapter, right, fact_cited, answer, ms))

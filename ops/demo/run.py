@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from daemon.cli.options import Arch, Architecture
-from lte_runtime import embedded
 from lte_runtime.errors import LteError
 from ops.demo.session import Session, TableRow
 from ops.demo.steps import STEPS, Named
 from ops.kafka.broker import BrokerUnavailable
+from ops.models import model_environment
 from ops.stack import Stack, StackError
 
 command = typer.Typer(add_completion=False)
@@ -38,8 +38,8 @@ def demo(
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lte-demo-") as directory:
         try:
-            model = {"LTE_MODEL__PATH": embedded.ARCHITECTURES[arch or Arch.LLAMA]}
-            with Stack(Path(directory), settings=SETTINGS | model) as stack:
+            settings = SETTINGS | model_environment(arch or Arch.LLAMA)
+            with Stack(Path(directory), settings=settings) as stack:
                 start(stack)
                 failed = play(stack, fast)
         except (BrokerUnavailable, StackError, LteError) as error:

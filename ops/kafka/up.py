@@ -1,7 +1,8 @@
-"""`lte up`: a development broker and a daemon on a state directory that is kept, until Ctrl-C."""
+"""`lte up`: a broker, unless there is one already, and a daemon on a state that is kept, until Ctrl-C."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,32 +13,56 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from daemon.cli.options import ConfigFile
+from daemon.settings import OFF, PREFIX
+from lte_runtime import redact
 from lte_runtime.locks import DirectoryLock
 from ops import leftovers
 from ops.kafka.broker import BrokerUnavailable
 from ops.ports import Ports, PortTaken
 from ops.stack import CHILDREN, Addresses, Stack, StackError
+from ops.up_settings import UpSettings, choose
 
 command = typer.Typer(add_completion=False)
 console = Console()
 
 
-@command.command(help="Start a development broker and a daemon, and keep them running until Ctrl-C.")
+@command.command()
 def up(
     directory: Annotated[
         Path, typer.Option("--dir", help="Where broker and daemon keep their state.")
     ] = Path(".lte"),
+    config: ConfigFile = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", help="Language model: smollm2, embedded, a directory, a .gguf file or a hub id."
+        ),
+    ] = None,
+    kafka: Annotated[
+        str | None,
+        typer.Option(
+            "--kafka", metavar="HOST:PORT", help="A Kafka that is there already; none is started then."
+        ),
+    ] = None,
 ) -> None:
-    """Start both, print where they are, write DIR/up.json, wait.
+    """Start a development broker and a daemon, print where they are, and keep them running until Ctrl-C.
 
-    Example: lte up, then in another terminal: lte ask "..."
+    The daemon has the settings of the file and of the environment; the addresses and the state directory
+    that they do not name are chosen here and written to DIR/up.json. With --kafka, or where they name
+    kafka.bootstrap, no broker is started. Topics that are missing are made.
+
+    Example: lte up --model smollm2, then in another terminal: lte ask "..."
     """
+    chosen = choose(config, model=model, kafka=kafka)
+    for warning in chosen.warnings:
+        console.print(f"[yellow]warning:[/yellow] {warning}", highlight=False)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
-        with _hold(directory), Stack(directory.resolve(), ports=_ports(directory)) as stack:
-            _run(stack, directory / "up.json", stop)
+        with _hold(directory, chosen), _stack(directory, chosen) as stack:
+            _run(stack, directory / "up.json", stop, chosen)
     except (BrokerUnavailable, StackError, PortTaken) as error:
         console.print(f"[red]error:[/red] {error}", highlight=False)
         raise typer.Exit(1) from None
@@ -45,7 +70,7 @@ def up(
 
 
 @contextmanager
-def _hold(directory: Path) -> Iterator[None]:
+def _hold(directory: Path, chosen: UpSettings) -> Iterator[None]:
     """Hold the directory; end what a killed `lte up` left in it. Raises `Refused` when another one runs, or
     a daemon that `lte up` did not start."""
     lock = DirectoryLock(directory)
@@ -53,23 +78,32 @@ def _hold(directory: Path) -> Iterator[None]:
         ended = leftovers.end(directory / CHILDREN)
         if ended:
             console.print(f"ended what a killed `lte up` had left running: {', '.join(ended)}")
-        DirectoryLock(directory / "state").release()
+        DirectoryLock(chosen.state_dir(directory)).release()
         yield
     finally:
         lock.release()
 
 
-def _ports(directory: Path) -> Ports:
+def _stack(directory: Path, chosen: UpSettings) -> Stack:
     path = directory / "ports.json"
     ports = Ports.of(path)
-    ports.check(path)
-    return ports
+    listeners = {"grpc": "LTE_RPC__LISTEN", "metrics": "LTE_METRICS__LISTEN"}
+    unused = {name for name, variable in listeners.items() if variable in chosen.environment}
+    ports.check(path, unused=unused | ({"kafka", "controller"} if chosen.kafka else set()))
+    return Stack(
+        directory.resolve(),
+        settings=chosen.environment,
+        kafka=chosen.kafka,
+        topics=chosen.topics,
+        topic=chosen.settings.kafka.topic,
+        ports=ports,
+    )
 
 
-def _run(stack: Stack, mark: Path, stop: threading.Event) -> None:
+def _run(stack: Stack, mark: Path, stop: threading.Event, chosen: UpSettings) -> None:
     mark.unlink(missing_ok=True)
     try:
-        _start(stack, mark, stop)
+        _start(stack, mark, stop, chosen)
         _wait(stack, stop)
     except _Stopped:
         console.print("stopping")
@@ -81,18 +115,21 @@ class _Stopped(Exception):
     """Ctrl-C or SIGTERM during the start."""
 
 
-def _start(stack: Stack, mark: Path, stop: threading.Event) -> None:
+def _start(stack: Stack, mark: Path, stop: threading.Event, chosen: UpSettings) -> None:
     def check() -> None:
         if stop.is_set():
             raise _Stopped
 
-    with console.status("starting Kafka") as status:
+    kafka = "connecting to Kafka" if chosen.kafka else "starting Kafka"
+    with console.status(kafka) as status:
         stack.start_broker()
         status.update("starting the daemon")
         seconds = stack.start_daemon(check)
     stack.addresses.write(mark)
     console.print(f"[green]READY[/green] after {seconds:.1f} s; addresses are in {mark}\n")
-    console.print(_guide(stack.addresses), highlight=False)
+    if chosen.kafka and stack.created_topics:
+        console.print(f"made the topics {', '.join(stack.created_topics)}\n", highlight=False)
+    console.print(_guide(stack.addresses, chosen), highlight=False, markup=False)
 
 
 def _wait(stack: Stack, stop: threading.Event) -> None:
@@ -102,22 +139,34 @@ def _wait(stack: Stack, stop: threading.Event) -> None:
                 f"the daemon ended with {stack.daemon_exit()}; its log is {stack.daemon_log}."
                 " `lte up` goes on from the state that is kept"
             )
-        if stack.broker.code is not None:
-            raise StackError(f"Kafka ended with {stack.broker.code}; its log is {stack.broker.log_file}")
+        if stack.broker_exit() is not None:
+            raise StackError(f"Kafka ended with {stack.broker_exit()}; its log is {stack.broker.log_file}")
     console.print("\nstopping")
 
 
-def _guide(at: Addresses) -> str:
-    return f"""Kafka    {at.kafka}  topic {at.topic}
-gRPC     {at.grpc}  and unix:{at.socket}
-admin    unix:{at.admin_socket}
-metrics  http://{at.metrics}/metrics
+def _guide(at: Addresses, chosen: UpSettings) -> str:
+    settings = chosen.settings
+    lines = [
+        f"Kafka    {redact.url(at.kafka)}  topic {at.topic}",
+        f"gRPC     {'' if at.grpc == OFF else f'{at.grpc}  and '}unix:{at.socket}",
+        f"admin    unix:{at.admin_socket}",
+        f"metrics  {OFF if at.metrics == OFF else f'http://{at.metrics}/metrics'}",
+        f"model    {settings.model.path}",
+        f"settings {chosen.file or 'defaults'}{' and LTE_ variables' if _has_variables() else ''}",
+        "",
+        "Next, in another terminal of this directory:",
+        '  lte publish -s "Quorvane Systems" -r "chief executive" -t "Ingrid Solheim" --wait',
+        '  lte ask "Who is the chief executive of Quorvane Systems?" --explain',
+        '  lte retract -s "Quorvane Systems" -r "chief executive"',
+    ]
+    if at.grpc != OFF and settings.rpc.tls_cert is None:
+        lines.append(
+            """  grpcurl -plaintext -d '{"question": "What is the capital of Kenya?"}' \\"""
+            f"\n    {at.grpc} lte.v1.AnswerService/Answer"
+        )
+    stops = "the daemon; Kafka goes on" if chosen.kafka else "both"
+    return "\n".join([*lines, "", f"Ctrl-C stops {stops}; the state stays."])
 
-Next, in another terminal of this directory:
-  lte publish -s "Quorvane Systems" -r "chief executive" -t "Ingrid Solheim" --wait
-  lte ask "Who is the chief executive of Quorvane Systems?" --explain
-  lte retract -s "Quorvane Systems" -r "chief executive"
-  grpcurl -plaintext -d '{{"question": "What is the capital of Kenya?"}}' \\
-    {at.grpc} lte.v1.AnswerService/Answer
 
-Ctrl-C stops both; the state stays."""
+def _has_variables() -> bool:
+    return any(name.startswith(PREFIX) and value for name, value in os.environ.items())

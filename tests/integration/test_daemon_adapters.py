@@ -1,4 +1,4 @@
-"""Adapters in the whole daemon, on a real broker: the embedded model swaps, and replicas follow."""
+"""Adapters in the whole daemon, on a real broker: a small model swaps, and replicas follow."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from daemon_house import House, fact, question, until
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from real_parts import QWEN2_ADAPTER, QWEN2_SETTINGS
 from stub_adapters import save_adapter
 
 from daemon.kafka.topics import ensure_topics, plans
-from lte_runtime import embedded
 from lte_runtime.errors import Refused, Retry
 from ops.kafka.broker import Broker
 
@@ -26,8 +26,8 @@ WEIGHTS, CONFIG, MANIFEST = "adapter_model.safetensors", "adapter_config.json", 
 
 
 def softened(place: Path) -> Path:
-    """The shipped adapter at half its strength: other weights, under a name of its own."""
-    shutil.copytree(embedded.adapter_path(), place)
+    """Its adapter at half its strength: other weights, under a name of its own."""
+    shutil.copytree(QWEN2_ADAPTER, place)
     config = json.loads((place / CONFIG).read_text())
     (place / CONFIG).write_text(json.dumps({**config, "lora_alpha": config["lora_alpha"] / 2}))
     manifest = json.loads((place / MANIFEST).read_text())
@@ -38,10 +38,8 @@ def softened(place: Path) -> Path:
 
 
 @pytest.mark.model
-def test_the_embedded_model_changes_its_adapter_and_goes_back(
-    make_house: Callable[..., House], tmp_path: Path
-) -> None:
-    house = make_house(LTE_MODEL__PATH="embedded", LTE_REGISTRY__TAINT_INTERVAL_S="0.5").start()
+def test_a_model_changes_its_adapter_and_goes_back(make_house: Callable[..., House], tmp_path: Path) -> None:
+    house = make_house(**QWEN2_SETTINGS, LTE_REGISTRY__TAINT_INTERVAL_S="0.5").start()
     at = house.publish([{**fact("Port Arlen", "Ines Calder"), "id": "harbour"}])
 
     def adapter() -> Any:

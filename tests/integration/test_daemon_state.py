@@ -107,3 +107,34 @@ def test_an_adapter_of_another_base_model_is_refused(
     process = other.stack.launch_daemon()
     assert process.wait(GUARD_S) == REFUSED
     assert "error: adapter adapter was made for another base model" in other.log
+
+
+@pytest.mark.model
+def test_a_promoted_adapter_of_the_base_model_before_does_not_serve_and_is_left_by_a_command(
+    make_house: Callable[..., House], tmp_path: Path
+) -> None:
+    from tests.unit.answer.engine import tiny
+
+    for seed, name in enumerate(("one", "two"), 1):
+        tiny.save_model(tmp_path / name, seed=seed)
+    tiny.save_adapter(tmp_path / "adapter", tmp_path / "one")
+    exact = {"LTE_MODEL__ADAPTER": "none", "LTE_MODEL__DTYPE": "float32"}
+    house = make_house(LTE_MODEL__PATH=str(tmp_path / "one"), **exact).start()
+    assert house.lte("adapters", "add", str(tmp_path / "adapter")).code == 0
+    assert house.lte("adapters", "activate", "align-000001").code == 0
+    at = house.publish([fact("Winch", "Ulla")])
+    assert house.ask(question("Winch"), at)["adapter"]["id"] == "align-000001"
+    house.stack.stop_daemon()
+    other = make_house(
+        directory=house.stack.directory, topic=house.topic, LTE_MODEL__PATH=str(tmp_path / "two"), **exact
+    ).start()
+    status = other.status()
+    assert status["state"] == "DEGRADED"
+    (reason,) = status["reasons"]
+    assert "align-000001 cannot be served" in reason
+    assert "was made for another base model" in reason
+    assert reason.endswith("no adapter serves instead")
+    answer = other.ask(question("Winch"), at)
+    assert (answer["scope"], answer["adapter"], targets(answer)) == ("edited", None, ["Ulla"])
+    assert other.lte("adapters", "activate", "configured").code == 0
+    assert (other.status()["state"], other.status()["reasons"]) == ("READY", [])

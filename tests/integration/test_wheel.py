@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from daemon_house import fact
+from real_parts import QWEN2_SETTINGS
 
 if TYPE_CHECKING:
     from kafka_topic import KafkaTopic
@@ -120,7 +121,7 @@ class Installed:
             LTE_KAFKA__BOOTSTRAP=topic.bootstrap,
             LTE_KAFKA__TOPIC=topic.topic,
             LTE_METRICS__LISTEN="off",
-            **{"LTE_MODEL__PATH": "embedded", **settings},
+            **{**QWEN2_SETTINGS, **settings},
         )
         self.log = directory / "daemon.log"
         self.daemon: subprocess.Popen[bytes] | None = None

@@ -72,6 +72,7 @@ PURE = (
     "lte_runtime/drift/",
     "lte_runtime/scoring.py",
     "lte_runtime/answer/chain.py",
+    "lte_runtime/answer/fidelity.py",
     "lte_runtime/answer/prompt.py",
     "lte_runtime/answer/scope/",
     "lte_runtime/align/data/",
@@ -81,6 +82,7 @@ PURE = (
     "lte_runtime/align/runs.py",
     "lte_runtime/align/watch.py",
     "ops/lab/evals/tally.py",
+    "ops/lab/evals/unseen_facts.py",
 )
 IMPURE = ("time", "datetime", "threading", "logging", "structlog", "os", "socket", "subprocess")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -28,7 +28,7 @@ IGNORED = -100
 ROWS, MANIFEST = "rows.jsonl", "manifest.json"
 _RUNNING = 0.6
 """Running text has many ways to go on: so much of `sure` is asked of it."""
-_CHUNK = 256
+_CHUNK = 512
 """Cases whose questions are put to the original model together."""
 
 
@@ -101,14 +101,16 @@ def by_length(rows: Sequence[EncodedRow], budget: int) -> list[list[int]]:
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """What the original model says by itself; `sure` is the geometric mean of its tokens' probabilities."""
+    """What the original model says by itself; `sure` is the geometric mean of its tokens' probabilities,
+    1 where it was not measured."""
 
     text: str
     sure: float
 
 
-AskBase = Callable[[Sequence[str]], Sequence[Own]]
-"""Puts questions to the original model, without facts and without an adapter."""
+AskBase = Callable[[Sequence[str], Collection[str]], Sequence[Own]]
+"""Puts questions to the original model, without facts and without an adapter. The second argument holds those
+whose sureness is measured, which takes about as long as the answer itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,8 @@ class TrainingRow:
 class Mixture:
     """What is drawn. `kinds` are weights; `invented` the share of cases over made-up facts, `replay` over the
     anchor set's, the rest over the edits; `exchange`, `worded` and `alone` are those of `World`;
-    `plain` the share of cases that make a row without their facts too, among those whose facts decide.
+    `plain` the share of cases that make a row without their facts too, among those whose facts decide;
+    `plain_own` the same among those that the original model answers.
 
     An own answer less sure than `sure` is left out: what a model makes up about unknown things is noise, and
     long noise outweighs many short answers. `near_sure` takes its place for a near question (the same subject
@@ -160,6 +163,7 @@ class Mixture:
     worded: float = 0.0
     alone: float = 0.5
     plain: float = 1.0
+    plain_own: float = 1.0
     sure: float = 0.5
     near_sure: float = 0.5
     foreign: float = 0.0
@@ -194,7 +198,8 @@ def cases(material: TrainingMaterial, mixture: Mixture, seed: int) -> Iterator[C
             world = _world(rng, material, mixture, learnt, f"invented-{number}", made_up=attempt > 3)
             case = make(rng, kind, world)
             if case is not None:
-                yield replace(case, plain=case.answer is None or rng.random() < mixture.plain)
+                share = mixture.plain_own if case.answer is None else mixture.plain
+                yield replace(case, plain=Random(f"{seed}:{number}:plain").random() < share)
                 break
         number += 1
 
@@ -236,15 +241,17 @@ def rows(drawn: Iterable[Case], ask: AskBase, mixture: Mixture, tally: RowTally)
     source = iter(drawn)
     first = 0
     while chunk := list(islice(source, _CHUNK)):
-        own = _own(chunk, ask)
+        own = _own(chunk, ask, mixture)
         for number, case in enumerate(chunk, first):
             yield from _pair(case, number, own.get(case.question, Own("", 0.0)), mixture, tally)
         first += len(chunk)
 
 
-def _own(chunk: Sequence[Case], ask: AskBase) -> dict[str, Own]:
-    questions = list(dict.fromkeys(case.question for case in chunk if case.plain))
-    return dict(zip(questions, ask(questions), strict=True))
+def _own(chunk: Sequence[Case], ask: AskBase, mixture: Mixture) -> dict[str, Own]:
+    answered = [case for case in chunk if case.plain or case.answer is None]
+    questions = list(dict.fromkeys(case.question for case in answered))
+    measured = {case.question for case in answered if mixture.sureness(case.kind) > 0}
+    return dict(zip(questions, ask(questions, measured), strict=True))
 
 
 def _pair(case: Case, number: int, own: Own, mixture: Mixture, tally: RowTally) -> Iterator[TrainingRow]:

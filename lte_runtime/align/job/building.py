@@ -41,7 +41,7 @@ def load_base_model(
     context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 20)
     most = min(preset.own_tokens, context // 4)
     longest = min(preset.max_tokens, context - most)
-    tokens = 4096 if device.type == "cpu" else 32_768
+    tokens = 16_384 if device.type == "cpu" else 32_768
     return BaseModel(model, load_tokenizer(directory), device, most, longest, tokens >> halvings)
 
 
@@ -76,12 +76,14 @@ def known_facts(base_model: BaseModel, most: int, rng: random.Random) -> tuple[K
     """
     stock = [fact for fact in stock_facts() if relation_of(fact)]
     sample = rng.sample(stock, min(most, len(stock)))
-    phrasings = [base_model.generate([(fact.questions[place], ()) for fact in sample]) for place in (0, -1)]
-    return tuple(
-        KnownFact(relation_of(fact), fact.subject, fact.target, fact.questions)
-        for fact, *rows in zip(sample, *phrasings, strict=True)
-        if all(contains(row.text, (fact.target, *fact.aliases)) for row in rows)
-    )
+    for place in (0, -1):
+        rows = base_model.generate([(fact.questions[place], ()) for fact in sample])
+        sample = [
+            fact
+            for fact, row in zip(sample, rows, strict=True)
+            if contains(row.text, (fact.target, *fact.aliases))
+        ]
+    return tuple(KnownFact(relation_of(fact), fact.subject, fact.target, fact.questions) for fact in sample)
 
 
 def relation_of(fact: StockFact) -> str:

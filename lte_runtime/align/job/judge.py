@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,13 +78,19 @@ class BaseModel:
         tick(done, len(rows))
         return rows
 
-    def own(self, questions: Sequence[str], tick: Tick = lambda _done, _total: None) -> list[Own]:
-        """What the model says by itself to each question, and how sure it is."""
+    def own(
+        self,
+        questions: Sequence[str],
+        measured: Collection[str],
+        tick: Tick = lambda _done, _total: None,
+    ) -> list[Own]:
+        """What the model says by itself to each question, and how sure it is of the `measured` ones."""
         rows = self.generate([(question, ()) for question in questions], tick=tick)
         sure: dict[int, float] = {}
-        for group in self._batches(rows):
+        by_question = zip(questions, rows, strict=True)
+        for group in self._batches([row for question, row in by_question if question in measured]):
             sure |= dict(zip(map(id, group), self._sureness(group), strict=True))
-        return [Own(whole_sentences(row), sure[id(row)]) for row in rows]
+        return [Own(whole_sentences(row), sure.get(id(row), 1.0)) for row in rows]
 
     def _session(self) -> greedy.Session:
         return TorchSession(self.model, self.model.config, self.device)

@@ -10,7 +10,7 @@ import resource
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import islice
@@ -202,8 +202,8 @@ def _write_data(run: JobRun, folder: Path, probes: Sequence[Probe], halvings: in
     tally = dataset.RowTally()
     drawn = islice(dataset.cases(material, run.preset.mixture, run.job.seed), run.preset.cases)
 
-    def ask(questions: Sequence[str]) -> Sequence[Own]:
-        return base_model.own(questions, tick=lambda _done, _total: run.signals.check())
+    def ask(questions: Sequence[str], measured: Collection[str]) -> Sequence[Own]:
+        return base_model.own(questions, measured, tick=lambda _done, _total: run.signals.check())
 
     rows = dataset.rows(drawn, ask, run.preset.mixture, tally)
     return dataset.write_rows(

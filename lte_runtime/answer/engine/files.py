@@ -107,8 +107,10 @@ def verify_adapter(directory: Path, fingerprint: str) -> Lora:
         raise Damaged(f"the manifest of {directory.name} does not list {CONFIG} and {WEIGHTS}")
     for name, digest in sorted(files.items()):
         _check_file(directory, name, digest)
-    if manifest.get("base_fingerprint") != fingerprint:
-        raise Refused(f"adapter {directory.name} was made for another base model")
+    base = manifest.get("base_fingerprint")
+    if base != fingerprint:
+        bases = f"{str(base)[:12]}, not {fingerprint[:12]}"
+        raise Refused(f"adapter {directory.name} was made for another base model ({bases})")
     config = read_json(directory, CONFIG)
     tensors = read_header(directory / WEIGHTS)
     adapter_id = manifest.get("id")

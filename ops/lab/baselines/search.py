@@ -23,7 +23,7 @@ from ops.lab.baselines.registry import METHODS, Supplies
 from ops.lab.evals import lines
 
 SHIPPED = Path(__file__).parent / "searched"
-"""The best settings of the embedded models, as `keep_tuned` leaves them."""
+"""The best settings of the small Qwen2, as `keep_tuned` leaves them."""
 DRAWS = 20
 """Draws for each setting of the budget: some settings are drawn twice."""
 
@@ -261,7 +261,7 @@ def keep_tuned(supplies: Supplies, chosen: Mapping[str, tuple[Any, Mapping[str, 
 def tuned(supplies: Supplies) -> dict[str, Any]:
     """The searched settings of this base by method; methods that were not searched are absent.
 
-    Those of the embedded models ship with the project; what a search has left in the cache goes before them.
+    Those of the small Qwen2 are kept with the project; what a search has left in the cache goes before them.
     """
     path = tuned_path(supplies)
     best_lines = dict(_tuned_lines(SHIPPED / path.name)) | dict(_tuned_lines(path))

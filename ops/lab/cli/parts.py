@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def settings(config: Path | None, arch: Arch | None) -> Settings:
-    """The configuration, with the embedded model of an architecture where one is named."""
+    """The configuration, with the model of an architecture where one is named."""
     from daemon.config import load
-    from lte_runtime import embedded
+    from ops.models import model_settings
 
-    return load(config, {"model.path": embedded.ARCHITECTURES[arch]} if arch else {}).settings
+    return load(config, model_settings(arch) if arch else {}).settings
 
 
 @contextmanager

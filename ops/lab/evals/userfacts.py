@@ -54,7 +54,7 @@ def run(
     result: dict[str, Any] = {"methods": {}}
     with memory_of([row["event"] for row in rows], encoder) as memory:
         for method in methods:
-            settings = AnswererSettings(use_adapter=method == "ours")
+            settings = AnswererSettings(use_adapter=method == "ours", fidelity=False)
             arms = Arms(Answerer(memory, encoder, calibration, engine, settings))
             questions = [row[probe] for row in rows for probe in PROBES if row.get(probe)]
             result["methods"][method] = figures(

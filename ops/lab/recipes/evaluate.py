@@ -1,4 +1,4 @@
-"""Figures of the embedded model by itself: right facts given, free greedy decoding, exact match."""
+"""Figures of a model by itself: right facts given, free greedy decoding, exact match."""
 
 from __future__ import annotations
 

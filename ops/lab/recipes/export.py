@@ -1,4 +1,4 @@
-"""The shipped folder: weights, configuration, tokenizer, model card, and the adapter's manifest."""
+"""The small model's folder: weights, configuration, tokenizer, model card, and the adapter's manifest."""
 
 from __future__ import annotations
 

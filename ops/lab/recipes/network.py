@@ -71,7 +71,7 @@ SHAPES: Mapping[str, Shape] = {
     "llama": Shape(),
     "qwen2": Shape("qwen2", hidden=240, heads=6, kv_heads=3, mlp=672),
 }
-"""The embedded models by name."""
+"""Sizes by architecture."""
 
 
 @dataclass(frozen=True, slots=True)

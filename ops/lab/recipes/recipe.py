@@ -1,4 +1,4 @@
-"""The recipe of the embedded model: `python -m ops.lab.recipes.recipe --help`."""
+"""The recipe of the small Qwen2 that fast tests use: `python -m ops.lab.recipes.recipe --help`."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from ops.lab.recipes.exclude import excluded
 from ops.lab.recipes.generator import Generator
 from ops.lab.recipes.network import SHAPES, Shape, TokenBatch
 from ops.lab.recipes.rows import TextRow, base_prompt
+from ops.models import QWEN2
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Trains the embedded model, step by step.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Trains the small Qwen2, step by step.")
 
 Data = Annotated[Path, typer.Option(help="Folder with knowedit/, pararel/, nq_open/ and wiki_extracts/.")]
 Work = Annotated[Path, typer.Option(help="Folder for the tokenizer, checkpoints and logs.")]
 Seed = Annotated[int, typer.Option(help="Seed of the stream and of the first weights.")]
 
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-HERE = Path(__file__).parent
-Model = Annotated[str, typer.Option("--model", help="llama or qwen2.")]
+Model = Annotated[str, typer.Option("--model", help="Shape: qwen2 or llama.")]
 Out = Annotated[Path, typer.Option(help="The model's folder.")]
 Exclude = Annotated[
     list[Path] | None, typer.Option(help="JSON Lines of fact events to keep out of the stream.")
@@ -191,7 +191,7 @@ def exact_match(
 
 
 @app.command("tokenizer")
-def train_tokenizer(data: Data, work: Work = Path(".cache/embedded"), seed: Seed = 0) -> None:
+def train_tokenizer(data: Data, work: Work = Path(".cache/lab"), seed: Seed = 0) -> None:
     """Train the tokenizer."""
     tokenizer.save(tokenizer.train(load(data), seed), work / "tokenizer")
 
@@ -199,11 +199,11 @@ def train_tokenizer(data: Data, work: Work = Path(".cache/embedded"), seed: Seed
 @app.command("base")
 def train_base(
     data: Data,
-    work: Work = Path(".cache/embedded"),
+    work: Work = Path(".cache/lab"),
     seed: Seed = 0,
     exclude: Exclude = None,
     steps: Annotated[int, typer.Option(help="Total number of updates.")] = 9000,
-    name: Model = "llama",
+    name: Model = "qwen2",
     budget: Annotated[int, typer.Option(help="Tokens in a batch.")] = 5000,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     workers: Annotated[int, typer.Option(help="Processes that make batches (0: one thread).")] = 0,
@@ -286,7 +286,7 @@ def train_base(
 def write_stream(
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder of the batches.")],
-    work: Work = Path(".cache/embedded"),
+    work: Work = Path(".cache/lab"),
     seed: Seed = 0,
     exclude: Exclude = None,
     steps: Annotated[int, typer.Option(help="Total number of batches.")] = 9000,
@@ -309,9 +309,9 @@ def write_stream(
 
 
 @app.command("export")
-def export_base(work: Work = Path(".cache/embedded"), name: Model = "llama", out: Out | None = None) -> None:
+def export_base(work: Work = Path(".cache/lab"), name: Model = "qwen2", out: Out = QWEN2) -> None:
     """Write the base of the last checkpoint as a folder that transformers reads."""
-    state, out = trainer.resume(work / f"{name}.pt"), out or HERE / name
+    state = trainer.resume(work / f"{name}.pt")
     export.write_base(state.parameters, SHAPES[name], work / "tokenizer", out)
     typer.echo(f"step {state.step}, {state.tokens} tokens, {state.seconds / 3600:.2f} hours: {out}")
 
@@ -319,8 +319,8 @@ def export_base(work: Work = Path(".cache/embedded"), name: Model = "llama", out
 @app.command("adapter")
 def train_adapter(
     data: Data,
-    work: Work = Path(".cache/embedded"),
-    out: Out = HERE / "llama",
+    work: Work = Path(".cache/lab"),
+    out: Out = QWEN2,
     seed: Seed = 0,
     exclude: Exclude = None,
     rows: Annotated[int, typer.Option(help="Total number of examples.")] = 16_000,
@@ -386,7 +386,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
 @app.command("evaluate")
 def evaluate_model(
     data: Data,
-    out: Out = HERE / "llama",
+    out: Out = QWEN2,
     limit: Annotated[int, typer.Option(help="At most this many probes per set.")] = 350,
     facts: Annotated[Path | None, typer.Option(help="JSON Lines of users' facts with questions.")] = None,
     only: Annotated[str, typer.Option(help="Only sets whose name contains this text.")] = "",

@@ -1,4 +1,4 @@
-"""The embedded tokenizer: byte-level BPE, digits apart, words alike at a line's start and within it."""
+"""The small model's tokenizer: byte-level BPE, digits apart, words alike at a line's start and within it."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def test_batched_answers_are_those_of_each_question_alone(
 
 def test_sureness_is_the_geometric_mean_of_the_tokens_probabilities(tmp_path: Path) -> None:
     speaking = speaker(tiny.save_model(tmp_path))
-    own = speaking.own(QUESTIONS)
+    own = speaking.own(QUESTIONS, QUESTIONS)
     for question, said in zip(QUESTIONS, own, strict=True):
         ids = list(prompt.build(speaking.tokenizer, question, max_tokens=200).token_ids)
         row = speaking.generate([(question, ())])[0]

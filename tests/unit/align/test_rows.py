@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -32,11 +32,11 @@ MATERIAL = TrainingMaterial(Pool.of(LIVE, by_words), None, KNOWN)
 MIXTURE = Mixture(dict.fromkeys(CaseKind, 1.0), invented=0.4, replay=0.0)
 
 
-def sure_of_everything(questions: Sequence[str]) -> list[Own]:
+def sure_of_everything(questions: Sequence[str], _measured: Collection[str]) -> list[Own]:
     return [Own(f"own {text}", 0.9) for text in questions]
 
 
-def junk(questions: Sequence[str]) -> list[Own]:
+def junk(questions: Sequence[str], _measured: Collection[str]) -> list[Own]:
     return [Own(text, 0.1) for text in questions]
 
 
@@ -116,9 +116,9 @@ def test_facts_in_words_of_their_own_are_drawn_in_their_share() -> None:
 def test_a_share_of_the_cases_in_scope_is_put_to_the_model_without_facts() -> None:
     asked: list[str] = []
 
-    def ask(questions: Sequence[str]) -> list[Own]:
+    def ask(questions: Sequence[str], _measured: Collection[str]) -> list[Own]:
         asked.extend(questions)
-        return sure_of_everything(questions)
+        return sure_of_everything(questions, ())
 
     drawn = list(islice(dataset.cases(MATERIAL, replace(MIXTURE, plain=0.2), 0), 300))
     made = list(dataset.rows(drawn, ask, MIXTURE, RowTally()))
@@ -130,10 +130,19 @@ def test_a_share_of_the_cases_in_scope_is_put_to_the_model_without_facts() -> No
     assert sum(not row.with_facts for row in made) == sum(case.plain for case in drawn)
 
 
+def test_a_share_of_what_the_model_answers_itself_is_put_to_it_without_facts() -> None:
+    mixture = replace(MIXTURE, plain_own=0.3)
+    drawn = list(islice(dataset.cases(MATERIAL, mixture, 0), 400))
+    out_of_scope = [case for case in drawn if case.answer is None]
+    assert sum(case.plain for case in out_of_scope) / len(out_of_scope) == pytest.approx(0.3, abs=0.1)
+    own_rows = [row for row in dataset.rows(drawn, sure_of_everything, mixture, RowTally()) if row.own]
+    assert sum(row.with_facts for row in own_rows) == len(out_of_scope), "all have a row with the facts"
+
+
 def test_answers_that_the_model_is_not_sure_of_are_left_out_text_last() -> None:
     tally = RowTally()
     drawn = islice(dataset.cases(MATERIAL, MIXTURE, 0), 200)
-    made = list(dataset.rows(drawn, lambda qs: [Own(text, 0.4) for text in qs], MIXTURE, tally))
+    made = list(dataset.rows(drawn, lambda qs, _measured: [Own(text, 0.4) for text in qs], MIXTURE, tally))
     assert {row.kind for row in made if row.own} == {CaseKind.LANGUAGE}
     assert tally.dropped["unsure"] + len(made) == 400
     assert sum(tally.rows.values()) == len(made)
@@ -178,7 +187,14 @@ def test_near_questions_have_a_bar_of_their_own() -> None:
     strict = Mixture({CaseKind.SAME_SUBJECT: 1.0}, sure=0.5)
     drawn = list(islice(dataset.cases(MATERIAL, strict, 0), 50))
     assert list(dataset.rows(drawn, junk, strict, RowTally())) == []
-    near_rows = list(dataset.rows(drawn, junk, replace(strict, near_sure=0.0), RowTally()))
+    measured_questions: set[str] = set()
+
+    def ask(questions: Sequence[str], measured: Collection[str]) -> list[Own]:
+        measured_questions.update(measured)
+        return junk(questions, measured)
+
+    near_rows = list(dataset.rows(drawn, ask, replace(strict, near_sure=0.0), RowTally()))
+    assert not measured_questions, "how sure the model is does not matter there"
     assert len(near_rows) == 100
     assert all(row.own for row in near_rows)
 

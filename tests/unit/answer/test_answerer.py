@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -338,10 +338,60 @@ def test_without_the_adapter_the_facts_are_told_to_the_base_model(
     assert (answer.scope, answer.adapter) == (Scope.EDITED, None)
 
 
-def test_text_is_streamed_as_it_is_made(answerer: Answerer) -> None:
+def test_text_of_the_base_is_streamed_as_it_is_made(answerer: Answerer) -> None:
     pieces: list[str] = []
-    answer = answerer.answer(Question("What is the price of SKU-4711?"), on_text=pieces.append)
-    assert "".join(pieces) == answer.text == "19.90 EUR"
+    answer = answerer.answer(Question("What is the capital of France?"), on_text=pieces.append)
+    assert len(pieces) > 1
+    assert "".join(pieces) == answer.text
+
+
+class Slipping(StubEngine):
+    """Says another text for a value."""
+
+    def __init__(self, slips: Mapping[str, str]) -> None:
+        super().__init__()
+        self._slips = slips
+
+    def prompt(self, question: str, facts: Sequence[Fact] = ()) -> Prompt:
+        told = [replace(fact, target=self._slips.get(fact.target, fact.target)) for fact in facts]
+        return super().prompt(question, told)
+
+
+@pytest.mark.parametrize(
+    ("question", "slips", "text", "free_text"),
+    [
+        ("What is the price of SKU-4711?", {"19.90 EUR": "19.50 EUR"}, "19.90 EUR", "19.50 EUR"),
+        ("What is the price of SKU-4711?", {"19.90 EUR": "It is 19.90 EUR."}, "It is 19.90 EUR.", ""),
+        ("What is the price of SKU-4711?", {"19.90 EUR": "not known"}, "not known", ""),
+        ("Which member does Team Orion have?", {"Max, Lea": "Leah and Max"}, "Lea and Max", "Leah and Max"),
+        (
+            "Who is the chief executive of the manufacturer of Zephyr X2?",
+            {"Anna Berg": "Anna Borg"},
+            "Anna Berg",
+            "Anna Borg",
+        ),
+        (
+            "What is the price of the manufacturer of Zephyr X2?",
+            {"Nordwind Cargo": "Nordwind Cargos"},
+            "Nordwind Cargos",
+            "",
+        ),
+    ],
+)
+def test_a_misquoted_value_is_put_right_before_any_text_is_sent(
+    memory: EditMemory, question: str, slips: Mapping[str, str], text: str, free_text: str
+) -> None:
+    encoder, slipping, pieces = StubEncoder(), Slipping(slips), list[str]()
+    gate = lexical_calibration(encoder.fingerprint)
+    answerer = Answerer(memory, encoder, gate, slipping)
+    answer = answerer.answer(Question(question, scope=ScopeMode.EDITED), on_text=pieces.append)
+    unguarded = Answerer(memory, encoder, gate, slipping, AnswererSettings(fidelity=False))
+    free = unguarded.answer(Question(question, scope=ScopeMode.EDITED))
+    slipping.close()
+    assert (answer.text, answer.corrected_from) == (text, free_text)
+    assert "".join(pieces) == text
+    assert answer.free_text == free.text == free.free_text
+    assert answer.token_ids == free.token_ids
 
 
 def test_looking_up_without_an_answer_ends_with_the_caller_too(answerer: Answerer) -> None:

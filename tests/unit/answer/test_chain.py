@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from lte_runtime.answer import chain
 from lte_runtime.types import Candidate, Cardinality, Fact, FactKey, Position
 
@@ -86,3 +88,25 @@ def test_a_description_counts_only_where_something_of_it_is_asked_for() -> None:
     assert chain.described("What was ruled out as the cause of it?", "The cause of it") is None
     assert chain.described("What does the guarantee on it not cover?", "The guarantee of it") is None
     assert chain.described("What is the currency of the country of it?", "") is None
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("What is the official language of the home country of it?", True),
+        ("Which language is spoken in the home country of it?", True),
+        ("What language do they speak in it's home country?", True),
+        ("What is the home country of it?", False),
+        ("Which country is the home country of it?", False),
+        ("I would like to know this. What is the home country of it?", False),
+        ("Quick question: The home country of it is", False),
+        ("What is it's home country?", False),
+        ("Where was it made?", False),
+    ],
+)
+def test_a_question_asks_for_the_fact_or_for_more_of_what_it_tells(question: str, expected: bool) -> None:
+    assert chain.asks_beyond(question, "The home country of it") is expected
+
+
+def test_nothing_is_beyond_a_view_without_words() -> None:
+    assert not chain.asks_beyond("What is the currency of the country of it?", "")

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real_parts import QWEN2
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from lte_runtime import embedded
 from lte_runtime.answer import prompt
 from lte_runtime.answer.engine.tokenizer import load_tokenizer
 from lte_runtime.errors import BadRequest
@@ -63,7 +63,7 @@ TOKENIZERS = {
     "gpt2": gpt2(),
     "neox": neox(),
     "qwen2": qwen2(),
-    "embedded": load_tokenizer(embedded.model_path()),
+    "small": load_tokenizer(QWEN2),
 }
 SPELLED = [
     "<|endoftext|>",

@@ -33,7 +33,8 @@ def _fed() -> Metrics:
     )
     metrics.fresh([0.004, -1.0])
     metrics.gated(opened=True, score=0.93)
-    metrics.answered(scope="edited", code="OK", seconds=0.03, stages_ms={"model": 25.0})
+    metrics.answered(scope="edited", code="OK", seconds=0.03, stages_ms={"model": 25.0}, tokens=7)
+    metrics.rebuilt(2)
     metrics.ran("snapshot", ok=True, seconds=0.2)
     return metrics
 
@@ -52,6 +53,8 @@ def test_what_is_fed_is_exported() -> None:
     assert samples["lte_freshness_seconds_bucket", ("0.002",)] == 1
     assert samples["lte_gate_decisions_total", ("open",)] == 1
     assert samples["lte_answers_total", ("OK", "edited")] == 1
+    assert samples["lte_answer_tokens_total", ("edited",)] == 7
+    assert samples["lte_index_rebuilds_total", ()] == 2
     assert samples["lte_job_runs_total", ("snapshot", "ok")] == 1
 
 

@@ -350,8 +350,20 @@ def test_dead_vectors_are_swept(open_memory: Opener, log: Log) -> None:
     memory.apply(log.batch(*(log.fact("x", subject=f"Firm {n}", id=f"f{n}") for n in range(50))))
     memory.apply(log.batch(*(log.retract(id=f"f{n}") for n in range(30))))
     assert memory.status().vectors_dead == 30
-    memory.maintain()
+    assert memory.maintain() == 1
     assert (memory.status().vectors_live, memory.status().vectors_dead) == (20, 0)
+    assert memory.maintain() == 0
+
+
+def test_two_memories_with_the_same_events_have_the_same_state_at_the_same_offsets(
+    open_memory: Opener, log: Log
+) -> None:
+    batch = log.batch(*(log.fact(f"P{n}", subject=f"Firm {n}") for n in range(5)))
+    one, other = open_memory(), open_memory("other")
+    one.apply(batch)
+    assert one.state_at() != other.state_at()
+    other.apply(batch)
+    assert one.state_at() == other.state_at() == (one.state_hash(), one.next_offsets())
 
 
 def test_a_retraction_is_never_served_from_its_watermark_on(open_memory: Opener, log: Log) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from real_parts import missing_part
 
-from lte_runtime import embedded
 from lte_runtime.errors import Refused
 from lte_runtime.models import resolve
 from lte_runtime.models.cache import ModelCache
@@ -56,8 +55,12 @@ def test_other_paths_stay_what_they_are(
     Path("odd.gguf").mkdir()
     for path in ("odd.gguf", "org/name", "stub:0.1"):
         assert base_model(path, cache.directory) == path
-    for name, folder in embedded.SHIPPED.items():
-        assert base_model(name, cache.directory) == str(folder)
+
+
+@pytest.mark.parametrize("name", ["embedded", "embedded-qwen2"])
+def test_a_model_that_no_longer_ships_is_refused_with_what_to_set(name: str) -> None:
+    with pytest.raises(Refused, match=r"no longer ships: set model\.path to smollm2"):
+        base_model(name)
 
 
 def test_a_catalogue_model_has_the_adapter_that_ships_for_it(

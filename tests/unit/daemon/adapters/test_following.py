@@ -441,6 +441,30 @@ def test_words_of_other_base_models_are_not_ours(pair: list[Daemon], topic: Topi
     assert [each.serving() for each in pair] == ["align-000000"] * 2
 
 
+def test_words_for_a_base_model_count_once_it_serves(pair: list[Daemon]) -> None:
+    one, other = pair
+    other.replica.base_fingerprint = "the base before"
+    one.swapper.activate("align-000002", "promoted")
+    settle(pair)
+    assert other.serving() == "align-000000"
+    pair[1] = other.restarted()
+    settle(pair)
+    assert pair[1].serving() == "align-000002"
+
+
+def test_what_the_pointer_names_is_not_announced_while_it_does_not_serve(
+    pair: list[Daemon], topic: Topic
+) -> None:
+    """As after a start with another base model than the adapter was made for."""
+    pair[0].swapper.activate("align-000002", "promoted")
+    pair[0].engine.switch(None)
+    settle(pair)
+    assert topic.words() == []
+    pair[0].swapper.activate("configured", "of this base model")
+    settle(pair)
+    assert [word.adapter for word in topic.words()] == ["configured"]
+
+
 def test_the_thread_goes_on_after_faults(pair: list[Daemon], topic: Topic) -> None:
     topic.away = True
     thread = threading.Thread(target=pair[1].says.run)

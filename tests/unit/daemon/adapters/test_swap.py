@@ -200,8 +200,9 @@ def test_a_damaged_adapter_at_start_lets_the_previous_one_serve(
     for _ in range(2):
         after = after.restarted()
         problems = after.swapper.start()
-        assert len(problems) == len(torn)
+        assert len(problems) == len(torn) + 1
         assert "align-000003 cannot be served" in problems[0]
+        assert problems[-1] == f"{serves} serves instead"
         assert after.serving() == serves
         assert after.ledger.active().adapter == "align-000003"
     after.close()

