@@ -19,6 +19,8 @@ from daemon.parts import models
 from daemon.settings import Settings
 from lte_runtime.answer.answerer import Answerer
 from lte_runtime.answer.encoder import load_encoder
+from lte_runtime.answer.engine.protocol import AdapterEngine
+from lte_runtime.answer.prompt import Prompt
 from lte_runtime.answer.scope import gate
 from lte_runtime.facts.events import EventLimits, decode
 from lte_runtime.memory.edit_memory import EditMemory, EditMemorySettings
@@ -29,12 +31,13 @@ from ops.bench.texts import encoded, events
 BAR = "ratio >= 0.9, overhead_ms <= 5"
 
 
-def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
+def run(quick: bool, progress: Callable[[str], None], settings: Settings | None = None) -> BenchResult:
     """`ours` and `peer` are medians in milliseconds; `overhead_ms` is what ours spends outside the model."""
     facts, question_count, repeats = (200, 20, 2) if quick else (2_000, 60, 5)
+    settings = settings or Settings()
     with tempfile.TemporaryDirectory() as name:
         progress(f"filling the memory with {facts} facts")
-        answerer, engine = _answerer(Path(name), facts)
+        answerer, engine = new_answerer(Path(name), facts, settings)
         questions = [
             f"What is the {event['relation']} of {event['subject']}?"
             for event in events(question_count, SEED)
@@ -47,7 +50,7 @@ def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
         ]
         lengths = [len(answers[i].token_ids) for i in in_scope]
         texts = [questions[i] for i in in_scope]
-        generate = _peer()
+        generate = aligned_peer(settings)
         overheads: list[float] = []
         best_threads = torch.get_num_threads()
 
@@ -86,6 +89,7 @@ def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
             "new_tokens": percentile([float(length) for length in lengths], 0.5),
             "ratio_spread": pair.ratios.to_json(),
             "dtype": engine.describe()["dtype"],
+            "engine": engine.runtime,
             "peer_threads": best_threads,
         },
     )
@@ -99,7 +103,8 @@ def _timed(answerer: Answerer, question: str, overheads: list[float]) -> float:
     return total_ms
 
 
-def _answerer(directory: Path, facts: int) -> tuple[Answerer, Any]:
+def new_answerer(directory: Path, facts: int, settings: Settings) -> tuple[Answerer, AdapterEngine]:
+    """An answerer over a memory of `facts` facts, with the engine of the settings."""
     encoder = load_encoder()
     memory = EditMemory.open(directory / "state", encoder, EditMemorySettings())
     records = [
@@ -108,21 +113,36 @@ def _answerer(directory: Path, facts: int) -> tuple[Answerer, Any]:
     ]
     edits = tuple(decode(record, EventLimits()) for record in records)
     memory.apply(Batch(edits, (), {TopicPartition("bench", 0): facts}))
-    engine = models.engine(Settings())
+    engine = models.engine(settings)
     return Answerer(memory, encoder, gate.default_calibration(), engine), engine
 
 
-def _peer() -> Callable[[tuple[int, ...], int], None]:
-    """`generate` of transformers in bf16 on the aligned weights, made to give as many tokens as ours."""
+def edited_prompts(answerer: Answerer, engine: AdapterEngine, most: int) -> list[Prompt]:
+    """Prompts of questions about the first facts of the memory that the gate takes as edited."""
+    prompts: list[Prompt] = []
+    for event in events(2 * most, SEED):
+        text = f"What is the {event['relation']} of {event['subject']}?"
+        retrieval = answerer.retrieve(Question(text))
+        if retrieval.gate.scope is Scope.EDITED and len(prompts) < most:
+            prompts.append(engine.prompt(text, [citation.fact for citation in retrieval.citations]))
+    return prompts
+
+
+def aligned_model(settings: Settings) -> Any:
+    """The model of transformers in bf16, with the adapter of the settings merged where there is one."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    settings = Settings()
     adapter = models.adapter_directory(settings)
     model: Any = AutoModelForCausalLM.from_pretrained(models.model_directory(settings), dtype=torch.bfloat16)
     if adapter:
         model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    model = model.eval()
+    return model.eval()
+
+
+def aligned_peer(settings: Settings) -> Callable[[tuple[int, ...], int], None]:
+    """`generate` of transformers on the aligned weights, made to give as many tokens as ours."""
+    model = aligned_model(settings)
 
     def generate(tokens: tuple[int, ...], new: int) -> None:
         ids = torch.tensor([tokens])

@@ -29,7 +29,11 @@ NAMES = (
     "drift",
     "swap",
     "realign",
+    "concurrency",
+    "agreement",
 )
+# Those that take a model.
+MODELLED = ("answer", "swap", "concurrency", "agreement")
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
 
 command = typer.Typer(add_completion=False)
@@ -43,10 +47,14 @@ def bench(
     write: Annotated[bool, typer.Option(help="With all: write docs/performance.md.")] = True,
     shape: Annotated[str, typer.Option(help="gpu: 7b, or tiny on any machine.")] = "7b",
     seconds: Annotated[float, typer.Option(help="gpu: the most that a phase may take.")] = 20.0,
+    engine: Annotated[str, typer.Option(help=f"model.engine of {', '.join(MODELLED)}.")] = "auto",
+    model: Annotated[str, typer.Option(help="model.path of the same.")] = "",
+    adapter: Annotated[str, typer.Option(help="model.adapter of the same.")] = "",
 ) -> None:
     """Measure.
 
-    Examples: lte bench store --json, lte bench all, lte bench freshness --quick
+    Examples: lte bench store --json, lte bench all, lte bench freshness --quick,
+    lte bench answer --model smollm2 --engine openvino
     """
     names = (*NAMES, *ALONE, "all")
     if name not in names:
@@ -56,6 +64,8 @@ def bench(
     if shape not in ("7b", "tiny"):
         raise typer.BadParameter(f"{shape!r} is neither 7b nor tiny", param_hint="--shape")
     options: dict[str, Any] = {"shape": shape, "seconds": seconds} if name == "gpu" else {}
+    if name in MODELLED:
+        options["settings"] = _settings(engine, model, adapter)
     results = [measure(benchmark, quick, **options) for benchmark in (NAMES if name == "all" else (name,))]
     if name == "all" and write and not quick:
         PAGE.write_text(page(results), encoding="utf-8")
@@ -64,6 +74,13 @@ def bench(
         typer.echo(json.dumps(rows if name == "all" else rows[0], ensure_ascii=False))
     else:
         Console().print(table(results))
+
+
+def _settings(engine: str, model: str, adapter: str) -> Any:
+    from daemon.settings import Settings
+
+    chosen = {"engine": engine, "path": model, "adapter": adapter}
+    return Settings.model_validate({"model": {name: value for name, value in chosen.items() if value}})
 
 
 def measure(name: str, quick: bool, **options: Any) -> BenchResult:

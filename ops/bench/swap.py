@@ -47,12 +47,12 @@ class Stream:
             self.spans.append((begin, time.perf_counter()))
 
 
-def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
+def run(quick: bool, progress: Callable[[str], None], settings: Settings | None = None) -> BenchResult:
     """`ours`: median over swaps of the longest answer that overlaps one, beyond the longest normal answer, in
     milliseconds and at least 0. `peer`: the time for which peft's load, set and delete keep the model busy.
     `mixed`: answers that are not, token by token, what the adapter that they name says alone."""
     swaps, quiet_s = (4, 2.0) if quick else (20, 10.0)
-    settings = Settings()
+    settings = settings or Settings()
     with tempfile.TemporaryDirectory() as name:
         shipped = _shipped(settings)
         places = [shipped, _softened(shipped, Path(name) / "half")]
@@ -90,6 +90,7 @@ def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
         extra={
             "dropped": stream.dropped,
             "mixed": mixed,
+            "engine": engine.runtime,
             "answers": len(stream.generations),
             "stall_spread": ours.to_json(),
             "normal_ms": percentile(normal, 0.5) * 1e3,
