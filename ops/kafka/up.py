@@ -15,6 +15,7 @@ from rich.console import Console
 from lte_runtime.locks import DirectoryLock
 from ops import leftovers
 from ops.kafka.broker import BrokerUnavailable
+from ops.monitoring.start import monitoring
 from ops.ports import Ports, PortTaken
 from ops.stack import CHILDREN, Addresses, Stack, StackError
 
@@ -27,6 +28,9 @@ def up(
     directory: Annotated[
         Path, typer.Option("--dir", help="Where broker and daemon keep their state.")
     ] = Path(".lte"),
+    with_monitoring: Annotated[
+        bool, typer.Option("--monitoring/--no-monitoring", help="Start Prometheus and Grafana, if installed.")
+    ] = True,
 ) -> None:
     """Start both, print where they are, write DIR/up.json, wait.
 
@@ -37,7 +41,7 @@ def up(
         signal.signal(number, lambda *_: stop.set())
     try:
         with _hold(directory), Stack(directory.resolve(), ports=_ports(directory)) as stack:
-            _run(stack, directory / "up.json", stop)
+            _run(stack, directory / "up.json", stop, with_monitoring)
     except (BrokerUnavailable, StackError, PortTaken) as error:
         console.print(f"[red]error:[/red] {error}", highlight=False)
         raise typer.Exit(1) from None
@@ -66,11 +70,14 @@ def _ports(directory: Path) -> Ports:
     return ports
 
 
-def _run(stack: Stack, mark: Path, stop: threading.Event) -> None:
+def _run(stack: Stack, mark: Path, stop: threading.Event, with_monitoring: bool) -> None:
     mark.unlink(missing_ok=True)
     try:
         _start(stack, mark, stop)
-        _wait(stack, stop)
+        place, metrics = stack.directory / "monitoring", stack.addresses.metrics
+        with monitoring(place, metrics, wanted=with_monitoring) as watched:
+            console.print(watched.lines(), highlight=False)
+            _wait(stack, stop)
     except _Stopped:
         console.print("stopping")
     finally:

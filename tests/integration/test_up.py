@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from daemon.kafka.publisher import Publisher, PublisherSettings
 from daemon.realign.runner import started_at
 from ops.demo.session import marks
 from ops.kafka.broker import missing_tools
+from ops.monitoring.server import installed
 
 Start = Callable[..., subprocess.Popen[str]]
 Child = dict[str, Any]
@@ -47,7 +49,12 @@ def start(directory: Path) -> Iterator[Start]:
 
     def run(*command: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "daemon", *(command or ("up", "--dir", str(directory)))],
+            [
+                sys.executable,
+                "-m",
+                "daemon",
+                *(command or ("up", "--dir", str(directory), "--no-monitoring")),
+            ],
             env={name: value for name, value in os.environ.items() if not name.startswith("LTE_")},
             cwd=directory.parent,
             text=True,
@@ -176,3 +183,25 @@ def test_a_port_in_use_is_named_and_not_exchanged(directory: Path, start: Start)
     assert up.returncode == 1
     assert f"port {port}, which is kafka's here" in " ".join(output.split())
     assert "READY" not in output
+
+
+def test_prometheus_is_started_beside_it_and_ends_with_it(directory: Path, start: Start) -> None:
+    if installed() is None:
+        missing_part("Prometheus is not installed: apt-get install prometheus")
+    up = start("up", "--dir", str(directory))
+    places(up, directory)
+    assert up.stdout is not None
+    address = next(line.split()[1] for line in up.stdout if line.startswith("Prometheus "))
+
+    def scraped() -> bool:
+        with urllib.request.urlopen(f"{address}/api/v1/query?query=lte_state", timeout=10) as reply:
+            return bool(json.load(reply)["data"]["result"])
+
+    until(scraped, "the daemon's metrics in Prometheus")
+    with urllib.request.urlopen(f"{address}/user/runbook.html", timeout=10) as reply:
+        assert b'id="ltegap"' in reply.read()
+    started = json.loads((directory / "monitoring" / "children.json").read_text("utf-8"))["children"]
+    up.send_signal(signal.SIGINT)
+    assert up.wait(timeout=120) == 0
+    assert "prometheus" in started
+    assert not any(map(alive, started.values()))
