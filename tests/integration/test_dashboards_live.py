@@ -47,7 +47,7 @@ def scraped(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             start = time.time()
             Load(stack).run(note=print)
             time.sleep(3 * SCRAPE_S)
-            yield Scraped(prometheus, Window(start, time.time()))
+            yield Scraped(prometheus, Window(start, time.time(), SCRAPE_S))
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
