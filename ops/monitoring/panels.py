@@ -106,7 +106,7 @@ def _mean(metric: str, by: str) -> Query:
 def _budget(slo: str, promise: str) -> Panel:
     return Panel(
         f"Budget left: {slo}",
-        f"What is left of the week's error budget. Promised: {promise}. Below 0 % the promise is broken (-100 %: or worse).",
+        f"What is left of the week's error budget, -100 % at the least. Promised: {promise}.",
         (Query(f'clamp_min(min(lte:slo_budget:remaining7d{{slo="{slo}"}}), -1)', "left"),),
         unit=SHARE,
         kind=Kind.NUMBER,
