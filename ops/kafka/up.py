@@ -19,6 +19,7 @@ from lte_runtime import redact
 from lte_runtime.locks import DirectoryLock
 from ops import leftovers
 from ops.kafka.broker import BrokerUnavailable
+from ops.monitoring.start import monitoring
 from ops.ports import Ports, PortTaken
 from ops.stack import CHILDREN, Addresses, Stack, StackError
 from ops.up_settings import UpSettings, choose
@@ -45,6 +46,9 @@ def up(
             "--kafka", metavar="HOST:PORT", help="A Kafka that is there already; none is started then."
         ),
     ] = None,
+    with_monitoring: Annotated[
+        bool, typer.Option("--monitoring/--no-monitoring", help="Start Prometheus and Grafana, if installed.")
+    ] = True,
 ) -> None:
     """Start a development broker and a daemon, print where they are, and keep them running until Ctrl-C.
 
@@ -62,7 +66,7 @@ def up(
         signal.signal(number, lambda *_: stop.set())
     try:
         with _hold(directory, chosen), _stack(directory, chosen) as stack:
-            _run(stack, directory / "up.json", stop, chosen)
+            _run(stack, directory / "up.json", stop, chosen, with_monitoring)
     except (BrokerUnavailable, StackError, PortTaken) as error:
         console.print(f"[red]error:[/red] {error}", highlight=False)
         raise typer.Exit(1) from None
@@ -100,11 +104,14 @@ def _stack(directory: Path, chosen: UpSettings) -> Stack:
     )
 
 
-def _run(stack: Stack, mark: Path, stop: threading.Event, chosen: UpSettings) -> None:
+def _run(stack: Stack, mark: Path, stop: threading.Event, chosen: UpSettings, with_monitoring: bool) -> None:
     mark.unlink(missing_ok=True)
     try:
         _start(stack, mark, stop, chosen)
-        _wait(stack, stop)
+        place, metrics = stack.directory / "monitoring", stack.addresses.metrics
+        with monitoring(place, metrics, wanted=with_monitoring and metrics != OFF) as watched:
+            console.print(watched.lines(), highlight=False)
+            _wait(stack, stop)
     except _Stopped:
         console.print("stopping")
     finally:

@@ -106,8 +106,8 @@ def _mean(metric: str, by: str) -> Query:
 def _budget(slo: str, promise: str) -> Panel:
     return Panel(
         f"Budget left: {slo}",
-        f"What is left of the week's error budget. Promised: {promise}. At 0 % the promise is broken.",
-        (Query(f'min(lte:slo_budget:remaining7d{{slo="{slo}"}})', "left"),),
+        f"What is left of the week's error budget, -100 % at the least. Promised: {promise}.",
+        (Query(f'clamp_min(min(lte:slo_budget:remaining7d{{slo="{slo}"}}), -1)', "left"),),
         unit=SHARE,
         kind=Kind.NUMBER,
         width=4,
@@ -118,9 +118,9 @@ def _budget(slo: str, promise: str) -> Panel:
     )
 
 
-def _objective(slo: str, bad: str) -> Panel:
+def _objective(slo: str, title: str, bad: str) -> Panel:
     return Panel(
-        f"{slo.capitalize()}: share of {bad}",
+        title,
         f"Share of {bad}, over five minutes and one hour, and the share that the objective allows.",
         (
             Query(f'max(lte:slo_bad:ratio5m{{slo="{slo}"}})', "5 min"),
@@ -164,9 +164,9 @@ OVERVIEW = Board(
         Row(
             "Objectives",
             (
-                _objective("right", "probes that were answered wrong"),
-                _objective("fresh", "events that were found later than after 1 s"),
-                _objective("fast", "questions without an answer within 1 s"),
+                _objective("right", "Right: wrong answers to probes", "probes that were answered wrong"),
+                _objective("fresh", "Fresh: late events", "events that were found later than after 1 s"),
+                _objective("fast", "Fast: late or no answers", "questions without an answer within 1 s"),
             ),
         ),
         Row(

@@ -11,6 +11,7 @@ from ops.monitoring.panels import SWAPS, Board, Kind, Panel, Query
 from ops.monitoring.server import Series
 
 Fetch = Callable[[str], Sequence[Series]]
+Samples = Sequence[tuple[float, float]]
 
 COLOURS = ("#3274d9", "#e0752d", "#299c46", "#a352cc", "#d44a3a", "#1f9ea8", "#b0902a", "#7a7f87")
 _RED, _GREEN, _GREY, _LINE = "#d44a3a", "#299c46", "#6b7280", "#e5e7eb"
@@ -22,13 +23,24 @@ _LETTER = 5.6
 
 @dataclass(frozen=True)
 class Window:
-    """The time of a picture, in seconds since the epoch."""
+    """The time of a picture, in seconds since the epoch, and the seconds between two samples."""
 
     start: float
     end: float
+    step: float
 
     def share(self, time_s: float) -> float:
         return (time_s - self.start) / max(self.end - self.start, 1e-9)
+
+    def pieces(self, samples: Samples) -> Iterator[Samples]:
+        """Samples without a pause between them: where there are none, nothing is drawn."""
+        piece: list[tuple[float, float]] = []
+        for sample in samples:
+            if piece and sample[0] - piece[-1][0] > 1.5 * self.step:
+                yield piece
+                piece = []
+            piece.append(sample)
+        yield piece
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,7 @@ class _Box:
 @dataclass(frozen=True)
 class _Named:
     name: str
-    samples: Sequence[tuple[float, float]]
+    samples: Samples
 
     @property
     def last(self) -> float:
@@ -58,7 +70,7 @@ def picture(board: Board, fetch: Fetch, window: Window) -> str:
         parts.append(_text(_MARGIN, y + 20, row.title, size=14, weight="bold"))
         y += _ROW_TITLE
         for panel, box in _placed(row.panels, y):
-            parts += _panel(panel, box, _named(panel, fetch), window, _starts(swaps))
+            parts += _panel(panel, box, _named(panel, fetch), window, _starts(swaps, window))
             bottom = box.y + box.height
         y = bottom + _GAP
     width = 24 * _COLUMN + 2 * _MARGIN
@@ -91,10 +103,9 @@ def _legend(query: Query, labels: Mapping[str, str]) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda m: labels.get(m[1], ""), query.legend)
 
 
-def _starts(times: Sequence[float]) -> list[float]:
+def _starts(times: Sequence[float], window: Window) -> list[float]:
     """An increase is seen for as long as its range: the first sample of each stretch."""
-    ordered = sorted(set(times))
-    return [t for before, t in zip([float("-inf"), *ordered], ordered, strict=False) if t - before > 3.0]
+    return [piece[0][0] for piece in window.pieces([(time_s, 1.0) for time_s in sorted(set(times))]) if piece]
 
 
 def _panel(
@@ -143,9 +154,9 @@ def _states(box: _Box, series: Sequence[_Named], window: Window, swaps: Sequence
         y = plot.y + place * height
         yield _text(plot.x - 6, y + height / 2 + 4, one.name, anchor="end")
         yield _band(plot.x, y, plot.width, height, _LINE)
-        for start, end in _stretches(one.samples):
+        for start, end in _stretches(one.samples, window):
             x, to = plot.x + window.share(start) * plot.width, plot.x + window.share(end) * plot.width
-            yield _band(x, y, to - x, height, COLOURS[place % len(COLOURS)])
+            yield _band(x, y, min(to, plot.x + plot.width) - x, height, COLOURS[0])
     yield from _marks(plot, window, swaps)
     yield from _times(plot, window)
 
@@ -157,17 +168,12 @@ def _band(x: float, y: float, width: float, height: float, colour: str) -> str:
     )
 
 
-def _stretches(samples: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
+def _stretches(samples: Samples, window: Window) -> Iterator[tuple[float, float]]:
     """From when to when the value was above a half."""
-    start = end = None
-    for time_s, value in samples:
-        if value > 0.5:
-            start, end = time_s if start is None else start, time_s
-        elif start is not None and end is not None:
-            yield start, time_s
-            start = None
-    if start is not None and end is not None:
-        yield start, end
+    on = [sample for sample in samples if sample[1] > 0.5]
+    for piece in window.pieces(on):
+        if piece:
+            yield piece[0][0], piece[-1][0] + window.step
 
 
 def _lines(
@@ -195,11 +201,13 @@ def _lines(
     for place, one in enumerate(series):
         colour = COLOURS[place % len(COLOURS)]
         dashes = ' stroke-dasharray="4 3"' if one.name in ("limit", "allowed") else ""
-        points = " ".join(at(*sample) for sample in one.samples)
-        if len(one.samples) == 1:
-            x, y = points.split(",")
-            yield f'<circle cx="{x}" cy="{y}" r="2.5" fill="{colour}"/>'
-        yield f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.6"{dashes}/>'
+        for piece in window.pieces(one.samples):
+            points = " ".join(at(*sample) for sample in piece)
+            # A single sample is a dot: a line of no length with round ends.
+            yield (
+                f'<polyline points="{points} {at(*piece[-1])}" fill="none" stroke="{colour}" '
+                f'stroke-width="1.6" stroke-linecap="round"{dashes}/>'
+            )
     yield from _times(plot, window)
     yield from _legend_text(legend, box, series)
 

@@ -33,7 +33,7 @@ def main(pictures: Path = PICTURES) -> None:
             start = time.time()
             Load(stack).run(note=lambda step: print(f"{time.time() - start:5.0f} s  {step}", flush=True))
             time.sleep(2 * _SCRAPE_S)
-            window = Window(start, time.time())
+            window = Window(start, time.time(), _SCRAPE_S)
             for board in BOARDS:
                 path = pictures / f"dashboard-{board.uid}.svg"
                 svg = picture(

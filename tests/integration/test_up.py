@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from daemon.kafka.publisher import Publisher, PublisherSettings
 from daemon.realign.runner import started_at
 from ops.demo.session import marks
 from ops.kafka.broker import Broker, missing_tools
+from ops.monitoring.server import installed
 
 Start = Callable[..., subprocess.Popen[str]]
 Child = dict[str, Any]
@@ -47,7 +49,12 @@ def start(directory: Path) -> Iterator[Start]:
     def run(*command: str, **environment: str) -> subprocess.Popen[str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("LTE_")}
         process = subprocess.Popen(
-            [sys.executable, "-m", "daemon", *(command or ("up", "--dir", str(directory)))],
+            [
+                sys.executable,
+                "-m",
+                "daemon",
+                *(command or ("up", "--dir", str(directory), "--no-monitoring")),
+            ],
             env={**inherited, **environment},
             cwd=directory.parent,
             text=True,
@@ -182,7 +189,7 @@ def test_settings_and_a_broker_that_is_there_are_used(directory: Path, start: St
     """Settings of the file and of the environment hold; nothing is started but the daemon."""
     (directory.parent / "lte.toml").write_text(STUB_MODELS + '[kafka]\ntopic = "up.facts"\n', "utf-8")
     up = start(
-        *("up", "--dir", str(directory), "--kafka", broker.bootstrap),
+        *("up", "--dir", str(directory), "--kafka", broker.bootstrap, "--no-monitoring"),
         LTE_KAFKA__DLQ_TOPIC="up.dead",
         LTE_KAFKA__AUDIT_TOPIC="off",
         LTE_KAFKA__GROUP_ID="up-settings",
@@ -206,7 +213,7 @@ def test_settings_and_a_broker_that_is_there_are_used(directory: Path, start: St
 
 def test_the_model_of_the_flag_serves(directory: Path, start: Start) -> None:
     (directory.parent / "lte.toml").write_text('[encoder]\nmodel = "stub"\n', "utf-8")
-    addresses = places(start("up", "--dir", str(directory), "--model", "stub"), directory)
+    addresses = places(start("up", "--dir", str(directory), "--model", "stub", "--no-monitoring"), directory)
     with Client(addresses["socket"], admin_address=addresses["admin_socket"]) as client:
         assert client.status()["engine"]["model"] == "stub"
 
@@ -224,3 +231,25 @@ def test_contradicting_settings_start_nothing(directory: Path, start: Start) -> 
     assert up.returncode == 2
     assert "contradicts kafka.bootstrap" in output
     assert not directory.exists()
+
+
+def test_prometheus_is_started_beside_it_and_ends_with_it(directory: Path, start: Start) -> None:
+    if installed() is None:
+        missing_part("Prometheus is not installed: apt-get install prometheus")
+    up = start("up", "--dir", str(directory))
+    places(up, directory)
+    assert up.stdout is not None
+    address = next(line.split()[1] for line in up.stdout if line.startswith("Prometheus "))
+
+    def scraped() -> bool:
+        with urllib.request.urlopen(f"{address}/api/v1/query?query=lte_state", timeout=10) as reply:
+            return bool(json.load(reply)["data"]["result"])
+
+    until(scraped, "the daemon's metrics in Prometheus")
+    with urllib.request.urlopen(f"{address}/user/runbook.html", timeout=10) as reply:
+        assert b'id="ltegap"' in reply.read()
+    started = json.loads((directory / "monitoring" / "children.json").read_text("utf-8"))["children"]
+    up.send_signal(signal.SIGINT)
+    assert up.wait(timeout=120) == 0
+    assert "prometheus" in started
+    assert not any(map(alive, started.values()))

@@ -77,7 +77,8 @@ def _drawn(kind: str, rng: random.Random) -> Iterator[tuple[AskedFact, list[Mapp
             continue
         seen.add(_key(fact.events[0]))
         key = _key(fact.events[0])
-        others = [event for record in world if _key(event := _event(record)) != key]
+        events: list[Mapping[str, Any]] = list(map(_event, world))
+        others = [event for event in events if _key(event) != key]
         rng.shuffle(others)
         yield fact, others[:BESIDE]
 
