@@ -112,7 +112,7 @@ class OpenVinoModel:
     def __init__(self, directory: Path, config: Mapping[str, Any], weights: str, threads: int) -> None:
         self.shape = openvino_graph.read_shape(config)
         self._stored = BaseWeights(directory)
-        self._check_names()
+        _check_tensors(self.shape, self._stored)
         self._weights = weights
         self._core = ov.Core()
         able = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -191,17 +191,27 @@ class OpenVinoModel:
         """Logits behind `TRIAL_TOKENS`."""
         return OpenVinoSession(version, self.shape).extend([TRIAL_TOKENS], len(TRIAL_TOKENS))
 
-    def _check_names(self) -> None:
-        """A tensor that the graph has no place for is a model that it does not compute."""
-        needed = self.shape.tensors()
-        optional = {f"{module}.bias" for module in self.shape.linears()} | {"lm_head.weight"}
-        missing = sorted(needed - self._stored.names)
-        extra = sorted(name for name in self._stored.names - needed - optional if "rotary_emb" not in name)
-        if missing or extra:
-            raise Refused(
-                f"OpenVINO does not read this model: tensor {(missing or extra)[0]} is "
-                f"{'missing' if missing else 'not part of its shape'}; set model.engine = 'transformers'"
-            )
+
+def reads(directory: Path) -> bool:
+    """Whether OpenVINO computes the model of a directory; raises `Damaged` for files that cannot be read."""
+    try:
+        _check_tensors(openvino_graph.read_shape(read_json(directory, "config.json")), BaseWeights(directory))
+    except Refused:
+        return False
+    return True
+
+
+def _check_tensors(shape: openvino_graph.Shape, stored: BaseWeights) -> None:
+    """A tensor that the graph has no place for is a model that it does not compute."""
+    needed = shape.tensors()
+    optional = {f"{module}.bias" for module in shape.linears()} | {"lm_head.weight"}
+    missing = sorted(needed - stored.names)
+    extra = sorted(name for name in stored.names - needed - optional if "rotary_emb" not in name)
+    if missing or extra:
+        raise Refused(
+            f"OpenVINO does not read this model: tensor {(missing or extra)[0]} is "
+            f"{'missing' if missing else 'not part of its shape'}; set model.engine = 'transformers'"
+        )
 
 
 class OpenVinoEngine(LocalEngine):
