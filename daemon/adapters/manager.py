@@ -54,7 +54,7 @@ class AdapterCounts:
     adapters: int
     tainted: int
     epoch: int
-    scores: Mapping[tuple[str, str], float]
+    scores: Mapping[tuple[str, ...], float]
 
 
 class AdapterManager:
@@ -209,7 +209,7 @@ class AdapterManager:
         return tuple(self._ledger.tainted(serving.id)) if serving else ()
 
 
-def _scores(entries: Sequence[RegistryEntry]) -> dict[tuple[str, str], float]:
+def _scores(entries: Sequence[RegistryEntry]) -> dict[tuple[str, ...], float]:
     """An adapter that came by hand was not judged here, and has none."""
     return {
         (entry.ref.id, kind): float(share)

@@ -119,7 +119,7 @@ def _annotation(name: str, query: Query) -> dashboard.AnnotationQuery:
 
 
 def _panel(panel: Panel) -> _Builder:
-    builder = {Kind.LINES: _lines, Kind.NUMBER: _number, Kind.STATES: _states}[panel.kind](panel)
+    builder = _builder(panel)
     builder.title(panel.title).description(panel.description).datasource(_SOURCE).unit(panel.unit)
     builder.height(_HEIGHT).span(panel.width)
     if panel.minimum is not None:
@@ -135,6 +135,12 @@ def _panel(panel: Panel) -> _Builder:
         target = prometheus.Dataquery().expr(query.selected).legend_format(query.legend).ref_id(ref_id)
         builder.with_target(target.datasource(_SOURCE).range())
     return builder
+
+
+def _builder(panel: Panel) -> _Builder:
+    if panel.kind is Kind.LINES:
+        return _lines(panel)
+    return _number(panel) if panel.kind is Kind.NUMBER else _states(panel)
 
 
 def _lines(panel: Panel) -> timeseries.Panel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -58,11 +59,11 @@ def _header(path: Path) -> dict[str, Tensor]:
             raise Damaged(f"the header of {path.name} cannot be read: {error}") from error
 
 
-def _tensor(name: str, entry: dict[str, object], data: int) -> Tensor:
-    dtype, shape, (begin, _end) = entry["dtype"], entry["shape"], entry["data_offsets"]  # type: ignore[misc]
+def _tensor(name: str, entry: Mapping[str, Any], data: int) -> Tensor:
+    dtype, shape, (begin, _end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     if dtype not in DTYPES:
         raise Refused(f"tensor {name} has dtype {dtype}: OpenVINO reads {', '.join(DTYPES)}")
-    return Tensor(str(dtype), tuple(map(int, shape)), data + int(begin))  # type: ignore[arg-type]
+    return Tensor(str(dtype), tuple(map(int, shape)), data + int(begin))
 
 
 def read_halves(

@@ -88,6 +88,7 @@ class Planner:
 
     adapter: AdapterRef | None = None
     queue_depth = 0
+    runtime = "transformers/float32"
 
     @property
     def fingerprint(self) -> str:
