@@ -385,7 +385,12 @@ def _judged(run: JobRun, probes: Sequence[Probe]) -> dict[str, Mapping[str, int]
         tick = run.tick("judging")
         base_model, job = run.load_base_model(halvings), run.job
         serving = serving_arms(
-            job.runtime, run.directory, base_model.model, run.device, job.base_fingerprint, run.preset.threads
+            job.runtime,
+            run.directory,
+            base_model.model,
+            run.device,
+            job.base_fingerprint,
+            run.preset.settings.threads,
         )
         run.judged_by = serving.runtime
         return judge.judge(base_model, serving, arms, probes, tick)
