@@ -102,8 +102,8 @@ def _grafana_settings(directory: Path, prometheus: str, port: int) -> dict[str, 
         "GF_AUTH_ANONYMOUS_ENABLED": "true",
         "GF_ANALYTICS_REPORTING_ENABLED": "false",
         "GF_ANALYTICS_CHECK_FOR_UPDATES": "false",
-        "LTE_PROMETHEUS_URL": prometheus,
-        "LTE_DASHBOARDS": str(_GRAFANA / "dashboards"),
+        "PROMETHEUS_URL": prometheus,
+        "DASHBOARDS_PATH": str(_GRAFANA / "dashboards"),
     }
 
 
