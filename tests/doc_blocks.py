@@ -33,7 +33,7 @@ class Block(NamedTuple):
     @property
     def is_shell(self) -> bool:
         lines = self.text.splitlines()
-        return self.language in ("bash", "sh") or (
+        return self.language in ("bash", "sh", "console") or (
             not self.language and all(map(_WORDS_OF_A_SHELL.match, filter(None, lines)))
         )
 
@@ -56,9 +56,15 @@ def inline_codes() -> Iterator[tuple[str, str]]:
 
 
 def shell_commands(text: str) -> list[list[str]]:
-    """The words of each command, comments left out; commands of one line that are joined by && apart."""
+    """The words of each command, comments left out; commands of one line that are joined by && apart.
+
+    In a session, commands are the lines that begin with `$ `; the others are what was printed.
+    """
     commands = []
-    for line in text.replace("\\\n", " ").splitlines():
+    lines = text.replace("\\\n", " ").splitlines()
+    if any(line.startswith("$ ") for line in lines):
+        lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+    for line in lines:
         words = shlex.split(line, comments=True)
         while "&&" in words:
             at = words.index("&&")
