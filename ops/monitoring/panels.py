@@ -464,6 +464,12 @@ ANSWERS = Board(
                     unit=PER_S,
                     alert="LteDriftStands",
                 ),
+                Panel(
+                    "Misquotes put right",
+                    "Answers in which a misquoted value was put as it was published.",
+                    (_per_second("lte_answers_corrected_total", "corrected"),),
+                    unit=PER_S,
+                ),
             ),
         ),
     ),
