@@ -117,7 +117,7 @@ def test_probes_yield_to_users(house: House) -> None:
     """Somebody waits for the engine all the time: no probe is asked, and nothing is made of it."""
 
     class Busy:
-        adapter, fingerprint, queue_depth = STUB_ADAPTER, "f", 1
+        adapter, fingerprint, runtime, queue_depth = STUB_ADAPTER, "f", "stub", 1
 
     house.tell(fact(1))
     watch = house.watch(replace(SETTINGS, budget_s=0.05), engine=Busy())
@@ -128,7 +128,7 @@ def test_probes_yield_to_users(house: House) -> None:
 
 def test_a_probe_under_way_is_given_up_when_somebody_comes(house: House) -> None:
     class Comes:
-        adapter, fingerprint, queue_depth = STUB_ADAPTER, "f", 0
+        adapter, fingerprint, runtime, queue_depth = STUB_ADAPTER, "f", "stub", 0
 
     engine = Comes()
     seen: list[bool] = []
@@ -237,7 +237,7 @@ def test_a_restart_forgets_nothing(house: House) -> None:
 def test_another_adapter_starts_the_references_anew(house: House) -> None:
     class Swapped:
         adapter: AdapterRef | None = STUB_ADAPTER
-        fingerprint, queue_depth = "f", 0
+        fingerprint, runtime, queue_depth = "f", "stub", 0
 
     engine = Swapped()
     store = DriftStateStore(house.memory)
