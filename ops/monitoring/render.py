@@ -95,8 +95,10 @@ def _placed(panels: Sequence[Panel], y: float) -> Iterator[tuple[Panel, _Box]]:
 
 
 def _named(panel: Panel, fetch: Fetch) -> list[_Named]:
-    series = [(query, each) for query in panel.queries for each in fetch(query.selected)]
-    return [_Named(_legend(query, each.labels), each.samples) for query, each in series if each.samples]
+    series = [(query, result) for query in panel.queries for result in fetch(query.selected)]
+    return [
+        _Named(_legend(query, result.labels), result.samples) for query, result in series if result.samples
+    ]
 
 
 def _legend(query: Query, labels: Mapping[str, str]) -> str:
@@ -128,14 +130,14 @@ def _panel(
 
 def _number(panel: Panel, box: _Box, series: Sequence[_Named]) -> Iterator[str]:
     width = box.width / len(series)
-    for place, one in enumerate(series):
+    for place, curve in enumerate(series):
         x = box.x + width * (place + 0.5)
-        colour = _RED if _is_bad(panel, one.last) else _GREEN
+        colour = _RED if _is_bad(panel, curve.last) else _GREEN
         size = 40 if len(series) == 1 else 26
-        shown = _shown(one.last, panel.unit)
+        shown = _shown(curve.last, panel.unit)
         yield _text(x, box.y + box.height / 2 + 18, shown, size=size, colour=colour, anchor="middle")
         if len(series) > 1 or "{{" in panel.queries[0].legend:
-            yield _text(x, box.y + box.height - 30, one.name, colour=_GREY, anchor="middle")
+            yield _text(x, box.y + box.height - 30, curve.name, colour=_GREY, anchor="middle")
 
 
 def _is_bad(panel: Panel, value: float) -> bool:
@@ -145,16 +147,16 @@ def _is_bad(panel: Panel, value: float) -> bool:
 
 def _states(box: _Box, series: Sequence[_Named], window: Window, swaps: Sequence[float]) -> Iterator[str]:
     """Those that were ever on first, then as many as there is room for."""
-    ordered = sorted(series, key=lambda one: (-max(value for _, value in one.samples), one.name))
+    ordered = sorted(series, key=lambda curve: (-max(value for _, value in curve.samples), curve.name))
     ordered = ordered[:10]
-    names = max(len(one.name) for one in ordered) * _LETTER + 16
+    names = max(len(curve.name) for curve in ordered) * _LETTER + 16
     plot = _Box(box.x + names, box.y + _TOP, box.width - names - 12, box.height - _TOP - 24)
     height = min(20.0, plot.height / len(ordered))
-    for place, one in enumerate(ordered):
+    for place, curve in enumerate(ordered):
         y = plot.y + place * height
-        yield _text(plot.x - 6, y + height / 2 + 4, one.name, anchor="end")
+        yield _text(plot.x - 6, y + height / 2 + 4, curve.name, anchor="end")
         yield _band(plot.x, y, plot.width, height, _LINE)
-        for start, end in _stretches(one.samples, window):
+        for start, end in _stretches(curve.samples, window):
             x, to = plot.x + window.share(start) * plot.width, plot.x + window.share(end) * plot.width
             yield _band(x, y, min(to, plot.x + plot.width) - x, height, COLOURS[0])
     yield from _marks(plot, window, swaps)
@@ -179,7 +181,7 @@ def _stretches(samples: Samples, window: Window) -> Iterator[tuple[float, float]
 def _lines(
     panel: Panel, box: _Box, series: Sequence[_Named], window: Window, swaps: Sequence[float]
 ) -> Iterator[str]:
-    legend = list(_legend_lines([one.name for one in series], box.width - 20))
+    legend = list(_legend_lines([curve.name for curve in series], box.width - 20))
     under = 22 + _LEGEND_LINE * len(legend)
     plot = _Box(box.x + _LEFT, box.y + _TOP, box.width - _LEFT - 12, box.height - _TOP - under)
     low, high = _bounds(panel, series)
@@ -198,10 +200,10 @@ def _lines(
             ends = f"{at(window.start, limit)} {at(window.end, limit)}"
             yield f'<polyline points="{ends}" fill="none" stroke="{_RED}" stroke-dasharray="5 4"/>'
     yield from _marks(plot, window, swaps)
-    for place, one in enumerate(series):
+    for place, curve in enumerate(series):
         colour = COLOURS[place % len(COLOURS)]
-        dashes = ' stroke-dasharray="4 3"' if one.name in ("limit", "allowed") else ""
-        for piece in window.pieces(one.samples):
+        dashes = ' stroke-dasharray="4 3"' if curve.name in ("limit", "allowed") else ""
+        for piece in window.pieces(curve.samples):
             points = " ".join(at(*sample) for sample in piece)
             # A single sample is a dot: a line of no length with round ends.
             yield (
@@ -213,7 +215,7 @@ def _lines(
 
 
 def _bounds(panel: Panel, series: Sequence[_Named]) -> tuple[float, float]:
-    values = [value for one in series for _, value in one.samples]
+    values = [value for curve in series for _, value in curve.samples]
     low = min(values) if panel.minimum is None else panel.minimum
     high = max(values) if panel.maximum is None else panel.maximum
     return (low, high * 1.05 if panel.maximum is None else high) if high > low else (low, low + 1.0)

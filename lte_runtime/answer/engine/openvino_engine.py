@@ -53,9 +53,9 @@ class OpenVinoSession:
         rows, width = len(tokens), max(map(len, tokens))
         ids = np.zeros((rows, width), np.int64)
         new = np.zeros((rows, width), bool)
-        for row, given in enumerate(tokens):
-            ids[row, width - len(given) :] = given
-            new[row, width - len(given) :] = True
+        for row, row_tokens in enumerate(tokens):
+            ids[row, width - len(row_tokens) :] = row_tokens
+            new[row, width - len(row_tokens) :] = True
         past = self._seen if self._seen.shape[1] else np.zeros((rows, 0), bool)
         self._seen = np.concatenate([past, new], axis=1)
         kept = np.arange(rows, dtype=np.int32) if self._kept is None else self._kept

@@ -171,10 +171,10 @@ class _Graph:
         info.data_shape = ov.PartialShape([-1, self._shape.kv_heads, -1, self._shape.head_dim])
         info.data_type = ov.Type.f32
         info.variable_id = variable
-        kept = ov.op.util.Variable(info)
-        past = ops.gather(ops.read_value(self._nothing, kept), self._beam, _int(0))
+        cache = ov.op.util.Variable(info)
+        past = ops.gather(ops.read_value(self._nothing, cache), self._beam, _int(0))
         joined = ops.concat([past, states], 2)
-        self._sinks.append(ops.assign(joined, kept))
+        self._sinks.append(ops.assign(joined, cache))
         return joined
 
     def _for_all_heads(self, states: Any) -> Any:
@@ -213,8 +213,8 @@ def _int8(value: Array) -> Any:
     grouped = value.reshape(out, width // size, size)
     scale = np.abs(grouped).max(-1, keepdims=True) / np.float32(127)
     scale[scale == 0] = 1
-    whole = np.clip(np.rint(grouped / scale), -127, 127).astype(np.int8)
-    widened = ops.multiply(ops.convert(_array(whole), "f32"), _array(scale))
+    quantised = np.clip(np.rint(grouped / scale), -127, 127).astype(np.int8)
+    widened = ops.multiply(ops.convert(_array(quantised), "f32"), _array(scale))
     return ops.reshape(widened, _ints(out, width), False)
 
 
