@@ -16,6 +16,7 @@ import numpy.typing as npt
 from safetensors.numpy import load_file
 
 from lte_runtime.answer.encoder.model_files import ModelFiles
+from lte_runtime.answer.encoder.openvino_constants import array, integer, integers, real
 from lte_runtime.answer.encoder.openvino_quiet import ops, ov
 from lte_runtime.errors import Refused
 from lte_runtime.types import Vectors
@@ -126,8 +127,8 @@ def _graph(weights: Weights, config: Mapping[str, Any]) -> Any:
     ids, mask = ops.parameter([-1, -1], np.int64), ops.parameter([-1, -1], np.float32)
     layer = _Layers(weights, config)
     rows = layer.norm(layer.embeddings(ids), "embeddings.LayerNorm")
-    bias = ops.multiply(ops.subtract(mask, _const(1.0)), _const(_MASKED))
-    bias = ops.unsqueeze(bias, _ints(1, 2))
+    bias = ops.multiply(ops.subtract(mask, real(1.0)), real(_MASKED))
+    bias = ops.unsqueeze(bias, integers(1, 2))
     for number in range(config["num_hidden_layers"]):
         rows = layer.block(rows, bias, f"encoder.layer.{number}.")
     return ov.Model([rows], [ids, mask], "bert")
@@ -147,9 +148,9 @@ class _Layers:
         """Word, position and (always the first) token type embeddings."""
         positions = self._weights["embeddings.position_embeddings.weight"]
         positions = positions + self._weights["embeddings.token_type_embeddings.weight"][0]
-        length = ops.gather(ops.shape_of(ids), _ints(1), _int(0))
-        position_rows = ops.slice(_array(positions), _ints(0), length, _ints(1), _ints(0))
-        word_rows = ops.gather(self._array("embeddings.word_embeddings.weight"), ids, _int(0))
+        length = ops.gather(ops.shape_of(ids), integers(1), integer(0))
+        position_rows = ops.slice(array(positions), integers(0), length, integers(1), integers(0))
+        word_rows = ops.gather(self._array("embeddings.word_embeddings.weight"), ids, integer(0))
         return ops.add(word_rows, position_rows)
 
     def block(self, rows: Any, bias: Any, name: str) -> Any:
@@ -159,7 +160,7 @@ class _Layers:
         return self.norm(ops.add(self._linear(inner, name + "output.dense"), rows), name + "output.LayerNorm")
 
     def norm(self, rows: Any, name: str) -> Any:
-        scaled = ops.mvn(rows, _ints(-1), True, self._epsilon, "INSIDE_SQRT")
+        scaled = ops.mvn(rows, integers(-1), True, self._epsilon, "INSIDE_SQRT")
         return ops.add(ops.multiply(scaled, self._array(name + ".weight")), self._array(name + ".bias"))
 
     def _attention(self, rows: Any, bias: Any, name: str) -> Any:
@@ -167,34 +168,18 @@ class _Layers:
         names = [f"{name}attention.self.{part}" for part in ("query", "key", "value")]
         weight = np.concatenate([self._weights[part + ".weight"] for part in names])
         shift = np.concatenate([self._weights[part + ".bias"] for part in names])
-        joint = ops.split(ops.add(ops.matmul(rows, _array(weight), False, True), _array(shift)), _int(2), 3)
+        joint = ops.split(ops.add(ops.matmul(rows, array(weight), False, True), array(shift)), integer(2), 3)
         query, key, value = (self._by_head(joint.output(part)) for part in range(3))
         mixed = ops.scaled_dot_product_attention(query, key, value, bias)
-        return ops.reshape(ops.transpose(mixed, _ints(0, 2, 1, 3)), _ints(0, 0, self._hidden), True)
+        return ops.reshape(ops.transpose(mixed, integers(0, 2, 1, 3)), integers(0, 0, self._hidden), True)
 
     def _by_head(self, rows: Any) -> Any:
-        shape = _ints(0, 0, self._heads, self._hidden // self._heads)
-        return ops.transpose(ops.reshape(rows, shape, True), _ints(0, 2, 1, 3))
+        shape = integers(0, 0, self._heads, self._hidden // self._heads)
+        return ops.transpose(ops.reshape(rows, shape, True), integers(0, 2, 1, 3))
 
     def _linear(self, rows: Any, name: str) -> Any:
         product = ops.matmul(rows, self._array(name + ".weight"), False, True)
         return ops.add(product, self._array(name + ".bias"))
 
     def _array(self, name: str) -> Any:
-        return _array(self._weights[name])
-
-
-def _array(value: npt.NDArray[Any]) -> Any:
-    return ops.constant(np.ascontiguousarray(value))
-
-
-def _ints(*values: int) -> Any:
-    return ops.constant(np.array(values, np.int64))
-
-
-def _int(value: int) -> Any:
-    return ops.constant(np.array(value, np.int64))
-
-
-def _const(value: float) -> Any:
-    return ops.constant(np.array(value, np.float32))
+        return array(self._weights[name])

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from lte_runtime.answer.encoder.openvino_constants import array, integer, integers, real
 from lte_runtime.answer.encoder.openvino_quiet import ops, ov
 from lte_runtime.answer.engine.weights import Array
 from lte_runtime.errors import Refused
@@ -109,16 +109,16 @@ class _Graph:
         self._beam = ops.parameter([-1], np.int32, "beam_idx")
         self._from = ops.parameter([1], np.int64, "from")
         self._sinks: list[Any] = []
-        rows = ops.gather(ops.shape_of(self._ids), _ints(0), _int(0))
-        sizes = ops.concat([rows, _ints(shape.kv_heads), _ints(0), _ints(shape.head_dim)], 0)
-        self._nothing = ops.broadcast(_float(0.0), sizes)
+        rows = ops.gather(ops.shape_of(self._ids), integers(0), integer(0))
+        sizes = ops.concat([rows, integers(shape.kv_heads), integers(0), integers(shape.head_dim)], 0)
+        self._nothing = ops.broadcast(real(0.0), sizes)
 
     def model(self) -> Any:
         embeddings = self._matrix("model.embed_tokens.weight")
-        states = ops.gather(embeddings, self._ids, _int(0))
+        states = ops.gather(embeddings, self._ids, integer(0))
         for number in range(self._shape.layers):
             states = self._layer(states, f"model.layers.{number}.", number)
-        states = ops.slice(states, self._from, _ints(END), _ints(1), _ints(1))
+        states = ops.slice(states, self._from, integers(END), integers(1), integers(1))
         head = self._weight("lm_head.weight")
         matrix = embeddings if head is None else _matrix(head, self._format)
         logits = ops.matmul(self._norm(states, "model.norm"), matrix, False, True)
@@ -135,7 +135,7 @@ class _Graph:
         values = self._for_all_heads(self._with_past(value, f"value.{number}"))
         mixed = ops.scaled_dot_product_attention(self._rotated(query), keys, values, self._mask)
         width = self._shape.heads * self._shape.head_dim
-        joined = ops.reshape(ops.transpose(mixed, _ints(0, 2, 1, 3)), _ints(0, 0, width), True)
+        joined = ops.reshape(ops.transpose(mixed, integers(0, 2, 1, 3)), integers(0, 0, width), True)
         states = ops.add(states, self._linear(joined, name + "self_attn.o_proj"))
         normed = self._norm(states, name + "post_attention_layernorm")
         gate = ops.swish(self._linear(normed, name + "mlp.gate_proj"))
@@ -144,25 +144,25 @@ class _Graph:
 
     def _norm(self, states: Any, name: str) -> Any:
         """Zhang and Sennrich 2019, arXiv 1910.07467."""
-        mean = ops.reduce_mean(ops.power(states, _float(2.0)), _ints(-1), True)
-        inverse = ops.divide(_float(1.0), ops.sqrt(ops.add(mean, _float(self._shape.epsilon))))
+        mean = ops.reduce_mean(ops.power(states, real(2.0)), integers(-1), True)
+        inverse = ops.divide(real(1.0), ops.sqrt(ops.add(mean, real(self._shape.epsilon))))
         return ops.multiply(ops.multiply(states, inverse), self._vector(name + ".weight"))
 
     def _linear(self, states: Any, name: str) -> Any:
         product = ops.matmul(states, self._matrix(name + ".weight"), False, True)
         bias = self._weight(name + ".bias")
-        return product if bias is None else ops.add(product, _array(bias.reshape(1, 1, -1)))
+        return product if bias is None else ops.add(product, array(bias.reshape(1, 1, -1)))
 
     def _by_head(self, states: Any, heads: int) -> Any:
-        split = ops.reshape(states, _ints(0, 0, heads, self._shape.head_dim), True)
-        return ops.transpose(split, _ints(0, 2, 1, 3))
+        split = ops.reshape(states, integers(0, 0, heads, self._shape.head_dim), True)
+        return ops.transpose(split, integers(0, 2, 1, 3))
 
     def _rotated(self, states: Any) -> Any:
         """Su et al. 2021, arXiv 2104.09864, the halves of a head as real and imaginary parts."""
         middle = self._shape.head_dim // 2
-        first = ops.slice(states, _ints(0), _ints(middle), _ints(1), _ints(3))
-        second = ops.slice(states, _ints(middle), _ints(END), _ints(1), _ints(3))
-        turned = ops.concat([ops.multiply(second, _float(-1.0)), first], -1)
+        first = ops.slice(states, integers(0), integers(middle), integers(1), integers(3))
+        second = ops.slice(states, integers(middle), integers(END), integers(1), integers(3))
+        turned = ops.concat([ops.multiply(second, real(-1.0)), first], -1)
         return ops.add(ops.multiply(states, self._cos), ops.multiply(turned, self._sin))
 
     def _with_past(self, states: Any, variable: str) -> Any:
@@ -172,7 +172,7 @@ class _Graph:
         info.data_type = ov.Type.f32
         info.variable_id = variable
         cache = ov.op.util.Variable(info)
-        past = ops.gather(ops.read_value(self._nothing, cache), self._beam, _int(0))
+        past = ops.gather(ops.read_value(self._nothing, cache), self._beam, integer(0))
         joined = ops.concat([past, states], 2)
         self._sinks.append(ops.assign(joined, cache))
         return joined
@@ -184,15 +184,15 @@ class _Graph:
             return states
         # A product with ones, since the plugin's fusion of attention knows this form of a repetition.
         repeated = ops.multiply(
-            ops.unsqueeze(states, _ints(2)), _array(np.ones((1, 1, group, 1, 1), np.float32))
+            ops.unsqueeze(states, integers(2)), array(np.ones((1, 1, group, 1, 1), np.float32))
         )
-        return ops.reshape(repeated, _ints(0, self._shape.heads, -1, self._shape.head_dim), True)
+        return ops.reshape(repeated, integers(0, self._shape.heads, -1, self._shape.head_dim), True)
 
     def _matrix(self, name: str) -> Any:
         return _matrix(self._given(name), self._format)
 
     def _vector(self, name: str) -> Any:
-        return _array(self._given(name).reshape(1, 1, -1))
+        return array(self._given(name).reshape(1, 1, -1))
 
     def _given(self, name: str) -> Array:
         value = self._weight(name)
@@ -203,7 +203,7 @@ class _Graph:
 
 def _matrix(value: Array, weights: str) -> Any:
     """A weight [out, in] as a constant, widened to float32 where it is stored in less."""
-    return _array(value) if weights == "float32" else _int8(value)
+    return array(value) if weights == "float32" else _int8(value)
 
 
 def _int8(value: Array) -> Any:
@@ -214,21 +214,5 @@ def _int8(value: Array) -> Any:
     scale = np.abs(grouped).max(-1, keepdims=True) / np.float32(127)
     scale[scale == 0] = 1
     quantised = np.clip(np.rint(grouped / scale), -127, 127).astype(np.int8)
-    widened = ops.multiply(ops.convert(_array(quantised), "f32"), _array(scale))
-    return ops.reshape(widened, _ints(out, width), False)
-
-
-def _array(value: npt.NDArray[Any]) -> Any:
-    return ops.constant(np.ascontiguousarray(value))
-
-
-def _ints(*values: int) -> Any:
-    return ops.constant(np.array(values, np.int64))
-
-
-def _int(value: int) -> Any:
-    return ops.constant(np.array(value, np.int64))
-
-
-def _float(value: float) -> Any:
-    return ops.constant(np.array(value, np.float32))
+    widened = ops.multiply(ops.convert(array(quantised), "f32"), array(scale))
+    return ops.reshape(widened, integers(out, width), False)
