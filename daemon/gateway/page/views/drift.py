@@ -1,0 +1,103 @@
+"""Readings of drift beside their limits. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from daemon.gateway.page.views.charts import Point, Sparkline, sparkline
+from daemon.gateway.page.views.formats import BAD, GOOD, PLAIN, figure, label, milliseconds
+from daemon.rpc.gen.lte.v1 import admin_service_pb2
+
+_THRESHOLD = "threshold"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingCard:
+    """One reading: its newest value, its past, and what its rules say of it."""
+
+    label: str
+    value: str
+    n: int
+    time_ms: int | None
+    limit: str
+    rules: tuple[str, ...]
+    state: str
+    tone: str
+    chart: Sparkline | None
+
+
+@dataclass(frozen=True, slots=True)
+class DriftView:
+    """`held_back` are the blocks; `would_start` whether a re-alignment would start now."""
+
+    enabled: bool
+    would_start: bool
+    reasons: tuple[str, ...]
+    held_back: tuple[str, ...]
+    cards: tuple[ReadingCard, ...]
+    new_edits: int
+    cycles: int
+    last_cycle_ms: int | None
+    adapter_since_ms: int | None
+
+
+def drift_view(
+    report: admin_service_pb2.GetDriftResponse, history: Mapping[str, Sequence[Point]]
+) -> DriftView:
+    """The report, and the values of each reading so far, oldest first."""
+    readings = {reading.name: reading for reading in report.readings}
+    rules: dict[str, list[admin_service_pb2.DriftMargin]] = {}
+    for margin in report.margins:
+        rules.setdefault(margin.name, []).append(margin)
+    names = [*rules, *(name for name in readings if name not in rules)]
+    return DriftView(
+        enabled=report.enabled,
+        would_start=report.would_start,
+        reasons=tuple(f"{label(reason.name)}: {reason.detail}" for reason in report.reasons),
+        held_back=tuple(block.detail for block in report.blocks),
+        cards=tuple(
+            _card(name, readings.get(name), rules.get(name, []), history.get(name, ())) for name in names
+        ),
+        new_edits=report.new_edits,
+        cycles=report.cycles,
+        last_cycle_ms=milliseconds(report.last_cycle) if report.HasField("last_cycle") else None,
+        adapter_since_ms=milliseconds(report.adapter_since) if report.HasField("adapter_since") else None,
+    )
+
+
+def _card(
+    name: str,
+    reading: admin_service_pb2.DriftReading | None,
+    rules: Sequence[admin_service_pb2.DriftMargin],
+    points: Sequence[Point],
+) -> ReadingCard:
+    limit = next((rule.limit for rule in rules if rule.kind == _THRESHOLD and rule.HasField("limit")), None)
+    state, tone = _state(rules)
+    return ReadingCard(
+        label=label(name),
+        value=figure(reading.value) if reading else "",
+        n=reading.n if reading else 0,
+        time_ms=milliseconds(reading.time) if reading else None,
+        limit=figure(limit) if limit is not None else "",
+        rules=tuple(map(_rule, rules)),
+        state=state,
+        tone=tone,
+        chart=sparkline(points, limit),
+    )
+
+
+def _state(rules: Sequence[admin_service_pb2.DriftMargin]) -> tuple[str, str]:
+    if any(rule.reason for rule in rules):
+        return "reason", BAD
+    if not rules:
+        return "no rule", PLAIN
+    return ("ok", GOOD) if any(rule.HasField("margin") for rule in rules) else ("learning", PLAIN)
+
+
+def _rule(rule: admin_service_pb2.DriftMargin) -> str:
+    """`threshold 0.8, margin 0.12` or, while the sample is small, how much of it there is."""
+    limit = f" {figure(rule.limit)}" if rule.HasField("limit") else ""
+    if rule.HasField("margin"):
+        return f"{rule.kind}{limit}, margin {figure(rule.margin)}"
+    return f"{rule.kind}{limit}, {rule.n:,} of {rule.needed:,} observations"
