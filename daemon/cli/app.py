@@ -52,6 +52,9 @@ TABLE = {
     "edits": CommandEntry("daemon.cli.edits", "Look at edits: list, show, history, why-not.", _FACTS),
     "dlq": CommandEntry("daemon.cli.dlq", "Records that are not valid edits: list, show, replay.", _FACTS),
     "serve": CommandEntry("daemon.cli.serve", "Run the daemon.", _RUN),
+    "gateway": CommandEntry(
+        "daemon.cli.gateway", "HTTP for a daemon: OpenAI's API, REST, MCP, a page.", _RUN
+    ),
     "status": CommandEntry("daemon.cli.status", "State, lag, index, gate, queue, dead letters.", _RUN),
     "ingest": CommandEntry("daemon.cli.ingest", "Resume an ingest that was suspended.", _RUN),
     "accept-gap": CommandEntry("daemon.cli.accept_gap", "Accept that history is missing, and go on.", _RUN),
