@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from daemon.gateway import errors
 from daemon.gateway.context import Context, GatewayContext
 from daemon.gateway.daemon_calls import DaemonCalls
+from daemon.gateway.page.routes import page_router
 from daemon.gateway.security import Security
 from daemon.settings import GatewaySettings
 from lte_runtime.places import Places
@@ -38,6 +39,7 @@ def create_app(settings: GatewaySettings, daemon: DaemonCalls) -> FastAPI:
     )
     errors.install(app)
     _add_health(app)
+    app.include_router(page_router())
     return app
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from daemon.gateway.page.views.charts import Segment, segments
@@ -80,7 +80,7 @@ def answer_view(
         threshold=answer.gate.threshold,
         reason=answer.gate.reason,
         citations=tuple(map(_cited, answer.citations)),
-        candidates=tuple(_candidate(candidate, cited) for candidate in candidates),
+        candidates=candidate_facts(candidates, cited),
         adapter=answer.adapter if answer.HasField("adapter") else None,
         runtime=answer.runtime,
         index_path=answer.index_path,
@@ -111,15 +111,21 @@ def _cited(citation: common_pb2.Citation) -> CitedFact:
     )
 
 
-def _candidate(candidate: common_pb2.Candidate, cited: set[str]) -> CandidateFact:
-    return CandidateFact(
-        edit_id=candidate.edit_id,
-        statement=candidate.statement,
-        key=candidate.key,
-        dense=candidate.dense,
-        lexical=candidate.lexical,
-        matched_name=candidate.matched_name,
-        cited=candidate.edit_id in cited,
+def candidate_facts(
+    candidates: Iterable[common_pb2.Candidate], cited: Collection[str] = ()
+) -> tuple[CandidateFact, ...]:
+    """Candidates of retrieval; `cited` are the ids of those that the answer cites."""
+    return tuple(
+        CandidateFact(
+            edit_id=candidate.edit_id,
+            statement=candidate.statement,
+            key=candidate.key,
+            dense=candidate.dense,
+            lexical=candidate.lexical,
+            matched_name=candidate.matched_name,
+            cited=candidate.edit_id in cited,
+        )
+        for candidate in candidates
     )
 
 

@@ -15,7 +15,7 @@ Point = tuple[int, float]
 
 @dataclass(frozen=True, slots=True)
 class Sparkline:
-    """`line` is the `points` attribute of a polyline; `limit_y` where the limit is drawn, `end` the newest point."""
+    """`line` is the `points` of a polyline; `limit_y` where the limit is drawn, `end` the newest point."""
 
     line: str
     end: tuple[float, float]

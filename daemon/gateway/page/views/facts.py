@@ -14,7 +14,7 @@ _TONES = {CURRENT: GOOD, "scheduled": WARN, "conflict_lost": WARN, "retracted": 
 
 @dataclass(frozen=True, slots=True)
 class FactView:
-    """One edit. `value` is what it says of its key; `place` and `time_ms` where and when its record arrived."""
+    """One edit. `value` is what it says of its key; `place` and `time_ms` tell where and when it arrived."""
 
     edit_id: str
     namespace: str

@@ -7,12 +7,19 @@ from dataclasses import dataclass
 from daemon.gateway.page.views.formats import BAD, GOOD, PLAIN, WARN, milliseconds
 from daemon.rpc.gen.lte.v1 import admin_service_pb2, edit_service_pb2
 
-_TONES = {"READY": GOOD, "STARTING": WARN, "CATCHING_UP": WARN, "DEGRADED": WARN, "GAP": BAD, "SUSPENDED": BAD}
+_TONES = {
+    "READY": GOOD,
+    "STARTING": WARN,
+    "CATCHING_UP": WARN,
+    "DEGRADED": WARN,
+    "GAP": BAD,
+    "SUSPENDED": BAD,
+}
 _ADVICE = {
     "STARTING": "The daemon loads its model; questions are answered when it is READY.",
     "CATCHING_UP": "The daemon reads events that arrived before it started; it is READY when the lag is 0.",
     "DEGRADED": "Questions are answered, and something is not as it should be: the reasons below say what.",
-    "GAP": "History is missing on the topic. An operator accepts that with `lte ingest accept-gap` after a look at it.",
+    "GAP": "History is missing on the topic. `lte accept-gap --dry-run` says what it would mean to go on.",
     "SUSPENDED": "Ingest is suspended. The reasons below say why; `lte ingest resume` goes on.",
     "STOPPING": "The daemon is stopping; start it again with `lte serve` or `lte up`.",
 }
@@ -33,7 +40,7 @@ class PartitionView:
 
 @dataclass(frozen=True, slots=True)
 class IngestView:
-    """`lag` is over all partitions, None where one of them is unknown. Times in milliseconds since the epoch."""
+    """`lag` is over all partitions, None where one is unknown. Times are milliseconds since the epoch."""
 
     state: str
     tone: str
