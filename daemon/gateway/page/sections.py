@@ -18,7 +18,7 @@ from daemon.messages import key_fields, question_fields
 from daemon.rpc.gen.lte.v1 import edit_service_pb2
 
 DEFAULT_NAMESPACE = "default"
-PAGE_SIZE = 20
+PAGE_SIZE = 10
 RUNS = 5
 # Candidates that a search shows: how many at most, and how like it the least of them is.
 MOST_RELATED = 8

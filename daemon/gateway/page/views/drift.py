@@ -29,13 +29,15 @@ class ReadingCard:
 
 @dataclass(frozen=True, slots=True)
 class DriftView:
-    """`held_back` are the blocks; `would_start` whether a re-alignment would start now."""
+    """`held_back` are the blocks; `would_start` whether a re-alignment would start now; `unmeasured` the cards
+    of rules without a reading."""
 
     enabled: bool
     would_start: bool
     reasons: tuple[str, ...]
     held_back: tuple[str, ...]
     cards: tuple[ReadingCard, ...]
+    unmeasured: tuple[ReadingCard, ...]
     new_edits: int
     cycles: int
     last_cycle_ms: int | None
@@ -51,14 +53,14 @@ def drift_view(
     for margin in report.margins:
         rules.setdefault(margin.name, []).append(margin)
     names = [*rules, *(name for name in readings if name not in rules)]
+    cards = [_card(name, readings.get(name), rules.get(name, []), history.get(name, ())) for name in names]
     return DriftView(
         enabled=report.enabled,
         would_start=report.would_start,
         reasons=tuple(f"{label(reason.name)}: {reason.detail}" for reason in report.reasons),
         held_back=tuple(block.detail for block in report.blocks),
-        cards=tuple(
-            _card(name, readings.get(name), rules.get(name, []), history.get(name, ())) for name in names
-        ),
+        cards=tuple(card for card in cards if card.value),
+        unmeasured=tuple(card for card in cards if not card.value),
         new_edits=report.new_edits,
         cycles=report.cycles,
         last_cycle_ms=milliseconds(report.last_cycle) if report.HasField("last_cycle") else None,
