@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar, cast
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import Annotated, TypeVar, cast
 
 from fastapi import Depends, Request
 
@@ -20,11 +21,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """`app.state.context`: what is made once for all requests. `streams` bounds the streamed answers."""
+    """`app.state.context`: what is made once for all requests. `streams` bounds the streamed answers,
+    `started` is in seconds since the epoch."""
 
     settings: GatewaySettings
     daemon: DaemonCalls
     streams: Places
+    started: int = field(default_factory=lambda: int(time.time()))
 
 
 def context_of(request: Request) -> Context:
@@ -33,14 +36,17 @@ def context_of(request: Request) -> Context:
 
 def caller_of(request: Request) -> Caller:
     """The request's own token, as it came; never one of the gateway's."""
-    return Caller(request.headers.get(HEADER))
+    authorization = request.headers.get(HEADER)
+    if authorization is not None and not (authorization.isascii() and authorization.isprintable()):
+        raise HttpError(errors.UNAUTHENTICATED, "the Authorization header holds characters no token has")
+    return Caller(authorization)
 
 
 GatewayContext = Annotated[Context, Depends(context_of)]
 RequestCaller = Annotated[Caller, Depends(caller_of)]
 
 
-async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def while_connected(request: Request, work: Awaitable[T]) -> T:
     """The result of `work`, which is cancelled, with its call of the daemon, when the client goes away."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request))
@@ -52,6 +58,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     finally:
         task.cancel()
         gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
 
 
 async def _disconnected(request: Request) -> None:

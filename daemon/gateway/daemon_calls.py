@@ -6,7 +6,7 @@ send some key: on loopback a key that the daemon does not know counts as none fo
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -75,7 +75,7 @@ class DaemonCalls:
             caller, method, lambda metadata: stub(request, timeout=self._timeout_s, metadata=metadata)
         )
 
-    async def stream(self, caller: Caller, service: str, method: str, **fields: Any) -> AsyncIterator[Any]:
+    async def stream(self, caller: Caller, service: str, method: str, **fields: Any) -> AsyncGenerator[Any]:
         """The messages of a stream. Closing the iterator cancels the call."""
         request = message(service, f"{method}Request", **fields)
         stub = getattr(self._stub(service), method)

@@ -9,6 +9,7 @@ import pytest
 
 if TYPE_CHECKING:
     from daemon_house import House
+    from gateway_process import GatewayProcess
 
     from ops.kafka.broker import Broker
 
@@ -45,3 +46,13 @@ def make_module_house(
 def house(make_module_house: Callable[..., House]) -> House:
     """A running daemon that the tests of a module share; each uses subjects of its own."""
     return make_module_house().start()
+
+
+@pytest.fixture(scope="module")
+def gateway(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    """A running gateway in front of `house`."""
+    from gateway_process import started
+
+    running = started(house, tmp_path_factory.mktemp("gateway"))
+    yield running
+    running.close()
