@@ -63,11 +63,12 @@ async def attempt(work: Awaitable[V]) -> Outcome[V]:
     try:
         return Outcome(await work)
     except HttpError as error:
-        return Outcome(problem=_problem(error))
+        return Outcome(problem=problem_of(error))
     except LteError as error:
-        return Outcome(problem=_problem(errors.of_error(error)))
+        return Outcome(problem=problem_of(errors.of_error(error)))
 
 
-def _problem(error: HttpError) -> Problem:
+def problem_of(error: HttpError) -> Problem:
+    """What the page says of an error."""
     title, advice = _TEXTS.get(error.kind, _UNEXPECTED)
     return Problem(title, str(error), advice, error.kind)

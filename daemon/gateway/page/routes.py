@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
@@ -16,13 +17,15 @@ from pydantic import BaseModel, Field
 
 from daemon.gateway.context import Context, GatewayContext, caller_of, while_connected
 from daemon.gateway.daemon_calls import Caller
-from daemon.gateway.errors import DENIED
+from daemon.gateway.errors import DENIED, UNAUTHENTICATED, HttpError
+from daemon.gateway.page.outcomes import Problem, problem_of
 from daemon.gateway.page.reading_history import ReadingHistory
 from daemon.gateway.page.rendering import LONGEST_NAME, LONGEST_QUESTION, html, part, static_file
 from daemon.gateway.page.sections import DEFAULT_NAMESPACE, Ask, Search, Sections
 from daemon.gateway.page.sessions import LIFETIME_S, LONGEST_TOKEN, Sessions
 
 COOKIE = "lte_session"
+Handler = Callable[..., Any]
 
 
 class AskForm(BaseModel):
@@ -125,10 +128,9 @@ class _Page:
 
     async def sign_in(self, request: Request, context: GatewayContext, form: SignInForm) -> Response:
         token = form.token.strip()
-        outcome = await Sections(context.daemon, Caller(f"Bearer {token}")).status()
-        # A token that is no operator's may still ask and read what needs one.
-        if outcome.problem and outcome.problem.kind is not DENIED:
-            return html("sign_in.html", {"refused": outcome.problem}, outcome.status)
+        problem = await _refusal(context, token)
+        if problem:
+            return html("sign_in.html", {"refused": problem}, problem.kind.status)
         response = _reload()
         response.set_cookie(
             COOKIE,
@@ -150,7 +152,7 @@ class _Page:
 def page_router() -> APIRouter:
     """The page at `/` and its parts below `/page/`."""
     router, page = APIRouter(include_in_schema=False), _Page()
-    reading = {
+    reading: dict[str, Handler] = {
         "/": page.page,
         "/page/facts": page.facts,
         "/page/history": page.history,
@@ -161,7 +163,7 @@ def page_router() -> APIRouter:
         "/page/runs": page.runs,
         "/page/static/{name}": static_file,
     }
-    changing = {
+    changing: dict[str, Handler] = {
         "/page/ask": page.ask,
         "/page/realign": page.realign,
         "/page/sign-in": page.sign_in,
@@ -171,6 +173,14 @@ def page_router() -> APIRouter:
         for path, handler in handlers.items():
             router.add_api_route(path, handler, methods=[method], response_model=None)
     return router
+
+
+async def _refusal(context: Context, token: str) -> Problem | None:
+    """Why a token cannot sign in; one that is no operator's can, it may ask and read where that needs one."""
+    if not (token.isascii() and token.isprintable()):
+        return problem_of(HttpError(UNAUTHENTICATED, "the text holds characters that no token has"))
+    problem = (await Sections(context.daemon, Caller(f"Bearer {token}")).status()).problem
+    return None if problem is None or problem.kind is DENIED else problem
 
 
 def _reload() -> Response:

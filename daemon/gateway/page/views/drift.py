@@ -29,8 +29,8 @@ class ReadingCard:
 
 @dataclass(frozen=True, slots=True)
 class DriftView:
-    """`held_back` are the blocks; `would_start` whether a re-alignment would start now; `unmeasured` the cards
-    of rules without a reading."""
+    """`held_back` are the blocks; `would_start` tells whether a re-alignment would start now; `unmeasured`
+    are the rules without a reading."""
 
     enabled: bool
     would_start: bool

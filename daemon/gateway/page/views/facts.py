@@ -64,3 +64,34 @@ def fact_view(edit: edit_service_pb2.EditRecord) -> FactView:
         valid_from_ms=milliseconds(edit.valid_from) if edit.HasField("valid_from") else None,
         valid_until_ms=milliseconds(edit.valid_until) if edit.HasField("valid_until") else None,
     )
+
+
+_WHY_NOT = {
+    CURRENT: "Questions see it.",
+    "scheduled": "Its validity has not begun.",
+    "expired": "Its validity has ended, or no value of its key is valid now.",
+    "superseded": "Another edit of the same key ranks higher: by revision, then validity, then arrival.",
+    "conflict_lost": "Another edit of the same rank says something else, and arrived later.",
+    "retracted": "It was withdrawn.",
+    "retraction": "It withdraws a fact and is none itself.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WhyNotView:
+    """`state` as the daemon names it, `reason` in a sentence, and what stands in the edit's place."""
+
+    state: str
+    reason: str
+    instead: FactView | None
+
+
+def why_not_view(
+    reply: edit_service_pb2.WhyNotResponse, instead: edit_service_pb2.EditRecord | None
+) -> WhyNotView:
+    """Why an edit is not what questions see; `instead` is the edit that the reply names."""
+    return WhyNotView(
+        state=reply.reason,
+        reason=_WHY_NOT.get(reply.reason, ""),
+        instead=fact_view(instead) if instead else None,
+    )
