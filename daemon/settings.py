@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from daemon.rpc.access import Role
+
 PREFIX = "LTE_"
 OFF = "off"
 # What of kafka.security is no secret; `lte config show` hides the value of any other name.
@@ -357,14 +359,29 @@ class RpcSettings(_Section):
     )
     tls_cert: Path | None = Field(default=None, description="PEM certificate chain of the TCP listener.")
     tls_key: Path | None = Field(default=None, description="PEM private key of the TCP listener.")
+    tls_client_ca: Path | None = Field(
+        default=None,
+        description="PEM roots of client certificates: with it every TCP client must bring one.",
+    )
     token_file: Path | None = Field(
-        default=None, description="Bearer tokens of the TCP listener, one on each line."
+        default=None,
+        description="Who may call: hashes of tokens, subjects of certificates, roles and namespaces.",
+    )
+    socket_roles: list[Role] = Field(
+        default_factory=lambda: [Role.ASKER, Role.PUBLISHER],
+        description="Roles of callers without a token: on rpc.socket, and on TCP without a token_file.",
     )
     max_concurrent: int = Field(
         default=128, ge=1, le=10_000, description="Calls at once; one more is refused as RESOURCE_EXHAUSTED."
     )
     max_message_bytes: int = Field(
         default=1 << 20, ge=1 << 10, le=64 << 20, description="Largest message taken."
+    )
+    deadline_max_s: float = Field(
+        default=7200.0,
+        gt=0,
+        le=86_400,
+        description="Longest time of any call; answers have answer.deadline_max_s.",
     )
     drain_s: float = Field(
         default=20.0, ge=0, le=600, description="Time that open calls get to end at a stop."
@@ -374,6 +391,8 @@ class RpcSettings(_Section):
     def _public_is_guarded(self) -> RpcSettings:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key come together: set both or none")
+        if self.tls_client_ca is not None and (self.tls_cert is None or self.token_file is None):
+            raise ValueError("tls_client_ca needs tls_cert, tls_key, and token_file with the subjects")
         if self.listen == OFF or is_loopback(self.listen):
             return self
         if self.tls_cert is None or self.token_file is None:

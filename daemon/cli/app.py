@@ -68,7 +68,7 @@ TABLE = {
     "model": CommandEntry("daemon.cli.model", "Language models: list, show, fetch, convert.", _RUN),
     "doctor": CommandEntry("daemon.cli.doctor", "Check this machine and the configuration.", _RUN),
     "config": CommandEntry("daemon.cli.config", "The configuration: show, check, schema.", _RUN),
-    "up": CommandEntry("", "A development broker and a daemon, kept in .lte/ until Ctrl-C.", _RUN),
+    "up": CommandEntry("", "A development broker, a daemon and its gateway, in .lte/ until Ctrl-C.", _RUN),
     "demo": CommandEntry("", "The whole job, step by step, on a real broker.", _RUN),
     "drift": CommandEntry(
         "daemon.cli.drift", "Readings of quality, and whether the adapter needs training.", _WORK

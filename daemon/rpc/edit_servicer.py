@@ -11,6 +11,7 @@ import grpc
 
 from daemon.rpc import convert
 from daemon.rpc.answer_servicer import DEFAULT_NAMESPACE, deadline, gone
+from daemon.rpc.call_context import principal_of
 from daemon.rpc.gen.lte.v1 import common_pb2 as common
 from daemon.rpc.gen.lte.v1 import edit_service_pb2 as pb
 from daemon.rpc.gen.lte.v1 import edit_service_pb2_grpc
@@ -36,7 +37,8 @@ class EditServicer(edit_service_pb2_grpc.EditServiceServicer):
         )
 
     def GetEdit(self, request: pb.GetEditRequest, context: grpc.ServicerContext) -> pb.GetEditResponse:
-        record = self._services.memory.get_edit(needed(request.edit_id, "edit_id"))
+        edit_id, caller = needed(request.edit_id, "edit_id"), principal_of(context)
+        record = self._services.memory.get_edit(edit_id, in_namespace=caller.may_read)
         return pb.GetEditResponse(edit=convert.edit_record(record))
 
     def ListEdits(self, request: pb.ListEditsRequest, context: grpc.ServicerContext) -> pb.ListEditsResponse:
@@ -59,7 +61,8 @@ class EditServicer(edit_service_pb2_grpc.EditServiceServicer):
 
     def WhyNot(self, request: pb.WhyNotRequest, context: grpc.ServicerContext) -> pb.WhyNotResponse:
         at_ms = convert.milliseconds(request.as_of) if request.HasField("as_of") else None
-        why = self._services.memory.why_not(needed(request.edit_id, "edit_id"), at_ms)
+        edit_id, caller = needed(request.edit_id, "edit_id"), principal_of(context)
+        why = self._services.memory.why_not(edit_id, at_ms, in_namespace=caller.may_read)
         return pb.WhyNotResponse(winner_id=why.winner_id, reason=why.reason)
 
     def Publish(self, request: pb.PublishRequest, context: grpc.ServicerContext) -> pb.PublishResponse:

@@ -353,13 +353,16 @@ class EditMemory:
 
     # -- edits, one by one -------------------------------------------------------------------------
 
-    def get_edit(self, edit_id: str) -> EditRecord:
-        """An edit with its state and positions; raises `NotFound`.
+    def get_edit(
+        self, edit_id: str, *, in_namespace: Callable[[str], bool] = inspect.everywhere
+    ) -> EditRecord:
+        """An edit with its state and positions; raises `NotFound`, also for one in another namespace than
+        those that `in_namespace` takes.
 
         Folds the history of its key where it was withdrawn or collapsed into another, as `why_not` does.
         """
         with self._inspecting() as inspector:
-            return inspector.record(edit_id)
+            return inspector.record(edit_id, in_namespace)
 
     def list_edits(
         self,
@@ -411,10 +414,16 @@ class EditMemory:
         with self._inspecting() as inspector:
             return inspector.history_page(key, limit, after)
 
-    def why_not(self, edit_id: str, at_ms: int | None = None) -> WhyNot:
-        """Why questions do not see an edit, and which edit they see instead; raises `NotFound`."""
+    def why_not(
+        self,
+        edit_id: str,
+        at_ms: int | None = None,
+        *,
+        in_namespace: Callable[[str], bool] = inspect.everywhere,
+    ) -> WhyNot:
+        """Why questions do not see an edit, and which one they do; raises `NotFound`, as `get_edit`."""
         with self._inspecting(at_ms) as inspector:
-            return inspector.reason(edit_id)
+            return inspector.reason(edit_id, in_namespace)
 
     @contextmanager
     def _inspecting(self, at_ms: int | None = None) -> Iterator[inspect.Inspector]:
