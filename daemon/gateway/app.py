@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
-from daemon.gateway import errors, openai
+from daemon.gateway import errors, facts, openai
 from daemon.gateway.context import Context, GatewayContext
 from daemon.gateway.daemon_calls import DaemonCalls
 from daemon.gateway.security import Security
@@ -38,6 +38,7 @@ def create_app(settings: GatewaySettings, daemon: DaemonCalls) -> FastAPI:
     )
     errors.install(app)
     app.include_router(openai.router)
+    app.include_router(facts.router)
     _add_health(app)
     return app
 
