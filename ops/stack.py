@@ -27,6 +27,7 @@ from ops.ports import Ports
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 30.0
 CHILDREN = "children.json"
+PRINCIPALS = "principals.toml"
 KAFKA_TIMEOUT_S = 15.0
 _NO_FILE_LIMIT = 1 << 62
 
@@ -71,7 +72,8 @@ class Stack:
     """Starts, kills and stops the parts. Everything that it started is gone after `close`.
 
     `settings` are environment variables of the daemon, which win over the stack's own. A `broker` or `kafka`
-    that is given runs already, and goes on running. `token_file` holds a token for the stack's own user.
+    that is given runs already, and goes on running. `token_file` holds a token for the stack's own user,
+    beside the file of principals that names it.
     """
 
     def __init__(
@@ -257,8 +259,8 @@ class Stack:
         self.close()
 
     def _own_settings(self, topic: str, ports: Ports) -> dict[str, str]:
-        token = {"LTE_RPC__TOKEN_FILE": str(self._token_file)} if self._token_file else {}
-        return token | {
+        tokens = self._token_file and {"LTE_RPC__TOKEN_FILE": str(self._token_file.with_name(PRINCIPALS))}
+        return (tokens or {}) | {
             "LTE_STATE_DIR": str(self.directory / "state"),
             "LTE_KAFKA__TOPIC": topic,
             "LTE_KAFKA__DLQ_TOPIC": f"{topic}.dlq",

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
-from daemon.gateway import errors, openai
+from daemon.gateway import errors, facts, openai
 from daemon.gateway.context import Context, GatewayContext
 from daemon.gateway.daemon_calls import DaemonCalls
 from daemon.gateway.page.routes import page_router
@@ -39,6 +39,7 @@ def create_app(settings: GatewaySettings, daemon: DaemonCalls) -> FastAPI:
     )
     errors.install(app)
     app.include_router(openai.router)
+    app.include_router(facts.router)
     _add_health(app)
     app.include_router(page_router())
     return app

@@ -11,8 +11,9 @@ from typing import Annotated, TypeVar, cast
 from fastapi import Depends, Request
 
 from daemon.gateway import errors
-from daemon.gateway.daemon_calls import HEADER, Caller, DaemonCalls
+from daemon.gateway.daemon_calls import Caller, DaemonCalls
 from daemon.gateway.errors import HttpError
+from daemon.rpc.access import HEADER
 from daemon.settings import GatewaySettings
 from lte_runtime.places import Places
 
@@ -36,8 +37,8 @@ def context_of(request: Request) -> Context:
 
 def caller_of(request: Request) -> Caller:
     """The request's own token, as it came; never one of the gateway's."""
-    authorization = request.headers.get(HEADER)
-    if authorization is not None and not (authorization.isascii() and authorization.isprintable()):
+    authorization = request.headers.get(HEADER, "")
+    if not (authorization.isascii() and authorization.isprintable()):
         raise HttpError(errors.UNAUTHENTICATED, "the Authorization header holds characters no token has")
     return Caller(authorization)
 

@@ -6,32 +6,33 @@ send some key: on loopback a key that the daemon does not know counts as none fo
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
+from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from daemon.client import CHANNEL_OPTIONS
 from daemon.gateway.errors import UNAUTHENTICATED, HttpError, of_grpc
 from daemon.messages import message, module
+from daemon.rpc.access import HEADER, Role, allowed
 
-HEADER = "authorization"
 HEALTH_TIMEOUT_S = 2.0
-# Asking and reading: what a request without a token may call on loopback.
-OPEN_METHODS = frozenset(
-    {"Answer", "AnswerStream", "Retrieve", "GetEdit", "ListEdits", "GetHistory", "WhyNot", "DryRun"}
-)
+_DETAILS = "grpc-status-details-bin"
+# Why the daemon knows nobody, where the key may be one that OpenAI's clients send to all. An expired token is
+# not among them: who has lost rights is told so.
+_NO_TOKEN_OF_OURS = ("unknown", "malformed")
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a request: the value of its Authorization header, None without one."""
+    """Who sent a request: the value of its Authorization header, empty without one."""
 
-    authorization: str | None = None
+    authorization: str = ""
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -72,7 +73,9 @@ class DaemonCalls:
         request = message(service, f"{method}Request", **fields)
         stub = getattr(self._stub(service), method)
         return await self._with_access(
-            caller, method, lambda metadata: stub(request, timeout=self._timeout_s, metadata=metadata)
+            caller,
+            _path(service, method),
+            lambda metadata: stub(request, timeout=self._timeout_s, metadata=metadata),
         )
 
     async def stream(self, caller: Caller, service: str, method: str, **fields: Any) -> AsyncGenerator[Any]:
@@ -84,13 +87,13 @@ class DaemonCalls:
             call = stub(request, timeout=self._timeout_s, metadata=metadata)
             return call, await call.read()
 
-        call, part = await self._with_access(caller, method, start)
+        call, part = await self._with_access(caller, _path(service, method), start)
         try:
             while part is not grpc.aio.EOF:
                 yield part
                 part = await call.read()
         except grpc.aio.AioRpcError as error:
-            raise of_grpc(error.code().name, error.details() or "") from error
+            raise _http_error(error) from error
         finally:
             call.cancel()
 
@@ -103,17 +106,17 @@ class DaemonCalls:
             return False
         return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
-    async def _with_access(self, caller: Caller, method: str, start: Callable[[Any], Awaitable[T]]) -> T:
+    async def _with_access(self, caller: Caller, path: str, start: Callable[[Any], Awaitable[T]]) -> T:
         """Runs the call with the caller's token, or without one where that is allowed."""
-        open_to_all = method in OPEN_METHODS and not self._token_needed
+        open_to_all = not self._token_needed and allowed(path, (Role.ASKER,))
         if not caller.metadata and not open_to_all:
-            raise HttpError(UNAUTHENTICATED, f"{method} needs a token: send Authorization: Bearer TOKEN")
+            raise HttpError(UNAUTHENTICATED, f"{path} needs a token: send Authorization: Bearer TOKEN")
         try:
             return await start(caller.metadata)
         except grpc.aio.AioRpcError as error:
-            if not (open_to_all and caller.metadata and _unknown_token(error)):
-                raise of_grpc(error.code().name, error.details() or "") from error
-        return await self._with_access(NOBODY, method, start)
+            if not (open_to_all and caller.metadata and _info(error).get("why") in _NO_TOKEN_OF_OURS):
+                raise _http_error(error) from error
+        return await self._with_access(NOBODY, path, start)
 
     def _stub(self, service: str) -> Any:
         stub = getattr(module(f"{service}_service_pb2_grpc"), f"{service.capitalize()}ServiceStub")
@@ -129,5 +132,20 @@ class DaemonCalls:
         return self._channel
 
 
-def _unknown_token(error: grpc.aio.AioRpcError) -> bool:
-    return error.code() is grpc.StatusCode.UNAUTHENTICATED
+def _path(service: str, method: str) -> str:
+    return f"/lte.v1.{service.capitalize()}Service/{method}"
+
+
+def _http_error(error: grpc.aio.AioRpcError) -> HttpError:
+    return of_grpc(error.code().name, error.details() or "", _info(error).get("code"))
+
+
+def _info(error: grpc.aio.AioRpcError) -> Mapping[str, str]:
+    """The metadata of the status' google.rpc.ErrorInfo; empty where the error is not the daemon's own."""
+    info = error_details_pb2.ErrorInfo()
+    for name, value in error.trailing_metadata() or ():
+        if name == _DETAILS and isinstance(value, bytes):
+            for detail in status_pb2.Status.FromString(value).details:
+                if detail.Unpack(info):
+                    return dict(info.metadata)
+    return {}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -84,30 +84,32 @@ class HttpError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        if self.kind is UNAUTHENTICATED:
+        if self.kind.status == UNAUTHENTICATED.status:
             return {"WWW-Authenticate": "Bearer"}
-        return {"Retry-After": str(RETRY_AFTER_S)} if self.kind in (OVERLOADED, UNAVAILABLE) else {}
+        passes = self.kind.status in (OVERLOADED.status, UNAVAILABLE.status)
+        return {"Retry-After": str(RETRY_AFTER_S)} if passes else {}
 
     @property
     def response(self) -> JSONResponse:
         return JSONResponse(self.body, self.kind.status, self.headers)
 
 
-def of_grpc(code: str, details: str) -> HttpError:
-    """By the name of the gRPC code; the daemon's message is kept, it says what to do."""
-    return HttpError(_OF_GRPC.get(code, INTERNAL), details or code)
+def of_grpc(status: str, details: str, code: str | None = None) -> HttpError:
+    """By the name of the gRPC code. The daemon's message is kept, and `code`, its own name of the fault."""
+    kind = _OF_GRPC.get(status, INTERNAL)
+    return HttpError(replace(kind, code=code) if code else kind, details or status)
 
 
 def of_error(error: errors.LteError) -> HttpError:
     kind = next((kind for type_, kind in _OF_ERROR if isinstance(error, type_)), INTERNAL)
-    return HttpError(kind, str(error))
+    code = error.code if isinstance(error, errors.BadRecord) else kind.code
+    return HttpError(replace(kind, code=code), str(error))
 
 
-def of_validation(error: RequestValidationError) -> HttpError:
-    """The first fault of a body or query, with the name of its field."""
-    fault = error.errors()[0]
-    place = fault["loc"][1:] or fault["loc"]
-    name = ".".join(map(str, place))
+def of_faults(faults: Sequence[Any]) -> HttpError:
+    """The first of pydantic's faults, with the name of its field."""
+    fault = faults[0]
+    name = ".".join(map(str, fault["loc"]))
     return HttpError(INVALID, f"{name}: {fault['msg'].removeprefix('Value error, ')}", param=name)
 
 
@@ -124,7 +126,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _validation(_: Request, error: RequestValidationError) -> JSONResponse:
-        return of_validation(error).response
+        # FastAPI names first where it looked: body, query or path.
+        return of_faults([{**fault, "loc": fault["loc"][1:]} for fault in error.errors()]).response
 
     @app.exception_handler(HTTPException)
     async def _starlette(_: Request, error: HTTPException) -> JSONResponse:

@@ -21,7 +21,7 @@ from ops import leftovers, up_token
 from ops.kafka.broker import BrokerUnavailable
 from ops.monitoring.start import monitoring
 from ops.ports import Ports, PortTaken
-from ops.stack import CHILDREN, Addresses, Stack, StackError
+from ops.stack import CHILDREN, PRINCIPALS, Addresses, Stack, StackError
 from ops.up_settings import UpSettings, choose
 
 command = typer.Typer(add_completion=False)
@@ -112,7 +112,9 @@ def _token_file(directory: Path, chosen: UpSettings) -> Path | None:
     settings = chosen.settings
     if settings.rpc.token_file is not None or settings.gateway.listen == OFF:
         return None
-    return up_token.made(directory.resolve() / "token")
+    token_file = directory.resolve() / "token"
+    up_token.make(token_file, token_file.with_name(PRINCIPALS))
+    return token_file
 
 
 def _run(stack: Stack, mark: Path, stop: threading.Event, chosen: UpSettings, with_monitoring: bool) -> None:
@@ -197,7 +199,7 @@ def _token_lines(at: Addresses) -> list[str]:
     if not at.token_file:
         return []
     token = Path(at.token_file).read_text("utf-8").strip()
-    return [f"token    {token}  for writes over HTTP, and gRPC over TCP; kept in {at.token_file}"]
+    return [f"token    {token}  for writes over HTTP and for gRPC over TCP (in {at.token_file})"]
 
 
 def _has_variables() -> bool:

@@ -7,10 +7,14 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from daemon_house import House, until
 
+from daemon.rpc.access import Principal, Role
+from daemon.rpc.token_file import SECTION, entry_line, new_token, token_hash
 from ops.ports import is_free
 
 
@@ -58,6 +62,38 @@ class GatewayProcess:
     def close(self) -> None:
         self.process.terminate()
         self.process.wait(60)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A file of principals, and the tokens of it by name."""
+
+    file: Path
+    by_name: Mapping[str, str]
+
+    def headers(self, name: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.by_name[name]}"}
+
+
+TEAM_A = ("team-a",)
+PRINCIPALS = (
+    Principal("asker", frozenset({Role.ASKER}), read=TEAM_A),
+    Principal("publisher", frozenset({Role.ASKER, Role.PUBLISHER}), read=TEAM_A, write=TEAM_A),
+    Principal("operator", frozenset(Role), read=("*",), write=("*",)),
+    Principal("expired", frozenset(Role), read=("*",), write=("*",), expires_s=1e9),
+)
+
+
+def make_tokens(directory: Path) -> Tokens:
+    """A new token for each of `PRINCIPALS`."""
+    tokens = {principal.name: new_token() for principal in PRINCIPALS}
+    lines = [
+        entry_line(principal, {"sha256": token_hash(tokens[principal.name]).hex()})
+        for principal in PRINCIPALS
+    ]
+    file = directory / "principals.toml"
+    file.write_text("\n".join((SECTION, *lines, "")), "utf-8")
+    return Tokens(file, tokens)
 
 
 def free_port() -> int:

@@ -30,7 +30,7 @@ Start = Callable[..., subprocess.Popen[str]]
 Child = dict[str, Any]
 STUB_MODELS = '[encoder]\nmodel = "stub"\n[model]\npath = "stub"\n'
 
-STAYS = {"daemon.log", "gateway.log", "kafka", "lock", "ports.json", "state", "token"}
+STAYS = {"daemon.log", "gateway.log", "kafka", "lock", "ports.json", "principals.toml", "state", "token"}
 
 
 @pytest.fixture
