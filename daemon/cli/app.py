@@ -55,6 +55,7 @@ TABLE = {
     "gateway": CommandEntry(
         "daemon.cli.gateway", "HTTP for a daemon: OpenAI's API, REST, MCP, a page.", _RUN
     ),
+    "mcp": CommandEntry("daemon.cli.mcp", "Tools for an assistant, on stdin and stdout.", _RUN),
     "status": CommandEntry("daemon.cli.status", "State, lag, index, gate, queue, dead letters.", _RUN),
     "ingest": CommandEntry("daemon.cli.ingest", "Resume an ingest that was suspended.", _RUN),
     "accept-gap": CommandEntry("daemon.cli.accept_gap", "Accept that history is missing, and go on.", _RUN),

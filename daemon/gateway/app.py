@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
-from daemon.gateway import errors, facts, openai
+from daemon.gateway import errors, facts, mcp, openai
 from daemon.gateway.context import Context, GatewayContext
 from daemon.gateway.daemon_calls import DaemonCalls
 from daemon.gateway.page.routes import page_router
@@ -20,9 +20,12 @@ from lte_runtime.places import Places
 def create_app(settings: GatewaySettings, daemon: DaemonCalls) -> FastAPI:
     """All routes, behind `Security`. The application closes `daemon` when it ends."""
 
+    tools = mcp.create_server(daemon, mcp.caller_of_request)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with tools.session_manager.run():
+            yield
         await daemon.close()
 
     # FastAPI's own pages of the API load scripts of other sites.
@@ -40,6 +43,7 @@ def create_app(settings: GatewaySettings, daemon: DaemonCalls) -> FastAPI:
     errors.install(app)
     app.include_router(openai.router)
     app.include_router(facts.router)
+    app.router.routes.extend(mcp.routes(tools, settings.max_body_bytes))
     _add_health(app)
     app.include_router(page_router())
     return app

@@ -34,6 +34,13 @@ class Caller:
 
     authorization: str = ""
 
+    @classmethod
+    def of_header(cls, authorization: str) -> Caller:
+        """Raises `HttpError` for what gRPC cannot carry."""
+        if not (authorization.isascii() and authorization.isprintable()):
+            raise HttpError(UNAUTHENTICATED, "the Authorization header holds characters no token has")
+        return cls(authorization)
+
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         return ((HEADER, self.authorization),) if self.authorization else ()

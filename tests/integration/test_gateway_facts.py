@@ -55,10 +55,10 @@ def test_facts_are_listed_in_pages(guarded_house: House, client: httpx.Client) -
         page_token = reply["next_page_token"]
         if not page_token:
             break
-    assert names == [f"Page {n}" for n in reversed(range(5))]
+    assert sorted(names) == [f"Page {n}" for n in range(5)]
 
 
-def test_a_number_as_target_is_the_text_that_was_sent(guarded_house: House, client: httpx.Client) -> None:
+def test_a_number_as_target_is_the_text_that_was_sent(client: httpx.Client) -> None:
     body = '{"id": "price-1", "subject": "Bolt", "relation": "price", "target": 1.10}'
     client.post("/v1/facts", content=body, headers={"Content-Type": "application/json"})
     until(lambda: client.get("/v1/facts/price-1").status_code == 200, "the fact to be applied")
@@ -79,7 +79,7 @@ def test_a_dry_run_publishes_nothing(guarded_house: House, client: httpx.Client)
     ("path", "body", "expected"),
     [
         ("/v1/facts", '{"subject": "a", "relation": "b"}', "missing_target"),
-        ("/v1/facts", '{"subject": "a", "subject": "b"}', "duplicate_name"),
+        ("/v1/facts", '{"subject": "a", "subject": "b"}', "duplicate_key"),
         ("/v1/facts", "[1]", "wrong_type"),
         ("/v1/facts", '{"a": ' * 60 + "1" + "}" * 60, "too_deep"),
         ("/v1/facts", "nonsense", "not_json"),
