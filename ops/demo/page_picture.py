@@ -17,16 +17,14 @@ from playwright.sync_api import FloatRect, Page, sync_playwright
 
 from daemon.cli.options import Arch
 from daemon.client import Client
-from daemon.rpc.access import Role, unlimited
-from daemon.rpc.token_file import SECTION, entry_line, new_token, token_hash
-from lte_runtime.private_files import create
+from ops import up_token
 from ops.models import model_environment
-from ops.stack import Stack
+from ops.stack import PRINCIPALS, Stack
 
 PICTURE = Path(__file__).resolve().parents[2] / "docs" / "page.png"
-WIDTH, HEIGHT = 1120, 900
-# Rows of readings below the title of drift, in CSS pixels.
-_DRIFT_HEIGHT = 470
+WIDTH, HEIGHT = 1040, 900
+# What is shown of drift, in CSS pixels: one row of readings.
+_DRIFT_HEIGHT = 330
 LARGEST_BYTES = 200_000
 SETTINGS = {
     "LTE_DRIFT__CYCLE_S": "2",
@@ -47,20 +45,17 @@ _GUARD_S = 300.0
 
 
 def main(picture: Path = PICTURE) -> None:
-    token = new_token()
+    settings = {**model_environment(Arch.QWEN2), **SETTINGS}
     with tempfile.TemporaryDirectory() as place:
-        principals = Path(place) / "principals.toml"
-        entry = entry_line(unlimited("operator", [Role.OPERATOR]), {"sha256": token_hash(token).hex()})
-        create(principals)
-        principals.write_text(f"{SECTION}\n{entry}\n", "utf-8")
-        settings = {**model_environment(Arch.QWEN2), **SETTINGS, "LTE_RPC__TOKEN_FILE": str(principals)}
-        with Stack(Path(place) / "lte", settings=settings) as stack:
+        token_file = Path(place) / "token"
+        up_token.make(token_file, Path(place) / PRINCIPALS)
+        with Stack(Path(place) / "lte", settings=settings, token_file=token_file) as stack:
             stack.start_broker()
             stack.start_daemon()
             stack.start_gateway()
             _publish(stack)
             with _chromium() as page:
-                _operate(page, stack.addresses.http, token)
+                _operate(page, stack.addresses.http, token_file.read_text("utf-8").strip())
                 page.screenshot(path=picture, full_page=True, clip=_clip(page))
     size = picture.stat().st_size
     if size > LARGEST_BYTES:

@@ -23,8 +23,8 @@ class ReadingHistory:
     def note(self, report: admin_service_pb2.GetDriftResponse) -> Mapping[str, Sequence[Point]]:
         """Take up the readings that are new; returns the points of every name, oldest first."""
         for reading in report.readings:
-            if reading.name not in self._points and len(self._points) >= MOST_NAMES:
-                continue
+            if not reading.n or (reading.name not in self._points and len(self._points) >= MOST_NAMES):
+                continue  # a mean of nothing says nothing
             points = self._points.setdefault(reading.name, deque(maxlen=MOST_POINTS))
             time_ms = milliseconds(reading.time)
             if not points or time_ms > points[-1][0]:

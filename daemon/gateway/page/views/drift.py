@@ -18,8 +18,6 @@ class ReadingCard:
 
     label: str
     value: str
-    n: int
-    time_ms: int | None
     limit: str
     rules: tuple[str, ...]
     state: str
@@ -47,13 +45,12 @@ class DriftView:
 def drift_view(
     report: admin_service_pb2.GetDriftResponse, history: Mapping[str, Sequence[Point]]
 ) -> DriftView:
-    """The report, and the values of each reading so far, oldest first."""
-    readings = {reading.name: reading for reading in report.readings}
+    """The report, and the values of each reading up to its own, oldest first."""
     rules: dict[str, list[admin_service_pb2.DriftMargin]] = {}
     for margin in report.margins:
         rules.setdefault(margin.name, []).append(margin)
-    names = [*rules, *(name for name in readings if name not in rules)]
-    cards = [_card(name, readings.get(name), rules.get(name, []), history.get(name, ())) for name in names]
+    names = [*rules, *(name for name in history if name not in rules)]
+    cards = [_card(name, rules.get(name, []), history.get(name, ())) for name in names]
     return DriftView(
         enabled=report.enabled,
         would_start=report.would_start,
@@ -70,7 +67,6 @@ def drift_view(
 
 def _card(
     name: str,
-    reading: admin_service_pb2.DriftReading | None,
     rules: Sequence[admin_service_pb2.DriftMargin],
     points: Sequence[Point],
 ) -> ReadingCard:
@@ -78,9 +74,7 @@ def _card(
     state, tone = _state(rules)
     return ReadingCard(
         label=label(name),
-        value=figure(reading.value) if reading else "",
-        n=reading.n if reading else 0,
-        time_ms=milliseconds(reading.time) if reading else None,
+        value=figure(points[-1][1]) if points else "",
         limit=figure(limit) if limit is not None else "",
         rules=tuple(map(_rule, rules)),
         state=state,

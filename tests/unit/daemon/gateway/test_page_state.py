@@ -57,6 +57,11 @@ def test_a_reading_is_noted_once() -> None:
     assert past.note(report(0.8, 2, "alias")) == {"alias": ((1000, 0.9), (2000, 0.8))}
 
 
+def test_a_reading_of_nothing_is_not_noted() -> None:
+    empty = admin.DriftReading(name="choice", value=0.0, n=0, time=Timestamp(seconds=1))
+    assert ReadingHistory().note(admin.GetDriftResponse(readings=[empty])) == {}
+
+
 def test_the_history_of_readings_is_bounded() -> None:
     past = ReadingHistory()
     for second in range(MOST_POINTS + 5):

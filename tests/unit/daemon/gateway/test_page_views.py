@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from daemon.gateway.page.views import formats
 from daemon.gateway.page.views.adapters import adapters_view, run_view, verdict_view
@@ -130,10 +129,8 @@ def margin(name: str, kind: str = "threshold", **fields: Any) -> admin.DriftMarg
 
 
 def test_readings_are_shown_with_all_their_rules() -> None:
-    at = Timestamp(seconds=1_800_000_000)
     report = admin.GetDriftResponse(
         enabled=True,
-        readings=[admin.DriftReading(name="edit_success", value=0.75, n=64, time=at)],
         margins=[
             margin("edit_success", limit=0.8, value=0.75, margin=-0.05, n=256, reason=True),
             margin("edit_success", "change", n=64),
