@@ -26,6 +26,8 @@ WIDTH, HEIGHT = 1040, 900
 # What is shown of drift, in CSS pixels: one row of readings.
 _DRIFT_HEIGHT = 330
 LARGEST_BYTES = 200_000
+# Containers have no user namespaces for the sandbox; coloured edges of letters double the size of a picture.
+ARGUMENTS = ("--no-sandbox", "--disable-lcd-text")
 SETTINGS = {
     "LTE_DRIFT__CYCLE_S": "2",
     "LTE_DRIFT__LOOK_S": "1",
@@ -88,7 +90,7 @@ def _chromium() -> Iterator[Page]:
     if path is None:
         raise SystemExit("chromium is missing: apt-get install chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
         browser.close()
 

@@ -332,6 +332,7 @@ def test_a_realignment_shows_its_progress_and_verdict(
         expect(page.locator("#runs")).to_contain_text("No run yet")
         page.get_by_label("Reason").fill("a <b>trial</b>")
         page.get_by_role("button", name="Re-align now").click()
+        expect(page.locator("#started")).to_contain_text("run-000001 is queued")
         run = page.locator("#runs > ol > li")
         expect(run).to_contain_text("a <b>trial</b>")
         expect(run.locator(".chip").first).to_have_text("done", timeout=120_000)
@@ -341,6 +342,27 @@ def test_a_realignment_shows_its_progress_and_verdict(
         until(lambda: len(house.client.adapters()["adapters"]) > 1, "the new adapter")
         expect(page.locator("#adapters")).to_contain_text("serving", timeout=60_000)
         assert violations(page) == []
+    finally:
+        gateway.close()
+
+
+def test_a_realignment_can_be_cancelled_and_runs_alone(
+    make_house: Callable[..., House], access: dict[str, str], make_page: Callable[..., Page], tmp_path: Path
+) -> None:
+    settings = {"LTE_REALIGN__MIN_FACT_AGE_S": "0", "LTE_REALIGN__PRESET": "stub:slow"}
+    house = make_house(**settings, **access).start()
+    publish(house, *(fact(f"Quay {number}", f"Owner {number}") for number in range(80)))
+    gateway = started(house, tmp_path)
+    try:
+        page = make_page(gateway.url)
+        sign_in(page, OPERATORS_TOKEN)
+        page.get_by_role("button", name="Re-align now").click()
+        cancel = page.get_by_role("button", name="Cancel run-000001")
+        cancel.wait_for()
+        page.get_by_role("button", name="Re-align now").click()
+        expect(page.locator("#started .problem")).to_contain_text("run-000001")
+        cancel.click()
+        expect(page.locator("#runs .chip").first).to_have_text("cancelled", timeout=60_000)
     finally:
         gateway.close()
 

@@ -43,6 +43,10 @@ class RealignForm(BaseModel):
     reason: str = Field(default="", max_length=LONGEST_NAME)
 
 
+class CancelForm(BaseModel):
+    run_id: str = Field(min_length=1, max_length=LONGEST_NAME)
+
+
 def _search(subject: str = "", namespace: str = DEFAULT_NAMESPACE, page: str = "") -> Search:
     return Search(subject.strip()[:LONGEST_NAME], namespace.strip()[:LONGEST_NAME], page)
 
@@ -71,7 +75,6 @@ class _Page:
             "facts": facts,
             "ingest": ingest,
             "refused": None,
-            "started": None,
         }
         if operator:
             names = ("drift", "adapters", "runs")
@@ -119,12 +122,15 @@ class _Page:
 
     async def runs(self, request: Request, context: GatewayContext) -> HTMLResponse:
         outcome = await self._sections(request, context).runs()
-        return part(request, "runs.html", {"runs": outcome, "started": None}, outcome.status)
+        return part(request, "runs.html", {"runs": outcome}, outcome.status)
 
     async def realign(self, request: Request, context: GatewayContext, form: RealignForm) -> HTMLResponse:
-        here = self._sections(request, context)
-        started = await here.realign(form.reason)
-        return html("runs.html", {"runs": await here.runs(), "started": started}, started.status)
+        outcome = await self._sections(request, context).realign(form.reason)
+        return html("started.html", {"run": outcome}, outcome.status)
+
+    async def cancel(self, request: Request, context: GatewayContext, form: CancelForm) -> HTMLResponse:
+        outcome = await self._sections(request, context).cancel(form.run_id)
+        return html("started.html", {"run": outcome}, outcome.status)
 
     async def sign_in(self, request: Request, context: GatewayContext, form: SignInForm) -> Response:
         token = form.token.strip()
@@ -166,6 +172,7 @@ def page_router() -> APIRouter:
     changing: dict[str, Handler] = {
         "/page/ask": page.ask,
         "/page/realign": page.realign,
+        "/page/cancel": page.cancel,
         "/page/sign-in": page.sign_in,
         "/page/sign-out": page.sign_out,
     }

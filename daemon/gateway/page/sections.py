@@ -172,6 +172,13 @@ class Sections:
         reply = await self.daemon.call(self.caller, "admin", "TriggerRealignment", reason=reason)
         return run_view(reply.realignment)
 
+    async def cancel(self, run_id: str) -> Outcome[RunView]:
+        return await attempt(self._cancel(run_id))
+
+    async def _cancel(self, run_id: str) -> RunView:
+        reply = await self.daemon.call(self.caller, "admin", "CancelRealignment", id=run_id)
+        return run_view(reply.realignment)
+
     async def _open_call(self, service: str, method: str, **fields: Any) -> Any:
         """A call of asking and reading. Who signs in with a token that is for something else may still do
         what they may without one; where a token is needed, the refusal stands."""

@@ -17,7 +17,8 @@ _OUTCOMES = {
     "reject": ("kept out", WARN),
     "none": ("no adapter is better than either", WARN),
 }
-# Moves of the pointer that the page shows.
+# Adapters and moves of the pointer that the page shows.
+MOST_ADAPTERS = 20
 MOST_MOVES = 8
 
 
@@ -96,6 +97,7 @@ class AdapterRow:
     trained_edits: int
     tainted: int
     problem: str
+    serving: bool
     state: str
     tone: str
     verdict: VerdictView | None
@@ -112,18 +114,21 @@ class MoveRow:
 
 @dataclass(frozen=True, slots=True)
 class AdaptersView:
-    """`serving` is empty where the base model answers edited questions too."""
+    """`serving` is empty where the base model answers alone; `further` adapters are not shown."""
 
     serving: str
     adapters: tuple[AdapterRow, ...]
+    further: int
     moves: tuple[MoveRow, ...]
 
 
 def adapters_view(listing: admin_service_pb2.ListAdaptersResponse) -> AdaptersView:
-    """All adapters, and the newest moves of the pointer."""
+    """The adapter that serves and the newest others, and the newest moves of the pointer."""
+    newest = sorted(map(_adapter, listing.adapters), key=lambda row: (not row.serving, -(row.added_ms or 0)))
     return AdaptersView(
         serving=listing.serving.id if listing.HasField("serving") else "",
-        adapters=tuple(map(_adapter, listing.adapters)),
+        adapters=tuple(newest[:MOST_ADAPTERS]),
+        further=len(newest[MOST_ADAPTERS:]),
         moves=tuple(
             MoveRow(move.adapter, move.reason, milliseconds(move.time))
             for move in listing.history[:MOST_MOVES]
@@ -141,6 +146,7 @@ def _adapter(info: admin_service_pb2.AdapterInfo) -> AdapterRow:
         trained_edits=info.trained_edits,
         tainted=len(info.tainted),
         problem=info.problem,
+        serving=info.serving,
         state=state,
         tone=tone,
         verdict=verdict_view(info.verdict),

@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from daemon.gateway.page.views import formats
-from daemon.gateway.page.views.adapters import adapters_view, run_view, verdict_view
+from daemon.gateway.page.views.adapters import MOST_ADAPTERS, adapters_view, run_view, verdict_view
 from daemon.gateway.page.views.answer import answer_view
 from daemon.gateway.page.views.charts import HEIGHT, WIDTH, segments, sparkline
 from daemon.gateway.page.views.drift import drift_view
@@ -179,14 +180,24 @@ def test_adapters_say_whether_they_may_serve() -> None:
     tainted = [admin.TaintedEdit(edit_id="e", why="retracted")]
     listing = admin.ListAdaptersResponse(
         adapters=[
+            admin.AdapterInfo(id="b", problem="a file is missing", added=Timestamp(seconds=2)),
+            admin.AdapterInfo(id="c", added=Timestamp(seconds=1)),
             admin.AdapterInfo(id="a", serving=True, tainted=tainted),
-            admin.AdapterInfo(id="b", problem="a file is missing"),
-            admin.AdapterInfo(id="c"),
         ]
     )
     view = adapters_view(listing)
     assert [row.state for row in view.adapters] == ["serving, tainted", "damaged", "ready"]
-    assert view.serving == ""
+    assert (view.serving, view.further) == ("", 0)
+
+
+def test_the_adapter_that_serves_is_shown_however_many_there_are() -> None:
+    infos = [
+        admin.AdapterInfo(id=str(number), serving=number == 0, added=Timestamp(seconds=number))
+        for number in range(MOST_ADAPTERS + 3)
+    ]
+    view = adapters_view(admin.ListAdaptersResponse(adapters=infos))
+    assert [row.id for row in view.adapters[:2]] == ["0", str(MOST_ADAPTERS + 2)]
+    assert (len(view.adapters), view.further) == (MOST_ADAPTERS, 3)
 
 
 def test_a_run_tells_how_far_it_is() -> None:
