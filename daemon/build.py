@@ -65,8 +65,8 @@ STATE_INTERVAL_S = 600.0
 RECALL, STATE = "recall", "state"
 # How soon a changed token file holds: a stat of it costs nothing.
 TOKENS_INTERVAL_S = 1.0
-# Reasons to be DEGRADED: the token file cannot be used; another adapter serves than the pointer says, or than was
-# announced.
+# Reasons to be DEGRADED: the token file cannot be used; another adapter serves than the pointer says, or than
+# was announced.
 TOKENS, ADAPTER, ANNOUNCED = "tokens", "adapter", "announced"
 
 
