@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,19 @@ import pytest
 import structlog
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_status import rpc_status
 
 from daemon.client import Client
 from daemon.rpc import token_file as files
 from daemon.rpc.access import Limit, Principal, Role, Unauthenticated
+from daemon.rpc.call_context import CallContext
 from daemon.rpc.gen.lte.v1 import answer_service_pb2 as answers
 from daemon.rpc.gen.lte.v1 import answer_service_pb2_grpc
 from daemon.rpc.rate_limit import RateLimited, RateLimits
 from daemon.rpc.server import ListenerSettings, RpcServer
 from daemon.rpc.token_store import TokenStore, token_in
-from lte_runtime.errors import BadRequest, Overloaded, Refused
+from lte_runtime.errors import BadRequest, DeadlineExceeded, Overloaded, Refused
 from tests.unit.daemon.rpc.certificates import Authority, authority
 from tests.unit.daemon.rpc.conftest import Build, Principals, Rig
 
@@ -280,24 +282,50 @@ def test_a_rate_over_the_wire(serve: Build, token_file: Principals) -> None:
     assert [call.code for call in rig.calls].count("RESOURCE_EXHAUSTED") == 1
 
 
-def test_a_call_that_outlives_the_longest_time_ends(serve: Build) -> None:
-    """Reflection is a stream that its caller keeps open: without an end it would hold its thread for good."""
+def test_a_stream_that_outlives_the_longest_time_ends(serve: Build) -> None:
     rig = serve(deadline_max_s=0.3)
-    from grpc_reflection.v1alpha import reflection_pb2
-
     with grpc.insecure_channel(f"unix:{rig.settings.socket}") as channel:
         call = channel.stream_stream(
             "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
             reflection_pb2.ServerReflectionRequest.SerializeToString,
             reflection_pb2.ServerReflectionResponse.FromString,
         )
-        requests = iter(
-            lambda: time.sleep(0.1) or reflection_pb2.ServerReflectionRequest(list_services=""), None
-        )
         with pytest.raises(grpc.RpcError) as caught:
-            for _ in call(requests, timeout=20):
+            for _ in call(endless_requests()):
                 pass
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "rpc.deadline_max_s" in caught.value.details()
+
+
+def endless_requests() -> Iterator[reflection_pb2.ServerReflectionRequest]:
+    while True:
+        yield reflection_pb2.ServerReflectionRequest(list_services="")
+        time.sleep(0.05)
+
+
+class Connection:
+    """What gRPC says of a call with so many seconds left; None for no deadline."""
+
+    def __init__(self, time_left: float | None) -> None:
+        self._time_left = time_left
+
+    def time_remaining(self) -> float | None:
+        return self._time_left
+
+    def is_active(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, None), (1e12, None), (2.0, 2.0), (9000.0, 100.0)])
+def test_the_time_that_is_left(own: float | None, expected: float | None) -> None:
+    connection: Any = Connection(own)
+    call = CallContext(connection, Principal("bot", frozenset()), longest_s=100.0)
+    assert call.time_remaining() == (expected if expected is None else pytest.approx(expected, abs=1))
+    assert call.is_active()
+    over = CallContext(connection, Principal("bot", frozenset()), longest_s=0.0)
+    assert not over.is_active()
+    with pytest.raises(DeadlineExceeded):
+        over.check_time()
 
 
 # -- names in what is published ----------------------------------------------------------------------------
