@@ -401,8 +401,8 @@ def _listen(base: _Base, services: Services) -> None:
     """The sockets come last, so that whoever finds one can be answered."""
     server = RpcServer(services, answers.listener_settings(base.settings), partial(_note_call, base))
     server.start()
+    base.metrics.watch(partial(readings.of_tokens, server.tokens))
     if server.tokens is not None:
-        base.metrics.watch(partial(readings.of_tokens, server.tokens))
         look = partial(_look_at_tokens, base.lifecycle, server.tokens)
         base.schedule.every(TOKENS_INTERVAL_S, "tokens", look, ACCESS)
     base.undo.callback(server.stop, base.settings.rpc.drain_s)

@@ -180,11 +180,11 @@ def count_answer(metrics: Metrics, answer: Answer) -> None:
         metrics.corrected()
 
 
-def of_tokens(tokens: TokenStore) -> Readings:
-    principals, now_s = tokens.principals.all, time.time()
+def of_tokens(tokens: TokenStore | None) -> Readings:
+    principals, now_s = tokens.principals.all if tokens else (), time.time()
     expired = sum(who.expires_s is not None and who.expires_s <= now_s for who in principals)
     return {
-        "lte_token_file_ok": float(not tokens.fault),
+        "lte_token_file_ok": float(tokens is None or not tokens.fault),
         "lte_principals": {("valid",): float(len(principals) - expired), ("expired",): float(expired)},
     }
 

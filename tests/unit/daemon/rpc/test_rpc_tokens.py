@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 import structlog
+from certificates import Authority, authority
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_reflection.v1alpha import reflection_pb2
@@ -26,7 +27,6 @@ from daemon.rpc.rate_limit import RateLimited, RateLimits
 from daemon.rpc.server import ListenerSettings, RpcServer
 from daemon.rpc.token_store import TokenStore, token_in
 from lte_runtime.errors import BadRequest, DeadlineExceeded, Overloaded, Refused
-from tests.unit.daemon.rpc.certificates import Authority, authority
 from tests.unit.daemon.rpc.conftest import Build, Principals, Rig
 
 OLD_TOKEN = "a-token-that-nobody-guesses"
