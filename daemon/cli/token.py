@@ -43,7 +43,9 @@ def new(
     """
     chosen = name or f"{role[0]}-{secrets.token_hex(4)}"
     limit = (
-        None if calls_per_s is None else Limit(calls_per_s, burst or token_file.default_burst(calls_per_s))
+        None
+        if calls_per_s is None
+        else Limit(calls_per_s, token_file.default_burst(calls_per_s) if burst is None else burst)
     )
     ends = None if expires is None else token_file.seconds_of(expires)
     principal = Principal(chosen, frozenset(role), tuple(read or ()), tuple(write or ()), ends, limit)

@@ -27,7 +27,7 @@ from lte_runtime.types import Edit, FactKey, Position, RawRecord
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
 MOST_EVENTS = 1000
 # Who published a record, in the daemon's own word; `source.publisher` is the sender's.
-PRINCIPAL_HEADER = "lte_principal"
+PRINCIPAL_HEADER = "lte-principal"
 DEFAULT_PROBES, MOST_PROBES = 16, 32
 
 

@@ -235,7 +235,9 @@ class _Entry(BaseModel):
     def principal(self, name: str) -> Principal:
         limit = None
         if self.calls_per_s is not None:
-            limit = Limit(self.calls_per_s, self.burst or default_burst(self.calls_per_s))
+            limit = Limit(
+                self.calls_per_s, default_burst(self.calls_per_s) if self.burst is None else self.burst
+            )
         return Principal(
             name, self.roles, tuple(self.read), tuple(self.write), seconds_of(self.expires), limit
         )
@@ -317,8 +319,8 @@ def _add(principals: dict[Any, Principal], identity: object, principal: Principa
 
 
 def default_burst(calls_per_s: float) -> int:
-    """A second's calls."""
-    return max(1, math.ceil(calls_per_s))
+    """A second's calls; 1 for what is no number, which no entry may hold."""
+    return max(1, math.ceil(calls_per_s)) if math.isfinite(calls_per_s) else 1
 
 
 def seconds_of(moment: datetime | date | None) -> float | None:

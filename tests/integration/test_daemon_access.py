@@ -115,7 +115,7 @@ def test_what_a_publisher_writes_bears_its_name(guarded: Guarded) -> None:
         with pytest.raises(Refused, match=r"etl \(publisher\) may write 'default'"):
             etl.publish([fact("Buoy One", "Ole", namespace="other")])
     headers = [dict(record.headers) for record in records(guarded.house, guarded.house.topic.topic)]
-    assert {"lte_principal": b"etl"} in headers
+    assert {"lte-principal": b"etl"} in headers
 
 
 def records(house: House, topic: str) -> list[Any]:
@@ -228,6 +228,6 @@ def canaries_of(secrets: Secrets) -> dict[str, bytes]:
     """Parts of secrets, each long enough to be found by chance nowhere."""
     key = (secrets.directory / "server.key").read_text().splitlines()[1]
     named = {
-        "password": PASSWORD, "hub": HUB_TOKEN, "unknown token": UNKNOWN, "TLS key": key[:40], **secrets.tokens
+        "password": PASSWORD, "hub": HUB_TOKEN, "unknown": UNKNOWN, "TLS key": key[:40], **secrets.tokens
     }  # fmt: skip
     return {name: secret.encode() for name, secret in named.items()}

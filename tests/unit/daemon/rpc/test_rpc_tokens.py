@@ -343,7 +343,7 @@ def test_published_events_bear_the_callers_name(serve: Build, token_file: Princi
     sources = [published.get("source") for published in rig.publisher.events]
     own = {"publisher": "etl"}
     assert sources == [own, {"uri": "doc:1", "publisher": "hr"}, {"uri": "doc:1", **own}, None]
-    assert rig.publisher.headers == [("lte_principal", b"etl")] * 2 + [("lte_principal", b"lte.sock")]
+    assert rig.publisher.headers == [("lte-principal", b"etl")] * 2 + [("lte-principal", b"lte.sock")]
 
 
 # -- TLS ---------------------------------------------------------------------------------------------------
