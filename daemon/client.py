@@ -57,7 +57,7 @@ class Client:
         self._address = target(address)
         self._admin_address = target(admin_address)
         self._tls_ca = tls_ca
-        self._token = Path(token_file).read_text("utf-8").split("\n")[0].strip() if token_file else None
+        self._token = _token(Path(token_file)) if token_file else None
         self._timeout_s = timeout_s
         self._channels: dict[str, grpc.Channel] = {}
 
@@ -337,6 +337,18 @@ class Client:
             else:
                 self._channels[address] = grpc.insecure_channel(address, options)
         return self._channels[address]
+
+
+def _token(path: Path) -> str:
+    """The token in the first line of a file."""
+    try:
+        line = path.read_text("utf-8").partition("\n")[0].strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.BadRequest(f"the token cannot be read from {path}: {error}") from None
+    # Sent as a token, an entry would only be refused as unknown.
+    if not line or line.startswith(("[", "#")) or "{" in line:
+        raise errors.BadRequest(f"{path} must hold the token itself, not the daemon's rpc.token_file")
+    return line
 
 
 def target(address: str | Path | None) -> str | None:

@@ -107,6 +107,12 @@ SWAPS = Spec(
     ("outcome",),
     (("done",), ("refused",)),
 )
+REFUSED = Spec(
+    "lte_calls_refused_total",
+    "Calls refused for who made them, by gRPC status code.",
+    ("code",),
+    (("UNAUTHENTICATED",), ("PERMISSION_DENIED",), ("RESOURCE_EXHAUSTED",)),
+)
 SWAP_TIME = Spec("lte_adapter_swap_seconds", "Time of a swap: verify, load, try, switch, store the pointer.")
 
 # Read when Prometheus asks.
@@ -118,6 +124,8 @@ GAUGES = (
         "Records between position and end of a partition; NaN while unknown.",
         ("partition",),
     ),
+    Spec("lte_token_file_ok", "0 when the token file as it is now was refused: the one of before holds."),
+    Spec("lte_principals", "Principals of the token file, by whether they have expired.", ("state",)),
     Spec("lte_ingest_next_offset", "Next offset that questions cannot see yet.", ("partition",)),
     Spec("lte_memory_edits", "Edits kept, with their history."),
     Spec("lte_memory_facts", "Facts that are current."),
@@ -193,6 +201,7 @@ class Metrics:
         self._realigned = self._counter(REALIGNED)
         self._passed_over = self._counter(PASSED_OVER)
         self._swaps = self._counter(SWAPS)
+        self._refused = self._counter(REFUSED)
         self._swap_time = self._histogram(SWAP_TIME, _FAST)
         self._rebuilds = self._counter(REBUILDS)
         self._jobs = self._counter(JOBS)
@@ -278,6 +287,10 @@ class Metrics:
         """A swap of the adapter was tried: `outcome` is done or refused."""
         self._swaps.labels(outcome).inc()
         self._swap_time.observe(seconds)
+
+    def refused(self, code: str) -> None:
+        """A call was refused for who made it."""
+        self._refused.labels(code).inc()
 
     def ran(self, job: str, *, ok: bool, seconds: float) -> None:
         """A job of the scheduler ended."""

@@ -157,7 +157,7 @@ class ModelSettings(_Section):
     )
     engine: Literal["auto", "transformers", "openvino"] = Field(
         default="auto",
-        description="openvino: llama and qwen2 shapes on a CPU, faster. auto: transformers, any model.",
+        description="auto: openvino for llama and qwen2 shapes on a CPU, else transformers (any model).",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where the model runs.")
     threads: int = Field(
@@ -477,7 +477,9 @@ class ClientSettings(_Section):
         description="Where the command line finds the daemon: host:port or unix:PATH. Default: rpc.socket.",
     )
     tls_ca: Path | None = Field(default=None, description="PEM roots that a TLS daemon is checked against.")
-    token_file: Path | None = Field(default=None, description="Bearer token that the command line sends.")
+    token_file: Path | None = Field(
+        default=None, description="File with the bearer token that the command line sends."
+    )
     timeout_s: float = Field(default=30.0, gt=0, le=3600, description="Deadline of a call.")
 
 

@@ -61,6 +61,7 @@ TABLE = {
     "accept-gap": CommandEntry("daemon.cli.accept_gap", "Accept that history is missing, and go on.", _RUN),
     "topics": CommandEntry("daemon.cli.topics", "The Kafka topics of a daemon: create.", _RUN),
     "index": CommandEntry("daemon.cli.index", "The vector index: verify, rebuild.", _RUN),
+    "token": CommandEntry("daemon.cli.token", "Tokens of callers: new, list, convert.", _RUN),
     "backup": CommandEntry("daemon.cli.backup", "Copy the store, of a running daemon too.", _RUN),
     "restore": CommandEntry("daemon.cli.restore", "Put a backup into a state directory.", _RUN),
     "adapters": CommandEntry(

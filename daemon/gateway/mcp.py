@@ -1,4 +1,4 @@
-"""The daemon as a server of the Model Context Protocol: at `/mcp` of the gateway, and on stdio for `lte mcp`."""
+"""The daemon's tools for the Model Context Protocol: at `/mcp` of the gateway, and on stdio for `lte mcp`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from lte_runtime.errors import LteError
 
 PATH = "/mcp"
 INSTRUCTIONS = (
-    "Facts that change, and answers from them. `ask` answers a question and cites the facts it rests on; scope "
-    "`base` means that no fact was about it and a small language model answered alone. `find_facts` finds facts "
-    "by meaning or by subject, `history` and `why_not` explain them, `publish_fact` states a new one."
+    "Facts that change, and answers from them. `ask` answers a question and cites the facts it rests on; "
+    "scope `base` means that no fact was about it and a small language model answered alone. `find_facts` "
+    "finds facts by meaning or by subject, `history` and `why_not` explain them, `publish_fact` states one."
 )
 MOST_FACTS = 100
 # What an assistant has no use for, and pays for by the token.
-_LEFT_OUT = ("token_ids", "timings_ms", "watermarks", "index_path", "features")
+_LEFT_OUT = ("token_ids", "timings_ms", "watermarks", "index_path")
 _READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 _WRITES = ToolAnnotations(
     read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False
@@ -58,7 +58,7 @@ def create_server(daemon: DaemonCalls, caller_of: Callable[[Context], Caller]) -
         with _tool_errors():
             positions = [position.model_dump() for position in at_least or ()]
             fields = question_fields(question, namespace, positions, as_of, "auto")
-            return _brief(as_json(await daemon.call(caller_of(ctx), "answer", "Answer", **fields)))
+            return _brief(await daemon.call(caller_of(ctx), "answer", "Answer", **fields))
 
     @server.tool(annotations=_READS)
     async def find_facts(
@@ -76,7 +76,7 @@ def create_server(daemon: DaemonCalls, caller_of: Callable[[Context], Caller]) -
             if about:
                 fields = question_fields(about, namespace, (), None, "auto")
                 reply = await daemon.call(caller_of(ctx), "answer", "Retrieve", **fields)
-                return _brief(as_json(reply))
+                return _brief(reply)
             page = {"page_size": limit, "page_token": page_token}
             reply = await daemon.call(
                 caller_of(ctx), "edit", "ListEdits", namespace=namespace, subject=subject, **page
@@ -164,8 +164,6 @@ def _tool_errors() -> Iterator[None]:
         raise ToolError(str(error)) from error
 
 
-def _brief(answer: Any) -> Any:
+def _brief(reply: Any) -> Json:
     """Without what is for machines."""
-    if isinstance(answer, dict):
-        return {name: _brief(value) for name, value in answer.items() if name not in _LEFT_OUT}
-    return list(map(_brief, answer)) if isinstance(answer, list) else answer
+    return {name: value for name, value in as_json(reply).items() if name not in _LEFT_OUT}

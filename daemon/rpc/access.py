@@ -16,6 +16,8 @@ from lte_runtime.facts.keys import DEFAULT_NAMESPACE, normalise_key
 HEADER = "authorization"
 HEALTH = "/grpc.health.v1.Health/"
 ANY = "*"
+# Names that the log gives to callers without a token: no principal may bear one.
+SOCKET, ADMIN_SOCKET, TCP = "lte.sock", "admin.sock", "tcp"
 
 
 class Role(StrEnum):
@@ -58,7 +60,7 @@ class Limit:
 class Principal:
     """Who calls. `read` and `write` are namespace patterns: a name, a prefix and `*`, or `*` for all.
 
-    `expires_s` is in seconds since the epoch.
+    `expires_s` is in seconds since the epoch. `is_anonymous`: the name is that of a socket.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Principal:
     write: tuple[str, ...] = ()
     expires_s: float | None = None
     limit: Limit | None = None
+    is_anonymous: bool = False
 
     def may(self, access: Access, namespace: str) -> bool:
         """Whether the normalised `namespace` is one of its own; `*` stands for all of them."""
@@ -77,9 +80,9 @@ class Principal:
         return self.may(Access.READ, namespace)
 
 
-def unlimited(name: str, roles: Iterable[Role]) -> Principal:
+def unlimited(name: str, roles: Iterable[Role], *, is_anonymous: bool = False) -> Principal:
     """A principal with these roles in all namespaces."""
-    return Principal(name, frozenset(roles), (ANY,), (ANY,))
+    return Principal(name, frozenset(roles), (ANY,), (ANY,), is_anonymous=is_anonymous)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +118,15 @@ class Rule:
 
 _ALL = frozenset(Role)
 _ASKER = frozenset({Role.ASKER})
+_OPERATOR = frozenset({Role.OPERATOR})
 _PUBLISHER = frozenset({Role.PUBLISHER})
 _ASKER_OR_PUBLISHER = frozenset({Role.ASKER, Role.PUBLISHER})
 
 _READS_NAMED = Namespaces(Access.READ, "namespace")
 _READS_RESULT = Namespaces(Access.READ, of_result=True)
 # What an operator sees or changes without naming a namespace concerns every one of them.
-_SEES_ALL = Rule(frozenset({Role.OPERATOR}), Namespaces(Access.READ))
-_CHANGES_ALL = Rule(frozenset({Role.OPERATOR}), Namespaces(Access.WRITE))
+_SEES_ALL = Rule(_OPERATOR, Namespaces(Access.READ))
+_CHANGES_ALL = Rule(_OPERATOR, Namespaces(Access.WRITE))
 
 RULES: dict[str, Rule] = {
     "/lte.v1.AnswerService/Answer": Rule(_ASKER, _READS_NAMED),
@@ -145,9 +149,7 @@ RULES: dict[str, Rule] = {
     "/lte.v1.AdminService/ListDeadLetters": _SEES_ALL,
     "/lte.v1.AdminService/GetDeadLetter": _SEES_ALL,
     "/lte.v1.AdminService/ReplayDeadLetters": _CHANGES_ALL,
-    "/lte.v1.AdminService/EraseFact": Rule(
-        frozenset({Role.OPERATOR}), Namespaces(Access.WRITE, "key.namespace")
-    ),
+    "/lte.v1.AdminService/EraseFact": Rule(_OPERATOR, Namespaces(Access.WRITE, "key.namespace")),
     "/lte.v1.AdminService/ListAdapters": _SEES_ALL,
     "/lte.v1.AdminService/AddAdapter": _CHANGES_ALL,
     "/lte.v1.AdminService/VerifyAdapter": _SEES_ALL,
@@ -169,6 +171,14 @@ RULES: dict[str, Rule] = {
 def is_open(method: str) -> bool:
     """Whether a method asks for no token: probes of load balancers bring none, so health is open."""
     return method.startswith(HEALTH) and method in RULES
+
+
+def is_operator_act(method: str) -> bool:
+    """Whether a method is for operators alone and changes something."""
+    rule = RULES.get(method)
+    if rule is None or rule.namespaces is None:
+        return False
+    return rule.roles == _OPERATOR and rule.namespaces.access is Access.WRITE
 
 
 def allowed(method: str, roles: Iterable[Role]) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 
 from daemon.rpc.access import Principal
+from lte_runtime.errors import DeadlineExceeded
 
 # gRPC gives an infinite time to calls without a deadline.
 _NO_DEADLINE_S = 1e9
@@ -19,6 +20,7 @@ class CallContext:
     def __init__(self, context: grpc.ServicerContext, principal: Principal, longest_s: float) -> None:
         self._context = context
         self.principal = principal
+        self._longest_s = longest_s
         self._ends = time.monotonic() + longest_s
 
     def __getattr__(self, name: str) -> Any:
@@ -33,12 +35,12 @@ class CallContext:
 
     def is_active(self) -> bool:
         """Whether somebody still waits for the reply, and may."""
-        return not self.is_over and bool(self._context.is_active())
+        return time.monotonic() < self._ends and bool(self._context.is_active())
 
-    @property
-    def is_over(self) -> bool:
-        """Whether the longest time has passed."""
-        return time.monotonic() >= self._ends
+    def check_time(self) -> None:
+        """Raises `DeadlineExceeded` when the longest time has passed."""
+        if time.monotonic() >= self._ends:
+            raise DeadlineExceeded(f"the call has reached rpc.deadline_max_s, {self._longest_s:g} s")
 
 
 def principal_of(context: grpc.ServicerContext) -> Principal:

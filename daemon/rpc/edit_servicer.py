@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from daemon.rpc import convert
+from daemon.rpc.access import Principal
 from daemon.rpc.answer_servicer import DEFAULT_NAMESPACE, deadline, gone
 from daemon.rpc.call_context import principal_of
 from daemon.rpc.gen.lte.v1 import common_pb2 as common
@@ -25,6 +26,8 @@ from lte_runtime.types import Edit, FactKey, Position, RawRecord
 
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
 MOST_EVENTS = 1000
+# Who published a record, in the daemon's own word; `source.publisher` is the sender's.
+PRINCIPAL_HEADER = "lte-principal"
 DEFAULT_PROBES, MOST_PROBES = 16, 32
 
 
@@ -70,11 +73,14 @@ class EditServicer(edit_service_pb2_grpc.EditServiceServicer):
             raise Refused("this daemon does not publish: write to the edits topic directly")
         if not 0 < len(request.events) <= MOST_EVENTS:
             raise BadRequest(f"send 1 to {MOST_EVENTS} events in one call, not {len(request.events)}")
-        published = [convert.event(event) for event in request.events]
+        caller = principal_of(context)
+        published = [attributed(convert.event(event), caller) for event in request.events]
         for event in published:
             check(event)
         with self._publishing.take():
-            positions = self._services.publisher.publish(published)
+            positions = self._services.publisher.publish(
+                published, [(PRINCIPAL_HEADER, caller.name.encode())]
+            )
         return pb.PublishResponse(positions=map(convert.position, positions))
 
     def DryRun(self, request: pb.DryRunRequest, context: grpc.ServicerContext) -> pb.DryRunResponse:
@@ -91,6 +97,14 @@ class EditServicer(edit_service_pb2_grpc.EditServiceServicer):
             cancelled=gone(context),
         )
         return convert.dry_run(result)
+
+
+def attributed(event: dict[str, Any], caller: Principal) -> dict[str, Any]:
+    """The event with the caller's name as its publisher, where it names none and the caller has one."""
+    source = event.get("source") or {}
+    if caller.is_anonymous or source.get("publisher"):
+        return event
+    return {**event, "source": {**source, "publisher": caller.name}}
 
 
 def check(event: Mapping[str, Any]) -> Edit:

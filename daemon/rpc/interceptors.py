@@ -20,7 +20,7 @@ from daemon.rpc.call_context import CallContext
 from daemon.rpc.listener import Listener
 from daemon.rpc.rate_limit import RateLimited, RateLimits
 from daemon.rpc.workers import ListenerThreads, in_pool, kind_of, with_behaviour
-from lte_runtime.errors import DeadlineExceeded, LteError, Overloaded
+from lte_runtime.errors import LteError, Overloaded
 
 log = logging.getLogger(__name__)
 
@@ -103,9 +103,10 @@ class Guard(grpc.ServerInterceptor):
         self, method: str, behaviour: Any, principal: Principal | None, request: Any, context: Any
     ) -> Iterator[Any]:
         with self._watched(method, request, context, principal) as call:
-            yield from behaviour(request, call)
-            if call.is_over:
-                raise DeadlineExceeded(f"the call has reached the longest time of {self._longest_s:g} s")
+            for reply in behaviour(request, call):
+                yield reply
+                call.check_time()
+            call.check_time()
 
     @contextmanager
     def _watched(

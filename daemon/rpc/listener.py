@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from daemon.rpc.access import Principal, Role, Unauthenticated, unlimited
+from daemon.rpc.access import ADMIN_SOCKET, SOCKET, TCP, Principal, Role, Unauthenticated, unlimited
 from daemon.rpc.token_store import Metadata, TokenStore, token_in
 
-SOCKET, ADMIN_SOCKET, TCP = "lte.sock", "admin.sock", "tcp"
 _SUBJECT = "x509_subject"
 
 
@@ -56,7 +55,7 @@ def socket_listener(roles: Iterable[Role], tokens: TokenStore | None) -> Listene
 
 def admin_listener() -> Listener:
     """The admin socket: everything, for the daemon's own user; a token neither adds nor takes away."""
-    return Listener(ADMIN_SOCKET, unlimited(ADMIN_SOCKET, Role), reads_tokens=False)
+    return Listener(ADMIN_SOCKET, _anonymous(ADMIN_SOCKET, Role), reads_tokens=False)
 
 
 def tcp_listener(roles: Iterable[Role], tokens: TokenStore | None, *, certificates: bool) -> Listener:
@@ -67,4 +66,4 @@ def tcp_listener(roles: Iterable[Role], tokens: TokenStore | None, *, certificat
 
 def _anonymous(name: str, roles: Iterable[Role]) -> Principal | None:
     given = tuple(roles)
-    return unlimited(name, given) if given else None
+    return unlimited(name, given, is_anonymous=True) if given else None

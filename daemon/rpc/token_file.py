@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 import secrets
 import stat
@@ -25,9 +26,21 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from daemon.rpc.access import ANY, Limit, Principal, Role, Unauthenticated, unlimited
-from lte_runtime.errors import Refused
+from daemon.rpc.access import (
+    ADMIN_SOCKET,
+    ANY,
+    SOCKET,
+    TCP,
+    Limit,
+    Principal,
+    Role,
+    Unauthenticated,
+    unlimited,
+)
+from lte_runtime.disk import sync
+from lte_runtime.errors import BadRequest, Refused
 from lte_runtime.facts.keys import normalise_key
+from lte_runtime.private_files import FILE_MODE, create
 
 SECTION = "[principals]"
 # A token that can be guessed is worse than none: it looks like protection.
@@ -36,8 +49,7 @@ TOKEN_BYTES = 32
 MOST_PRINCIPALS = 10_000
 MOST_PATTERNS = 1000
 LARGEST_FILE = 16 << 20
-# Names that the log gives to callers without a token.
-RESERVED_NAMES = frozenset({"lte.sock", "admin.sock", "tcp"})
+RESERVED_NAMES = frozenset({SOCKET, ADMIN_SOCKET, TCP})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _OLD_ROLES = (Role.ASKER, Role.PUBLISHER)
 _OLD_FORMAT = (
@@ -119,6 +131,52 @@ def entry_line(principal: Principal, identity: Mapping[str, str]) -> str:
     return f'"{principal.name}" = {{ {", ".join(parts)} }}'
 
 
+def check_entry(line: str) -> None:
+    """Raises `BadRequest` for a line that no file may hold."""
+    try:
+        _principals(f"{SECTION}\n{line}\n")
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
+
+
+def add_entry(path: Path, line: str) -> None:
+    """Append an entry to a file, which is made (0600) if there is none. The file is replaced in one step, and
+    only by a valid one: raises `Refused`."""
+    text = _text(path) if path.exists() else f"{SECTION}\n"
+    if SECTION not in map(str.strip, text.splitlines()):
+        raise Refused(f"{path} has no {SECTION}: `lte token convert {path}` prints a file that has")
+    added = f"{text.rstrip()}\n{line}\n"
+    try:
+        _refuse_same_name(text, line)
+        _principals(added)
+    except ValueError as error:
+        raise Refused(f"not added to {path}: {error}") from None
+    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else FILE_MODE
+    write_private(path, added, mode)
+
+
+def _refuse_same_name(text: str, line: str) -> None:
+    """TOML's own word for it would not name the entry."""
+    names = [set(tomllib.loads(part).get("principals", {})) for part in (text, f"{SECTION}\n{line}\n")]
+    if double := names[0] & names[1]:
+        raise ValueError(f"there is an entry {min(double)} already: choose another --name")
+
+
+def write_private(path: Path, text: str, mode: int = FILE_MODE) -> None:
+    """Put a file in the place of another in one step. Raises `Refused`."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        create(scratch)
+        scratch.write_text(text, "utf-8")
+        scratch.chmod(mode)
+        sync(scratch)
+        scratch.rename(path)
+        sync(path.parent)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise Refused(f"cannot write {path}: {error.strerror}") from error
+
+
 def converted(path: Path) -> str:
     """A file of the old form as one of the new form, with the same rights. Raises `Refused`."""
     principals = read(path)
@@ -177,8 +235,12 @@ class _Entry(BaseModel):
     def principal(self, name: str) -> Principal:
         limit = None
         if self.calls_per_s is not None:
-            limit = Limit(self.calls_per_s, self.burst or max(1, math.ceil(self.calls_per_s)))
-        return Principal(name, self.roles, tuple(self.read), tuple(self.write), _seconds(self.expires), limit)
+            limit = Limit(
+                self.calls_per_s, default_burst(self.calls_per_s) if self.burst is None else self.burst
+            )
+        return Principal(
+            name, self.roles, tuple(self.read), tuple(self.write), seconds_of(self.expires), limit
+        )
 
 
 def check_rights(roles: frozenset[Role], may_read: Sequence[str], may_write: Sequence[str]) -> None:
@@ -256,8 +318,13 @@ def _add(principals: dict[Any, Principal], identity: object, principal: Principa
     principals[identity] = principal
 
 
-def _seconds(moment: datetime | date | None) -> float | None:
-    """The end of a principal in seconds since the epoch; a time without a zone is UTC, a date its start."""
+def default_burst(calls_per_s: float) -> int:
+    """A second's calls; 1 for what is no number, which no entry may hold."""
+    return max(1, math.ceil(calls_per_s)) if math.isfinite(calls_per_s) else 1
+
+
+def seconds_of(moment: datetime | date | None) -> float | None:
+    """Seconds since the epoch; a time without a zone is UTC, a date its start."""
     if moment is None:
         return None
     if not isinstance(moment, datetime):

@@ -472,6 +472,30 @@ ANSWERS = Board(
                 ),
             ),
         ),
+        Row(
+            "Callers",
+            (
+                Panel(
+                    "Refused callers",
+                    "Calls refused for who made them: no known token, no right, or more than the rate or the "
+                    "listener allows.",
+                    (_per_second("lte_calls_refused_total", "{{code}}", "code"),),
+                    unit=PER_S,
+                ),
+                Panel(
+                    "Token file",
+                    "0: the file as it is now was refused, and the tokens of before hold.",
+                    (Query("min by (instance) (lte_token_file_ok)", "{{instance}}"),),
+                    kind=Kind.STATES,
+                    alert="LteDegraded",
+                ),
+                Panel(
+                    "Principals",
+                    "Who may call, by whether their entry has expired.",
+                    (Query("max by (state) (lte_principals)", "{{state}}"),),
+                ),
+            ),
+        ),
     ),
     swaps=True,
 )

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import httpx2
 import pytest
+from anyio import open_process
 from daemon_house import House, fact, question
 from gateway_process import GatewayProcess, Tokens
 from mcp import Client, StdioServerParameters
@@ -19,6 +21,8 @@ from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(1200)]
+# Loaded here: anyio loads it with the first use, deep in a stack in which CPython 3.11 cannot compile it.
+assert open_process
 TOOLS = {"ask", "find_facts", "history", "why_not", "publish_fact"}
 Connect = Callable[[str], Any]
 Session = Callable[[Client], Awaitable[None]]
@@ -52,6 +56,15 @@ def connect(
         )
 
     return over_http if request.param == "http" else over_stdio
+
+
+@asynccontextmanager
+async def _http(url: str, headers: dict[str, str]) -> AsyncIterator[Any]:
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=60) as http_client,
+        streamable_http_client(url, http_client=http_client) as streams,
+    ):
+        yield streams
 
 
 def run(transport: Any, session: Session) -> None:

@@ -90,6 +90,7 @@ PURE = (
     "lte_runtime/align/promotion.py",
     "lte_runtime/align/runs.py",
     "lte_runtime/align/watch.py",
+    "daemon/rpc/access.py",
     "ops/lab/evals/tally.py",
     "ops/lab/evals/unseen_facts.py",
 )

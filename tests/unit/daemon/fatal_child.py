@@ -95,7 +95,7 @@ def called(act: Callable[[], object]) -> None:
     context: Any = SimpleNamespace(abort_with_status=lambda _: None)
     armed.set()
     method, operator = "/lte.v1.AdminService/TakeSnapshot", unlimited("operator", Role)
-    guard._unary(method, lambda *_: act(), None, context, operator)
+    guard._unary(method, lambda *_: act(), operator, None, context)
 
 
 def scheduled(act: Callable[[], object]) -> None:

@@ -39,10 +39,14 @@ class FakePublisher:
 
     def __init__(self) -> None:
         self.events: list[Mapping[str, Any]] = []
+        self.headers: list[tuple[str, bytes]] = []
 
-    def publish(self, events: Sequence[Mapping[str, Any]]) -> list[Position]:
+    def publish(
+        self, events: Sequence[Mapping[str, Any]], headers: Sequence[tuple[str, bytes]]
+    ) -> list[Position]:
         start = len(self.events)
         self.events += events
+        self.headers += headers
         return [Position(TOPIC_ID, 0, start + number) for number in range(len(events))]
 
 
