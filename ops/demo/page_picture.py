@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import FloatRect, Page, sync_playwright
 
@@ -24,10 +25,8 @@ from ops.stack import PRINCIPALS, Stack
 PICTURE = Path(__file__).resolve().parents[2] / "docs" / "page.png"
 WIDTH, HEIGHT = 1040, 900
 # What is shown of drift, in CSS pixels: one row of readings.
-_DRIFT_HEIGHT = 330
+_DRIFT_HEIGHT = 275
 LARGEST_BYTES = 200_000
-# Containers have no user namespaces for the sandbox; coloured edges of letters double the size of a picture.
-ARGUMENTS = ("--no-sandbox", "--disable-lcd-text")
 SETTINGS = {
     "LTE_DRIFT__CYCLE_S": "2",
     "LTE_DRIFT__LOOK_S": "1",
@@ -39,7 +38,7 @@ _RELATIONS = {
     "chief executive": ("Mira Okafor", "Aiko Brandt", "Jonas Weil", "Ines Falk", "Tamsin Vey"),
     "headquarters": ("Leiden", "Delft", "Ghent", "Aarhus", "Turku"),
 }
-_QUESTION = "Who is the chief executive of Quorvane Systems?"
+_QUESTION = "Who is the chief executive of Quorvane?"
 # Readings of each name that the lines should have.
 _READINGS = 24
 # Against hanging only.
@@ -67,15 +66,15 @@ def main(picture: Path = PICTURE) -> None:
 
 def _publish(stack: Stack) -> None:
     """Facts with a history, until questions see them."""
-    events = [
+    events: list[dict[str, Any]] = [
         {"subject": subject, "relation": relation, "target": target}
         for relation, targets in _RELATIONS.items()
         for subject, target in zip(_SUBJECTS, targets, strict=True)
     ]
-    quorvane = {"subject": "Quorvane Systems", "relation": "chief executive"}
-    registry = {"publisher": "company register"}
+    quorvane = {"subject": "Quorvane", "relation": "chief executive"}
+    registry = {"publisher": "register"}
     events += [
-        {"subject": "Quorvane Systems", "relation": "headquarters", "target": "Tromsø"},
+        {"subject": "Quorvane", "relation": "headquarters", "target": "Tromsø"},
         {**quorvane, "target": "Ingrid Solheim", "revision": 1, "source": registry},
         {**quorvane, "target": "Pavel Norling", "revision": 2, "source": registry},
     ]
@@ -90,7 +89,7 @@ def _chromium() -> Iterator[Page]:
     if path is None:
         raise SystemExit("chromium is missing: apt-get install chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
         browser.close()
 
@@ -109,7 +108,7 @@ def _operate(page: Page, url: str, token: str) -> None:
     page.get_by_label("Question", exact=True).fill(_QUESTION)
     page.keyboard.press("Enter")
     page.locator(".answer-text").wait_for()
-    page.get_by_label("Search").fill("Quorvane Systems")
+    page.get_by_label("Search").fill("Quorvane")
     with page.expect_response(lambda response: "/page/facts" in response.url):
         page.keyboard.press("Enter")
     newest = page.locator("#results li", has_text="Pavel Norling").first

