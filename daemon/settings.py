@@ -393,6 +393,8 @@ class RpcSettings(_Section):
             raise ValueError("tls_cert and tls_key come together: set both or none")
         if self.tls_client_ca is not None and (self.tls_cert is None or self.token_file is None):
             raise ValueError("tls_client_ca needs tls_cert, tls_key, and token_file with the subjects")
+        if not self.socket_roles and self.token_file is None:
+            raise ValueError("socket_roles is empty and there is no token_file: nobody could ask")
         if self.listen == OFF or is_loopback(self.listen):
             return self
         if self.tls_cert is None or self.token_file is None:
@@ -407,11 +409,27 @@ class ClientSettings(_Section):
         default=None,
         description="Where the command line finds the daemon: host:port or unix:PATH. Default: rpc.socket.",
     )
+    admin_address: str | None = Field(
+        default=None,
+        description="Where it sends admin calls: host:port or unix:PATH. Default: rpc.admin_socket.",
+    )
     tls_ca: Path | None = Field(default=None, description="PEM roots that a TLS daemon is checked against.")
+    tls_cert: Path | None = Field(
+        default=None, description="PEM certificate of the command line, for rpc.tls_client_ca."
+    )
+    tls_key: Path | None = Field(default=None, description="PEM private key of that certificate.")
     token_file: Path | None = Field(
         default=None, description="File with the bearer token that the command line sends."
     )
     timeout_s: float = Field(default=30.0, gt=0, le=3600, description="Deadline of a call.")
+
+    @model_validator(mode="after")
+    def _pair_is_complete(self) -> ClientSettings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key come together: set both or none")
+        if self.tls_cert is not None and self.tls_ca is None:
+            raise ValueError("tls_cert needs tls_ca: without it the connection has no TLS")
+        return self
 
 
 class MetricsSettings(_Section):
