@@ -9,10 +9,11 @@ from typing import Protocol
 from lte_runtime.answer.answerer import AnswerMemory
 from lte_runtime.answer.scope import features as f
 from lte_runtime.errors import NotFound
-from lte_runtime.facts.keys import normalise_key, view_of
+from lte_runtime.facts.keys import view_of
 from lte_runtime.facts.policy import current, effective_times, fold, moment_of
 from lte_runtime.memory.retrieve import rank
 from lte_runtime.memory.views import windows_of
+from lte_runtime.names.normalise import key_form
 from lte_runtime.store.records import EditRecord
 from lte_runtime.store.rows import fact_of
 from lte_runtime.types import (
@@ -106,8 +107,8 @@ class Overlay:
         others = tuple(fact for fact in stored if fact.key != self._key)
         if namespace != self._key.namespace:
             return others
-        name_key = normalise_key(name)
-        new = (fact for fact in self._facts if name_key in map(normalise_key, f.names_of(fact)))
+        name_key = key_form(name)
+        new = (fact for fact in self._facts if name_key in map(key_form, f.names_of(fact)))
         return (*others, *new)
 
     def members_beside(

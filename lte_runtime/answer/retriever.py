@@ -16,7 +16,8 @@ from lte_runtime.answer.budget import ENCODED_AT_ONCE, Budget
 from lte_runtime.answer.chain import Path
 from lte_runtime.answer.scope import features as f
 from lte_runtime.answer.scope import gate
-from lte_runtime.facts.keys import DEFAULT_NAMESPACE, normalise_key, view_of
+from lte_runtime.facts.keys import DEFAULT_NAMESPACE, view_of
+from lte_runtime.names.normalise import key_form
 from lte_runtime.types import (
     Candidate,
     Candidates,
@@ -431,7 +432,7 @@ class Retriever:
 
 def _keyed(q: Question) -> Question:
     """With the namespace in the form in which keys are stored."""
-    return replace(q, namespace=normalise_key(q.namespace) or DEFAULT_NAMESPACE)
+    return replace(q, namespace=key_form(q.namespace) or DEFAULT_NAMESPACE)
 
 
 class QuestionReading:

@@ -20,12 +20,12 @@ from lte_runtime.facts.keys import (
     forbidden_character,
     has_hidden,
     mixed_script,
-    normalise_key,
     statement_of,
     view_of,
 )
 from lte_runtime.facts.table_changes import DELETED, ROW_DELETED, WITHDRAWN, event_of_row
 from lte_runtime.facts.wire import Payload, parse_object, read_payload
+from lte_runtime.names.normalise import key_form
 from lte_runtime.types import Cardinality, Edit, FactKey, Op, Position, RawRecord
 
 if TYPE_CHECKING:  # pydantic costs 0.2 s at import: publishing does not need it
@@ -40,7 +40,6 @@ __all__ = [
     "decode",
     "fact_key",
     "json_schema",
-    "normalise_key",
     "notice",
     "original_position_header",
     "record_key",
@@ -156,7 +155,7 @@ def _bare_edit(event: Event, key: FactKey | None, payload: Payload, record: RawR
     return Edit(
         id="",
         op=Op(event.op),
-        namespace=key.namespace if key else normalise_key(event.namespace) or "default",
+        namespace=key.namespace if key else key_form(event.namespace) or "default",
         key=key,
         position=record.position,
         timestamp_ms=record.timestamp_ms,
@@ -207,8 +206,8 @@ def _clean_names(names: list[str]) -> tuple[str, ...]:
     """Names without doubles, in order; empty ones go."""
     unique: dict[str, str] = {}
     for name in map(clean_text, names):
-        if normalise_key(name):
-            unique.setdefault(normalise_key(name), name)
+        if key_form(name):
+            unique.setdefault(key_form(name), name)
     return tuple(unique.values())
 
 

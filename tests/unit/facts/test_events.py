@@ -21,7 +21,6 @@ from lte_runtime.facts.events import (
     decode,
     fact_key,
     json_schema,
-    normalise_key,
     notice,
     original_position_header,
     record_key,
@@ -30,6 +29,7 @@ from lte_runtime.facts.events import (
 )
 from lte_runtime.facts.keys import names_in_prompt
 from lte_runtime.facts.table_changes import WITHDRAWN
+from lte_runtime.names.normalise import key_form
 from lte_runtime.types import Cardinality, Edit, FactKey, Op, Position, RawRecord
 
 NOW = 1_800_000_000_000
@@ -524,8 +524,8 @@ def refused(error: BadRecord) -> None:
 @settings(deadline=None)
 @given(st.text())
 def test_normalising_twice_is_normalising_once(text: str) -> None:
-    once = normalise_key(text)
-    assert normalise_key(once) == once
+    once = key_form(text)
+    assert key_form(once) == once
 
 
 @pytest.mark.parametrize(
