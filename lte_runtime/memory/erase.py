@@ -126,6 +126,7 @@ def _take_edits(store: Store, key: FactKey, key_id: int, salt: str, now_ms: int)
         db.execute(taint, (ERASED, now_ms, edit_id))
     db.execute("DELETE FROM facts WHERE key=?", (key_id,))
     db.execute("DELETE FROM lost_edits WHERE key=?", (key_id,))
+    db.execute("DELETE FROM joined_keys WHERE key=?", (key_id,))
     if len(rows) > len(asserts):
         _blank_retractions(store, key, key_id)
         blank_key(db, key, key_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lte_runtime.errors import Damaged
@@ -96,6 +97,14 @@ def edit_from(row: Row, key: FactKey | None, topics: Mapping[int, str]) -> Edit:
     if TEXT_ERASED not in edit.flags and content_hash(edit, _retracts(edit)) != edit.content_hash:
         raise Damaged(f"the stored text of edit row {row[0]} does not match its hash")
     return edit
+
+
+def in_key(edit: Edit, key: FactKey | None, namespace: str) -> Edit:
+    """The same edit under another key or namespace; its hash follows, unless its text was erased."""
+    moved = replace(edit, key=key, namespace=namespace)
+    if TEXT_ERASED in edit.flags:
+        return moved
+    return replace(moved, content_hash=content_hash(moved, _retracts(moved)))
 
 
 def _retracts(edit: Edit) -> str | None:
