@@ -25,7 +25,7 @@ from lte_runtime.memory.erase import erase_key, finish_erasure
 from lte_runtime.memory.projection import Projection, reached
 from lte_runtime.memory.restore import fill, open_store, restore, save
 from lte_runtime.names.normalise import key_form
-from lte_runtime.store import inspect, quarantine, reader, sampling, truncation
+from lte_runtime.store import inspect, quarantine, reader, rekey, sampling, truncation
 from lte_runtime.store.adapter_history import AdapterLedger
 from lte_runtime.store.batch_writer import KeyChange
 from lte_runtime.store.db import Connection, faults, open_reader, read_transaction, transaction
@@ -519,10 +519,12 @@ class EditMemory:
         with faults():
             db = self._reader()
             edits, keys, facts = reader.counts(db)
+            joined_keys = rekey.count_across(db)
             rows, size, pending = quarantine.totals(db)
         return MemoryStatus(
             edits=edits,
             keys=keys,
+            joined_keys=joined_keys,
             current_facts=facts,
             vectors_live=sum(index.live for index in indexes.values()),
             vectors_dead=sum(index.dead for index in indexes.values()),

@@ -65,13 +65,19 @@ def reformed(key: FactKey) -> FactKey:
     return FactKey(*parts) if bool(key.relation) is bool(parts[2]) and parts[0] and parts[1] else key
 
 
-def changed_keys(connection: Connection) -> dict[FactKey, list[int]]:
-    """The keys whose form changes, by their new form: the numbers of all keys that it stands for then."""
-    changed: dict[FactKey, list[int]] = {}
+def renamed_keys(connection: Connection) -> Iterator[tuple[int, FactKey]]:
+    """Number and new form of the keys whose form changes."""
     for key_id, *parts in connection.execute(_CHANGEABLE):
         key = FactKey(*parts)
         if reformed(key) != key:
-            changed.setdefault(reformed(key), []).append(key_id)
+            yield key_id, reformed(key)
+
+
+def changed_keys(connection: Connection) -> dict[FactKey, list[int]]:
+    """The new forms of keys, each with the numbers of all keys that it stands for then."""
+    changed: dict[FactKey, list[int]] = {}
+    for key_id, key in renamed_keys(connection):
+        changed.setdefault(key, []).append(key_id)
     for key, key_ids in changed.items():
         present = reader.key_row(connection, key)
         if present is not None:

@@ -189,9 +189,9 @@ def check_publishers(connection: Connection) -> None:
     across = sum(joined_key.across_publishers for joined_key in joined)
     if across:
         raise Refused(
-            "this version takes other spellings of a name for the same name, so that keys of different "
-            f"publishers would become one key in {across} cases: `lte index rekey --dry-run` lists them, "
-            "`lte index rekey --join-publishers` joins them; the earlier version can go on with the store"
+            "this version takes other spellings of a name for the same name: that would join keys of "
+            f"different publishers ({across} in all). `lte index rekey --dry-run` lists them, `lte index rekey "
+            "--join-publishers` joins them; until then the earlier version can go on with the store"
         )
 
 
