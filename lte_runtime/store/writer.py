@@ -190,8 +190,8 @@ def check_publishers(connection: Connection) -> None:
     if across:
         raise Refused(
             "this version takes other spellings of a name for the same name: that would join keys of "
-            f"different publishers ({across} in all). `lte index rekey --dry-run` lists them, `lte index rekey "
-            "--join-publishers` joins them; until then the earlier version can go on with the store"
+            f"different publishers ({across} in all). `lte index rekey --dry-run` lists them, "
+            "`lte index rekey --join-publishers` joins them; until then the earlier version can go on"
         )
 
 

@@ -8,13 +8,14 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import apsw
 import pytest
 import spellings
-from make import NOW
+from make import NOW, batches
 
 from lte_runtime.answer.encoder.stub import StubEncoder
 from lte_runtime.errors import BadRequest, NotFound, Refused
@@ -89,7 +90,7 @@ def test_an_upgraded_store_is_what_a_new_reader_of_the_topic_has(tmp_path: Path)
 
 def test_all_spellings_name_the_fact(tmp_path: Path) -> None:
     with opened(unpacked(spellings.SPELLINGS, tmp_path)) as memory:
-        for subject in ("O'Hanlon Creamery", "O’HANLON CREAMERY", "OʼHanlon\u200b Creamery"):
+        for subject in ("O'Hanlon’s", "O’HANLON'S", "O’Hanlon\u200b's"):
             facts = memory.facts_of_subject(subject, namespace="default")
             assert [fact.target for fact in facts] == ["€2.50"]
         history = memory.history(fact_key("default", "Işıklı Mobilya", "head office"))
@@ -105,10 +106,6 @@ def test_all_spellings_name_the_fact(tmp_path: Path) -> None:
 
 def test_what_is_sent_once_more_is_a_duplicate_after_the_upgrade(tmp_path: Path) -> None:
     """Ids and content are compared in the new form too."""
-    from dataclasses import replace
-
-    from make import batches
-
     state = unpacked(spellings.SPELLINGS, tmp_path)
     before = seen(state)
     with opened(state) as memory:
@@ -169,7 +166,7 @@ def test_a_copy_of_an_earlier_attempt_is_replaced(tmp_path: Path) -> None:
     copy = state / f"{STORE_FILE}.before-{SCHEMA_VERSION}"
     copy.write_bytes(b"of last week")
     seen(state)
-    assert summarise(copy).edits == rekey_report(state / STORE_FILE).keys or summarise(copy).edits > 0
+    assert summarise(copy).state_hash.startswith("1-")
 
 
 def test_a_backup_of_before_is_restored_and_upgraded(tmp_path: Path) -> None:
