@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -165,8 +165,8 @@ def _bare_edit(event: Event, key: FactKey | None, payload: Payload, record: RawR
         prompt=prompt,
         target=target or None,
         statement=statement_of(subject, relation, prompt, target, statement) if target else "",
-        subject_aliases=_clean_names(event.subject_aliases),
-        target_aliases=_clean_names(event.target_aliases),
+        subject_aliases=distinct_names(event.subject_aliases),
+        target_aliases=distinct_names(event.target_aliases),
         revision=event.revision,
         valid_from=event.valid_from,
         valid_until=event.valid_until,
@@ -202,8 +202,8 @@ def derived_id(position: Position) -> str:
     return f"{place}~{position.log}" if position.log else place
 
 
-def _clean_names(names: list[str]) -> tuple[str, ...]:
-    """Names without doubles, in order; empty ones go."""
+def distinct_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Names without spellings of earlier ones, in order; empty ones go."""
     unique: dict[str, str] = {}
     for name in map(clean_text, names):
         if key_form(name):

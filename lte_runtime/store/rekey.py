@@ -8,13 +8,15 @@ has the same form in every version.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import partial
 
+from lte_runtime.facts.events import distinct_names
 from lte_runtime.names.normalise import key_form
 from lte_runtime.store import reader
 from lte_runtime.store.db import Connection
-from lte_runtime.store.rows import EDIT_COLUMNS, body_of, edit_from, in_key, row_crc
+from lte_runtime.store.rows import EDIT_COLUMNS, EDIT_WIDTH, body_of, edit_from, rehashed, row_crc
 from lte_runtime.types import Edit, FactKey
 
 SNAPSHOT_TOKENS = "snapshot_tokens"
@@ -26,13 +28,29 @@ _CHANGEABLE = (
     "SELECT id, namespace, subject, relation FROM keys "
     f"WHERE subject<>'' AND namespace||subject||relation {_NOT_ASCII} ORDER BY id"
 )
+_LISTED = "IN (SELECT value FROM json_each(?1))"
+_EDIT_WITH_KEY = (
+    f"SELECT {EDIT_COLUMNS}, k.namespace, k.subject, k.relation FROM edits e LEFT JOIN keys k ON k.id=e.key "
+    "WHERE e.id=?"
+)
+# Which edits are changed. Retractions by id alone belong to a namespace, not to a key.
+_OF_KEYS = f"e.key {_LISTED}"
+_RETRACTIONS = f"e.key IS NULL AND e.namespace {_NOT_ASCII}"
+_WITH_ALIASES = (
+    f"(json_array_length(e.body, '$[5]')>1 OR json_array_length(e.body, '$[6]')>1) AND e.body {_NOT_ASCII}"
+)
+_WITH_TEXTS = f"SELECT DISTINCT key FROM edits WHERE key IS NOT NULL AND body {_NOT_ASCII}"
+_CONCERNED = (
+    f"SELECT namespace, subject, relation FROM keys WHERE subject<>'' AND (id {_LISTED} OR id IN "
+    "(SELECT n.key FROM edits r JOIN edits n ON n.edit_id=r.retracts AND n.namespace=r.namespace "
+    "WHERE r.key IS NULL)) ORDER BY id"
+)
 _PUBLISHERS = "SELECT DISTINCT coalesce(nullif(body->>8, ''), source) FROM edits WHERE key=? ORDER BY 1"
 # What all deliveries of one edit share; two rows of it come from two namespaces that became one.
+_SAME = "namespace, source, op, edit_id, content_hash"
 _TWINS = (
-    "SELECT e.id, first.id FROM edits e JOIN (SELECT min(id) AS id, key, namespace, source, op, edit_id, "
-    "content_hash FROM edits WHERE key=?1 GROUP BY source, op, edit_id, content_hash) first ON "
-    "first.source=e.source AND first.op=e.op AND first.edit_id=e.edit_id AND "
-    "first.content_hash=e.content_hash WHERE e.key=?1 AND e.id>first.id"
+    f"SELECT id, first FROM (SELECT id, min(id) OVER (PARTITION BY {_SAME}) AS first FROM edits "
+    "WHERE key IS ?) WHERE id>first"
 )
 
 
@@ -101,22 +119,34 @@ def _former(connection: Connection, key_id: int) -> FormerKey:
     return FormerKey(reader.key_of(connection, key_id), publishers, edits)
 
 
-def rekey(connection: Connection, topics: Mapping[int, str]) -> list[int]:
-    """Bring every key to today's form, in the caller's transaction; the numbers of the keys that changed,
-    whose facts must be folded again."""
+def rekey(connection: Connection, topics: Mapping[int, str]) -> list[FactKey]:
+    """Bring every key to today's form, in the caller's transaction; the keys that must be folded again.
+
+    These are the keys that changed, those with an edit that is not of ASCII alone (targets and names have a
+    form too), and those that a retraction by id alone reaches, whose namespace may have changed.
+    """
+    concerned = [row[0] for row in connection.execute(_WITH_TEXTS)]
     changed = changed_keys(connection)
-    for joined in joined_keys(connection, changed):
-        _note(connection, joined, changed[joined.key][0])
+    joined = joined_keys(connection, changed)
+    for joined_key in joined:
+        _note(connection, joined_key, changed[joined_key.key][0])
+    across = {joined_key.key for joined_key in joined if joined_key.across_publishers}
     for key, key_ids in changed.items():
-        _rename(connection, topics, key, key_ids)
-    _rename_retractions(connection, topics)
-    if any(len(key_ids) > 1 for key_ids in changed.values()):
+        flags = {KEYS_JOINED} if key in across else set()
+        _rewrite(connection, topics, _OF_KEYS, (json.dumps(key_ids),), partial(_moved, key, flags))
+        _rename(connection, key, key_ids)
+    _rewrite(connection, topics, _RETRACTIONS, (), _in_namespace)
+    _rewrite(connection, topics, _WITH_ALIASES, (), _distinct_aliases)
+    for key_id in (None, *(changed[joined_key.key][0] for joined_key in joined)):
+        _join_twins(connection, key_id)
+    if joined:
         # Numbers of keys are free again: no snapshot may say what they meant.
         connection.execute("DELETE FROM meta WHERE name=?", (SNAPSHOT_TOKENS,))
         connection.execute(
             "DELETE FROM vectors WHERE hash NOT IN (SELECT view_hash FROM keys WHERE view_hash IS NOT NULL)"
         )
-    return [key_ids[0] for key_ids in changed.values()]
+    numbers = json.dumps([*concerned, *(key_ids[0] for key_ids in changed.values())])
+    return [FactKey(*parts) for parts in connection.execute(_CONCERNED, (numbers,))]
 
 
 def _note(connection: Connection, joined: JoinedKey, key_id: int) -> None:
@@ -129,78 +159,64 @@ def _note(connection: Connection, joined: JoinedKey, key_id: int) -> None:
     )
 
 
-def _rename(connection: Connection, topics: Mapping[int, str], key: FactKey, key_ids: Sequence[int]) -> None:
-    """Give the first of these keys the new form and the edits of all; the others go."""
-    first, *others = key_ids
-    across = "SELECT 1 FROM joined_keys WHERE key=? AND across"
-    flags = {KEYS_JOINED} if connection.execute(across, (first,)).fetchone() else set()
-    for key_id in key_ids:
-        former = reader.key_of(connection, key_id)
-        for row_id, edit in _edits(connection, topics, "e.key=?", (key_id,), former):
-            moved = in_key(edit, key, key.namespace)
-            _put(connection, row_id, replace(moved, flags=tuple(sorted({*moved.flags, *flags}))), first)
-    numbers = json.dumps(key_ids)
-    view = connection.execute(
-        "SELECT view, view_hash FROM keys WHERE id IN (SELECT value FROM json_each(?)) AND view IS NOT NULL "
-        "ORDER BY id LIMIT 1",
-        (numbers,),
-    ).fetchone()
-    connection.execute("DELETE FROM facts WHERE key IN (SELECT value FROM json_each(?))", (numbers,))
-    for key_id in others:
-        connection.execute("UPDATE lost_edits SET key=? WHERE key=?", (first, key_id))
-        connection.execute("DELETE FROM keys WHERE id=?", (key_id,))
-    connection.execute(
-        "UPDATE keys SET key=?, namespace=?, subject=?, relation=?, view=?, view_hash=?, names='[]', "
-        "facts=0, chain=x'', crc=? WHERE id=?",
-        (
-            key.text,
-            key.namespace,
-            key.subject,
-            key.relation,
-            *(view or (None, None)),
-            row_crc(first, key.text, "[]", 0, b""),
-            first,
-        ),
-    )
-    for twin, row in connection.execute(_TWINS, (first,)).fetchall():
-        connection.execute("UPDATE positions SET edit=? WHERE edit=?", (row, twin))
-        connection.execute("DELETE FROM edits WHERE id=?", (twin,))
-
-
-def _rename_retractions(connection: Connection, topics: Mapping[int, str]) -> None:
-    """Retractions by id alone belong to a namespace, not to a key."""
-    where = f"e.key IS NULL AND e.namespace {_NOT_ASCII}"
-    for row_id, edit in _edits(connection, topics, where, (), None):
-        _put(connection, row_id, in_key(edit, None, key_form(edit.namespace)), None)
-
-
-def _edits(
+def _rewrite(
     connection: Connection,
     topics: Mapping[int, str],
     where: str,
     values: Sequence[object],
-    key: FactKey | None,
-) -> Iterator[tuple[int, Edit]]:
-    rows = connection.execute(f"SELECT {EDIT_COLUMNS} FROM edits e WHERE {where}", values).fetchall()
-    return ((row[0], edit_from(row, key, topics)) for row in rows)
+    change: Callable[[Edit], Edit],
+) -> None:
+    """Change edits, whose stored text must match their hashes, and make the hashes anew."""
+    row_ids = connection.execute(f"SELECT e.id FROM edits e WHERE {where}", values).fetchall()
+    for (row_id,) in row_ids:
+        row = connection.execute(_EDIT_WITH_KEY, (row_id,)).fetchone()
+        key = None if row[EDIT_WIDTH] is None else FactKey(*row[EDIT_WIDTH:])
+        edit = edit_from(row, key, topics)
+        changed = rehashed(change(edit))
+        connection.execute(
+            "UPDATE edits SET namespace=?, content_hash=?, body=? WHERE id=?",
+            (changed.namespace, changed.content_hash, body_of(changed), row_id),
+        )
 
 
-def _put(connection: Connection, row_id: int, edit: Edit, key_id: int | None) -> None:
+def _moved(key: FactKey, flags: Set[str], edit: Edit) -> Edit:
+    return replace(edit, key=key, namespace=key.namespace, flags=tuple(sorted({*edit.flags, *flags})))
+
+
+def _in_namespace(edit: Edit) -> Edit:
+    return replace(edit, namespace=key_form(edit.namespace) or edit.namespace)
+
+
+def _distinct_aliases(edit: Edit) -> Edit:
+    """Aliases as `decode` takes them: no two with one form."""
+    aliases, target_aliases = distinct_names(edit.subject_aliases), distinct_names(edit.target_aliases)
+    return replace(edit, subject_aliases=aliases, target_aliases=target_aliases)
+
+
+def _rename(connection: Connection, key: FactKey, key_ids: Sequence[int]) -> None:
+    """Give the first of these keys the new form and the edits of all; the others go."""
+    first, numbers = key_ids[0], json.dumps(key_ids)
+    view = connection.execute(
+        f"SELECT view, view_hash FROM keys WHERE id {_LISTED} AND view IS NOT NULL ORDER BY id LIMIT 1",
+        (numbers,),
+    ).fetchone()
+    connection.execute(f"DELETE FROM facts WHERE key {_LISTED}", (numbers,))
+    connection.execute(f"UPDATE edits SET key=?2 WHERE key {_LISTED}", (numbers, first))
+    connection.execute(f"UPDATE lost_edits SET key=?2 WHERE key {_LISTED}", (numbers, first))
+    connection.execute(f"DELETE FROM keys WHERE id {_LISTED} AND id<>?2", (numbers, first))
+    parts = (key.text, key.namespace, key.subject, key.relation, *(view or (None, None)))
     connection.execute(
-        "UPDATE edits SET key=?, namespace=?, content_hash=?, body=? WHERE id=?",
-        (key_id, edit.namespace, edit.content_hash, body_of(edit), row_id),
+        "UPDATE keys SET key=?, namespace=?, subject=?, relation=?, view=?, view_hash=?, names='[]', "
+        "facts=0, chain=x'', crc=? WHERE id=?",
+        (*parts, row_crc(first, key.text, "[]", 0, b""), first),
     )
 
 
-def refolded_keys(connection: Connection, changed: Sequence[int]) -> list[FactKey]:
-    """Keys whose facts may differ once targets and names have today's form: those that changed, and those
-    with an edit that is not of ASCII alone."""
-    rows = connection.execute(
-        "SELECT namespace, subject, relation FROM keys WHERE subject<>'' AND (id IN (SELECT value FROM "
-        f"json_each(?)) OR id IN (SELECT key FROM edits WHERE body {_NOT_ASCII})) ORDER BY id",
-        (json.dumps(changed),),
-    )
-    return [FactKey(*parts) for parts in rows]
+def _join_twins(connection: Connection, key_id: int | None) -> None:
+    """Rows of a key (None: retractions by id alone) that say the same become deliveries of the first."""
+    for twin, row_id in connection.execute(_TWINS, (key_id,)).fetchall():
+        connection.execute("UPDATE positions SET edit=? WHERE edit=?", (row_id, twin))
+        connection.execute("DELETE FROM edits WHERE id=?", (twin,))
 
 
 def stored_joins(connection: Connection) -> list[JoinedKey]:

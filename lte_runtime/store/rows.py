@@ -99,12 +99,11 @@ def edit_from(row: Row, key: FactKey | None, topics: Mapping[int, str]) -> Edit:
     return edit
 
 
-def in_key(edit: Edit, key: FactKey | None, namespace: str) -> Edit:
-    """The same edit under another key or namespace; its hash follows, unless its text was erased."""
-    moved = replace(edit, key=key, namespace=namespace)
+def rehashed(edit: Edit) -> Edit:
+    """An edit that was changed, with the hash of what it says now; as it is where its text was erased."""
     if TEXT_ERASED in edit.flags:
-        return moved
-    return replace(moved, content_hash=content_hash(moved, _retracts(moved)))
+        return edit
+    return replace(edit, content_hash=content_hash(edit, _retracts(edit)))
 
 
 def _retracts(edit: Edit) -> str | None:

@@ -203,8 +203,8 @@ def refold(connection: Connection, version: int) -> None:
     """Bring keys to the form of this version, then fold again what the rules of the fold concern: every key
     of a store before schema 3, else those whose form or texts change."""
     topics = dict(connection.execute("SELECT no, topic_id FROM topics").fetchall())
-    changed = rekey.rekey(connection, topics)
-    keys = rekey.refolded_keys(connection, changed) if version >= _FOLD_RULES else _all_keys(connection)
+    concerned = rekey.rekey(connection, topics)
+    keys = concerned if version >= _FOLD_RULES else _all_keys(connection)
     for number, key in enumerate(keys):
         BatchWriter(_Unopened(connection, topics), 0).refold([key])
         if number % REFOLD_LOG_EVERY == REFOLD_LOG_EVERY - 1:

@@ -197,8 +197,8 @@ import apsw
 from lte_runtime.store import batch_writer, db, rekey, writer
 
 source, scratch = map(Path, sys.argv[1:])
-STEPS = ((db, "copy_store"), (rekey, "_note"), (rekey, "_rename"), (rekey, "_put"), (db, "stored_schema"),
-         (batch_writer.BatchWriter, "refold"))
+STEPS = ((db, "copy_store"), (rekey, "_note"), (rekey, "_rename"), (rekey, "rehashed"),
+         (rekey, "_join_twins"), (batch_writer.BatchWriter, "refold"))
 
 def die_at(step):
     count = 0
