@@ -1,4 +1,4 @@
-"""Where a name stands in a question: the one rule by which look-up, scope gate, prompt and dry run find names.
+"""Where a name stands in a question: by this rule look-up, scope gate, prompt and dry run find names.
 
 A name is met by its own words, whatever language the question is in: no word is told from another by what it
 means. Digits always agree: SKU-4711 is never SKU-4712.
@@ -7,7 +7,7 @@ means. Digits always agree: SKU-4711 is never SKU-4712.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -18,8 +18,10 @@ from lte_runtime.names.reading import Line, Reading
 from lte_runtime.names.tokens import digits, folded_name, plain
 
 NAMED_FROM = 0.9
-"""From this score on a mention stands for its name. Below it, another name may be meant: Rookwood is as likely
-a second name as a misspelt Rockwood, so that only look-up makes use of it."""
+"""From this score on a mention stands for its name. Below it, another name may be meant: Rookwood is as
+likely a second name as a misspelt Rockwood, so that only look-up makes use of it."""
+MOST_NAMES = 512
+"""Names that are looked for in one text, the first ones; a fact may have 65."""
 LEAST_LETTERS = 5
 """Shorter names have no misspelt form: they are one slip away from common words."""
 _PLAIN, _RESPACED, _PART, _EXCHANGED, _SLIPPED = 0.97, 0.96, 0.92, 0.9, 0.85
@@ -92,6 +94,25 @@ def locate(reading: Reading, name: str) -> Mention | None:
     return best or misspelt(reading, folded, 0, len(reading.words))
 
 
+class Mentions:
+    """The mentions of names in one text, each looked for once, at most `MOST_NAMES`."""
+
+    def __init__(self, text: str) -> None:
+        self._reading = Reading(text)
+        self._mentions: dict[str, Mention | None] = {}
+
+    def of(self, name: str) -> Mention | None:
+        """Where the name stands, see `locate`; None where other words do, and behind `MOST_NAMES` others."""
+        if name not in self._mentions and len(self._mentions) < MOST_NAMES:
+            self._mentions[name] = locate(self._reading, name)
+        return self._mentions.get(name)
+
+    def best(self, names: Iterable[str]) -> Mention | None:
+        """The best place of any of the names, the longer one among equals."""
+        mentions = (mention for name in names if (mention := self.of(name)))
+        return max(mentions, key=lambda mention: (mention.score, mention.end - mention.start), default=None)
+
+
 def _places(line: Line, text: str) -> Iterator[tuple[int, int]]:
     """Runs of words, first and stop, that are `text` when written as `line` is."""
     at = line.text.find(text) if text else -1
@@ -118,8 +139,9 @@ def whole(reading: Reading, first: int, stop: int, folded: str, *, acronym: bool
 
 def part(reading: Reading, first: int, stop: int, folded: str, *, ambiguous: bool) -> Mention | None:
     """The name met by a part of it, unless that is a part of a longer name here."""
-    mention = _mention(reading, first, stop, folded, _PART, How.PART)
-    return None if mention.inside else replace(mention, ambiguous=ambiguous)
+    if reading.inside(first, stop, at_most=True):
+        return None
+    return replace(_mention(reading, first, stop, folded, _PART, How.PART), ambiguous=ambiguous)
 
 
 def misspelt(reading: Reading, folded: str, first: int, stop: int) -> Mention | None:

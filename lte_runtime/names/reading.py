@@ -13,7 +13,7 @@ MOST_CHARS = 2_048
 """Characters of a text in which names are looked for; whoever answers questions reads fewer."""
 MOST_WORDS = 512
 """Words of a text in which names are looked for, the first ones: each may begin a name."""
-_MOSTLY = 0.25  # share of words in small letters from which capitals tell names from other words
+_SMALL = 0.2  # share of words in small letters from which capitals tell names from other words
 
 _CHUNK = re.compile(r"\S+")
 _CLUSTER = re.compile(rf".[{MARKS}]*", re.DOTALL)
@@ -65,9 +65,9 @@ class Reading:
         self.folded = Line([word.folded for word in self.words], " ")
         self.plain = Line([word.plain for word in self.words], " ")
         self.close = Line([word.plain for word in self.words], "")
-        small = sum(self.text[word.start].islower() for word in self.words)
+        small = sum(map(self.is_small, range(len(self.words))))
         self._all_small = self.text == self.text.lower()
-        self._capitals_tell = small > _MOSTLY * len(self.words)
+        self._capitals_tell = small >= _SMALL * len(self.words)
 
     def whole(self, first: int, stop: int) -> bool:
         """Whether the words from `first` to before `stop` neither begin nor end within a word."""
@@ -80,17 +80,24 @@ class Reading:
         start, end = self.place(first, stop)
         return self.text[start:end].isupper() or self._all_small
 
+    def is_small(self, at: int) -> bool:
+        """Whether a word begins with a small letter."""
+        return self.text[self.words[at].start].islower()
+
     def place(self, first: int, stop: int) -> tuple[int, int]:
         """Where the words from `first` to before `stop` stand in the text."""
         return self.words[first].start, self.words[stop - 1].end
 
-    def inside(self, first: int, stop: int) -> bool:
-        """Whether the word before or behind these is written like a part of a longer name: it is next to them
-        and has a capital where most words have none (not at the beginning of a sentence), or a digit."""
-        before = first > 0 and self._gap(first) == " " and self._like_name(first - 1, self._opens(first - 1))
-        return before or (
-            stop < len(self.words) and self._gap(stop) == " " and self._like_name(stop, opens=False)
-        )
+    def inside(self, first: int, stop: int, *, at_most: bool = False) -> bool:
+        """Whether the word before or behind these is written like a part of a longer name.
+
+        That is with a digit, or with a capital that does not begin a sentence.
+        Capitals tell nothing where nearly all words have them, unless `at_most` asks whether it may be so.
+        """
+        told = at_most or self._capitals_tell
+        before = first > 0 and self._gap(first) == " " and not self._opens(first - 1)
+        behind = stop < len(self.words) and self._gap(stop) == " "
+        return (before and self._like_name(first - 1, told)) or (behind and self._like_name(stop, told))
 
     def _within_unspaced(self, at: int) -> bool:
         """Whether a word is one sign beside others of a script without spaces: mostly a part of a word."""
@@ -109,11 +116,9 @@ class Reading:
         before = self.text[: self.words[at].start].rstrip()
         return not before or before[-1] in _SENTENCE_ENDS
 
-    def _like_name(self, at: int, opens: bool) -> bool:
+    def _like_name(self, at: int, capitals_tell: bool) -> bool:
         word = self.words[at]
-        if any(map(str.isdigit, word.folded)):
-            return True
-        return self._capitals_tell and not opens and self.text[word.start].isupper()
+        return any(map(str.isdigit, word.folded)) or (capitals_tell and self.text[word.start].isupper())
 
 
 def _words(text: str) -> tuple[Word, ...]:
@@ -156,7 +161,7 @@ def _folded(text: str) -> tuple[str, Sequence[int], Sequence[int]]:
 
 
 def _chunk_parts(chunk: str, at: int) -> Iterator[tuple[str, int, int]]:
-    """What each sign of `chunk` is folded to, with its place; the whole chunk where its signs hang together."""
+    """What each sign of `chunk` is folded to, with its place; for signs that hang together, all of it."""
     clusters = [(_fold_sign(m.group()), at + m.start(), at + m.end()) for m in _CLUSTER.finditer(chunk)]
     folded = fold(chunk)
     if "".join(part for part, _, _ in clusters) == folded:

@@ -103,13 +103,17 @@ def joined(folded: str, before: Token, after: Token) -> bool:
 
 
 def _is_symbol(text: str) -> bool:
-    return not text[0].isalnum()
+    return not text[0].isalnum() and not _is_mark(text)
+
+
+def _is_mark(text: str) -> bool:
+    return unicodedata.category(text[0])[0] == "M"
 
 
 def _is_run(before: str, after: str) -> bool:
     """Whether two signs of a script without spaces are surely one word's: katakana write names out, and a
     mark belongs to the sign that it stands on."""
-    return bool(_KATAKANA.match(before) and _KATAKANA.match(after)) or unicodedata.category(after)[0] == "M"
+    return bool(_KATAKANA.match(before) and _KATAKANA.match(after)) or _is_mark(after)
 
 
 def _has_digit(text: str) -> bool:
