@@ -7,12 +7,12 @@ are only the ways to the few names that are worth a look.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 
 from lte_runtime.names.mention import Mention, close_form, is_acronym, misspelt, part, whole
-from lte_runtime.names.parts import NameParts, Parts, parts_of
+from lte_runtime.names.parts import MOST_SHARING, NameParts, Parts, parts_of
 from lte_runtime.names.reading import Reading
 from lte_runtime.names.tokens import folded_name
 from lte_runtime.names.trigrams import TrigramIndex
@@ -241,26 +241,30 @@ class _Names:
 
     def _parted(self, reading: Reading, run: _Run) -> Iterator[Mention]:
         """Names of which only a part stands among the words of a run."""
+        ends, firsts, met = self._parts.ends, self._parts.firsts, set[str]()
         for start in range(*run):
-            for stop in range(min(run[1], start + self._longest), start, -1):
-                mentions = self._parts_at(reading, start, stop) if reading.whole(start, stop) else []
-                yield from mentions
-                if mentions:
-                    break
+            most = start + self._longest if ends else start + 1
+            for stop in range(min(run[1], most), start, -1):
+                close = reading.close.of(start, stop)
+                if close in met or (close not in ends and (stop - start > 1 or close not in firsts)):
+                    continue
+                met.add(close)
+                yield from self._parts_at(reading, start, stop, close)
 
-    def _parts_at(self, reading: Reading, start: int, stop: int) -> list[Mention]:
-        names, ambiguous = self._parts.with_end(reading.close.of(start, stop)), False
-        if not self._are_one_subjects(names):
-            return []
-        if not names and stop - start == 1 and not reading.is_small(start):
-            names, ambiguous = self._parts.with_first(reading.close.of(start, stop)), True
-        met = (part(reading, start, stop, name, ambiguous=ambiguous) for name in names)
-        return [mention for mention in met if mention is not None]
+    def _parts_at(self, reading: Reading, start: int, stop: int, close: str) -> Iterator[Mention]:
+        names, ambiguous = self._parts.ends.get(close, set()), False
+        if stop - start == 1 and not names and not reading.is_small(start):
+            names, ambiguous = self._parts.firsts.get(close, set()), True
+        if not 0 < len(names) <= MOST_SHARING or not reading.whole(start, stop):
+            return
+        if ambiguous or self._are_one_subjects(names):
+            parts = (part(reading, start, stop, name, ambiguous=ambiguous) for name in sorted(names))
+            yield from (mention for mention in parts if mention is not None)
 
-    def _are_one_subjects(self, names: Sequence[str]) -> bool:
+    def _are_one_subjects(self, names: Collection[str]) -> bool:
         """Whether the keys of one of the names are all that bear any of them: a subject and its aliases."""
         key_ids = [frozenset(self.ids_of(name)) for name in names]
-        return not key_ids or max(key_ids, key=len) == frozenset().union(*key_ids)
+        return max(key_ids, key=len) == frozenset().union(*key_ids)
 
 
 def _between(reading: Reading, places: Sequence[_Run]) -> Iterator[_Run]:

@@ -6,20 +6,23 @@ Berg". A part is told from the way in which a name is written, not from what its
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lte_runtime.names.mention import close_form
-from lte_runtime.names.reading import Reading
+from lte_runtime.names.tokens import folded_name
 
 MOST_SHARING = 16
 """Names that may share a part. What more names share is a kind of thing, which means none of them."""
 _MOST_WORDS = 3  # of a name whose first word is called by
 _LEAST_FIRST = 3  # letters of such a word
+_DIGIT = re.compile(r"\d")
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Close forms of a name's parts, empty where it has none."""
+    """The close form of a name's part, empty where it has none."""
 
     end: str = ""
     first: str = ""
@@ -29,65 +32,51 @@ _NONE = Parts()
 
 
 def parts_of(name: str, folded: str) -> Parts:
-    """The parts of a name as published, whose folded form is `folded`."""
-    if " " not in folded:
+    """The parts of a name as published, whose folded form is `folded`: one of the two, or none."""
+    words = name.split()
+    if len(words) == 1 or " " not in folded:
         return _NONE
-    end, first = _end(name), _first(name, folded)
-    return Parts(end, first) if end or first else _NONE
+    if _DIGIT.search(folded) or words[0].islower():
+        end = _end(words)
+        return Parts(end=close_form(folded_name(end))) if end else _NONE
+    first = words[0] if _calls_by_first(words, folded) else ""
+    return Parts(first=close_form(folded_name(first))) if first else _NONE
 
 
-def _end(name: str) -> str:
-    """What a name ends with behind its class words: its code, or what follows words in small letters."""
-    has_digit = any(map(str.isdigit, name))
-    if not has_digit and not name[:1].islower():
+def _end(words: Sequence[str]) -> str:
+    """What a name ends with behind its class words: its code and all behind it, else what follows words in
+    small letters. A number without a letter is no code: other things have years and sizes too."""
+    code = next((at for at, word in enumerate(words) if _DIGIT.search(word)), None)
+    if code is None:
+        code = next((at for at, word in enumerate(words) if not word.islower()), 0)
+    elif not any(map(str.isalpha, words[code])):
         return ""
-    reading = Reading(name)
-    starts = [at for at, word in enumerate(reading.words) if not word.joined]
-    for start, stop in zip(starts, [*starts[1:], len(reading.words)], strict=True):
-        written = reading.close.of(start, stop)
-        if any(map(str.isdigit, written)) or (not has_digit and not reading.is_small(start)):
-            return reading.close.of(start, len(reading.words)) if start and not written.isdigit() else ""
-    return ""
+    return " ".join(words[code:]) if code else ""
 
 
-def _first(name: str, folded: str) -> str:
-    """The first of two or three words that are all written like names."""
-    words, folded_words = name.split(), folded.split(" ")
-    if len(words) != len(folded_words) or len(words) > _MOST_WORDS or len(words[0]) < _LEAST_FIRST:
-        return ""
-    like_names = all(word[0].isalpha() and not word[0].islower() and len(word) > 1 for word in words)
-    return close_form(folded_words[0]) if like_names and not any(map(str.isdigit, folded)) else ""
+def _calls_by_first(words: Sequence[str], folded: str) -> bool:
+    """Whether a name is two or three words that are all written like names."""
+    if len(words) > _MOST_WORDS or len(words) != folded.count(" ") + 1 or len(words[0]) < _LEAST_FIRST:
+        return False
+    return all(len(word) > 1 and word[0].isalpha() and not word[0].islower() for word in words)
 
 
 class NameParts:
-    """From close forms of parts to the folded names that have them."""
+    """From close forms of parts to the folded names that have them: by their end, by their first word."""
 
     def __init__(self) -> None:
-        self._ends: dict[str, set[str]] = {}
-        self._firsts: dict[str, set[str]] = {}
+        self.ends: dict[str, set[str]] = {}
+        self.firsts: dict[str, set[str]] = {}
 
     def add(self, parts: Parts, folded: str) -> None:
         if parts.end:
-            self._ends.setdefault(parts.end, set()).add(folded)
+            self.ends.setdefault(parts.end, set()).add(folded)
         if parts.first:
-            self._firsts.setdefault(parts.first, set()).add(folded)
+            self.firsts.setdefault(parts.first, set()).add(folded)
 
     def remove(self, parts: Parts, folded: str) -> None:
-        _take(self._ends, parts.end, folded)
-        _take(self._firsts, parts.first, folded)
-
-    def with_end(self, close: str) -> list[str]:
-        """Names that end so; none where too many do."""
-        return _few(self._ends, close)
-
-    def with_first(self, close: str) -> list[str]:
-        """Names whose first word this is; none where it is the first of too many."""
-        return _few(self._firsts, close)
-
-
-def _few(names: dict[str, set[str]], close: str) -> list[str]:
-    sharing = names.get(close, ())
-    return sorted(sharing) if len(sharing) <= MOST_SHARING else []
+        _take(self.ends, parts.end, folded)
+        _take(self.firsts, parts.first, folded)
 
 
 def _take(names: dict[str, set[str]], close: str, folded: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 
 from lte_runtime.names.normalise import key_form, lookup_form
@@ -35,6 +36,7 @@ _UNSPACED = (
 _TOKEN = re.compile(rf"[{_UNSPACED}]|(?:[^\W_{_UNSPACED}][{MARKS}]*)+|(?![<>|=~℠™®©])[{_SYMBOLS}]")
 _ASCII_TOKEN = re.compile(r"[a-z0-9]+|[#$+^`]")
 _UNSPACED_SIGN = re.compile(f"[{_UNSPACED}]")
+_CACHED_WORDS = 4_096
 _DIGITS = re.compile(r"\d+")
 _KATAKANA = re.compile("[\u30a0-\u30ff\u31f0-\u31ff]")
 
@@ -68,7 +70,12 @@ def plain(folded: str) -> str:
     """A name or a word of it in look-up form: without accents, what typing on a foreign keyboard leaves."""
     if folded.isascii():
         return folded
-    return " ".join(lookup_form(word) or word for word in folded.split(" "))
+    return " ".join(map(_plain_word, folded.split(" ")))
+
+
+@lru_cache(_CACHED_WORDS)
+def _plain_word(word: str) -> str:
+    return lookup_form(word) or word
 
 
 def is_unspaced(token: str) -> bool:
