@@ -54,19 +54,13 @@ _BARE = dict.fromkeys(_codes(f"{_ACCENTS} {_TATWEEL}")) | str.maketrans(_STROKED
 
 
 def key_form(text: str) -> str:
-    """The form in which keys are compared: `fold`, and runs of white space as one blank."""
-    return " ".join(fold(text).split())
-
-
-def fold(text: str) -> str:
-    """Canonical caseless (Unicode D145), apostrophes and hyphens plain, no invisible characters.
-
-    White space stays as it is: for texts in which names are looked for.
-    """
+    """The form in which keys are compared: canonical caseless (Unicode D145), apostrophes and hyphens plain,
+    no invisible characters, runs of white space as one blank."""
     if text.isascii():
-        return text.lower()
+        return " ".join(text.lower().split())
     folded = unicodedata.normalize("NFD", text.translate(_HIDE)).casefold().translate(_PLAIN)
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", folded).replace(_DOTTED_I, "i"))
+    composed = unicodedata.normalize("NFC", unicodedata.normalize("NFD", folded).replace(_DOTTED_I, "i"))
+    return " ".join(composed.split())
 
 
 def lookup_form(text: str) -> str:

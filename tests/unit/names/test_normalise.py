@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lte_runtime.names.normalise import fold, key_form, lookup_form
+from lte_runtime.names.normalise import key_form, lookup_form
 
-FORMS: tuple[Callable[[str], str], ...] = (fold, key_form, lookup_form)
+FORMS: tuple[Callable[[str], str], ...] = (key_form, lookup_form)
 # Texts of characters that some rule is about are rare among all texts: they are drawn on purpose too.
 RULED = st.text(
     st.sampled_from(
