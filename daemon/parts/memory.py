@@ -5,7 +5,6 @@ from __future__ import annotations
 from daemon.ingest.ingest import IngestSettings
 from daemon.settings import Settings
 from lte_runtime.facts.events import EventLimits
-from lte_runtime.names.normalise import key_form
 from lte_runtime.store.records import EditMemorySettings
 
 
@@ -17,7 +16,7 @@ def memory_settings(settings: Settings) -> EditMemorySettings:
 def ingest_settings(settings: Settings) -> IngestSettings:
     """Caps of a batch, pauses, limits of an event."""
     kafka, memory = settings.kafka, settings.memory
-    writers = {name: frozenset(map(key_form, spaces)) for name, spaces in kafka.publishers.items()}
+    writers = {name: frozenset(spaces) for name, spaces in kafka.publishers.items()}
     return IngestSettings(
         max_records=kafka.poll_max_records,
         refresh_s=kafka.refresh_s,

@@ -236,7 +236,7 @@ def _check_writer(edit: Edit, writers: Mapping[str, frozenset[str]]) -> None:
     if not writers:
         return
     allowed = writers.get(edit.publisher, writers.get("*", frozenset()))
-    if "*" not in allowed and edit.namespace not in allowed:
+    if "*" not in allowed and edit.namespace not in map(key_form, allowed):
         raise BadRecord(
             "namespace_forbidden", f"publisher {edit.publisher!r} may not write {edit.namespace!r}"
         )

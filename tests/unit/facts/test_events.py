@@ -442,6 +442,12 @@ def test_publishers_write_only_their_namespaces() -> None:
     )
 
 
+def test_a_namespace_is_allowed_in_any_spelling() -> None:
+    writers = {"hr": frozenset({"Lloyd’s"})}
+    event = {**FACT, "namespace": "LLOYD'S", "source": {"publisher": "hr"}}
+    assert read(event, writers=writers).namespace == "lloyd's"
+
+
 def test_what_is_published_is_what_is_read() -> None:
     event = {**FACT, "subject_aliases": ["A"], "source": {"uri": "u"}, "revision": 0, "prompt": None}
     assert read(to_json(event)) == read(event)
