@@ -130,6 +130,10 @@ GAUGES = (
     Spec("lte_memory_edits", "Edits kept, with their history."),
     Spec("lte_memory_facts", "Facts that are current."),
     Spec("lte_memory_keys", "Fact keys that were ever asserted."),
+    Spec(
+        "lte_memory_joined_keys",
+        "Fact keys that an upgrade made of keys of different publishers, because they are spellings of one.",
+    ),
     Spec("lte_memory_bytes", "Bytes of the state directory."),
     Spec(
         "lte_memory_state",

@@ -16,7 +16,6 @@ from random import Random
 
 from lte_runtime import disk
 from lte_runtime.errors import Refused
-from lte_runtime.facts.keys import normalise_key
 from lte_runtime.facts.policy import WhyNot
 from lte_runtime.locks import DirectoryLock
 from lte_runtime.memory import retrieve, upkeep
@@ -25,7 +24,8 @@ from lte_runtime.memory.batch_encoder import BatchEncoder
 from lte_runtime.memory.erase import erase_key, finish_erasure
 from lte_runtime.memory.projection import Projection, reached
 from lte_runtime.memory.restore import fill, open_store, restore, save
-from lte_runtime.store import inspect, quarantine, reader, sampling, truncation
+from lte_runtime.names.normalise import key_form
+from lte_runtime.store import inspect, quarantine, reader, rekey, sampling, truncation
 from lte_runtime.store.adapter_history import AdapterLedger
 from lte_runtime.store.batch_writer import KeyChange
 from lte_runtime.store.db import Connection, faults, open_reader, read_transaction, transaction
@@ -395,7 +395,7 @@ class EditMemory:
         """Edits, the last applied first, from behind the one that the token `after` names (or, up to the next
         version, the edit of that id). A page may be short, even empty, and yet name a next one."""
         filters = inspect.Filters(
-            normalise_key(namespace) if namespace else None, normalise_key(subject) if subject else None
+            key_form(namespace) if namespace else None, key_form(subject) if subject else None
         )
         with self._inspecting() as inspector:
             return inspector.listed(filters, limit, after)
@@ -528,10 +528,12 @@ class EditMemory:
         with faults():
             db = self._reader()
             edits, keys, facts = reader.counts(db)
+            joined_keys = rekey.count_across(db)
             rows, size, pending = quarantine.totals(db)
         return MemoryStatus(
             edits=edits,
             keys=keys,
+            joined_keys=joined_keys,
             current_facts=facts,
             vectors_live=sum(index.live for index in indexes.values()),
             vectors_dead=sum(index.dead for index in indexes.values()),

@@ -730,6 +730,13 @@ MEMORY = Board(
                     ),
                 ),
                 Panel(
+                    "Keys joined by an upgrade",
+                    "Facts of different publishers that became one at an upgrade, because their names are "
+                    "spellings of one name. `lte index rekey --dry-run` lists them.",
+                    (Query("max by (instance) (lte_memory_joined_keys)", "{{instance}}"),),
+                    kind=Kind.NUMBER,
+                ),
+                Panel(
                     "Churn",
                     "Edits applied, and how the number of current facts changes: facts that replace "
                     "others add nothing.",

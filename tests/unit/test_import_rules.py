@@ -54,7 +54,8 @@ WITHOUT: dict[str, tuple[str, ...]] = {
 LAYERS = (
     ("errors", "types", "progress", "redact"),
     ("disk", "places", "private_files", "scoring"),
-    ("locks", "facts", "names", "sealed"),
+    ("locks", "names", "sealed"),
+    ("facts",),
     ("store", "index"),
     ("memory", "drift"),
     ("answer",),
@@ -68,6 +69,7 @@ PURE = (
     "lte_runtime/facts/policy.py",
     "lte_runtime/facts/reasons.py",
     "lte_runtime/names/fuzzy.py",
+    "lte_runtime/names/normalise.py",
     "lte_runtime/names/tokens.py",
     "lte_runtime/drift/",
     "lte_runtime/scoring.py",

@@ -62,6 +62,7 @@ SUBCOMMANDS = [
     ("dlq", "replay"),
     ("index", "verify"),
     ("index", "rebuild"),
+    ("index", "rekey"),
     ("topics", "create"),
     ("ingest", "resume"),
     ("ingest", "skip"),
