@@ -69,6 +69,7 @@ SUBCOMMANDS = [
     ("config", "check"),
     ("config", "schema"),
     ("gate", "calibrate"),
+    ("gate", "unseen"),
     ("eval", "knowedit"),
 ]
 
