@@ -77,8 +77,8 @@ def read(path: Path = FILE) -> list[UnseenFact]:
     for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
         try:
             row = json.loads(line)
-            texts = {"questions": tuple(row.pop("questions")), "near": tuple(row.pop("near"))}
-            facts.append(UnseenFact(**row, **texts))
+            questions, near = tuple(row.pop("questions")), tuple(row.pop("near"))
+            facts.append(UnseenFact(questions=questions, near=near, **row))
         except (ValueError, TypeError, KeyError) as error:
             raise BadRequest(f"{path}:{number} is not a fact with questions: {error!r}") from None
     return facts
