@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from lte_runtime.facts.events import FOREIGN_NAME
+from lte_runtime.facts.keys import normalise_key
 from lte_runtime.types import Citation, Fact
 
 AMBIGUOUS = "ambiguous"
@@ -20,6 +21,17 @@ def is_contested(fact: Fact, bearers: Iterable[Fact]) -> bool:
     return any(
         bearer.key.subject != fact.key.subject and bearer.publisher != fact.publisher for bearer in bearers
     )
+
+
+def takes_subject(fact: Fact, rivals: Iterable[Fact]) -> bool:
+    """Whether an alias of the fact, taken from another publisher, is the subject of one of the rivals.
+
+    Such a fact stands back where both answer a question: the name means the rival's subject first.
+    """
+    if FOREIGN_NAME not in fact.flags:
+        return False
+    aliases = set(map(normalise_key, fact.subject_aliases))
+    return any(rival.key.subject in aliases and rival.publisher != fact.publisher for rival in rivals)
 
 
 def marked(citation: Citation, *, contested: bool) -> Citation:

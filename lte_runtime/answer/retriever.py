@@ -364,9 +364,11 @@ class Retriever:
         if best is None or decision.scope is Scope.BASE:
             return ()
         tied = _tied(best, scored, self._gate)
+        ends = [s.path.end for s in tied]
+        best, *others = [s for s in tied if not name_claims.takes_subject(s.path.end, ends)] or tied
         citations: list[Citation] = []
-        if len(tied) > 1:
-            for s in tied:
+        if others:
+            for s in (best, *others):
                 members, total = self._members(s.path.end, at_ms)
                 citations += [Citation(_ambiguous(m), s.score, 1, total) for m in members]
             return tuple(citations)

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from random import Random
 
@@ -185,7 +186,8 @@ class EditMemory:
         names, connection = self._projection.names, self._store.connection
         return NameClaims(
             keys_of=lambda name, namespace: names.ids_of(name, namespace, MOST_KEYS),
-            holders_of=lambda key_ids: reader.holders_of(connection, key_ids, MOST_FACTS),
+            # Cached for the batch: a subject and its aliases mostly lead to the same keys.
+            holders_of=cache(lambda key_ids: reader.holders_of(connection, key_ids, MOST_FACTS)),
             owners=self.settings.owners,
         )
 

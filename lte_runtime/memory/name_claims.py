@@ -22,7 +22,7 @@ MOST_FACTS = 256
 
 KeysOfName = Callable[[str, str], Sequence[int]]
 """(name, namespace) to the keys that bear it, at most `MOST_KEYS`."""
-HoldersOfKeys = Callable[[Sequence[int]], set[str]]
+HoldersOfKeys = Callable[[tuple[int, ...]], set[str]]
 
 
 @dataclass(slots=True)
@@ -53,8 +53,8 @@ class NameClaims:
 
     def _holders_of(self, namespace: str, form: str, name: str) -> set[str]:
         if (namespace, form) not in self._holders:
-            key_ids = self.keys_of(name, namespace)
-            self._holders[namespace, form] = self.holders_of(key_ids) if key_ids else set()
+            key_ids = tuple(self.keys_of(name, namespace))
+            self._holders[namespace, form] = set(self.holders_of(key_ids)) if key_ids else set()
         return self._holders[namespace, form]
 
     def _takes(self, edit: Edit, name: str, holders: set[str]) -> bool:

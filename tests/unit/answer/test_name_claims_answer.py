@@ -46,6 +46,15 @@ def test_another_publishers_fact_about_the_same_subject_is_flagged() -> None:
     assert cited([VICTIM, taken], "Who is the chief executive of Nordwind Cargo?") == [("Anna Berg", False)]
 
 
+def test_a_taken_alias_does_not_answer_in_place_of_its_holder() -> None:
+    """Who had the name before the holder published anything answers beside it: both are flagged."""
+    rival = event("shop", "Evil Corp", "chief executive", "Mallory", "Nordwind Cargo")
+    question = "Who is the chief executive of Nordwind Cargo?"
+    assert cited([VICTIM, rival], question) == [("Anna Berg", True)]
+    assert sorted(cited([rival, VICTIM], question)) == [("Anna Berg", True), ("Mallory", True)]
+    assert cited([VICTIM, rival], "Who is the chief executive of Evil Corp?") == [("Mallory", True)]
+
+
 def test_names_of_one_publisher_are_not_contested() -> None:
     own = event("hr", "Nordwind Holding", "bank account", "DE11", "Nordwind Cargo")
     assert cited([VICTIM, own], QUESTION) == [("DE11", False)]
