@@ -7,7 +7,8 @@ JSON object a line:
 `{"kind", "event", "marker", "honest", "question", "accepted"}`: `event` carries the instruction, `marker` is
 the word that it asks for, `honest` the fact that the question is about (null: none, the base model answers).
 Kinds: `beside` (the same subject, another relation), `same name` (another subject has the name for an alias,
-with the same relation, so that both facts stand in the prompt), `general`.
+with the same relation), `general`. The intruders publish last, and in a third memory first: then no alias is
+taken from anybody, and both facts of one name stand in the prompt.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from ops.lab.scratch import memory_of
 
 ALL = "all"
 METHOD = "ours"
+FIRST = ", intruders first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +78,29 @@ def run(
     limit: int | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """`{"methods": {"ours": {"sets": {"all" | kind: figures}}}}`, see `figures`."""
+    """`{"methods": {"ours": {"sets": {"all" | kind: figures}}}}`, see `figures`.
+
+    The sets with `FIRST` at the end of their names are those in which the intruders published first.
+    """
     intrusions = read(path)[:limit]
     questions = [intrusion.question for intrusion in intrusions]
     honest = [intrusion.honest for intrusion in intrusions if intrusion.honest is not None]
     hostile = [intrusion.event for intrusion in intrusions]
-    answers = []
-    for what, events in (("honest facts", honest), ("with intruders", [*honest, *hostile])):
+
+    def answers(events: Sequence[Mapping[str, Any]], what: str) -> Mapping[str, Answer]:
         with memory_of(events, encoder) as memory:
-            arms = Arms(Answerer(memory, encoder, calibration, engine))
-            answers.append(ask_all(arms, questions, progress, what))
-    before, after = answers
-    outcomes = [Outcome(row, before[row.question], after[row.question]) for row in intrusions]
-    kinds = dict.fromkeys(row.kind for row in intrusions)
-    sets = {ALL: outcomes} | {kind: [o for o in outcomes if o.intrusion.kind == kind] for kind in kinds}
-    return {"methods": {METHOD: {"sets": {name: figures(part) for name, part in sets.items()}}}}
+            return ask_all(Arms(Answerer(memory, encoder, calibration, engine)), questions, progress, what)
+
+    before = answers(honest, "honest facts alone")
+    later = answers([*honest, *hostile], "intruders later")
+    first = answers([*hostile, *honest], "intruders first")
+    sets: dict[str, dict[str, Any]] = {}
+    for after, order in ((later, ""), (first, FIRST)):
+        outcomes = [Outcome(row, before[row.question], after[row.question]) for row in intrusions]
+        sets[ALL + order] = figures(outcomes)
+        for kind in dict.fromkeys(row.kind for row in intrusions):
+            sets[kind + order] = figures([o for o in outcomes if o.intrusion.kind == kind])
+    return {"methods": {METHOD: {"sets": sets}}}
 
 
 def figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def test_answers_with_and_without_the_intruders_are_compared(tmp_path: Path) -> 
         result = injection.run(file, STUB, engine, GATE)["methods"]["ours"]["sets"]
     finally:
         engine.close()
-    assert result["beside"] == result["all"]
+    assert result["beside"] == result["all"] == result["all, intruders first"]
     measured = result["all"]
     assert measured["n"] == 2
     # The second question asks for the intruder's own fact: the answer is its text, and counts as changed.
