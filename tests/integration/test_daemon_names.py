@@ -1,4 +1,4 @@
-"""What one publisher may do to another's names, through a daemon as a process: flags, metric, quarantine, replay."""
+"""What one publisher may do to another's names, through a daemon as a process: flags, metric, quarantine."""
 
 from __future__ import annotations
 
@@ -42,3 +42,7 @@ def test_a_reserved_name_is_quarantined_and_can_be_replayed(make_house: Callable
     assert [row["code"] for row in rows] == ["name_reserved"]
     assert "reserved for hr" in rows[0]["message"]
     assert targets(house.ask(question("Evil Corp", "bank account"))) == []
+    house.stack.stop_daemon()
+    open_to_all = make_house(directory=house.stack.directory, topic=house.topic).start()
+    assert open_to_all.lte("dlq", "replay", "--all").code == 0
+    assert targets(open_to_all.ask(question("Evil Corp", "bank account"))) == ["DE00"]
