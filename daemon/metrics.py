@@ -52,6 +52,13 @@ LONG_TEXTS = Spec(
     "long_statement (no statement is searched).",
     ("flag",),
 )
+FLAGGED = Spec(
+    "lte_ingest_flagged_total",
+    "Edits with doubtful names, as they come: foreign_name (facts of another publisher have the name), "
+    "weak_name, mixed_script, hidden_characters.",
+    ("flag",),
+    (("foreign_name",),),
+)
 REJECTED = Spec("lte_ingest_rejected_total", "Records quarantined, by reason.", ("code",))
 INGEST_STAGE = Spec("lte_ingest_stage_seconds", "Time of a batch in each stage of ingest.", ("stage",))
 FRESHNESS = Spec("lte_freshness_seconds", "From an event's timestamp to the moment questions can find it.")
@@ -190,6 +197,7 @@ class Metrics:
         self._conflicts = self._counter(CONFLICTS)
         self._unproven = self._counter(UNPROVEN)
         self._long_texts = self._counter(LONG_TEXTS)
+        self._flagged = self._counter(FLAGGED)
         self._rejected = self._counter(REJECTED)
         self._ingest_stage = self._histogram(INGEST_STAGE, _FAST)
         self._freshness = self._histogram(FRESHNESS, _FRESH)
@@ -226,10 +234,11 @@ class Metrics:
         conflicts: int = 0,
         unproven: int = 0,
         long_texts: Mapping[str, int] | None = None,
+        flagged: Mapping[str, int] | None = None,
         rejected: Mapping[str, int] | None = None,
         stages_ms: Mapping[str, float] | None = None,
     ) -> None:
-        """One batch went through; `rejected` counts by reason, `long_texts` by flag."""
+        """One batch went through; `rejected` counts by reason, `long_texts` and `flagged` by flag."""
         self._events.inc(events)
         self._applied.inc(applied)
         self._duplicates.inc(duplicates)
@@ -237,6 +246,8 @@ class Metrics:
         self._unproven.inc(unproven)
         for flag, count in (long_texts or {}).items():
             self._long_texts.labels(flag).inc(count)
+        for flag, count in (flagged or {}).items():
+            self._flagged.labels(flag).inc(count)
         for code, count in (rejected or {}).items():
             self._rejected.labels(code).inc(count)
         for stage, milliseconds in (stages_ms or {}).items():

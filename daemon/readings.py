@@ -161,6 +161,7 @@ def count_batch(metrics: Metrics, report: BatchReport) -> None:
         conflicts=applied.conflicts,
         unproven=applied.unproven,
         long_texts=applied.long_texts,
+        flagged=applied.flagged,
         rejected=report.rejected,
         stages_ms={"encode": applied.encode_ms, "store": applied.store_ms, "index": applied.index_ms},
     )

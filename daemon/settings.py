@@ -54,6 +54,13 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
+class PublisherRights(_Section):
+    """What `kafka.publishers` says of one publisher, where it is more than a list of namespaces."""
+
+    namespaces: list[str] | None = None
+    names: list[str] = Field(default_factory=list)
+
+
 class KafkaSettings(_Section):
     bootstrap: str = Field(default="127.0.0.1:9092", description="Brokers, host:port, separated by commas.")
     topic: str = Field(default="lte.edits", description="Topic that brings the edits.")
@@ -100,9 +107,10 @@ class KafkaSettings(_Section):
     allow_compacted: bool = Field(
         default=False, description="Accept a compacted topic, which loses history, restores and set members."
     )
-    publishers: dict[str, list[str]] = Field(
+    publishers: dict[str, list[str] | PublisherRights] = Field(
         default_factory=dict,
-        description="Publisher, as its events name it -> namespaces it may write. Empty: no check.",
+        description="Publisher, as its events name it -> namespaces it may write, or a table of `namespaces` "
+        "(left out: all) and of `names` reserved for it. Empty: no check.",
     )
 
 

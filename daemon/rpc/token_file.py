@@ -40,7 +40,7 @@ from daemon.rpc.access import (
 )
 from lte_runtime.disk import sync
 from lte_runtime.errors import BadRequest, Refused
-from lte_runtime.facts.keys import normalise_key
+from lte_runtime.names.normalise import key_form
 from lte_runtime.private_files import FILE_MODE
 
 SECTION = "[principals]"
@@ -195,7 +195,7 @@ def converted(path: Path) -> str:
 
 
 def _pattern(text: str) -> str:
-    pattern = normalise_key(text)
+    pattern = key_form(text)
     if not pattern or ANY in pattern[:-1]:
         raise ValueError("a namespace pattern is a name, a prefix and *, or * for all")
     return pattern

@@ -346,6 +346,12 @@ INGEST = Board(
                     (Query("sum by (flag) (lte_ingest_long_texts_total)", "{{flag}}"),),
                 ),
                 Panel(
+                    "Doubtful names",
+                    "Edits that were applied and flagged, since the start: a name of another publisher's "
+                    "facts, a name that says too little, look-alike or invisible characters.",
+                    (Query("sum by (flag) (lte_ingest_flagged_total)", "{{flag}}"),),
+                ),
+                Panel(
                     "Records that nobody should write",
                     "Since the start: bad records on the topics of the daemons, and invented original "
                     "positions.",

@@ -66,6 +66,7 @@ LAYERS = (
 # Pure decisions: no clock, file, thread or log.
 PURE = (
     "lte_runtime/facts/keys.py",
+    "lte_runtime/facts/name_owners.py",
     "lte_runtime/facts/policy.py",
     "lte_runtime/facts/reasons.py",
     "lte_runtime/names/normalise.py",
@@ -79,6 +80,7 @@ PURE = (
     "lte_runtime/scoring.py",
     "lte_runtime/answer/chain.py",
     "lte_runtime/answer/fidelity.py",
+    "lte_runtime/answer/name_claims.py",
     "lte_runtime/answer/prompt.py",
     "lte_runtime/answer/scope/",
     "lte_runtime/align/data/",

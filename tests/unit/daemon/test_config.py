@@ -13,6 +13,7 @@ from daemon.config import Settings, environment_name, find_file, flat_values, kn
 from daemon.ingest.values import IngestSettings
 from daemon.parts.answers import listener_settings
 from daemon.rpc.access import Role
+from daemon.settings import PublisherRights
 from lte_runtime.errors import BadRequest
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "lte.example.toml"
@@ -125,6 +126,14 @@ def test_client_security_is_passed_through() -> None:
     kafka = load(environ=environ).settings.kafka
     assert kafka.security == {"sasl_mechanism": "PLAIN"}
     assert kafka.publishers == {"erp": ["prices"]}
+
+
+def test_a_publisher_is_a_list_of_namespaces_or_a_table_with_names(tmp_path: Path) -> None:
+    text = '[kafka.publishers]\nerp = ["prices"]\nhr = { names = ["Acme*"] }\n'
+    publishers = load(_file(tmp_path, text), environ={}).settings.kafka.publishers
+    assert publishers == {"erp": ["prices"], "hr": PublisherRights(names=["Acme*"])}
+    with pytest.raises(BadRequest, match=r"kafka\.publishers"):
+        load(_file(tmp_path, '[kafka.publishers]\nhr = { namen = ["Acme"] }\n'), environ={})
 
 
 def test_broken_json_in_the_environment_is_told() -> None:

@@ -70,6 +70,7 @@ SUBCOMMANDS = [
     ("config", "check"),
     ("config", "schema"),
     ("gate", "calibrate"),
+    ("gate", "unseen"),
     ("eval", "knowedit"),
 ]
 
@@ -424,8 +425,15 @@ class TestReport:
         )
 
     def test_after_waiting_the_daemons_own_flags_count(self, capsys: pytest.CaptureFixture[str]) -> None:
-        sending.report(self.SENT, sending.Waited(0.1, [], {"long_statement": 3}), json_=True)
+        sending.report(self.SENT, sending.Waited(0.1, [], {"long_statement": 3}, {}), json_=True)
         assert json.loads(capsys.readouterr().out)["long_texts"] == {"long_statement": 3}
+
+    def test_names_of_others_are_told(self, capsys: pytest.CaptureFixture[str]) -> None:
+        waited = sending.Waited(0.1, [], {}, {"foreign_name": 2})
+        sending.report(self.SENT, waited, json_=False)
+        assert "2 of them: a name that facts of another publisher have" in capsys.readouterr().err
+        sending.report(self.SENT, waited, json_=True)
+        assert json.loads(capsys.readouterr().out)["doubtful_names"] == {"foreign_name": 2}
 
     def test_short_texts_need_no_word(self, capsys: pytest.CaptureFixture[str]) -> None:
         short = sending.Sent(self.SENT.events[2:], self.SENT.positions[2:], 0.1)
