@@ -564,6 +564,15 @@ class Settings(BaseSettings):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _gateway_metrics_are_guarded(self) -> Settings:
+        listen = self.gateway.metrics_listen
+        if listen != OFF and not self.metrics.public and not is_loopback(listen):
+            raise ValueError(
+                f"gateway.metrics_listen = {listen!r} is not loopback: set metrics.public = true to allow it"
+            )
+        return self
+
     @property
     def socket(self) -> Path:
         """Unix socket of answers and edits."""

@@ -71,6 +71,7 @@ def run(transport: Any, session: Session) -> None:
     async def main() -> None:
         async with Client(transport) as client:
             await session(client)
+        await asyncio.sleep(0.1)  # the HTTP client's sockets close in the next turns of the loop
 
     asyncio.run(main())
 
