@@ -202,11 +202,9 @@ class Load:
 
     def _ask_over_http(self, number: int) -> None:
         chat = {"model": "lte", "messages": [{"role": "user", "content": f"Who owns Quay {number % FACTS}?"}]}
-        request = urllib.request.Request(
-            f"{self._http}/v1/chat/completions",
-            json.dumps(chat).encode(),
-            {"Content-Type": "application/json"},
-        )
+        headers = {"Content-Type": "application/json"}
+        url = f"{self._http}/v1/chat/completions"
+        request = urllib.request.Request(url, json.dumps(chat).encode(), headers)
         with suppress(OSError), urllib.request.urlopen(request, timeout=_GUARD_S):  # refused in the overload
             pass
 

@@ -477,7 +477,7 @@ ANSWERS = Board(
             (
                 Panel(
                     "HTTP requests",
-                    "Requests of the gateway by status: 429 is a limit of its own, 503 a daemon that is away.",
+                    "Requests of the gateway by status: 429 is a limit, 503 a daemon that is away.",
                     (_per_second("lte_gateway_requests_total", "{{status}}", "status"),),
                     unit=PER_S,
                     alert="LteGatewayFails",

@@ -43,7 +43,9 @@ def installed() -> str | None:
 
 
 class Prometheus:
-    """Scrapes one daemon and its gateway (host:port, or off) with the rules of `ops/prometheus`; data and log lie in `directory`.
+    """Scrapes one daemon and its gateway (host:port, or off) with the rules of `ops/prometheus`.
+
+    Data and log lie in `directory`.
 
     The child dies with the thread that starts it.
     """
