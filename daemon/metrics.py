@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -181,6 +181,12 @@ GAUGES = (
     Spec("lte_adapter_tainted_edits", "Edits that the serving adapter learned and that no longer stand."),
     Spec("lte_adapter_epoch", "Highest epoch of a swap that was seen."),
     Spec("lte_build", "1, with the version and the adapter that is loaded.", ("version", "adapter")),
+)
+# Of the gateway's own process, which has a registry and an endpoint of its own.
+GATEWAY = (
+    Spec("lte_gateway_requests_total", "HTTP requests by route and status.", ("route", "status")),
+    Spec("lte_gateway_request_seconds", "Time of an HTTP request, streams to their end.", ("route",)),
+    Spec("lte_gateway_requests_running", "HTTP requests that run now."),
 )
 Fed = TypeVar("Fed", Counter, Histogram)
 _GAUGES = {spec.name: spec for spec in GAUGES}
@@ -354,13 +360,37 @@ def _samples(reading: Reading) -> Iterator[tuple[tuple[str, ...], float]]:
         yield (), reading
 
 
+class GatewayMetrics:
+    """Counters, histogram and gauge of one gateway."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        requests, seconds, running = GATEWAY
+        self._requests = Counter(
+            requests.name.removesuffix("_total"), requests.help, requests.labels, registry=self.registry
+        )
+        self._seconds = Histogram(
+            seconds.name, seconds.help, seconds.labels, registry=self.registry, buckets=_FAST
+        )
+        self._running = Gauge(running.name, running.help, registry=self.registry)
+
+    def began(self) -> None:
+        self._running.inc()
+
+    def ended(self, route: str, status: int, seconds: float) -> None:
+        """A request has ended; `route` is a route's path, or a name for those that found none."""
+        self._running.dec()
+        self._requests.labels(route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+
 class MetricsServer:
     """Serves `/metrics` at `host:port` (port 0 takes a free one) until `stop`.
 
     Raises `Refused` when the address cannot be bound.
     """
 
-    def __init__(self, metrics: Metrics, listen: str) -> None:
+    def __init__(self, metrics: Metrics | GatewayMetrics, listen: str) -> None:
         host, _, port = listen.rpartition(":")
         self._server: Any
         try:

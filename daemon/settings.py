@@ -412,6 +412,75 @@ class RpcSettings(_Section):
         return self
 
 
+def _check_network(network: str) -> str:
+    ipaddress.ip_network(network)  # its ValueError names what is wrong
+    return network
+
+
+Network = Annotated[str, AfterValidator(_check_network)]
+
+
+class GatewaySettings(_Section):
+    listen: Listen = Field(
+        default="127.0.0.1:8464",
+        description="host:port of HTTP, or off; not loopback needs TLS or trusted proxies, and hosts.",
+    )
+    hosts: list[str] = Field(
+        default_factory=list,
+        description="Host names that requests may name. Default: localhost, 127.0.0.1 and [::1].",
+    )
+    tls_cert: Path | None = Field(default=None, description="PEM certificate chain of the gateway.")
+    tls_key: Path | None = Field(default=None, description="PEM private key of the gateway.")
+    trusted_proxies: list[Network] = Field(
+        default_factory=list,
+        description="Addresses of the proxies that bring TLS. With any, every request needs a token.",
+    )
+    model_name: str = Field(
+        default="lte", min_length=1, max_length=128, description="Name of the model for OpenAI's clients."
+    )
+    metrics_listen: Listen = Field(
+        default="127.0.0.1:9465", description="host:port of the gateway's /metrics, or off."
+    )
+    max_concurrent: int = Field(
+        default=128, ge=1, le=10_000, description="Requests at once; one more is refused with 429."
+    )
+    max_streams: int = Field(
+        default=96, ge=1, le=10_000, description="Streamed answers at once; one more is refused with 429."
+    )
+    max_body_bytes: int = Field(
+        default=1 << 20, ge=1 << 10, le=64 << 20, description="Largest body of a request."
+    )
+    max_messages: int = Field(default=256, ge=1, le=10_000, description="Most messages in one chat request.")
+    timeout_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=3600,
+        description="Longest time of a request; then the call of the daemon is cancelled.",
+    )
+
+    @property
+    def is_public(self) -> bool:
+        """Whether requests may come from other machines: then each needs a token."""
+        return bool(self.trusted_proxies) or not is_loopback(self.listen)
+
+    @model_validator(mode="after")
+    def _public_is_guarded(self) -> GatewaySettings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key come together: set both or none")
+        if self.listen == OFF or is_loopback(self.listen):
+            return self
+        if self.tls_cert is None and not self.trusted_proxies:
+            raise ValueError(
+                f"listen = {self.listen!r} is not loopback: it needs tls_cert and tls_key, or "
+                "trusted_proxies with the addresses of the proxies that bring TLS"
+            )
+        if not self.hosts:
+            raise ValueError(
+                f"listen = {self.listen!r} is not loopback: name in hosts the host names that clients use"
+            )
+        return self
+
+
 class ClientSettings(_Section):
     address: str | None = Field(
         default=None,
@@ -490,6 +559,9 @@ class Settings(BaseSettings):
         default_factory=RegistrySettings, description="Where trained adapters are kept."
     )
     rpc: RpcSettings = Field(default_factory=RpcSettings, description="Sockets and their limits.")
+    gateway: GatewaySettings = Field(
+        default_factory=GatewaySettings, description="HTTP for OpenAI's clients, REST, MCP and people."
+    )
     client: ClientSettings = Field(
         default_factory=ClientSettings, description="What the command line needs to reach a daemon."
     )
@@ -516,6 +588,15 @@ class Settings(BaseSettings):
                     f"the socket path {path} is longer than {SOCKET_PATH_MAX} bytes: "
                     "set rpc.socket and rpc.admin_socket to shorter ones"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _gateway_metrics_are_guarded(self) -> Settings:
+        listen = self.gateway.metrics_listen
+        if listen != OFF and not self.metrics.public and not is_loopback(listen):
+            raise ValueError(
+                f"gateway.metrics_listen = {listen!r} is not loopback: set metrics.public = true to allow it"
+            )
         return self
 
     @property

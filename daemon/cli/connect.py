@@ -224,4 +224,5 @@ def _from_up_file(path: Path) -> Where:
         admin_address=unix(up["admin_socket"]) if up.get("admin_socket") else None,
         bootstrap=up.get("kafka"),
         topic=up.get("topic"),
+        token_file=up.get("token_file") or None,
     )

@@ -479,6 +479,29 @@ ANSWERS = Board(
             ),
         ),
         Row(
+            "Gateway",
+            (
+                Panel(
+                    "HTTP requests",
+                    "Requests of the gateway by status: 429 is a limit, 503 a daemon that is away.",
+                    (_per_second("lte_gateway_requests_total", "{{status}}", "status"),),
+                    unit=PER_S,
+                    alert="LteGatewayFails",
+                ),
+                Panel(
+                    "HTTP time",
+                    "Time of requests for answers, streams to their end.",
+                    _quantiles("lte_gateway_request_seconds", 0.5, 0.99),
+                    unit="s",
+                ),
+                Panel(
+                    "HTTP requests running",
+                    "Requests that run now; the limit is gateway.max_concurrent.",
+                    (Query("sum(lte_gateway_requests_running)", "running"),),
+                ),
+            ),
+        ),
+        Row(
             "Callers",
             (
                 Panel(

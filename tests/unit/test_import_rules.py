@@ -18,8 +18,8 @@ PACKAGES = ("lte_runtime", "daemon", "ops")
 HOMES: dict[str, tuple[str, ...]] = {
     # Development tools act as a stranger's clients too.
     "kafka": ("daemon/kafka/", "ops/"),
-    "grpc": ("daemon/rpc/", "daemon/client.py", "ops/"),
-    "grpc_health": ("daemon/rpc/", "daemon/client.py"),
+    "grpc": ("daemon/rpc/", "daemon/client.py", "daemon/gateway/daemon_calls.py", "ops/"),
+    "grpc_health": ("daemon/rpc/", "daemon/client.py", "daemon/gateway/daemon_calls.py"),
     "grpc_reflection": ("daemon/rpc/",),
     "grpc_status": ("daemon/rpc/", "daemon/client.py"),
     "prometheus_client": ("daemon/metrics.py",),
@@ -29,6 +29,12 @@ HOMES: dict[str, tuple[str, ...]] = {
     "hnswlib": ("lte_runtime/index/hnsw.py",),
     "apsw": ("lte_runtime/store/writer.py", "lte_runtime/store/db.py"),
     "sqlite3": (),
+    # HTTP is a process of its own: the daemon serves without these.
+    "fastapi": ("daemon/gateway/",),
+    "starlette": ("daemon/gateway/",),
+    "uvicorn": ("daemon/gateway/",),
+    "mcp": ("daemon/gateway/",),
+    "jinja2": ("daemon/gateway/",),
     "peft": (
         "lte_runtime/answer/engine/",
         "lte_runtime/align/job/train.py",
