@@ -40,7 +40,8 @@ CHANNEL_OPTIONS = (
 class Client:
     """Calls the daemon at `address` (unix:PATH, a path, or host:port), admin calls at `admin_address`.
 
-    With `tls_ca` the connection is checked against these PEM roots; `token_file` brings the bearer token.
+    With `tls_ca` the connection is checked against these PEM roots; `tls_cert` and `tls_key` are the client's
+    own certificate. `token_file` brings the bearer token.
     Every call raises `Retry` (not reachable, not ready), `BadRequest`, `NotFound`, `Refused`, `Overloaded`,
     `DeadlineExceeded`, `Cancelled` or `LteError`. Times are ISO 8601 texts or milliseconds since the epoch.
     """
@@ -51,12 +52,15 @@ class Client:
         *,
         admin_address: str | Path | None = None,
         tls_ca: str | Path | None = None,
+        tls_cert: str | Path | None = None,
+        tls_key: str | Path | None = None,
         token_file: str | Path | None = None,
         timeout_s: float = _DEFAULT_TIMEOUT_S,
     ) -> None:
         self._address = target(address)
         self._admin_address = target(admin_address)
         self._tls_ca = tls_ca
+        self._tls_pair = (tls_key, tls_cert)
         self._token = _token(Path(token_file)) if token_file else None
         self._timeout_s = timeout_s
         self._channels: dict[str, grpc.Channel] = {}
@@ -332,7 +336,8 @@ class Client:
         if address not in self._channels:
             options = list(CHANNEL_OPTIONS)
             if self._tls_ca and not address.startswith("unix:"):
-                roots = grpc.ssl_channel_credentials(Path(self._tls_ca).read_bytes())
+                pair = [Path(path).read_bytes() for path in self._tls_pair if path]
+                roots = grpc.ssl_channel_credentials(Path(self._tls_ca).read_bytes(), *pair)
                 self._channels[address] = grpc.secure_channel(address, roots, options)
             else:
                 self._channels[address] = grpc.insecure_channel(address, options)

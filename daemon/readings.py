@@ -40,6 +40,7 @@ def of_memory(memory: EditMemory) -> Readings:
         "lte_memory_edits": now.edits,
         "lte_memory_facts": now.current_facts,
         "lte_memory_keys": now.keys,
+        "lte_memory_joined_keys": now.joined_keys,
         "lte_memory_bytes": now.state_bytes,
         "lte_index_vectors": {("live",): now.vectors_live, ("dead",): now.vectors_dead},
         "lte_index_path": {(path,): float(path in paths) for path in ("exact", "hnsw")},
@@ -160,6 +161,7 @@ def count_batch(metrics: Metrics, report: BatchReport) -> None:
         conflicts=applied.conflicts,
         unproven=applied.unproven,
         long_texts=applied.long_texts,
+        flagged=applied.flagged,
         rejected=report.rejected,
         stages_ms={"encode": applied.encode_ms, "store": applied.store_ms, "index": applied.index_ms},
     )

@@ -54,6 +54,13 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
+class PublisherRights(_Section):
+    """What `kafka.publishers` says of one publisher, where it is more than a list of namespaces."""
+
+    namespaces: list[str] | None = None
+    names: list[str] = Field(default_factory=list)
+
+
 class KafkaSettings(_Section):
     bootstrap: str = Field(default="127.0.0.1:9092", description="Brokers, host:port, separated by commas.")
     topic: str = Field(default="lte.edits", description="Topic that brings the edits.")
@@ -100,9 +107,10 @@ class KafkaSettings(_Section):
     allow_compacted: bool = Field(
         default=False, description="Accept a compacted topic, which loses history, restores and set members."
     )
-    publishers: dict[str, list[str]] = Field(
+    publishers: dict[str, list[str] | PublisherRights] = Field(
         default_factory=dict,
-        description="Publisher, as its events name it -> namespaces it may write. Empty: no check.",
+        description="Publisher, as its events name it -> namespaces it may write, or a table of `namespaces` "
+        "(left out: all) and of `names` reserved for it. Empty: no check.",
     )
 
 
@@ -393,6 +401,8 @@ class RpcSettings(_Section):
             raise ValueError("tls_cert and tls_key come together: set both or none")
         if self.tls_client_ca is not None and (self.tls_cert is None or self.token_file is None):
             raise ValueError("tls_client_ca needs tls_cert, tls_key, and token_file with the subjects")
+        if not self.socket_roles and self.token_file is None:
+            raise ValueError("socket_roles is empty and there is no token_file: nobody could ask")
         if self.listen == OFF or is_loopback(self.listen):
             return self
         if self.tls_cert is None or self.token_file is None:
@@ -476,11 +486,27 @@ class ClientSettings(_Section):
         default=None,
         description="Where the command line finds the daemon: host:port or unix:PATH. Default: rpc.socket.",
     )
+    admin_address: str | None = Field(
+        default=None,
+        description="Where it sends admin calls: host:port or unix:PATH. Default: rpc.admin_socket.",
+    )
     tls_ca: Path | None = Field(default=None, description="PEM roots that a TLS daemon is checked against.")
+    tls_cert: Path | None = Field(
+        default=None, description="PEM certificate of the command line, for rpc.tls_client_ca."
+    )
+    tls_key: Path | None = Field(default=None, description="PEM private key of that certificate.")
     token_file: Path | None = Field(
         default=None, description="File with the bearer token that the command line sends."
     )
     timeout_s: float = Field(default=30.0, gt=0, le=3600, description="Deadline of a call.")
+
+    @model_validator(mode="after")
+    def _pair_is_complete(self) -> ClientSettings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key come together: set both or none")
+        if self.tls_cert is not None and self.tls_ca is None:
+            raise ValueError("tls_cert needs tls_ca: without it the connection has no TLS")
+        return self
 
 
 class MetricsSettings(_Section):
@@ -562,6 +588,15 @@ class Settings(BaseSettings):
                     f"the socket path {path} is longer than {SOCKET_PATH_MAX} bytes: "
                     "set rpc.socket and rpc.admin_socket to shorter ones"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _gateway_metrics_are_guarded(self) -> Settings:
+        listen = self.gateway.metrics_listen
+        if listen != OFF and not self.metrics.public and not is_loopback(listen):
+            raise ValueError(
+                f"gateway.metrics_listen = {listen!r} is not loopback: set metrics.public = true to allow it"
+            )
         return self
 
     @property

@@ -51,6 +51,7 @@ class Addresses:
     admin_socket: str
     metrics: str
     http: str
+    gateway_metrics: str
     token_file: str
 
     def write(self, path: Path) -> None:
@@ -121,6 +122,7 @@ class Stack:
             admin_socket=place["LTE_RPC__ADMIN_SOCKET"],
             metrics=place["LTE_METRICS__LISTEN"],
             http=self._http() if self._gateway else OFF,
+            gateway_metrics=place["LTE_GATEWAY__METRICS_LISTEN"] if self._gateway else OFF,
             token_file=str(self._token_file or ""),
         )
 

@@ -11,14 +11,16 @@ from fastapi.responses import JSONResponse
 from daemon.gateway import errors, facts, mcp, openai
 from daemon.gateway.context import Context, GatewayContext
 from daemon.gateway.daemon_calls import DaemonCalls
+from daemon.gateway.observed import Observed
 from daemon.gateway.page.routes import page_router
 from daemon.gateway.security import Security
+from daemon.metrics import GatewayMetrics
 from daemon.settings import GatewaySettings
 from lte_runtime.places import Places
 
 
-def create_app(settings: GatewaySettings, daemon: DaemonCalls) -> FastAPI:
-    """All routes, behind `Security`. The application closes `daemon` when it ends."""
+def create_app(settings: GatewaySettings, daemon: DaemonCalls, metrics: GatewayMetrics) -> FastAPI:
+    """All routes, behind `Security`, counted by `metrics`. The application closes `daemon` when it ends."""
 
     tools = mcp.create_server(daemon, mcp.caller_of_request)
 
@@ -40,6 +42,7 @@ def create_app(settings: GatewaySettings, daemon: DaemonCalls) -> FastAPI:
         max_body_bytes=settings.max_body_bytes,
         max_concurrent=settings.max_concurrent,
     )
+    app.add_middleware(Observed, metrics=metrics)
     errors.install(app)
     app.include_router(openai.router)
     app.include_router(facts.router)

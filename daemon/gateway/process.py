@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
@@ -10,6 +12,7 @@ import uvicorn
 from daemon.client import target
 from daemon.gateway.app import create_app
 from daemon.gateway.daemon_calls import DaemonCalls
+from daemon.metrics import GatewayMetrics, MetricsServer
 from daemon.settings import OFF, Settings
 from lte_runtime.errors import Refused
 
@@ -31,20 +34,38 @@ def serve(settings: Settings) -> None:
         timeout_s=gateway.timeout_s,
         max_message_bytes=settings.rpc.max_message_bytes,
     )
-    server = uvicorn.Server(_config(settings, daemon))
+    metrics = GatewayMetrics()
+    server = uvicorn.Server(_config(settings, daemon, metrics))
+    with _served(metrics, gateway.metrics_listen):
+        try:
+            server.run()
+        except SystemExit as error:
+            # uvicorn has logged why it could not listen.
+            raise Refused(f"the gateway cannot listen on {gateway.listen}: set gateway.listen") from error
+
+
+@contextmanager
+def _served(metrics: GatewayMetrics, listen: str) -> Iterator[None]:
+    """Meanwhile `/metrics` at an address of its own, which is for Prometheus and not for callers."""
+    if listen == OFF:
+        yield
+        return
     try:
-        server.run()
-    except SystemExit as error:
-        # uvicorn has logged why it could not listen.
-        raise Refused(f"the gateway cannot listen on {gateway.listen}: set gateway.listen") from error
+        server = MetricsServer(metrics, listen)
+    except Refused as error:
+        raise Refused(str(error).replace("metrics.listen", "gateway.metrics_listen")) from error
+    try:
+        yield
+    finally:
+        server.stop()
 
 
-def _config(settings: Settings, daemon: DaemonCalls) -> uvicorn.Config:
+def _config(settings: Settings, daemon: DaemonCalls, metrics: GatewayMetrics) -> uvicorn.Config:
     gateway = settings.gateway
     host, _, port = gateway.listen.rpartition(":")
     proxies = gateway.trusted_proxies
     return uvicorn.Config(
-        create_app(gateway, daemon),
+        create_app(gateway, daemon, metrics),
         host=host.strip("[]"),
         port=int(port),
         ssl_certfile=gateway.tls_cert,

@@ -33,7 +33,7 @@ _HEADERS = {
 
 
 class Security:
-    """ASGI middleware. `on_end(path, status)` is called when a request has ended."""
+    """ASGI middleware."""
 
     def __init__(
         self, app: ASGIApp, *, hosts: Iterable[str], max_body_bytes: int, max_concurrent: int

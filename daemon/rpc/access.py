@@ -11,7 +11,8 @@ from enum import StrEnum
 from typing import Any
 
 from lte_runtime.errors import LteError
-from lte_runtime.facts.keys import DEFAULT_NAMESPACE, normalise_key
+from lte_runtime.facts.keys import DEFAULT_NAMESPACE
+from lte_runtime.names.normalise import key_form
 
 HEADER = "authorization"
 HEALTH = "/grpc.health.v1.Health/"
@@ -105,7 +106,7 @@ class Namespaces:
             return frozenset()
         if not self.field:
             return frozenset({ANY})
-        return frozenset(normalise_key(text) or self.absent for text in _values(request, self.field))
+        return frozenset(key_form(text) or self.absent for text in _values(request, self.field))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import os
 import re
 import secrets
 import stat
+import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,8 +40,8 @@ from daemon.rpc.access import (
 )
 from lte_runtime.disk import sync
 from lte_runtime.errors import BadRequest, Refused
-from lte_runtime.facts.keys import normalise_key
-from lte_runtime.private_files import FILE_MODE, create
+from lte_runtime.names.normalise import key_form
+from lte_runtime.private_files import FILE_MODE
 
 SECTION = "[principals]"
 # A token that can be guessed is worse than none: it looks like protection.
@@ -126,7 +127,7 @@ def entry_line(principal: Principal, identity: Mapping[str, str]) -> str:
     if principal.expires_s is not None:
         parts.append(f"expires = {datetime.fromtimestamp(principal.expires_s, UTC):%Y-%m-%dT%H:%M:%SZ}")
     if principal.limit is not None:
-        parts.append(f"calls_per_s = {principal.limit.calls_per_s:g}, burst = {principal.limit.burst}")
+        parts.append(f"calls_per_s = {principal.limit.calls_per_s!r}, burst = {principal.limit.burst}")
     parts += [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in identity.items()]
     return f'"{principal.name}" = {{ {", ".join(parts)} }}'
 
@@ -164,10 +165,14 @@ def _refuse_same_name(text: str, line: str) -> None:
 
 def write_private(path: Path, text: str, mode: int = FILE_MODE) -> None:
     """Put a file in the place of another in one step. Raises `Refused`."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        create(scratch)
-        scratch.write_text(text, "utf-8")
+        number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
+    except OSError as error:
+        raise Refused(f"cannot write {path}: {error.strerror}") from error
+    scratch = Path(name)
+    try:
+        with os.fdopen(number, "w", encoding="utf-8") as file:
+            file.write(text)
         scratch.chmod(mode)
         sync(scratch)
         scratch.rename(path)
@@ -190,7 +195,7 @@ def converted(path: Path) -> str:
 
 
 def _pattern(text: str) -> str:
-    pattern = normalise_key(text)
+    pattern = key_form(text)
     if not pattern or ANY in pattern[:-1]:
         raise ValueError("a namespace pattern is a name, a prefix and *, or * for all")
     return pattern
@@ -235,12 +240,9 @@ class _Entry(BaseModel):
     def principal(self, name: str) -> Principal:
         limit = None
         if self.calls_per_s is not None:
-            limit = Limit(
-                self.calls_per_s, default_burst(self.calls_per_s) if self.burst is None else self.burst
-            )
-        return Principal(
-            name, self.roles, tuple(self.read), tuple(self.write), seconds_of(self.expires), limit
-        )
+            limit = Limit(self.calls_per_s, self.burst or default_burst(self.calls_per_s))
+        ends = seconds_of(self.expires)
+        return Principal(name, self.roles, tuple(self.read), tuple(self.write), ends, limit)
 
 
 def check_rights(roles: frozenset[Role], may_read: Sequence[str], may_write: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lte_runtime.errors import Damaged
@@ -97,6 +98,13 @@ def edit_from(row: Row, key: FactKey | None, topics: Mapping[int, str]) -> Edit:
     if TEXT_ERASED not in edit.flags and content_hash(edit, _retracts(edit)) != edit.content_hash:
         raise Damaged(f"the stored text of edit row {row[0]} does not match its hash")
     return edit
+
+
+def rehashed(edit: Edit) -> Edit:
+    """An edit that was changed, with the hash of what it says now; as it is where its text was erased."""
+    if TEXT_ERASED in edit.flags:
+        return edit
+    return replace(edit, content_hash=content_hash(edit, _retracts(edit)))
 
 
 def _retracts(edit: Edit) -> str | None:

@@ -121,8 +121,9 @@ def _run(stack: Stack, mark: Path, stop: threading.Event, chosen: UpSettings, wi
     mark.unlink(missing_ok=True)
     try:
         _start(stack, mark, stop, chosen)
-        place, metrics = stack.directory / "monitoring", stack.addresses.metrics
-        with monitoring(place, metrics, wanted=with_monitoring and metrics != OFF) as watched:
+        place, at = stack.directory / "monitoring", stack.addresses
+        wanted = with_monitoring and at.metrics != OFF
+        with monitoring(place, at.metrics, at.gateway_metrics, wanted=wanted) as watched:
             console.print(watched.lines(), highlight=False)
             _wait(stack, stop)
     except _Stopped:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(1200)]
 # Loaded here: anyio loads it with the first use, deep in a stack in which CPython 3.11 cannot compile it.
 assert open_process
 TOOLS = {"ask", "find_facts", "history", "why_not", "publish_fact"}
-Connect = Callable[[str], Any]
+Connect = Callable[[str], AbstractAsyncContextManager[Client]]
 Session = Callable[[Client], Awaitable[None]]
 
 
@@ -38,38 +38,35 @@ def connect(
 ) -> Connect:
     """A client that has the token of a principal, or none."""
 
-    def over_http(name: str) -> Any:
+    def over_http(name: str) -> AbstractAsyncContextManager[Client]:
         headers = tokens.headers(name) if name else {}
-        return streamable_http_client(
-            f"{guarded_gateway.url}/mcp", http_client=httpx2.AsyncClient(headers=headers, timeout=60)
-        )
+        return _http(f"{guarded_gateway.url}/mcp", headers)
 
-    def over_stdio(name: str) -> Any:
+    def over_stdio(name: str) -> AbstractAsyncContextManager[Client]:
         environment = {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
         command = ["-m", "daemon", "mcp", "--socket", guarded_house.stack.addresses.socket]
         if name:
             file = tmp_path / "token"
             file.write_text(tokens.by_name[name], "ascii")
             command += ["--token-file", str(file)]
-        return stdio_client(
-            StdioServerParameters(command=sys.executable, args=command, cwd=tmp_path, env=environment)
-        )
+        server = StdioServerParameters(command=sys.executable, args=command, cwd=tmp_path, env=environment)
+        return Client(stdio_client(server))
 
     return over_http if request.param == "http" else over_stdio
 
 
 @asynccontextmanager
-async def _http(url: str, headers: dict[str, str]) -> AsyncIterator[Any]:
+async def _http(url: str, headers: dict[str, str]) -> AsyncIterator[Client]:
     async with (
         httpx2.AsyncClient(headers=headers, timeout=60) as http_client,
-        streamable_http_client(url, http_client=http_client) as streams,
+        Client(streamable_http_client(url, http_client=http_client)) as client,
     ):
-        yield streams
+        yield client
 
 
-def run(transport: Any, session: Session) -> None:
+def run(connected: AbstractAsyncContextManager[Client], session: Session) -> None:
     async def main() -> None:
-        async with Client(transport) as client:
+        async with connected as client:
             await session(client)
 
     asyncio.run(main())

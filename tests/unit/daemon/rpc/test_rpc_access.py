@@ -274,6 +274,17 @@ def test_refusals_say_what_is_needed(build: Build, token_file: Principals) -> No
             client.list_edits()
 
 
+def test_one_foreign_event_keeps_all_from_being_published(build: Build, token_file: Principals) -> None:
+    token = token_file.add("etl", Role.PUBLISHER, write=["team-a", "default"])
+    rig = build(token_file=token_file.path)
+    event = {"subject": "A", "relation": "b", "target": "c"}
+    with token_file.client(rig, token) as client:
+        with pytest.raises(Refused, match="write namespace 'team-b'"):
+            client.publish([event, {**event, "namespace": "team-b"}, {**event, "namespace": "team-a"}])
+        assert rig.publisher.events == []
+        assert len(client.publish([event, {**event, "namespace": "Team-A"}])) == 2
+
+
 FACTS = [
     {"id": "a1", "namespace": "team-a", "subject": "Acme", "relation": "boss", "target": "Ann"},
     {"id": "b1", "namespace": "team-b", "subject": "Acme", "relation": "boss", "target": "Bo"},

@@ -396,10 +396,15 @@ def asked(channel: grpc.Channel, metadata: list[tuple[str, str]] | None = None) 
     return grpc.StatusCode.OK
 
 
-def test_a_certificate_stands_for_its_principal(certified: tuple[Rig, Channel], tmp_path: Path) -> None:
+def test_a_certificate_stands_for_its_principal(
+    certified: tuple[Rig, Channel], roots: Authority, tmp_path: Path
+) -> None:
     rig, channel = certified
     assert asked(channel("/O=Acme/CN=bot")) is grpc.StatusCode.OK
     assert rig.calls[-1].principal == "bot"
+    cert, key = (roots.directory / f"client.{end}" for end in ("crt", "key"))
+    with Client(rig.server.tcp_address, tls_ca=roots.root, tls_cert=cert, tls_key=key) as client:
+        assert client.answer("What?")["scope"] == "base"
     assert asked(channel("/O=Acme/CN=mallory")) is grpc.StatusCode.UNAUTHENTICATED
     # Without a certificate, or with one of another authority, there is no connection.
     assert asked(channel()) is grpc.StatusCode.UNAVAILABLE

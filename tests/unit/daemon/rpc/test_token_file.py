@@ -56,7 +56,7 @@ def test_an_entry(tmp_path: Path) -> None:
     roles=st.sets(st.sampled_from(Role), min_size=1),
     patterns=st.lists(PATTERNS, min_size=1, max_size=4),
     expires=st.none() | st.integers(0, 4_000_000_000),
-    limit=st.none() | st.builds(Limit, st.integers(1, 1000).map(float), st.integers(1, 1000)),
+    limit=st.none() | st.builds(Limit, st.floats(1e-6, 1e6), st.integers(1, 1000)),
 )
 def test_an_entry_that_was_written_is_read_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, name: str, roles: set[Role], patterns: list[str], **rest: Any
