@@ -172,6 +172,7 @@ class Answerer:
             index_path=retrieval.candidates.index_path,
             token_ids=generation.token_ids,
             corrected_from="" if text == free_text else free_text,
+            prompt_tokens=len(prompt.token_ids),
         )
 
     def _to_quote(self, retrieval: Retrieval, citations: Sequence[Citation]) -> Sequence[CitedValue]:

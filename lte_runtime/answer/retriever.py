@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from lte_runtime.answer import chain, former
+from lte_runtime.answer import chain, former, name_claims
 from lte_runtime.answer.budget import ENCODED_AT_ONCE, Budget
 from lte_runtime.answer.chain import Path
 from lte_runtime.answer.scope import features as f
@@ -246,6 +246,8 @@ class Retriever:
         )
         earlier = self._earlier(q, encoded.reading, scored, decision, at_ms, budget)
         decision, citations = earlier or (decision, self._citations(best, scored, decision, at_ms))
+        contested = best is not None and _is_contested(best, scored)
+        citations = tuple(name_claims.marked(citation, contested=contested) for citation in citations)
         composed = not earlier and best is not None and _asks_beyond(encoded.reading, best)
         marks.append(time.perf_counter())
         stages = zip(("search", "chain", "gate"), marks, marks[1:], strict=False)
@@ -360,9 +362,11 @@ class Retriever:
         if best is None or decision.scope is Scope.BASE:
             return ()
         tied = _tied(best, scored, self._gate)
+        ends = [s.path.end for s in tied]
+        best, *others = [s for s in tied if not name_claims.takes_subject(s.path.end, ends)] or tied
         citations: list[Citation] = []
-        if len(tied) > 1:
-            for s in tied:
+        if others:
+            for s in (best, *others):
                 members, total = self._members(s.path.end, at_ms)
                 citations += [Citation(_ambiguous(m), s.score, 1, total) for m in members]
             return tuple(citations)
@@ -586,6 +590,14 @@ def _tied(best: Scored, scored: Sequence[Scored], calibration: gate.GateCalibrat
     ]
 
 
+def _is_contested(best: Scored, scored: Sequence[Scored]) -> bool:
+    """Whether the name in the question that leads to the best path is another publisher's as well."""
+    if best.span is None:
+        return False
+    bearers = (s.path.facts[0] for s in scored if s.span == best.span)
+    return name_claims.is_contested(best.path.facts[0], bearers)
+
+
 def _asks_beyond(reading: QuestionReading, best: Scored) -> bool:
     """Whether the path tells only what the question describes ("the capital of the home country of it")."""
     return best.span is not None and chain.asks_beyond(reading.masked(best.span), best.path.view)
@@ -597,4 +609,4 @@ def _is_current(decision: GateDecision) -> bool:
 
 
 def _ambiguous(fact: Fact) -> Fact:
-    return replace(fact, flags=(*fact.flags, "ambiguous"))
+    return replace(fact, flags=(*fact.flags, name_claims.AMBIGUOUS))

@@ -23,7 +23,10 @@ from lte_runtime.facts.keys import (
     statement_of,
     view_of,
 )
+from lte_runtime.facts.name_owners import NameOwners
+from lte_runtime.facts.subject_names import subject_names
 from lte_runtime.facts.table_changes import DELETED, ROW_DELETED, WITHDRAWN, event_of_row
+from lte_runtime.facts.weak_names import is_weak
 from lte_runtime.facts.wire import Payload, parse_object, read_payload
 from lte_runtime.names.normalise import key_form
 from lte_runtime.types import Cardinality, Edit, FactKey, Op, Position, RawRecord
@@ -32,9 +35,12 @@ if TYPE_CHECKING:  # pydantic costs 0.2 s at import: publishing does not need it
     from lte_runtime.facts.schema import Event
 
 __all__ = [
+    "FOREIGN_NAME",
     "LONG_KEY",
     "LONG_STATEMENT",
+    "NAME_FLAGS",
     "ORIGINAL_POSITION",
+    "WEAK_NAME",
     "WITHDRAW_ALL",
     "EventLimits",
     "decode",
@@ -57,6 +63,12 @@ LONG_KEY = "long_key"
 searched."""
 LONG_STATEMENT = "long_statement"
 """Flag of an edit with a statement that is longer than the encoder reads; no statement is searched."""
+WEAK_NAME = "weak_name"
+"""Flag of an edit with a name that says too little: a function word, or shorter than two letters."""
+FOREIGN_NAME = "foreign_name"
+"""Flag of an edit with a name that facts of another publisher had when it came."""
+NAME_FLAGS = (FOREIGN_NAME, WEAK_NAME, "mixed_script", "hidden_characters")
+"""Flags of edits whose names or texts an operator may want to look at."""
 FUTURE_MS = 5 * 60_000
 _CLEAR_KEYS = (
     "join namespace, subject and relation by U+001F, or send a JSON object "
@@ -67,10 +79,12 @@ _CLEAR_KEYS = (
 @dataclass(frozen=True, slots=True)
 class EventLimits:
     """What a record may be. `writers` maps a publisher ("*" for the others) to the namespaces that it may
-    write ("*" for all); empty means that everybody may write everywhere."""
+    write ("*" for all); empty means that everybody may write everywhere. `owners` says for whom names are
+    reserved."""
 
     max_bytes: int = 256 * 1024
     writers: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    owners: NameOwners = field(default_factory=lambda: NameOwners.of({}))
 
 
 def decode(record: RawRecord, limits: EventLimits, now_ms: int | None = None) -> Edit:
@@ -78,6 +92,7 @@ def decode(record: RawRecord, limits: EventLimits, now_ms: int | None = None) ->
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     edit = _withdraw_all(record) if record.value is None else _decode_value(record, limits)
     _check_writer(edit, limits.writers)
+    _check_names(edit, limits.owners)
     if record.timestamp_ms > now_ms + FUTURE_MS:
         edit = replace(edit, flags=(*edit.flags, "future_timestamp"))
     return edit
@@ -133,6 +148,8 @@ def _edit_of(event: Event, payload: Payload, record: RawRecord) -> Edit:
     ):
         raise BadRecord("bad_interval", "valid_until is not after valid_from")
     edit = _bare_edit(event, key, payload, record)
+    if edit.op is Op.ASSERT and any(map(is_weak, subject_names(edit))):
+        edit = replace(edit, flags=(*edit.flags, WEAK_NAME))
     edit_id, retracts = _ids(event, edit, payload.attributes)
     return replace(edit, id=edit_id, retracts=retracts, content_hash=content_hash(edit, retracts))
 
@@ -239,6 +256,16 @@ def _check_writer(edit: Edit, writers: Mapping[str, frozenset[str]]) -> None:
     if "*" not in allowed and edit.namespace not in map(key_form, allowed):
         raise BadRecord(
             "namespace_forbidden", f"publisher {edit.publisher!r} may not write {edit.namespace!r}"
+        )
+
+
+def _check_names(edit: Edit, owners: NameOwners) -> None:
+    name = owners.forbidden_name(edit)
+    if name is not None:
+        reserved_for = ", ".join(sorted(owners.of_name(name)))
+        raise BadRecord(
+            "name_reserved",
+            f"publisher {edit.publisher!r} may not use the name {name!r}: it is reserved for {reserved_for}",
         )
 
 

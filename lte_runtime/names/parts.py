@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from lte_runtime.names.mention import close_form
 from lte_runtime.names.tokens import folded_name
@@ -20,27 +19,27 @@ _LEAST_FIRST = 3  # letters of such a word
 _DIGIT = re.compile(r"\d")
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """The close form of a name's part, empty where it has none."""
-
-    end: str = ""
-    first: str = ""
-
-
-_NONE = Parts()
-
-
-def parts_of(name: str, folded: str) -> Parts:
-    """The parts of a name as published, whose folded form is `folded`: one of the two, or none."""
+def end_of(name: str) -> str:
+    """The close form of what a name ends with behind its class words; empty where it has none."""
     words = name.split()
-    if len(words) == 1 or " " not in folded:
-        return _NONE
-    if _DIGIT.search(folded) or words[0].islower():
-        end = _end(words)
-        return Parts(end=close_form(folded_name(end))) if end else _NONE
-    first = words[0] if _calls_by_first(words, folded) else ""
-    return Parts(first=close_form(folded_name(first))) if first else _NONE
+    if len(words) == 1 or not (words[0].islower() or _DIGIT.search(name)):
+        return ""
+    return close_form(folded_name(_end(words)))
+
+
+def first_of(name: str, folded: str) -> str:
+    """The close form of a name's first word, where it is two or three words that are all written like names;
+    else empty."""
+    words = name.split()
+    if not 1 < len(words) <= _MOST_WORDS or len(words) != folded.count(" ") + 1:
+        return ""
+    if len(words[0]) < _LEAST_FIRST or not all(map(_is_like_name, words)):
+        return ""
+    return close_form(folded[: folded.index(" ")])
+
+
+def _is_like_name(word: str) -> bool:
+    return len(word) > 1 and word[0].isalpha() and not word[0].islower() and not _DIGIT.search(word)
 
 
 def _end(words: Sequence[str]) -> str:
@@ -54,33 +53,35 @@ def _end(words: Sequence[str]) -> str:
     return " ".join(words[code:]) if code else ""
 
 
-def _calls_by_first(words: Sequence[str], folded: str) -> bool:
-    """Whether a name is two or three words that are all written like names."""
-    if len(words) > _MOST_WORDS or len(words) != folded.count(" ") + 1 or len(words[0]) < _LEAST_FIRST:
-        return False
-    return all(len(word) > 1 and word[0].isalpha() and not word[0].islower() for word in words)
-
-
-class NameParts:
-    """From close forms of parts to the folded names that have them: by their end, by their first word."""
+class NamesByPart:
+    """From close forms of parts to the folded names that have them."""
 
     def __init__(self) -> None:
-        self.ends: dict[str, set[str]] = {}
-        self.firsts: dict[str, set[str]] = {}
+        self._names: dict[str, str | set[str]] = {}  # mostly one, and a set is large
 
-    def add(self, parts: Parts, folded: str) -> None:
-        if parts.end:
-            self.ends.setdefault(parts.end, set()).add(folded)
-        if parts.first:
-            self.firsts.setdefault(parts.first, set()).add(folded)
+    def __contains__(self, part: str) -> bool:
+        return part in self._names
 
-    def remove(self, parts: Parts, folded: str) -> None:
-        _take(self.ends, parts.end, folded)
-        _take(self.firsts, parts.first, folded)
+    def __len__(self) -> int:
+        return len(self._names)
 
+    def of(self, part: str) -> set[str]:
+        """The names with this part; none where more than `MOST_SHARING` have it."""
+        names = self._names.get(part, set())
+        return {names} if isinstance(names, str) else names if len(names) <= MOST_SHARING else set()
 
-def _take(names: dict[str, set[str]], close: str, folded: str) -> None:
-    if close:
-        names[close].discard(folded)
-        if not names[close]:
-            del names[close]
+    def add(self, part: str, folded: str) -> None:
+        """Note that a name has the part; an empty part is none."""
+        names = self._names.setdefault(part, folded) if part else folded
+        if isinstance(names, set):
+            names.add(folded)
+        elif names != folded:
+            self._names[part] = {names, folded}
+
+    def remove(self, part: str, folded: str) -> None:
+        """Forget that a name has the part."""
+        names = self._names.get(part)
+        if isinstance(names, set) and len(names) > 1:
+            names.discard(folded)
+        else:
+            self._names.pop(part, None)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lte_runtime.errors import Damaged, NotFound
+from lte_runtime.facts.events import FOREIGN_NAME
 from lte_runtime.facts.policy import EditName, name_of
 from lte_runtime.store.db import FOLD, Connection
 from lte_runtime.store.rows import EDIT_COLUMNS, EDIT_WIDTH, check_row, edit_from, evidence_of, fact_of
@@ -196,6 +197,20 @@ def key_names(connection: Connection) -> Iterator[KeyNames]:
     ):
         check_row(crc, "key", key_id, text, names, facts, chain)
         yield KeyNames(key_id, namespace, tuple(name for _, name in json.loads(names)), facts > 0)
+
+
+def holders_of(connection: Connection, key_ids: Sequence[int], most: int) -> set[str]:
+    """Who published the standing facts of keys without taking a name of another publisher.
+
+    Of at most `most` facts; the empty name stands for events that declare no publisher.
+    """
+    sql = (
+        "SELECT DISTINCT json_extract(e.body, '$[8]') FROM (SELECT f.edit FROM json_each(?) j JOIN facts f "
+        "ON f.key=j.value LIMIT ?) AS standing JOIN edits e ON e.id=standing.edit "
+        "WHERE instr(json_extract(e.body, '$[10]'), ?)=0"
+    )
+    rows = connection.execute(sql, (json.dumps(list(key_ids)), most, json.dumps(FOREIGN_NAME)))
+    return {str(publisher) for (publisher,) in rows}
 
 
 def counts(connection: Connection) -> tuple[int, int, int]:

@@ -20,6 +20,7 @@ EDIT_COLUMNS = (
 )
 EDIT_WIDTH = 16
 """How many columns these are."""
+NAMESPACE_COLUMN = 3
 INSERT_EDIT = (
     "INSERT INTO edits(key, edit_id, op, namespace, source, retracts, revision, valid_from, valid_until, ts, "
     "topic, partition, offset, content_hash, body, log) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
@@ -117,7 +118,7 @@ def _edit(row: Row, key: FactKey | None, topics: Mapping[int, str]) -> Edit:
     return Edit(
         id=row[1],
         op=_OPS[row[2]],
-        namespace=row[3],
+        namespace=row[NAMESPACE_COLUMN],
         key=key,
         position=Position(topics[row[10]], row[11], row[12], row[15]),
         timestamp_ms=row[9],
