@@ -11,14 +11,15 @@ from typing import Protocol
 
 import numpy as np
 
-from lte_runtime.answer import chain, former
+from lte_runtime.answer import chain, former, name_claims
 from lte_runtime.answer.budget import ENCODED_AT_ONCE, Budget
 from lte_runtime.answer.chain import Path
 from lte_runtime.answer.scope import features as f
 from lte_runtime.answer.scope import gate
-from lte_runtime.facts.keys import DEFAULT_NAMESPACE, normalise_key, view_of
+from lte_runtime.facts.keys import DEFAULT_NAMESPACE, view_of
 from lte_runtime.facts.subject_names import subject_names
 from lte_runtime.names.mention import Mention
+from lte_runtime.names.normalise import key_form
 from lte_runtime.types import (
     Candidate,
     Candidates,
@@ -246,6 +247,8 @@ class Retriever:
         )
         earlier = self._earlier(q, encoded.reading, scored, decision, at_ms, budget)
         decision, citations = earlier or (decision, self._citations(best, scored, decision, at_ms))
+        contested = best is not None and _is_contested(best, scored)
+        citations = tuple(name_claims.marked(citation, contested=contested) for citation in citations)
         composed = not earlier and best is not None and _asks_beyond(encoded.reading, best)
         marks.append(time.perf_counter())
         stages = zip(("search", "chain", "gate"), marks, marks[1:], strict=False)
@@ -360,9 +363,11 @@ class Retriever:
         if best is None or decision.scope is Scope.BASE:
             return ()
         tied = _tied(best, scored, self._gate)
+        ends = [s.path.end for s in tied]
+        best, *others = [s for s in tied if not name_claims.takes_subject(s.path.end, ends)] or tied
         citations: list[Citation] = []
-        if len(tied) > 1:
-            for s in tied:
+        if others:
+            for s in (best, *others):
                 members, total = self._members(s.path.end, at_ms)
                 citations += [Citation(_ambiguous(m), s.score, 1, total) for m in members]
             return tuple(citations)
@@ -431,7 +436,7 @@ class Retriever:
 
 def _keyed(q: Question) -> Question:
     """With the namespace in the form in which keys are stored."""
-    return replace(q, namespace=normalise_key(q.namespace) or DEFAULT_NAMESPACE)
+    return replace(q, namespace=key_form(q.namespace) or DEFAULT_NAMESPACE)
 
 
 class QuestionReading:
@@ -586,6 +591,14 @@ def _tied(best: Scored, scored: Sequence[Scored], calibration: gate.GateCalibrat
     ]
 
 
+def _is_contested(best: Scored, scored: Sequence[Scored]) -> bool:
+    """Whether the name in the question that leads to the best path is another publisher's as well."""
+    if best.span is None:
+        return False
+    bearers = (s.path.facts[0] for s in scored if s.span == best.span)
+    return name_claims.is_contested(best.path.facts[0], bearers)
+
+
 def _asks_beyond(reading: QuestionReading, best: Scored) -> bool:
     """Whether the path tells only what the question describes ("the capital of the home country of it")."""
     return best.span is not None and chain.asks_beyond(reading.masked(best.span), best.path.view)
@@ -597,4 +610,4 @@ def _is_current(decision: GateDecision) -> bool:
 
 
 def _ambiguous(fact: Fact) -> Fact:
-    return replace(fact, flags=(*fact.flags, "ambiguous"))
+    return replace(fact, flags=(*fact.flags, name_claims.AMBIGUOUS))
