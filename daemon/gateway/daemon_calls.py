@@ -64,7 +64,7 @@ class DaemonCalls:
         timeout_s: float,
         max_message_bytes: int,
     ) -> None:
-        self._address = address
+        self.address = address
         self._tls_ca = tls_ca
         self._token_needed = token_needed
         self._timeout_s = timeout_s
@@ -131,11 +131,11 @@ class DaemonCalls:
 
     def _opened(self) -> grpc.aio.Channel:
         if self._channel is None:
-            if self._tls_ca and not self._address.startswith("unix:"):
+            if self._tls_ca and not self.address.startswith("unix:"):
                 roots = grpc.ssl_channel_credentials(self._tls_ca.read_bytes())
-                self._channel = grpc.aio.secure_channel(self._address, roots, self._options)
+                self._channel = grpc.aio.secure_channel(self.address, roots, self._options)
             else:
-                self._channel = grpc.aio.insecure_channel(self._address, self._options)
+                self._channel = grpc.aio.insecure_channel(self.address, self._options)
         return self._channel
 
 
