@@ -25,7 +25,7 @@ KEEP_ALIVE_S = 15
 def serve(settings: Settings) -> None:
     """Run the gateway until SIGTERM or SIGINT.
 
-    Raises `Refused` for an address that cannot be bound, and where every request needs a token and none exists.
+    Raises `Refused` for an address that cannot be bound, and where requests need tokens and none exist.
     """
     gateway = settings.gateway
     _check(settings)

@@ -26,6 +26,8 @@ from ops.stack import Stack
 
 AT_ONCE = 64
 NEW = 12
+# Against hanging only, on both sides.
+TIMEOUT_S = 300.0
 BAR = "ratio >= 0.9, overhead p50 <= 4 ms"
 HEADERS = {"Content-Type": "application/json", "Authorization": "Bearer sk-none-of-the-daemons-0123456789"}
 Ask = Callable[[str], None]
@@ -38,12 +40,13 @@ def run(quick: bool, progress: Callable[[str], None], settings: Settings | None 
     model = (settings or Settings()).model
     environment = {"LTE_MODEL__PATH": model.path, "LTE_MODEL__ENGINE": model.engine}
     environment |= {"LTE_MODEL__ADAPTER": model.adapter, "LTE_DRIFT__ENABLED": "false"}
+    environment |= {"LTE_GATEWAY__TIMEOUT_S": str(TIMEOUT_S), "LTE_ANSWER__DEADLINE_MAX_S": str(TIMEOUT_S)}
     with tempfile.TemporaryDirectory() as name, Stack(Path(name), settings=environment) as stack:
         progress("starting broker, daemon and gateway")
         stack.start_broker()
         stack.start_daemon()
         stack.start_gateway()
-        with Client(stack.addresses.socket, timeout_s=300.0) as client:
+        with Client(stack.addresses.socket, timeout_s=TIMEOUT_S) as client:
             questions = itertools.cycle(_publish(client, stack, facts))
             grpc, over_http = _over_grpc(client), _over_http(stack.addresses.http)
             for ask in (grpc, over_http):
@@ -102,7 +105,7 @@ def _over_http(url: str) -> Ask:
 
     def ask(question: str) -> None:
         if not hasattr(connections, "own"):
-            connections.own = http.client.HTTPConnection(address, timeout=300.0)
+            connections.own = http.client.HTTPConnection(address, timeout=TIMEOUT_S)
         messages = [{"role": "user", "content": question}]
         body = json.dumps({"model": "lte", "messages": messages, "max_tokens": NEW})
         connections.own.request("POST", "/v1/chat/completions", body, HEADERS)
