@@ -13,7 +13,8 @@ router = APIRouter(include_in_schema=False)
 PATH = "/docs"
 _STYLE = (
     "body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-    "code{background:#8882;padding:0 .2rem}td,th{padding:.2rem .8rem .2rem 0;text-align:left;vertical-align:top}"
+    "code{background:#8882;padding:0 .2rem}"
+    "td,th{padding:.2rem .8rem .2rem 0;text-align:left;vertical-align:top}"
     ":root{color-scheme:light dark}"
 )
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
@@ -22,14 +23,12 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'
 @router.get(PATH)
 async def api_page(request: Request) -> HTMLResponse:
     schema = request.app.openapi()
-    body = "".join(_operations(schema))
-    head = (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>lte API</title><style>{_STYLE}</style>"
-    )
+    head = "<!doctype html><html lang='en'><meta charset='utf-8'><title>lte API</title>"
     intro = (
-        "<h1>lte API</h1><p>The schema for programs: <a href='/openapi.json'><code>/openapi.json</code></a>. "
-        "Errors have OpenAI's form.</p>"
+        f"<style>{_STYLE}</style><h1>lte API</h1><p>The schema for programs: "
+        "<a href='/openapi.json'><code>/openapi.json</code></a>. Errors have OpenAI's form.</p>"
     )
+    body = "".join(_operations(schema))
     return HTMLResponse(head + intro + body, headers={"Content-Security-Policy": _POLICY})
 
 
@@ -54,12 +53,14 @@ def _fields(schema: Any, part: Any) -> Iterator[Any]:
 
 
 def _table(kind: str, rows: Any) -> str:
-    lines = "".join(
-        f"<tr><td><code>{escape(row['name'])}</code></td><td>{escape(_type(row['schema']))}</td>"
-        f"<td>{'required' if row.get('required') else ''}</td><td>{escape(row.get('description', ''))}</td></tr>"
-        for row in rows
-    )
+    lines = "".join(map(_row, rows))
     return f"<table><tr><th>{kind}</th><th>type</th><th></th><th></th></tr>{lines}</table>" if lines else ""
+
+
+def _row(row: Any) -> str:
+    required = "required" if row.get("required") else ""
+    texts = map(escape, (_type(row["schema"]), required, row.get("description", "")))
+    return f"<tr><td><code>{escape(row['name'])}</code></td><td>{'</td><td>'.join(texts)}</td></tr>"
 
 
 def _type(schema: Any) -> str:

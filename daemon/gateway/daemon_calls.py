@@ -23,8 +23,8 @@ from daemon.rpc.access import HEADER, Role, allowed
 from daemon.rpc.token_file import token_hash
 
 HEALTH_TIMEOUT_S = 2.0
-# Seconds for which a key that the daemon did not know is taken for none at once, where none is needed; and how many
-# such keys are remembered.
+# Seconds for which a key that the daemon did not know is taken for none at once, where no token is needed, and how
+# many such keys are remembered.
 STRANGER_S = 30.0
 MOST_STRANGERS = 1024
 _DETAILS = "grpc-status-details-bin"
@@ -56,7 +56,7 @@ NOBODY = Caller()
 
 
 class _Strangers:
-    """Callers whose key the daemon did not know a moment ago, by its hash: OpenAI keys are somebody's secrets."""
+    """Callers whose key the daemon did not know a moment ago, by hash: it may be a secret elsewhere."""
 
     def __init__(self) -> None:
         self._until: dict[bytes, float] = {}
