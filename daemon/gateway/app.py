@@ -12,6 +12,7 @@ from daemon.gateway import api_page, errors, facts, mcp, openai
 from daemon.gateway.context import Context, GatewayContext
 from daemon.gateway.daemon_calls import DaemonCalls
 from daemon.gateway.observed import Observed
+from daemon.gateway.page.routes import page_router
 from daemon.gateway.security import Security
 from daemon.metrics import GatewayMetrics
 from daemon.settings import GatewaySettings
@@ -48,6 +49,7 @@ def create_app(settings: GatewaySettings, daemon: DaemonCalls, metrics: GatewayM
     app.include_router(api_page.router)
     app.router.routes.extend(mcp.routes(tools, settings.max_body_bytes))
     _add_health(app)
+    app.include_router(page_router())
     return app
 
 

@@ -23,8 +23,8 @@ from daemon.rpc.access import HEADER, Role, allowed
 from daemon.rpc.token_file import token_hash
 
 HEALTH_TIMEOUT_S = 2.0
-# Seconds for which a key that the daemon did not know is taken for none at once, where no token is needed, and how
-# many such keys are remembered.
+# Seconds for which a key that the daemon did not know is taken for none at once, where no token is needed; and
+# how many such keys are remembered.
 STRANGER_S = 30.0
 MOST_STRANGERS = 1024
 _DETAILS = "grpc-status-details-bin"

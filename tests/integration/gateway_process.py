@@ -45,9 +45,16 @@ class GatewayProcess:
         return self
 
     def _is_ready(self) -> bool:
+        return self._is_ok("/readyz")
+
+    def is_listening(self) -> bool:
+        """Whether it takes requests, with or without a daemon behind it."""
+        return self._is_ok("/healthz")
+
+    def _is_ok(self, path: str) -> bool:
         assert self.process.poll() is None, self.log.read_text("utf-8")
         try:
-            with urllib.request.urlopen(f"{self.url}/readyz", timeout=5) as reply:
+            with urllib.request.urlopen(f"{self.url}{path}", timeout=5) as reply:
                 return bool(reply.status == 200)
         except (urllib.error.URLError, ConnectionError):
             return False

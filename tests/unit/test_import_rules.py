@@ -34,7 +34,9 @@ HOMES: dict[str, tuple[str, ...]] = {
     "starlette": ("daemon/gateway/",),
     "uvicorn": ("daemon/gateway/",),
     "mcp": ("daemon/gateway/",),
-    "jinja2": ("daemon/gateway/",),
+    "jinja2": ("daemon/gateway/page/rendering.py",),
+    # Browsers are for tests and pictures alone.
+    "playwright": ("ops/demo/page_picture.py",),
     "peft": (
         "lte_runtime/answer/engine/",
         "lte_runtime/align/job/train.py",
@@ -71,6 +73,7 @@ LAYERS = (
 )
 # Pure decisions: no clock, file, thread or log.
 PURE = (
+    "daemon/gateway/page/views/",
     "lte_runtime/facts/keys.py",
     "lte_runtime/facts/name_owners.py",
     "lte_runtime/facts/policy.py",
