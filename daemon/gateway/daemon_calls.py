@@ -23,10 +23,9 @@ from daemon.rpc.access import HEADER, Role, allowed
 from daemon.rpc.token_file import token_hash
 
 HEALTH_TIMEOUT_S = 2.0
-# Seconds for which a key that the daemon did not know is taken for none at once, where no token is needed; and
-# how many such keys are remembered.
+# For so many seconds a key that the daemon did not know counts as none at once, where no token is needed.
 STRANGER_S = 30.0
-MOST_STRANGERS = 1024
+MOST_STRANGERS = 1024  # such keys that are remembered
 _DETAILS = "grpc-status-details-bin"
 # Why the daemon knows nobody, where the key may be one that OpenAI's clients send to all. An expired token is
 # not among them: who has lost rights is told so.
