@@ -137,6 +137,12 @@ class Stack:
         return self._daemon.pid
 
     @property
+    def gateway_pid(self) -> int:
+        if self._gateway is None:
+            raise StackError("the gateway is not running")
+        return self._gateway.pid
+
+    @property
     def daemon_log(self) -> Path:
         return self.directory / "daemon.log"
 
