@@ -13,13 +13,15 @@ from lte_runtime.answer.budget import Budget
 from lte_runtime.answer.engine.protocol import Engine
 from lte_runtime.answer.fidelity import CitedValue
 from lte_runtime.answer.prompt import Prompt, explained, list_note, one_line, superseded
-from lte_runtime.answer.retriever import Lookup, QuestionReading, Retriever, RetrieverSettings
+from lte_runtime.answer.retriever import Lookup, Retriever, RetrieverSettings
 from lte_runtime.answer.scope import features as f
 from lte_runtime.answer.scope import gate
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, Refused
-from lte_runtime.facts.keys import normalise_key, statement_of, view_of
+from lte_runtime.facts.keys import statement_of, view_of
 from lte_runtime.facts.schema import from_ms
 from lte_runtime.memory.projection import reached
+from lte_runtime.names.mention import Mentions
+from lte_runtime.names.normalise import key_form
 from lte_runtime.places import Places
 from lte_runtime.types import (
     Answer,
@@ -170,6 +172,7 @@ class Answerer:
             index_path=retrieval.candidates.index_path,
             token_ids=generation.token_ids,
             corrected_from="" if text == free_text else free_text,
+            prompt_tokens=len(prompt.token_ids),
         )
 
     def _to_quote(self, retrieval: Retrieval, citations: Sequence[Citation]) -> Sequence[CitedValue]:
@@ -265,12 +268,12 @@ def remaining(last: Fact) -> str:
 def prompt_facts(question: str, groups: Sequence[Sequence[Citation]]) -> tuple[Fact, ...]:
     """Facts as they stand in the prompt, one for each group: plain words first, a set as one list, an alias
     that led there explained, what is superseded called so."""
-    readings = {0: [QuestionReading(f.cut(question))]}
+    mentions = {0: [Mentions(f.cut(question))]}
     for citation in (citation for group in groups for citation in group):
-        texts = readings.setdefault(citation.hop, [])
+        texts = mentions.setdefault(citation.hop, [])
         if len(texts) < MOST_TARGETS:
-            texts.append(QuestionReading(f.cut(citation.fact.target)))
-    names = [_used_name(group[0], readings.get(group[0].hop - 1, [])) for group in groups]
+            texts.append(Mentions(f.cut(citation.fact.target)))
+    names = [_used_name(group[0], mentions.get(group[0].hop - 1, [])) for group in groups]
     facts = [_prompt_fact(group) for group in groups]
     return tuple(map(_explained, facts, names))
 
@@ -299,21 +302,21 @@ def restated(fact: Fact) -> Fact:
     """The fact with its plain sentence before the publisher's own, where that is another: publishers may
     put the target first or the relation into a verb."""
     plain = statement_of(fact.subject, fact.relation, fact.prompt, fact.target)
-    if normalise_key(plain) == normalise_key(fact.statement):
+    if key_form(plain) == key_form(fact.statement):
         return fact
     return replace(fact, statement=f"{plain} {fact.statement}")
 
 
-def _used_name(citation: Citation, texts: Sequence[QuestionReading]) -> str:
+def _used_name(citation: Citation, texts: Sequence[Mentions]) -> str:
     """The alias that the question, or the hop before, uses for the subject; empty for its own name."""
     fact = citation.fact
     if not fact.subject_aliases:
         return ""
     matches = (
-        (span.score, len(name), name)
+        (mention.score, len(name), name)
         for name in (fact.subject, *fact.subject_aliases)
         for text in texts
-        if (span := text.locate(name))
+        if (mention := text.of(name)) and mention.named
     )
     best = max(matches, default=(0.0, 0, ""))[2]
     return "" if f.fold(best) == f.fold(fact.subject) else best

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from lte_runtime.facts.events import FOREIGN_NAME
-from lte_runtime.facts.keys import normalise_key
+from lte_runtime.names.normalise import key_form
 from lte_runtime.types import Citation, Fact
 
 AMBIGUOUS = "ambiguous"
@@ -30,7 +30,7 @@ def takes_subject(fact: Fact, rivals: Iterable[Fact]) -> bool:
     """
     if FOREIGN_NAME not in fact.flags:
         return False
-    aliases = set(map(normalise_key, fact.subject_aliases))
+    aliases = set(map(key_form, fact.subject_aliases))
     return any(rival.key.subject in aliases and rival.publisher != fact.publisher for rival in rivals)
 
 

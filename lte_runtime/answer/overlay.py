@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import Protocol
 
 from lte_runtime.answer.answerer import AnswerMemory
-from lte_runtime.answer.scope import features as f
 from lte_runtime.errors import NotFound
-from lte_runtime.facts.keys import normalise_key, view_of
+from lte_runtime.facts.keys import view_of
 from lte_runtime.facts.policy import current, effective_times, fold, moment_of
-from lte_runtime.memory.retrieve import rank
+from lte_runtime.facts.subject_names import subject_names
+from lte_runtime.memory.retrieve import rank, with_ambiguity
 from lte_runtime.memory.views import windows_of
+from lte_runtime.names.index import NameIndex
+from lte_runtime.names.tokens import folded_name
 from lte_runtime.store.records import EditRecord
 from lte_runtime.store.rows import fact_of
 from lte_runtime.types import (
@@ -64,6 +66,9 @@ class Overlay:
         self._memory, self._encoder = memory, encoder
         self._key, self._facts = key, tuple(facts)
         views = [view_of(fact.subject, fact.relation, fact.prompt) for fact in facts]
+        self._names = NameIndex()
+        for place, fact in enumerate(self._facts):
+            self._names.add(place, key.namespace, subject_names(fact))
         self._vectors: list[Vectors] = [encoder.encode(windows_of(view, encoder)) for view in views]
 
     def candidates(
@@ -76,20 +81,17 @@ class Overlay:
         candidates = [candidate for candidate in stored.items if candidate.fact.key != self._key]
         if namespace == self._key.namespace:
             candidates += self._new_candidates(question, vector.reshape(-1))
-        candidates.sort(key=rank)
-        items = tuple(candidates[: max(k, len(stored.items))])
+        ranked = sorted(with_ambiguity(candidates), key=rank)
+        items = tuple(ranked[: max(k, len(stored.items))])
         return Candidates(items, stored.watermarks, stored.index_path)
 
     def _new_candidates(self, question: str, vector: Vectors) -> list[Candidate]:
-        question_words = f.words(f.cut(question))
-        candidates = []
-        for fact, rows in zip(self._facts, self._vectors, strict=True):
-            spans = [
-                (span.score, name) for name in f.names_of(fact) if (span := f.locate(question_words, name))
-            ]
-            score, name = max(spans, default=(0.0, ""))
-            candidates.append(Candidate(fact, float(max(rows @ vector)), score, name))
-        return candidates
+        hits = self._names.find(question, self._key.namespace, len(self._facts))
+        mentions = {hit.key_id: hit.mention for hit in hits}
+        return [
+            Candidate(fact, float(max(rows @ vector)), mentions.get(place))
+            for place, (fact, rows) in enumerate(zip(self._facts, self._vectors, strict=True))
+        ]
 
     def facts_of_subject(
         self,
@@ -106,8 +108,8 @@ class Overlay:
         others = tuple(fact for fact in stored if fact.key != self._key)
         if namespace != self._key.namespace:
             return others
-        name_key = normalise_key(name)
-        new = (fact for fact in self._facts if name_key in map(normalise_key, f.names_of(fact)))
+        folded = folded_name(name)
+        new = (fact for fact in self._facts if folded in map(folded_name, subject_names(fact)))
         return (*others, *new)
 
     def members_beside(

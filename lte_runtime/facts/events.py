@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -20,14 +20,15 @@ from lte_runtime.facts.keys import (
     forbidden_character,
     has_hidden,
     mixed_script,
-    normalise_key,
     statement_of,
     view_of,
 )
-from lte_runtime.facts.name_owners import NameOwners, names_borne
+from lte_runtime.facts.name_owners import NameOwners
+from lte_runtime.facts.subject_names import subject_names
 from lte_runtime.facts.table_changes import DELETED, ROW_DELETED, WITHDRAWN, event_of_row
 from lte_runtime.facts.weak_names import is_weak
 from lte_runtime.facts.wire import Payload, parse_object, read_payload
+from lte_runtime.names.normalise import key_form
 from lte_runtime.types import Cardinality, Edit, FactKey, Op, Position, RawRecord
 
 if TYPE_CHECKING:  # pydantic costs 0.2 s at import: publishing does not need it
@@ -45,7 +46,6 @@ __all__ = [
     "decode",
     "fact_key",
     "json_schema",
-    "normalise_key",
     "notice",
     "original_position_header",
     "record_key",
@@ -148,7 +148,7 @@ def _edit_of(event: Event, payload: Payload, record: RawRecord) -> Edit:
     ):
         raise BadRecord("bad_interval", "valid_until is not after valid_from")
     edit = _bare_edit(event, key, payload, record)
-    if edit.op is Op.ASSERT and any(map(is_weak, names_borne(edit))):
+    if edit.op is Op.ASSERT and any(map(is_weak, subject_names(edit))):
         edit = replace(edit, flags=(*edit.flags, WEAK_NAME))
     edit_id, retracts = _ids(event, edit, payload.attributes)
     return replace(edit, id=edit_id, retracts=retracts, content_hash=content_hash(edit, retracts))
@@ -172,7 +172,7 @@ def _bare_edit(event: Event, key: FactKey | None, payload: Payload, record: RawR
     return Edit(
         id="",
         op=Op(event.op),
-        namespace=key.namespace if key else normalise_key(event.namespace) or "default",
+        namespace=key.namespace if key else key_form(event.namespace) or "default",
         key=key,
         position=record.position,
         timestamp_ms=record.timestamp_ms,
@@ -182,8 +182,8 @@ def _bare_edit(event: Event, key: FactKey | None, payload: Payload, record: RawR
         prompt=prompt,
         target=target or None,
         statement=statement_of(subject, relation, prompt, target, statement) if target else "",
-        subject_aliases=_clean_names(event.subject_aliases),
-        target_aliases=_clean_names(event.target_aliases),
+        subject_aliases=distinct_names(event.subject_aliases),
+        target_aliases=distinct_names(event.target_aliases),
         revision=event.revision,
         valid_from=event.valid_from,
         valid_until=event.valid_until,
@@ -219,12 +219,12 @@ def derived_id(position: Position) -> str:
     return f"{place}~{position.log}" if position.log else place
 
 
-def _clean_names(names: list[str]) -> tuple[str, ...]:
-    """Names without doubles, in order; empty ones go."""
+def distinct_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Names without spellings of earlier ones, in order; empty ones go."""
     unique: dict[str, str] = {}
     for name in map(clean_text, names):
-        if normalise_key(name):
-            unique.setdefault(normalise_key(name), name)
+        if key_form(name):
+            unique.setdefault(key_form(name), name)
     return tuple(unique.values())
 
 
@@ -253,7 +253,7 @@ def _check_writer(edit: Edit, writers: Mapping[str, frozenset[str]]) -> None:
     if not writers:
         return
     allowed = writers.get(edit.publisher, writers.get("*", frozenset()))
-    if "*" not in allowed and edit.namespace not in allowed:
+    if "*" not in allowed and edit.namespace not in map(key_form, allowed):
         raise BadRecord(
             "namespace_forbidden", f"publisher {edit.publisher!r} may not write {edit.namespace!r}"
         )

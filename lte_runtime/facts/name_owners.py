@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from lte_runtime.facts.keys import names_in_prompt, normalise_key
+from lte_runtime.names.normalise import key_form
 from lte_runtime.types import Edit
 
 ANY = "*"
@@ -34,13 +34,13 @@ class NameOwners:
         for publisher, names in reserved.items():
             for name in names:
                 table = beginnings if name.endswith(ANY) else exact
-                form = normalise_key(name.removesuffix(ANY))
+                form = key_form(name.removesuffix(ANY))
                 table[form] = table.get(form, FREE) | {publisher}
         return cls(exact, beginnings, _pattern(exact, beginnings))
 
     def of_name(self, name: str) -> frozenset[str]:
         """The publishers that a name is reserved for; `FREE` for none."""
-        form = normalise_key(name)
+        form = key_form(name)
         if form in self.exact:
             return self.exact[form]
         fitting = (beginning for beginning in self.beginnings if form.startswith(beginning))
@@ -75,9 +75,3 @@ def _pattern(exact: Iterable[str], beginnings: Iterable[str]) -> re.Pattern[str]
     longest_first = sorted(ends, key=lambda end: -len(end[0]))
     choices = "|".join(re.escape(name) + end for name, end in longest_first)
     return re.compile(rf"(?<!\w)(?:{choices})" if choices else r"(?!)")
-
-
-def names_borne(edit: Edit) -> tuple[str, ...]:
-    """The names under which questions find an edit, as published: subject or names in the prompt, aliases."""
-    own = (edit.subject,) if edit.subject else names_in_prompt(edit.prompt)
-    return (*own, *edit.subject_aliases)

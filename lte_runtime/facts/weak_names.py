@@ -9,7 +9,7 @@ import tomllib
 from functools import cache
 from importlib import resources
 
-from lte_runtime.facts.keys import normalise_key
+from lte_runtime.names.normalise import key_form
 
 SHORTEST = 2
 """Letters and digits of a name; one alone stands in many questions by chance."""
@@ -20,7 +20,7 @@ def is_weak(name: str) -> bool:
 
     A function word in capitals is an abbreviation (WHO, IT, US).
     """
-    form = normalise_key(name)
+    form = key_form(name)
     return sum(map(str.isalnum, form)) < SHORTEST or (form in function_words() and not name.isupper())
 
 
@@ -28,4 +28,4 @@ def is_weak(name: str) -> bool:
 def function_words() -> frozenset[str]:
     """The words of all languages, in the form of keys."""
     text = resources.files("lte_runtime").joinpath("templates/function_words.toml").read_text("utf-8")
-    return frozenset(normalise_key(word) for words in tomllib.loads(text).values() for word in words)
+    return frozenset(key_form(word) for words in tomllib.loads(text).values() for word in words)

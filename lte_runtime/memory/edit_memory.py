@@ -19,7 +19,6 @@ from random import Random
 from lte_runtime import disk
 from lte_runtime.errors import Refused
 from lte_runtime.facts.events import NAME_FLAGS
-from lte_runtime.facts.keys import normalise_key
 from lte_runtime.facts.policy import WhyNot
 from lte_runtime.locks import DirectoryLock
 from lte_runtime.memory import retrieve, upkeep
@@ -29,7 +28,8 @@ from lte_runtime.memory.erase import erase_key, finish_erasure
 from lte_runtime.memory.name_claims import MOST_FACTS, MOST_KEYS, NameClaims
 from lte_runtime.memory.projection import Projection, reached
 from lte_runtime.memory.restore import fill, open_store, restore, save
-from lte_runtime.store import inspect, quarantine, reader, sampling, truncation
+from lte_runtime.names.normalise import key_form
+from lte_runtime.store import inspect, quarantine, reader, rekey, sampling, truncation
 from lte_runtime.store.adapter_history import AdapterLedger
 from lte_runtime.store.batch_writer import KeyChange
 from lte_runtime.store.db import Connection, faults, open_reader, read_transaction, transaction
@@ -373,13 +373,16 @@ class EditMemory:
 
     # -- edits, one by one -------------------------------------------------------------------------
 
-    def get_edit(self, edit_id: str) -> EditRecord:
-        """An edit with its state and positions; raises `NotFound`.
+    def get_edit(
+        self, edit_id: str, *, in_namespace: Callable[[str], bool] = inspect.everywhere
+    ) -> EditRecord:
+        """An edit with its state and positions; raises `NotFound`, also for one in another namespace than
+        those that `in_namespace` takes.
 
         Folds the history of its key where it was withdrawn or collapsed into another, as `why_not` does.
         """
         with self._inspecting() as inspector:
-            return inspector.record(edit_id)
+            return inspector.record(edit_id, in_namespace)
 
     def list_edits(
         self,
@@ -412,7 +415,7 @@ class EditMemory:
         """Edits, the last applied first, from behind the one that the token `after` names (or, up to the next
         version, the edit of that id). A page may be short, even empty, and yet name a next one."""
         filters = inspect.Filters(
-            normalise_key(namespace) if namespace else None, normalise_key(subject) if subject else None
+            key_form(namespace) if namespace else None, key_form(subject) if subject else None
         )
         with self._inspecting() as inspector:
             return inspector.listed(filters, limit, after)
@@ -431,10 +434,16 @@ class EditMemory:
         with self._inspecting() as inspector:
             return inspector.history_page(key, limit, after)
 
-    def why_not(self, edit_id: str, at_ms: int | None = None) -> WhyNot:
-        """Why questions do not see an edit, and which edit they see instead; raises `NotFound`."""
+    def why_not(
+        self,
+        edit_id: str,
+        at_ms: int | None = None,
+        *,
+        in_namespace: Callable[[str], bool] = inspect.everywhere,
+    ) -> WhyNot:
+        """Why questions do not see an edit, and which one they do; raises `NotFound`, as `get_edit`."""
         with self._inspecting(at_ms) as inspector:
-            return inspector.reason(edit_id)
+            return inspector.reason(edit_id, in_namespace)
 
     @contextmanager
     def _inspecting(self, at_ms: int | None = None) -> Iterator[inspect.Inspector]:
@@ -539,10 +548,12 @@ class EditMemory:
         with faults():
             db = self._reader()
             edits, keys, facts = reader.counts(db)
+            joined_keys = rekey.count_across(db)
             rows, size, pending = quarantine.totals(db)
         return MemoryStatus(
             edits=edits,
             keys=keys,
+            joined_keys=joined_keys,
             current_facts=facts,
             vectors_live=sum(index.live for index in indexes.values()),
             vectors_dead=sum(index.dead for index in indexes.values()),

@@ -129,10 +129,11 @@ class EraseReceipt:
 
 @dataclass(frozen=True, slots=True)
 class MemoryStatus:
-    """Counters and sizes of the moment."""
+    """Counters and sizes of the moment. `joined_keys`: see `rekey.count_across`."""
 
     edits: int
     keys: int
+    joined_keys: int
     current_facts: int
     vectors_live: int
     vectors_dead: int

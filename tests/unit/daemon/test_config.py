@@ -11,6 +11,8 @@ from pydantic import ValidationError
 from daemon import config
 from daemon.config import Settings, environment_name, find_file, flat_values, known_names, load
 from daemon.ingest.values import IngestSettings
+from daemon.parts.answers import listener_settings
+from daemon.rpc.access import Role
 from daemon.settings import PublisherRights
 from lte_runtime.errors import BadRequest
 
@@ -87,6 +89,11 @@ def test_no_deprecated_key_is_a_setting() -> None:
         ('[rpc]\nlisten = "0.0.0.0:7000"\n', "needs tls_cert, tls_key and token_file"),
         ('[rpc]\nlisten = "7000"\n', "not host:port"),
         ('[rpc]\ntls_cert = "a.pem"\n', "come together"),
+        ('[rpc]\ntls_client_ca = "a.pem"\n', "tls_client_ca needs tls_cert, tls_key, and token_file"),
+        ("[rpc]\nsocket_roles = []\n", "nobody could ask"),
+        ('[rpc]\nsocket_roles = ["king"]\n', r"rpc\.socket_roles.*'asker', 'publisher' or 'operator'"),
+        ('[client]\ntls_cert = "a.pem"\n', "come together"),
+        ('[client]\ntls_cert = "a.pem"\ntls_key = "a.key"\n', "tls_cert needs tls_ca"),
         ('[metrics]\nlisten = "0.0.0.0:9000"\n', r"metrics\.public"),
         ("[answer]\nmax_new_tokens = 500\n", "above max_new_tokens_limit"),
         ('[realign]\ncommand = "sbatch align.sh"\n', "command must name {jobdir}"),
@@ -101,6 +108,12 @@ def test_faults_in_the_file_are_named(tmp_path: Path, text: str, message: str) -
 def test_a_public_listener_is_allowed_with_tls_and_token(tmp_path: Path) -> None:
     text = '[rpc]\nlisten = "0.0.0.0:7000"\ntls_cert = "c"\ntls_key = "k"\ntoken_file = "t"\n'
     assert load(_file(tmp_path, text), environ={}).settings.rpc.listen == "0.0.0.0:7000"
+
+
+def test_roles_of_the_socket() -> None:
+    environ = {"LTE_RPC__SOCKET_ROLES": '["asker"]'}
+    assert listener_settings(load(environ=environ).settings).socket_roles == (Role.ASKER,)
+    assert listener_settings(Settings()).socket_roles == (Role.ASKER, Role.PUBLISHER)
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:1", "localhost:1", "[::1]:1"])

@@ -62,6 +62,7 @@ SUBCOMMANDS = [
     ("dlq", "replay"),
     ("index", "verify"),
     ("index", "rebuild"),
+    ("index", "rekey"),
     ("topics", "create"),
     ("ingest", "resume"),
     ("ingest", "skip"),
@@ -381,6 +382,13 @@ class TestWhere:
     def test_a_state_directory_moves_both_sockets(self) -> None:
         where = find(Where(), environ={"LTE_STATE_DIR": "/s"})
         assert (where.address, where.admin_address) == ("unix:/s/lte.sock", "unix:/s/admin.sock")
+
+    def test_a_daemon_elsewhere_with_a_certificate(self) -> None:
+        client = '[client]\nadmin_address = "h:2"\ntls_ca = "ca"\ntls_cert = "cert"\ntls_key = "file-key"\n'
+        Path("lte.toml").write_text(client, "utf-8")
+        where = find(Where(), environ={"LTE_CLIENT__TLS_KEY": "env-key"})
+        assert (where.admin_address, where.tls_ca) == ("h:2", "ca")
+        assert (where.tls_cert, where.tls_key) == ("cert", "env-key")
 
     def test_security_comes_from_the_environment(self) -> None:
         where = find(Where(), environ={"LTE_KAFKA__SECURITY__SASL_MECHANISM": "PLAIN"})
