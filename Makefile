@@ -54,7 +54,7 @@ wheel: setup ## build the wheel into dist/
 	$(UV) build --wheel --quiet
 
 manifests: ## resolve ops/k8s by kustomize into ops/k8s/rendered (needs kubectl)
-	@for name in base overlays/cpu overlays/gpu; do \
+	@for name in base overlays/cpu overlays/gpu gateway; do \
 		kubectl kustomize ops/k8s/$$name > ops/k8s/rendered/$$(basename $$name).yaml; \
 	done
 
