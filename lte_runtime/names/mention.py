@@ -10,12 +10,13 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import chain
 
 from rapidfuzz import fuzz
 from rapidfuzz.distance import OSA
 
 from lte_runtime.names.reading import Line, Reading
-from lte_runtime.names.tokens import digits, folded_name, plain
+from lte_runtime.names.tokens import close, digits, folded_name, plain
 
 NAMED_FROM = 0.9
 """From this score on a mention stands for its name. Below it, another name may be meant: Rookwood is as
@@ -40,7 +41,7 @@ class How(StrEnum):
     PLAIN = "plain"
     """The same words without accents and vowel signs."""
     RESPACED = "respaced"
-    """The same letters and digits, parted in another way: `SKU4711`, `Open AI`."""
+    """The same letters and digits, parted in another way or without emoji: `SKU4711`, `Open AI`."""
     PART = "part"
     """The name's end with its code (`SB-12 Rev A` of `Service Bulletin SB-12 Rev A`), or its first word."""
     MISSPELT = "misspelt"
@@ -74,8 +75,10 @@ class Mention:
 
 
 def close_form(folded: str) -> str:
-    """A folded name without blanks and accents: equal for all that `EXACT`, `PLAIN` and `RESPACED` join."""
-    return plain(folded).replace(" ", "")
+    """A folded name without blanks, accents and emoji: equal for all that `EXACT`, `PLAIN` and `RESPACED`
+    join. A name of emoji alone keeps them."""
+    text = plain(folded)
+    return close(text) or text.replace(" ", "")
 
 
 def is_acronym(name: str, folded: str) -> bool:
@@ -87,8 +90,9 @@ def locate(reading: Reading, name: str) -> Mention | None:
     """The best place of one name; None where it is not met. A part of it is no place: only a look-up knows
     whether other names have the same part."""
     folded = folded_name(name)
-    close, acronym = close_form(folded), is_acronym(name, folded)
-    places = (place for place in _places(reading.close, close) if reading.whole(*place))
+    acronym = is_acronym(name, folded)
+    alike = chain(_places(reading.folded, folded), _places(reading.close, close_form(folded)))
+    places = (place for place in alike if reading.whole(*place))
     mentions = [
         m for place in places if (m := whole_name(reading, *place, folded, acronym=acronym)) is not None
     ]

@@ -31,6 +31,8 @@ from lte_runtime.names.tokens import folded_name
         ("(Anna\u200b Berg)", "Anna Berg", "Anna\u200b Berg"),
         ("\ufdfa ﬁn Anna!", "Anna", "Anna"),
         ("!!!", "!!!", "!!!"),
+        ("What is 🦊🐙?", "🦊🐙", "🦊🐙"),
+        ("Where does Team Nova meet?", "Team 🦊 Nova", "Team Nova"),
         ("", "Anna", None),
     ],
 )
@@ -76,7 +78,7 @@ def test_each_word_has_a_place_in_the_text(text: str) -> None:
     assert all(0 <= start < end <= len(text) for start, end in places)
 
 
-WORD = st.text("abcdeéüßñÅ日本กั01-' ", min_size=1, max_size=6)
+WORD = st.text("abcdeéüßñÅ日本กั01-' 🦊", min_size=1, max_size=6)
 
 
 @settings(max_examples=300, deadline=None)
