@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
+import os
 import statistics
 import tempfile
 import threading
@@ -35,7 +36,7 @@ Ask = Callable[[str], None]
 
 def run(quick: bool, progress: Callable[[str], None], settings: Settings | None = None) -> BenchResult:
     """`ours` and `peer` are answers a second over HTTP and gRPC, 64 at once; `overhead_p50_ms` is the median
-    difference of two calls with the same question, one at a time."""
+    difference of two calls with the same question, one at a time, `gateway_cpu_ms` what such a call costs."""
     facts, repeats, alone = (100, 1, 40) if quick else (1_000, 5, 300)
     model = (settings or Settings()).model
     environment = {"LTE_MODEL__PATH": model.path, "LTE_MODEL__ENGINE": model.engine}
@@ -52,7 +53,9 @@ def run(quick: bool, progress: Callable[[str], None], settings: Settings | None 
             for ask in (grpc, over_http):
                 _rate(ask, questions, AT_ONCE)
             progress(f"{alone} questions, one at a time")
+            cpu_s = _processor_s(stack.gateway_pid)
             pairs = [_pair(grpc, over_http, next(questions), turn) for turn in range(alone)]
+            cpu_s = _processor_s(stack.gateway_pid) - cpu_s
             progress(f"{repeats} turns of {2 * AT_ONCE} questions on each side")
             rates = interleave(
                 lambda: _rate(over_http, questions, 2 * AT_ONCE),
@@ -74,6 +77,7 @@ def run(quick: bool, progress: Callable[[str], None], settings: Settings | None 
             "overhead_p50_ms": statistics.median(over - direct for direct, over in pairs),
             "grpc_p50_ms": statistics.median(direct for direct, _ in pairs),
             "http_p50_ms": statistics.median(over for _, over in pairs),
+            "gateway_cpu_ms": cpu_s * 1e3 / alone,
             "ratio_spread": rates.ratios.to_json(),
             "model": model.path,
         },
@@ -129,6 +133,12 @@ def _milliseconds(ask: Ask, question: str) -> float:
     begin = time.perf_counter()
     ask(question)
     return (time.perf_counter() - begin) * 1e3
+
+
+def _processor_s(pid: int) -> float:
+    """Processor time of a process: what it costs, however busy the machine is."""
+    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _rate(ask: Ask, questions: itertools.cycle[str], count: int) -> float:
