@@ -6,7 +6,7 @@ means. Digits always agree: SKU-4711 is never SKU-4712.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -123,7 +123,8 @@ def _places(line: Line, text: str) -> Iterator[tuple[int, int]]:
     """Runs of words, first and stop, that are `text` when written as `line` is."""
     at = line.text.find(text) if text else -1
     while at >= 0:
-        first, last = bisect_left(line.starts, at), bisect_left(line.ends, at + len(text))
+        # A word that is empty in this line begins and ends where its neighbour does: it is left outside.
+        first, last = bisect_right(line.starts, at) - 1, bisect_left(line.ends, at + len(text))
         if first <= last < len(line.ends) and line.of(first, last + 1) == text:
             yield first, last + 1
         at = line.text.find(text, at + 1)
@@ -140,7 +141,7 @@ def whole_name(
     text = reading.plain.of(first, stop)
     if text == plain(folded):
         return _mention(reading, first, stop, folded, _PLAIN, How.PLAIN)
-    if len(folded) < LEAST_LETTERS or digits(folded) != digits(text):
+    if len(folded) < LEAST_LETTERS or digits(folded) != digits(text) or reading.has_bare_edge(first, stop):
         return None
     return _mention(reading, first, stop, folded, _RESPACED, How.RESPACED)
 

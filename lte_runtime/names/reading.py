@@ -74,6 +74,10 @@ class Reading:
         """The close form (`mention.close_form`) of the words from `first` to before `stop`."""
         return self.close.of(first, stop) or self.plain.of(first, stop).replace(" ", "")
 
+    def has_bare_edge(self, first: int, stop: int) -> bool:
+        """Whether the first or the last of these words says nothing in close form: an emoji beside a name."""
+        return any(self.close.starts[at] == self.close.ends[at] for at in (first, stop - 1))
+
     def whole(self, first: int, stop: int) -> bool:
         """Whether the words from `first` to before `stop` neither begin nor end within a word."""
         if self.words[first].joined or (stop < len(self.words) and self.words[stop].joined):

@@ -57,6 +57,12 @@ def test_the_surest_place_is_taken() -> None:
     assert (question[mention.start : mention.end], mention.how) == ("São Paulo", How.EXACT)
 
 
+def test_emoji_beside_a_name_are_not_part_of_it() -> None:
+    mention = locate(Reading("🦊 Acme Labs 🦊"), "Acme Labs")
+    assert mention is not None
+    assert (mention.start, mention.end, mention.how) == (2, 11, How.EXACT)
+
+
 def test_the_longest_of_several_names_is_the_best() -> None:
     mention = Mentions("Who leads Acme Labs?").best(["Acme", "Labs", "Acme Labs"])
     assert mention is not None
