@@ -17,6 +17,7 @@ from lte_runtime.answer.chain import Path
 from lte_runtime.answer.scope import features as f
 from lte_runtime.answer.scope import gate
 from lte_runtime.facts.keys import DEFAULT_NAMESPACE, view_of
+from lte_runtime.facts.subject_names import subject_names
 from lte_runtime.names.mention import Mention
 from lte_runtime.names.normalise import key_form
 from lte_runtime.types import (
@@ -246,8 +247,7 @@ class Retriever:
         )
         earlier = self._earlier(q, encoded.reading, scored, decision, at_ms, budget)
         decision, citations = earlier or (decision, self._citations(best, scored, decision, at_ms))
-        contested = best is not None and _is_contested(best, scored)
-        citations = tuple(name_claims.marked(citation, contested=contested) for citation in citations)
+        citations = tuple(map(name_claims.marked, citations))
         composed = not earlier and best is not None and _asks_beyond(encoded.reading, best)
         marks.append(time.perf_counter())
         stages = zip(("search", "chain", "gate"), marks, marks[1:], strict=False)
@@ -491,12 +491,12 @@ def describe(
         "named_likeness": like if span else 0.0,
         "dense": path.first.dense if len(path.facts) == 1 else like,
         "name": name,
-        "nameless": float(not f.names_of(first)),
+        "nameless": float(not subject_names(first)),
         "codes": float(not span and f.codes_of(reading.text) != f.codes_of(plain)),
         "prompted": float(not first.relation),
         "prompted_dense": 0.0 if first.relation else max(0.0, path.first.dense - 0.8),
         "extended": f.extended(reading.text, span, view) if span else 0.0,
-        "foreign": f.foreign(reading.text, span, (plain, view, *f.names_of(first))),
+        "foreign": f.foreign(reading.text, span, (plain, view, *subject_names(first))),
         "negation": float(f.negated(masked) != f.negated(view)),
         gate.TURNED: float(f.turned(masked, view)),
         "shift": float(f.shifted(masked) != f.shifted(view)),
@@ -588,14 +588,6 @@ def _tied(best: Scored, scored: Sequence[Scored], calibration: gate.GateCalibrat
         and s.score >= calibration.threshold
         and best.features["likeness"] - s.features["likeness"] <= calibration.tie_margin
     ]
-
-
-def _is_contested(best: Scored, scored: Sequence[Scored]) -> bool:
-    """Whether the name in the question that leads to the best path is another publisher's as well."""
-    if best.span is None:
-        return False
-    bearers = (s.path.facts[0] for s in scored if s.span == best.span)
-    return name_claims.is_contested(best.path.facts[0], bearers)
 
 
 def _asks_beyond(reading: QuestionReading, best: Scored) -> bool:

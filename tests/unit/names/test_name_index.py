@@ -197,6 +197,10 @@ def find(names: dict[int, list[str]], question: str) -> dict[int, Mention]:
         (["Service Bulletin SB-12 Rev A"], "When does SB-12 apply?", None),
         (["Service Bulletin SB-12 Rev A"], "What does Technical Note SB-12 Rev A say?", None),
         (["Service Bulletin SB-12", "SB-12 bulletin"], "When does SB-12 apply?", "SB-12"),
+        (["Team 👩\u200d🔬 Nova"], "Where does Team Nova meet?", "Team Nova"),
+        (["Team 👩\u200d🔬 Nova"], "Where does Team 👩\u200d🔬 Nova meet?", "Team 👩\u200d🔬 Nova"),
+        (["🦊🐙"], "What is 🦊🐙?", "🦊🐙"),
+        (["🦊"], "What is 🐙?", None),
         (["Budget 2024"], "What happened in 2024?", None),
     ],
 )
@@ -226,6 +230,13 @@ def test_a_code_of_a_subject_with_several_keys_means_that_subject() -> None:
     mentions = find(names, "When does SB-12 apply?")
     assert mentions.keys() == {1, 2}
     assert not any(mention.ambiguous for mention in mentions.values())
+
+
+def test_a_code_is_found_beside_a_longer_name_with_it() -> None:
+    names = {1: ["Service Bulletin SB-12"]}
+    question = "Does Technical Note SB-12 say what SB-12 says?"
+    mention = find(names, question)[1]
+    assert mention.start == question.rindex("SB-12")
 
 
 def test_a_first_name_alone_is_ambiguous() -> None:
