@@ -76,14 +76,16 @@ class AnswerServicer(answer_service_pb2_grpc.AnswerServiceServicer):
         request: pb.AnswerRequest | pb.AnswerStreamRequest | pb.RetrieveRequest,
         context: grpc.ServicerContext,
     ) -> types.Question:
+        text, earlier = convert.conversation(request.question, request.messages)
         return types.Question(
-            text=request.question,
+            text=text,
             namespace=request.namespace or DEFAULT_NAMESPACE,
             max_new_tokens=self._new_tokens(request),
             at_least=convert.at_least(request.at_least),
             as_of=convert.milliseconds(request.as_of) if request.HasField("as_of") else None,
             scope=convert.mode(request.scope),
             deadline=deadline(context, self._services),
+            earlier=earlier,
         )
 
     def _new_tokens(self, request: pb.AnswerRequest | pb.AnswerStreamRequest | pb.RetrieveRequest) -> int:

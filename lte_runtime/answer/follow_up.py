@@ -24,8 +24,8 @@ MOST_CARRIED = 3
 READ_CHARS = 2_048
 """Characters of a turn in which names are looked for: of a long answer the first ones, which tell what it is
 about."""
-# What may stand before the name of a question that asks for nothing by itself, in four languages; in others such
-# a question is left to the base model.
+# What may stand before the name of a question that asks for nothing by itself, in four languages; in others
+# such a question is left to the base model.
 _OPENING = (
     r"and|or|but|what about|how about|what of|then|und|oder|was ist mit|wie ist es mit|"
     r"et|ou|qu'en est-il|y|o|qué hay de"
