@@ -91,8 +91,10 @@ class Client:
         earlier: Iterable[tuple[str, str]] = (),
         timeout_s: float | None = None,
     ) -> Json:
-        """The answer with its evidence. `at_least`: positions that must be visible first. `earlier`: the turns
-        before the question, each a role (user, assistant, system) and a text."""
+        """The answer with its evidence. `at_least`: positions that must be visible first.
+
+        `earlier`: the turns before the question, each a role (user, assistant, system) and a text.
+        """
         request_fields = question_fields(question, namespace, at_least, as_of, scope)
         return self._call(
             "answer",

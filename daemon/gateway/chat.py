@@ -68,7 +68,10 @@ _ROLES = {"user": "user", "assistant": "assistant", "system": "system", "develop
 
 
 def conversation_of(messages: list[ChatMessage], most: int) -> list[Json]:
-    """The turns up to the last user's, which is the question, as the daemon takes them. Raises `HttpError`."""
+    """The turns up to the last user's, which is the question, as the daemon takes them.
+
+    Raises `HttpError`.
+    """
     if len(messages) > most:
         raise HttpError(INVALID, f"{len(messages)} messages, at most {most} are taken", param="messages")
     users = [place for place, message in enumerate(messages) if message.role == "user"]

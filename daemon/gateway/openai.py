@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from daemon.gateway.chat import ChatRequest, ignored_parameters, conversation_of
+from daemon.gateway.chat import ChatRequest, conversation_of, ignored_parameters
 from daemon.gateway.context import Context, GatewayContext, RequestCaller, while_connected
 from daemon.gateway.errors import NO_MODEL, HttpError
 from daemon.messages import Json, as_json
@@ -70,7 +70,10 @@ def usage(answer: Any) -> Json:
 async def chat_completions(
     body: ChatRequest, request: Request, context: GatewayContext, caller: RequestCaller
 ) -> Response:
-    """Answers the last user turn, as one of the conversation. The field `lte` of body and reply holds what OpenAI's form lacks."""
+    """Answers the last user turn, as one of the conversation.
+
+    The field `lte` of body and reply holds what OpenAI's form lacks.
+    """
     _check_model(body.model, context)
     completion = Completion(body.model, ignored_parameters(body))
     turns = conversation_of(body.messages, context.settings.max_messages)
