@@ -17,6 +17,7 @@ from lte_runtime.answer.chain import Path
 from lte_runtime.answer.scope import features as f
 from lte_runtime.answer.scope import gate
 from lte_runtime.facts.keys import DEFAULT_NAMESPACE, view_of
+from lte_runtime.facts.subject_names import subject_names
 from lte_runtime.names.mention import Mention
 from lte_runtime.names.normalise import key_form
 from lte_runtime.types import (
@@ -491,12 +492,12 @@ def describe(
         "named_likeness": like if span else 0.0,
         "dense": path.first.dense if len(path.facts) == 1 else like,
         "name": name,
-        "nameless": float(not f.names_of(first)),
+        "nameless": float(not subject_names(first)),
         "codes": float(not span and f.codes_of(reading.text) != f.codes_of(plain)),
         "prompted": float(not first.relation),
         "prompted_dense": 0.0 if first.relation else max(0.0, path.first.dense - 0.8),
         "extended": f.extended(reading.text, span, view) if span else 0.0,
-        "foreign": f.foreign(reading.text, span, (plain, view, *f.names_of(first))),
+        "foreign": f.foreign(reading.text, span, (plain, view, *subject_names(first))),
         "negation": float(f.negated(masked) != f.negated(view)),
         gate.TURNED: float(f.turned(masked, view)),
         "shift": float(f.shifted(masked) != f.shifted(view)),

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from rapidfuzz.distance import Indel
 
+from lte_runtime.facts.subject_names import subject_names
 from lte_runtime.names.mention import Mention, Mentions
 from lte_runtime.types import Fact
 
@@ -148,15 +149,6 @@ def _vocabulary(text: str) -> frozenset[str]:
     return frozenset(_folded(text))
 
 
-def names_of(fact: Fact) -> tuple[str, ...]:
-    """Names that a question may call the fact by: subject and aliases, else proper names of its prompt."""
-    names = tuple(n for n in (fact.subject, *fact.subject_aliases) if n)
-    if names or not fact.prompt:
-        return names
-    prompt = cut(fact.prompt)
-    return tuple(prompt[a:b] for a, b in anchors(prompt))
-
-
 def anchors(text: str) -> tuple[tuple[int, int], ...]:
     """Runs of words that look like names or codes: capitalised (not a question word) or with a digit."""
     runs: list[tuple[int, int]] = []
@@ -198,7 +190,7 @@ def masked_view(fact: Fact) -> str:
     """What the fact is about without its subject's name and without its target."""
     if fact.relation:
         return f"The {cut(fact.relation)} of {PLACEHOLDER}"
-    return _masked_prompt(cut(fact.prompt), names_of(fact), bool(fact.subject))
+    return _masked_prompt(cut(fact.prompt), subject_names(fact), bool(fact.subject))
 
 
 @lru_cache(_MASKED_PROMPTS)
