@@ -291,8 +291,8 @@ class Retrieval:
     """Facts chosen for a question and the gate's decision, without generation.
 
     `composed`: the facts tell a thing that the question describes, and it asks for more of that thing.
-    `read_as`: the text that was looked up in place of a follow-up, which leaves a part of it to the turns
-    before; empty where the question was looked up as it is.
+    `read_as`: a follow-up with what it leaves to the turns before, which is answered in its place; empty
+    where the question is answered as it is.
     """
 
     citations: tuple[Citation, ...]

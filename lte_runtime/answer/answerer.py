@@ -145,8 +145,9 @@ class Answerer:
         if cancelled():
             raise Cancelled("the caller went away")
         scope = Scope.EDITED if retrieval.citations else Scope.BASE
+        question_text = retrieval.read_as or q.text
         if retrieval.citations or not q.earlier:
-            prompt, citations = self._prompt(q, retrieval.citations)
+            prompt, citations = self._prompt(question_text, retrieval.citations)
         else:
             prompt, citations = self._engine.prompt(q.text, earlier=q.earlier), ()
         values = self._to_quote(retrieval, citations)
@@ -167,7 +168,7 @@ class Answerer:
             raise Cancelled("the caller went away")
         free_text = generation.text.strip()
         cut_short = generation.finish == "length"
-        text = fidelity.corrected(free_text, values, q.text, cut_short=cut_short)
+        text = fidelity.corrected(free_text, values, question_text, cut_short=cut_short)
         if values and on_text and text:
             on_text(text)
         answer_ms = {
@@ -204,14 +205,14 @@ class Answerer:
         values = [cited_value(citation.fact) for citation in citations if citation.hop == last]
         return values if any(map(fidelity.is_quotable, values)) else ()
 
-    def _prompt(self, q: Question, citations: Sequence[Citation]) -> tuple[Prompt, tuple[Citation, ...]]:
+    def _prompt(self, text: str, citations: Sequence[Citation]) -> tuple[Prompt, tuple[Citation, ...]]:
         """The prompt, and the citations of what it holds; a list that does not fit is halved. Of a chain it
         holds the last hop's facts, under what is left to ask."""
         groups = grouped(citations)
         resolved = before_last_hop(groups)
-        question_text = remaining(groups[resolved][0].fact) if resolved else q.text
+        question_text = remaining(groups[resolved][0].fact) if resolved else text
         while True:
-            facts = prompt_facts(q.text, groups)
+            facts = prompt_facts(text, groups)
             prompt = self._engine.prompt(question_text, facts[resolved:])
             used = resolved + prompt.used_facts
             if used == len(groups) or len(groups[used]) == 1:

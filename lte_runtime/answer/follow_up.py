@@ -2,7 +2,7 @@
 
 "And who is its CFO?" names nothing: it is looked up as "And who is its CFO? (Acme)" where the turn before
 named Acme. "And in Berlin?" names another thing alone: it is looked up as the question before with that name.
-What a turn is looked up as opens the gate or it is left as it is; the model reads the turn itself.
+Either opens the gate, and is what the model is asked then, or the turn is left as it is.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from lte_runtime.facts.keys import DEFAULT_NAMESPACE
+from lte_runtime.facts.subject_names import subject_names
 from lte_runtime.names.mention import Mention
 from lte_runtime.names.normalise import key_form
-from lte_runtime.types import Question, Retrieval, Scope, ScopeMode, Turn, TurnRole
+from lte_runtime.names.tokens import folded_name
+from lte_runtime.types import Fact, Question, Retrieval, Scope, ScopeMode, Turn, TurnRole
 
 MOST_EXCHANGES = 8
 """Questions before the last one that are gone back through for a name, the nearest ones."""
@@ -92,19 +94,24 @@ class FollowUp:
 
     def _in_context(self, q: Question, mentions: Sequence[Mention], place: int) -> Retrieval | None:
         """The best reading of `q` behind the first `place` exchanges; None where none opens the gate."""
-        texts = self._readings(q.text, mentions, place)
-        retrievals = [replace(self._look_up(replace(q, text=text)), read_as=text) for text in texts]
-        opened = [retrieval for retrieval in retrievals if retrieval.gate.scope is Scope.EDITED]
-        return max(opened, key=lambda retrieval: retrieval.gate.score, default=None)
-
-    def _readings(self, text: str, mentions: Sequence[Mention], place: int) -> list[str]:
-        if mentions and not only_names(text, mentions):
-            return []
+        if mentions and not only_names(q.text, mentions):
+            return None
         context = self._context(place - 1)
-        if not mentions:
-            return [with_name(text, name) for name in context.names[:MOST_CARRIED]]
-        exchanged = self._exchanged(context.text, text[mentions[0].start : mentions[0].end])
-        return [exchanged] if exchanged else []
+        if mentions:
+            exchanged = self._exchanged(context.text, q.text[mentions[0].start : mentions[0].end])
+            return self._opened(q, exchanged, "") if exchanged else None
+        readings = [self._opened(q, q.text, name) for name in context.names[:MOST_CARRIED]]
+        opened = [reading for reading in readings if reading is not None]
+        return max(opened, key=lambda reading: reading.gate.score, default=None)
+
+    def _opened(self, q: Question, text: str, name: str) -> Retrieval | None:
+        """What `text` gives, with `name` behind it; None where that does not open the gate."""
+        retrieval = self._look_up(replace(q, text=with_name(text, name)))
+        if not retrieval.citations:
+            return None
+        # As it is stored: what the model gets of a name that was read in an earlier turn is not that turn's.
+        stored = stored_name(retrieval.citations[0].fact, name) if name else ""
+        return replace(retrieval, read_as=with_name(text, stored))
 
     def _context(self, place: int) -> _Context:
         """What the exchange at `place` was about; nothing before the first."""
@@ -136,7 +143,13 @@ class FollowUp:
 def with_name(text: str, name: str) -> str:
     """A question that names nothing, with the name that it is about behind it: in any language it may have a
     word for that name or none."""
-    return f"{text.rstrip()} ({name})"
+    return f"{text.rstrip()} ({name})" if name else text
+
+
+def stored_name(fact: Fact, name: str) -> str:
+    """The name of the fact's subject that `name` is, as published; its first one where it is a part of one."""
+    names = subject_names(fact)
+    return next((own for own in names if folded_name(own) == folded_name(name)), next(iter(names), ""))
 
 
 def only_names(text: str, mentions: Sequence[Mention]) -> bool:

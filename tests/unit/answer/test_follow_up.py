@@ -85,7 +85,13 @@ def test_a_question_that_names_nothing_is_about_what_the_turn_before_named(
     answer = follow_up(answerer, CEO, "Anna Berg", HEAD_OFFICE)
     assert (answer.text, answer.scope) == ("Kiel", Scope.EDITED)
     assert answer.read_as == f"{HEAD_OFFICE} (Nordwind Cargo)"
-    assert engine.last_prompt == f"Kiel\n{HEAD_OFFICE}"
+    assert engine.last_prompt == f"Kiel\n{HEAD_OFFICE} (Nordwind Cargo)"
+
+
+def test_the_model_gets_the_name_as_published(answerer: Answerer, engine: NotingEngine) -> None:
+    texts = ("What is nordwind  CARGO?", "A company.", HEAD_OFFICE)
+    assert follow_up(answerer, *texts).read_as == f"{HEAD_OFFICE} (Nordwind Cargo)"
+    assert engine.last_prompt == f"Kiel\n{HEAD_OFFICE} (Nordwind Cargo)"
 
 
 def test_the_name_is_carried_over_follow_ups_between(answerer: Answerer) -> None:

@@ -81,7 +81,7 @@ CONVERSATION = [
 
 def test_every_call_about_a_question_takes_a_conversation(rig: Rig) -> None:
     rig.tell(CEO)
-    with rig.channel() as channel:
+    with grpc.insecure_channel(f"unix:{rig.settings.socket}") as channel:
         stub = answer_service_pb2_grpc.AnswerServiceStub(channel)
         answer = stub.Answer(pb.AnswerRequest(messages=CONVERSATION, question=CONVERSATION[-1].content))
         *_, last = stub.AnswerStream(pb.AnswerStreamRequest(messages=CONVERSATION))
@@ -108,7 +108,7 @@ def test_every_call_about_a_question_takes_a_conversation(rig: Rig) -> None:
     ],
 )
 def test_a_conversation_that_is_none_is_refused(rig: Rig, request_: pb.AnswerRequest, message: str) -> None:
-    with rig.channel() as channel:
+    with grpc.insecure_channel(f"unix:{rig.settings.socket}") as channel:
         stub = answer_service_pb2_grpc.AnswerServiceStub(channel)
         with pytest.raises(grpc.RpcError, match=message) as refused:
             stub.Answer(request_)

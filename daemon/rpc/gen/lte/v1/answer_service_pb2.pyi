@@ -196,8 +196,8 @@ class AnswerResponse(_message.Message):
     prompt_tokens: _builtins.int
     """Length of the prompt, cited facts included; token_ids tells that of the answer."""
     read_as: _builtins.str
-    """What a follow-up was looked up as, with what it leaves to the turns before; empty where it was looked up as
-    it is. No part of any prompt.
+    """What a follow-up was answered as, with what it leaves to the turns before; empty where it was answered as it
+    is.
     """
     dropped_turns: _builtins.int
     """Earlier turns that the base model's prompt had no room for, the oldest ones."""
