@@ -147,7 +147,7 @@ def with_name(text: str, name: str) -> str:
 
 
 def stored_name(fact: Fact, name: str) -> str:
-    """The name of the fact's subject that `name` is, as published; its first one where it is a part of one."""
+    """The subject's name that `name` is, as published; its first one where it is a part of one."""
     names = subject_names(fact)
     return next((own for own in names if folded_name(own) == folded_name(name)), next(iter(names), ""))
 
