@@ -96,6 +96,8 @@ class Overlay:
 
     def mentions(self, text: str, *, namespace: str) -> tuple[Mention, ...]:
         stored = self._memory.mentions(text, namespace=namespace)
+        if namespace != self._key.namespace:
+            return stored
         hits = self._names.find(text, namespace, len(self._facts))
         return in_order((*stored, *(hit.mention for hit in hits)))
 

@@ -91,6 +91,19 @@ def test_every_call_about_a_question_takes_a_conversation(rig: Rig) -> None:
     assert retrieved.citations[0].target == "Ola Brandt"
 
 
+def test_a_conversation_of_one_turn_is_the_question(rig: Rig) -> None:
+    rig.tell(CEO)
+    with grpc.insecure_channel(f"unix:{rig.settings.socket}") as channel:
+        stub = answer_service_pb2_grpc.AnswerServiceStub(channel)
+        for text in (QUESTION, "What is a fjord?"):
+            message = pb.Message(role=pb.ROLE_USER, content=text)
+            alone = stub.Answer(pb.AnswerRequest(question=text))
+            answer = stub.Answer(pb.AnswerRequest(messages=[message]))
+            for reply in (alone, answer):
+                reply.ClearField("timings_ms")
+            assert answer == alone
+
+
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
