@@ -111,13 +111,13 @@ def test_a_follow_up_is_about_what_the_turn_before_named(house: House, client: O
     subject = "Ostervik Streamed" if stream else "Ostervik Whole"
     sent = house.publish([fact(subject, "Runa Dahl")])
     extra = {"lte": {"at_least": sent}}
-    messages = conversation(subject, "Rather large.", "And the CEO?")
+    messages = conversation(subject, "Rather large.", "And its owner?")
     reply: Any = client.chat.completions.create(
         model="lte", messages=messages, extra_body=extra, stream=stream
     )
     chunks = list(reply) if stream else [reply]
     last = chunks[-1]
-    assert last.lte["read_as"] == f"And the CEO? ({subject})"
+    assert last.lte["read_as"] == f"And its owner? ({subject})"
     assert [citation["target"] for citation in last.lte["citations"]] == ["Runa Dahl"]
 
 

@@ -34,7 +34,8 @@ HOMES: dict[str, tuple[str, ...]] = {
     "starlette": ("daemon/gateway/",),
     "uvicorn": ("daemon/gateway/",),
     "mcp": ("daemon/gateway/",),
-    "jinja2": ("daemon/gateway/page/rendering.py",),
+    # The page's templates, and what chat templates of tokenizers raise.
+    "jinja2": ("daemon/gateway/page/rendering.py", "lte_runtime/answer/turns.py"),
     # Browsers are for tests and pictures alone.
     "playwright": ("ops/demo/page_picture.py",),
     "peft": (
