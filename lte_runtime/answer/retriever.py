@@ -247,8 +247,7 @@ class Retriever:
         )
         earlier = self._earlier(q, encoded.reading, scored, decision, at_ms, budget)
         decision, citations = earlier or (decision, self._citations(best, scored, decision, at_ms))
-        contested = best is not None and _is_contested(best, scored)
-        citations = tuple(name_claims.marked(citation, contested=contested) for citation in citations)
+        citations = tuple(map(name_claims.marked, citations))
         composed = not earlier and best is not None and _asks_beyond(encoded.reading, best)
         marks.append(time.perf_counter())
         stages = zip(("search", "chain", "gate"), marks, marks[1:], strict=False)
@@ -589,14 +588,6 @@ def _tied(best: Scored, scored: Sequence[Scored], calibration: gate.GateCalibrat
         and s.score >= calibration.threshold
         and best.features["likeness"] - s.features["likeness"] <= calibration.tie_margin
     ]
-
-
-def _is_contested(best: Scored, scored: Sequence[Scored]) -> bool:
-    """Whether the name in the question that leads to the best path is another publisher's as well."""
-    if best.span is None:
-        return False
-    bearers = (s.path.facts[0] for s in scored if s.span == best.span)
-    return name_claims.is_contested(best.path.facts[0], bearers)
 
 
 def _asks_beyond(reading: QuestionReading, best: Scored) -> bool:
