@@ -68,7 +68,7 @@ class AnswerServicer(answer_service_pb2_grpc.AnswerServiceServicer):
     def _response(self, question: types.Question, answer: types.Answer) -> pb.AnswerResponse:
         self._services.on_answer(answer)
         if self._services.drift is not None:
-            self._services.drift.note_question(question.text)
+            self._services.drift.note_question(answer.read_as or question.text)
         return convert.answer(answer, runtime=self._services.engine.runtime, **self._services.flags())
 
     def _question(

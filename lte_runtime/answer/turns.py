@@ -103,7 +103,10 @@ def _frame(tokenizer: Any, roles: Sequence[TurnRole]) -> str:
         lines = [f"{_LABELS[role]}{mark(number)}" for number, role in enumerate(roles, 1)]
         return "\n".join([*lines, f"Question: {mark(0)}", "Answer:"])
     turns = [{"role": role.value, "content": mark(number)} for number, role in enumerate(roles, 1)]
-    return _templated(tokenizer, [*turns, {"role": "user", "content": mark(0)}])
+    question = mark(0)
+    if roles[-1:] == [TurnRole.USER]:  # was not answered: some templates take no two turns of one role
+        question = f"{turns.pop()['content']}\n\n{question}"
+    return _templated(tokenizer, [*turns, {"role": "user", "content": question}])
 
 
 def _templated(tokenizer: Any, turns: list[dict[str, str]]) -> str:

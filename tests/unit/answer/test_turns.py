@@ -107,6 +107,12 @@ def test_a_template_without_system_turns_gets_the_text_with_the_first_question()
     )
 
 
+def test_a_turn_that_was_not_answered_stands_with_the_question() -> None:
+    assert text_of(strict(), "And now?", (*EARLIER, Turn(USER, "Hello?"))) == (
+        "[user]Be short.\n\nWho owns Bravex?[assistant]Tolmin.\nSince 2020.[user]Hello?\n\nAnd now?"
+    )
+
+
 def test_a_template_that_takes_no_turn_says_so() -> None:
     tokenizer = byte_level(
         ["<|endoftext|>"], [], eos_token="<|endoftext|>", chat_template="{{ raise_exception('never') }}"
