@@ -13,6 +13,7 @@ from daemon.messages import (
     Json,
     Position,
     as_json,
+    conversation,
     enum_name,
     event_fields,
     key_fields,
@@ -87,12 +88,21 @@ class Client:
         at_least: Iterable[Position] = (),
         as_of: str | int | None = None,
         scope: str = "auto",
+        earlier: Iterable[tuple[str, str]] = (),
         timeout_s: float | None = None,
     ) -> Json:
-        """The answer with its evidence. `at_least`: positions that must be visible first."""
+        """The answer with its evidence. `at_least`: positions that must be visible first.
+
+        `earlier`: the turns before the question, each a role (user, assistant, system) and a text.
+        """
         request_fields = question_fields(question, namespace, at_least, as_of, scope)
         return self._call(
-            "answer", "Answer", timeout_s=timeout_s, max_new_tokens=max_new_tokens, **request_fields
+            "answer",
+            "Answer",
+            timeout_s=timeout_s,
+            max_new_tokens=max_new_tokens,
+            messages=conversation(earlier, question),
+            **request_fields,
         )
 
     def answer_stream(

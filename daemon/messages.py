@@ -98,6 +98,17 @@ def question_fields(
     }
 
 
+def turn(role: str, content: str) -> Json:
+    """A message of a conversation; `role` is user, assistant or system."""
+    return {"role": enum_name("ROLE", role), "content": content}
+
+
+def conversation(earlier: Iterable[tuple[str, str]], question: str) -> list[Json] | None:
+    """The turns before a question, as role and text, and the question; None where there are none."""
+    turns = [turn(role, content) for role, content in earlier]
+    return [*turns, turn("user", question)] if turns else None
+
+
 def key_fields(subject: str, relation: str, namespace: str) -> Json:
     return {"namespace": namespace, "subject": subject, "relation": relation}
 

@@ -255,9 +255,26 @@ class Citation:
     held_until: int | None = None
 
 
+class TurnRole(StrEnum):
+    USER = "user"
+    ASSISTANT = "assistant"
+    SYSTEM = "system"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation; whoever it is said to come from, its text is the caller's."""
+
+    role: TurnRole
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question and how the caller wants it answered. `deadline` is on the monotonic clock, seconds."""
+    """A question and how the caller wants it answered. `deadline` is on the monotonic clock, seconds.
+
+    `earlier` are the turns before it, oldest first.
+    """
 
     text: str
     namespace: str = "default"
@@ -266,6 +283,7 @@ class Question:
     as_of: int | None = None
     scope: ScopeMode = ScopeMode.AUTO
     deadline: float | None = None
+    earlier: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +291,8 @@ class Retrieval:
     """Facts chosen for a question and the gate's decision, without generation.
 
     `composed`: the facts tell a thing that the question describes, and it asks for more of that thing.
+    `read_as`: a follow-up with what it leaves to the turns before, which is answered in its place; empty
+    where the question is answered as it is.
     """
 
     citations: tuple[Citation, ...]
@@ -280,6 +300,7 @@ class Retrieval:
     candidates: Candidates
     timings_ms: Mapping[str, float]
     composed: bool = False
+    read_as: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +317,8 @@ class Answer:
 
     `corrected_from` is the model's own text where it misquoted a cited value, which `text` has as published;
     empty where the two are the same. `token_ids` are always the model's own. `prompt_tokens` is the length of
-    the prompt, cited facts included.
+    the prompt, cited facts included. `read_as` is that of `Retrieval`; `dropped_turns` says how many of the
+    earlier turns had no room in the prompt of the base model.
     """
 
     text: str
@@ -311,6 +333,8 @@ class Answer:
     token_ids: tuple[int, ...] = ()
     corrected_from: str = ""
     prompt_tokens: int = 0
+    read_as: str = ""
+    dropped_turns: int = 0
 
     @property
     def free_text(self) -> str:

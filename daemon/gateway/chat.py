@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from daemon.gateway.errors import INVALID, UNSUPPORTED, HttpError
 from daemon.gateway.options import LteOptions
+from daemon.messages import Json, turn
 
 # Values that change nothing; any other value of these asks for something that is not done here.
 _HARMLESS: Mapping[str, tuple[Any, ...]] = {
@@ -62,14 +63,23 @@ class ChatRequest(BaseModel):
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
-def question_of(messages: list[ChatMessage], most: int) -> str:
-    """The text of the last user turn: what is asked. Raises `HttpError`."""
+# What tools said is no turn of the conversation.
+_ROLES = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
+
+
+def conversation_of(messages: list[ChatMessage], most: int) -> list[Json]:
+    """The turns up to the last user's, which is the question, as the daemon takes them.
+
+    Raises `HttpError`.
+    """
     if len(messages) > most:
         raise HttpError(INVALID, f"{len(messages)} messages, at most {most} are taken", param="messages")
-    for message in reversed(messages):
-        if message.role == "user":
-            return _text(message.content)
-    raise HttpError(INVALID, "no message has the role user: its text is the question", param="messages")
+    users = [place for place, message in enumerate(messages) if message.role == "user"]
+    if not users:
+        raise HttpError(INVALID, "no message has the role user: its text is the question", param="messages")
+    *earlier, question = messages[: users[-1] + 1]
+    turns = [turn(_ROLES[m.role], text) for m in earlier if m.role in _ROLES and (text := _spoken(m.content))]
+    return [*turns, turn("user", _text(question.content))]
 
 
 def ignored_parameters(request: ChatRequest) -> list[str]:
@@ -85,6 +95,13 @@ def ignored_parameters(request: ChatRequest) -> list[str]:
             raise HttpError(UNSUPPORTED, f"{name} is not supported by this model: leave it out", param=name)
         ignored.append(name)
     return sorted(ignored)
+
+
+def _spoken(content: str | list[dict[str, Any]] | None) -> str:
+    """The text of an earlier turn; pictures and calls of tools in it are left out."""
+    if isinstance(content, list):
+        return _text([part for part in content if part.get("type") == "text"])
+    return _text(content)
 
 
 def _text(content: str | list[dict[str, Any]] | None) -> str:

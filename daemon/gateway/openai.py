@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from daemon.gateway.chat import ChatRequest, ignored_parameters, question_of
+from daemon.gateway.chat import ChatRequest, conversation_of, ignored_parameters
 from daemon.gateway.context import Context, GatewayContext, RequestCaller, while_connected
 from daemon.gateway.errors import NO_MODEL, HttpError
 from daemon.messages import Json, as_json
@@ -70,11 +70,15 @@ def usage(answer: Any) -> Json:
 async def chat_completions(
     body: ChatRequest, request: Request, context: GatewayContext, caller: RequestCaller
 ) -> Response:
-    """Answers the last user turn. The field `lte` of body and reply holds what OpenAI's form lacks."""
+    """Answers the last user turn, as one of the conversation.
+
+    The field `lte` of body and reply holds what OpenAI's form lacks.
+    """
     _check_model(body.model, context)
     completion = Completion(body.model, ignored_parameters(body))
-    question = question_of(body.messages, context.settings.max_messages)
-    fields = body.lte.over(request.headers).fields(question) | {"max_new_tokens": body.max_new_tokens}
+    turns = conversation_of(body.messages, context.settings.max_messages)
+    fields = body.lte.over(request.headers).fields("")
+    fields |= {"messages": turns, "max_new_tokens": body.max_new_tokens}
     if body.stream:
         return await _streamed(completion, body.wants_usage, fields, request, context, caller)
     work = context.daemon.call(caller, "answer", "Answer", **fields)

@@ -68,7 +68,7 @@ class AnswerServicer(answer_service_pb2_grpc.AnswerServiceServicer):
     def _response(self, question: types.Question, answer: types.Answer) -> pb.AnswerResponse:
         self._services.on_answer(answer)
         if self._services.drift is not None:
-            self._services.drift.note_question(question.text)
+            self._services.drift.note_question(answer.read_as or question.text)
         return convert.answer(answer, runtime=self._services.engine.runtime, **self._services.flags())
 
     def _question(
@@ -76,14 +76,16 @@ class AnswerServicer(answer_service_pb2_grpc.AnswerServiceServicer):
         request: pb.AnswerRequest | pb.AnswerStreamRequest | pb.RetrieveRequest,
         context: grpc.ServicerContext,
     ) -> types.Question:
+        text, earlier = convert.conversation(request.question, request.messages)
         return types.Question(
-            text=request.question,
+            text=text,
             namespace=request.namespace or DEFAULT_NAMESPACE,
             max_new_tokens=self._new_tokens(request),
             at_least=convert.at_least(request.at_least),
             as_of=convert.milliseconds(request.as_of) if request.HasField("as_of") else None,
             scope=convert.mode(request.scope),
             deadline=deadline(context, self._services),
+            earlier=earlier,
         )
 
     def _new_tokens(self, request: pb.AnswerRequest | pb.AnswerStreamRequest | pb.RetrieveRequest) -> int:

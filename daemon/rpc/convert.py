@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -94,6 +94,33 @@ def mode(value: common.ScopeMode.ValueType) -> types.ScopeMode:
     return scope_mode
 
 
+_ROLES = {
+    answers.ROLE_USER: types.TurnRole.USER,
+    answers.ROLE_ASSISTANT: types.TurnRole.ASSISTANT,
+    answers.ROLE_SYSTEM: types.TurnRole.SYSTEM,
+}
+
+
+def conversation(question: str, messages: Sequence[answers.Message]) -> tuple[str, tuple[types.Turn, ...]]:
+    """The question, and the turns before it. Raises `BadRequest` for messages that ask something else."""
+    if not messages:
+        return question, ()
+    turns = [types.Turn(_role(message.role), message.content) for message in messages]
+    last = turns.pop()
+    if last.role is not types.TurnRole.USER:
+        raise BadRequest("the last of messages must have the role USER: its content is the question")
+    if question and question != last.text:
+        raise BadRequest("question and the last of messages differ: leave one of them out")
+    return last.text, tuple(turns)
+
+
+def _role(value: answers.Role.ValueType) -> types.TurnRole:
+    role = _ROLES.get(value)
+    if role is None:
+        raise BadRequest(f"unknown role {value}: messages have USER, ASSISTANT or SYSTEM")
+    return role
+
+
 def gate(value: types.GateDecision) -> common.GateDecision:
     return common.GateDecision(
         scope=scope(value.scope),
@@ -158,6 +185,8 @@ def answer(value: types.Answer, *, runtime: str, stale: bool, gap: bool) -> answ
         corrected_from=value.corrected_from,
         runtime=runtime,
         prompt_tokens=value.prompt_tokens,
+        read_as=value.read_as,
+        dropped_turns=value.dropped_turns,
     )
 
 
@@ -171,6 +200,7 @@ def retrieval(value: types.Retrieval, *, stale: bool, gap: bool) -> answers.Retr
         timings_ms=dict(value.timings_ms),
         stale=stale,
         gap=gap,
+        read_as=value.read_as,
     )
 
 

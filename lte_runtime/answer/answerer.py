@@ -12,6 +12,7 @@ from lte_runtime.answer import fidelity
 from lte_runtime.answer.budget import Budget
 from lte_runtime.answer.engine.protocol import Engine
 from lte_runtime.answer.fidelity import CitedValue
+from lte_runtime.answer.follow_up import FollowUp, Names
 from lte_runtime.answer.prompt import Prompt, explained, list_note, one_line, superseded
 from lte_runtime.answer.retriever import Lookup, Retriever, RetrieverSettings
 from lte_runtime.answer.scope import features as f
@@ -42,7 +43,7 @@ MOST_TARGETS = 8
 """Values of the hop before in which an alias is looked for, the first ones; a set may have thousands."""
 
 
-class AnswerMemory(Lookup, Protocol):
+class AnswerMemory(Lookup, Names, Protocol):
     """What the answerer needs of the edit memory."""
 
     def watermarks(self) -> Mapping[TopicPartition, int]: ...
@@ -55,7 +56,8 @@ class AnswerMemory(Lookup, Protocol):
 @dataclass(frozen=True, slots=True)
 class AnswererSettings:
     """`wait_s` bounds the wait for `at_least` of a question without a deadline; `max_waiting` questions may
-    wait at once, since each one holds a thread of its server.
+    wait at once, since each one holds a thread of its server. `max_turns` and `max_conversation_chars` bound
+    what is taken of a conversation before the question; how much of it is read, `turns` and `follow_up` say.
 
     `use_adapter` False answers edited questions with the base model too: the other arm of evaluations.
     `fidelity` puts misquoted values right (`lte_runtime.answer.fidelity`); off where the model is measured.
@@ -64,6 +66,8 @@ class AnswererSettings:
     wait_s: float = 10.0
     max_waiting: int = 32
     max_question_chars: int = 8192
+    max_turns: int = 10_000
+    max_conversation_chars: int = 1 << 20
     max_new_tokens: int = 512
     use_adapter: bool = True
     fidelity: bool = True
@@ -114,7 +118,15 @@ class Answerer:
         if encoded is None:
             decision = GateDecision(Scope.BASE, 0.0, self._threshold, "asked for the base model")
             return Retrieval((), decision, Candidates((), self._memory.watermarks(), "none"), {})
-        return self._retriever.retrieve(q, q.as_of, encoded, budget)
+        alone = self._retriever.retrieve(q, q.as_of, encoded, budget)
+        if not q.earlier:
+            return alone
+
+        def look_up(reading: Question) -> Retrieval:
+            own_budget = Budget(q.deadline, cancelled, self._now)
+            return self._retriever.retrieve(reading, q.as_of, budget=own_budget)
+
+        return FollowUp(q, self._memory, look_up).retrieve(alone)
 
     def answer(
         self,
@@ -133,7 +145,11 @@ class Answerer:
         if cancelled():
             raise Cancelled("the caller went away")
         scope = Scope.EDITED if retrieval.citations else Scope.BASE
-        prompt, citations = self._prompt(q, retrieval.citations)
+        question_text = retrieval.read_as or q.text
+        if retrieval.citations or not q.earlier:
+            prompt, citations = self._prompt(question_text, retrieval.citations)
+        else:
+            prompt, citations = self._engine.prompt(q.text, earlier=q.earlier), ()
         values = self._to_quote(retrieval, citations)
         request = GenerateRequest(
             token_ids=prompt.token_ids,
@@ -152,7 +168,7 @@ class Answerer:
             raise Cancelled("the caller went away")
         free_text = generation.text.strip()
         cut_short = generation.finish == "length"
-        text = fidelity.corrected(free_text, values, q.text, cut_short=cut_short)
+        text = fidelity.corrected(free_text, values, question_text, cut_short=cut_short)
         if values and on_text and text:
             on_text(text)
         answer_ms = {
@@ -173,6 +189,8 @@ class Answerer:
             token_ids=generation.token_ids,
             corrected_from="" if text == free_text else free_text,
             prompt_tokens=len(prompt.token_ids),
+            read_as=retrieval.read_as,
+            dropped_turns=prompt.dropped_turns,
         )
 
     def _to_quote(self, retrieval: Retrieval, citations: Sequence[Citation]) -> Sequence[CitedValue]:
@@ -187,14 +205,14 @@ class Answerer:
         values = [cited_value(citation.fact) for citation in citations if citation.hop == last]
         return values if any(map(fidelity.is_quotable, values)) else ()
 
-    def _prompt(self, q: Question, citations: Sequence[Citation]) -> tuple[Prompt, tuple[Citation, ...]]:
+    def _prompt(self, text: str, citations: Sequence[Citation]) -> tuple[Prompt, tuple[Citation, ...]]:
         """The prompt, and the citations of what it holds; a list that does not fit is halved. Of a chain it
         holds the last hop's facts, under what is left to ask."""
         groups = grouped(citations)
         resolved = before_last_hop(groups)
-        question_text = remaining(groups[resolved][0].fact) if resolved else q.text
+        question_text = remaining(groups[resolved][0].fact) if resolved else text
         while True:
-            facts = prompt_facts(q.text, groups)
+            facts = prompt_facts(text, groups)
             prompt = self._engine.prompt(question_text, facts[resolved:])
             used = resolved + prompt.used_facts
             if used == len(groups) or len(groups[used]) == 1:
@@ -206,6 +224,16 @@ class Answerer:
             raise BadRequest("the question is empty")
         if len(q.text) > self._settings.max_question_chars:
             raise BadRequest(f"the question is longer than {self._settings.max_question_chars} characters")
+        if len(q.earlier) > self._settings.max_turns:
+            raise BadRequest(
+                f"{len(q.earlier)} turns before the question, at most {self._settings.max_turns} are taken: "
+                "leave out the oldest"
+            )
+        if sum(len(turn.text) for turn in q.earlier) > self._settings.max_conversation_chars:
+            raise BadRequest(
+                f"the turns before the question have more than {self._settings.max_conversation_chars} "
+                "characters: leave out the oldest"
+            )
         if q.max_new_tokens < 1:
             raise BadRequest("max_new_tokens must be at least 1")
         if self._wait_left_s(q) <= 0:

@@ -11,9 +11,10 @@ from lte_runtime.errors import NotFound
 from lte_runtime.facts.keys import view_of
 from lte_runtime.facts.policy import current, effective_times, fold, moment_of
 from lte_runtime.facts.subject_names import subject_names
-from lte_runtime.memory.retrieve import rank, with_ambiguity
+from lte_runtime.memory.retrieve import in_order, rank, with_ambiguity
 from lte_runtime.memory.views import windows_of
 from lte_runtime.names.index import NameIndex
+from lte_runtime.names.mention import Mention
 from lte_runtime.names.tokens import folded_name
 from lte_runtime.store.records import EditRecord
 from lte_runtime.store.rows import fact_of
@@ -92,6 +93,13 @@ class Overlay:
             Candidate(fact, float(max(rows @ vector)), mentions.get(place))
             for place, (fact, rows) in enumerate(zip(self._facts, self._vectors, strict=True))
         ]
+
+    def mentions(self, text: str, *, namespace: str) -> tuple[Mention, ...]:
+        stored = self._memory.mentions(text, namespace=namespace)
+        if namespace != self._key.namespace:
+            return stored
+        hits = self._names.find(text, namespace, len(self._facts))
+        return in_order((*stored, *(hit.mention for hit in hits)))
 
     def facts_of_subject(
         self,

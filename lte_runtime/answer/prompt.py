@@ -28,11 +28,13 @@ _BLANKS = re.compile("[^\\S\u00a0\u202f\u2007]+")
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt's ids, how many of the given facts it holds (the first ones), and the ids of their values."""
+    """A prompt's ids, how many of the given facts it holds (the first ones), the ids of their values, and how
+    many earlier turns of a conversation it leaves out."""
 
     token_ids: tuple[int, ...]
     used_facts: int
     values: tuple[tuple[int, ...], ...] = ()
+    dropped_turns: int = 0
 
 
 def build(tokenizer: Any, question: str, facts: Sequence[str] = (), *, max_tokens: int) -> Prompt:
@@ -43,10 +45,12 @@ def build(tokenizer: Any, question: str, facts: Sequence[str] = (), *, max_token
     """
     if not question.strip():
         raise BadRequest("the question is empty")
-    encoded = _Spans(tokenizer)
+    encoded = Spans(tokenizer)
     question_line = one_line(question)
     spans = encoded.fitting([one_line(fact) for fact in facts[:max_tokens]], max_tokens)
-    ids = cache(lambda used: _render(tokenizer, question_line, spans[:used], encoded))
+    ids = cache(
+        lambda used: render(tokenizer, _frame(tokenizer, used), [question_line, *spans[:used]], encoded)
+    )
 
     def fits(used: int) -> bool:
         return len(ids(used)) <= max_tokens
@@ -60,7 +64,7 @@ def build(tokenizer: Any, question: str, facts: Sequence[str] = (), *, max_token
     raise BadRequest(f"the question does not fit in {max_tokens} tokens")
 
 
-class _Spans:
+class Spans:
     """Ids of a prompt's spans, each encoded once, however many prompts are tried."""
 
     def __init__(self, tokenizer: Any) -> None:
@@ -123,12 +127,11 @@ def ends(tokenizer: Any) -> frozenset[int]:
     return frozenset(end_ids)
 
 
-def _render(
-    tokenizer: Any, question: str, facts: Sequence[str], encoded: Callable[[str], list[int]]
+def render(
+    tokenizer: Any, frame: str, spans: Sequence[str], encoded: Callable[[str], list[int]]
 ) -> list[int]:
-    """Ids of the frame with its spans filled in; span 0 is the question, span n the n-th fact."""
-    spans = [question, *facts]
-    pieces = _MARK.split(_frame(tokenizer, len(facts)))
+    """Ids of a frame with its spans filled in; 0 is the question, n the n-th fact or earlier turn."""
+    pieces = _MARK.split(frame)
     ids = [] if tokenizer.chat_template else _leading(tokenizer)
     blank = ""
     for place, piece in enumerate(pieces):
@@ -151,10 +154,15 @@ def _frame(tokenizer: Any, facts: int) -> str:
     return rendered
 
 
+def mark(number: int) -> str:
+    """Stands in a frame for the span of that number."""
+    return f"{_OPEN}{number}{_CLOSE}"
+
+
 def _content(facts: int) -> str:
     if not facts:
         return _CONTENT
-    marks = [f"{_OPEN}{number}{_CLOSE}" for number in range(1, facts + 1)]
+    marks = list(map(mark, range(1, facts + 1)))
     listed = marks if facts == 1 else [f"{number}. {mark}" for number, mark in enumerate(marks, 1)]
     return "\n".join([f"{INTRODUCTION}\n\n{UPDATED}", *listed, f"\n{QUESTION}", _CONTENT])
 

@@ -28,6 +28,7 @@ from lte_runtime.memory.erase import erase_key, finish_erasure
 from lte_runtime.memory.name_claims import MOST_FACTS, MOST_KEYS, NameClaims
 from lte_runtime.memory.projection import Projection, reached
 from lte_runtime.memory.restore import fill, open_store, restore, save
+from lte_runtime.names.mention import Mention
 from lte_runtime.names.normalise import key_form
 from lte_runtime.store import inspect, quarantine, reader, rekey, sampling, truncation
 from lte_runtime.store.adapter_history import AdapterLedger
@@ -248,6 +249,11 @@ class EditMemory:
         at = self._at(at_ms)
         with faults():
             return retrieve.candidates(self._projection, self._reader(), at, question, vector, namespace, k)
+
+    def mentions(self, text: str, *, namespace: str) -> tuple[Mention, ...]:
+        """Where names of today's facts stand in a text, those that doubtless are, in its order."""
+        with faults():
+            return retrieve.mentions(self._projection, text, namespace)
 
     def facts_of_subject(
         self,

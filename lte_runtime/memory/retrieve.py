@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
@@ -66,6 +66,19 @@ def candidates(
         for fact in key_facts
     ]
     return Candidates(tuple(sorted(with_ambiguity(items), key=rank)), watermarks, path)
+
+
+def mentions(projection: Projection, text: str, namespace: str) -> tuple[Mention, ...]:
+    """Names that stand in a text for sure, each place once, in its order; without a look at their facts."""
+    with projection.reading():
+        hits = projection.find_names(text, namespace, MOST_NAMED)
+    return in_order(hit.mention for hit in hits)
+
+
+def in_order(mentions: Iterable[Mention]) -> tuple[Mention, ...]:
+    """The sure mentions, one for each place, by place."""
+    places = {(mention.start, mention.end): mention for mention in mentions if mention.named}
+    return tuple(places[place] for place in sorted(places))
 
 
 def rank(candidate: Candidate) -> tuple[float, int]:

@@ -35,6 +35,10 @@ def near_events() -> list[dict[str, Any]]:
     return [row["event"] for row in read(DATA / "near_questions.jsonl")]
 
 
+def follow_up_events() -> list[dict[str, Any]]:
+    return [event for row in read(DATA / "follow_ups.jsonl") for event in row["events"]]
+
+
 def gate_events() -> list[dict[str, Any]]:
     return [row["event"] for row in read(DATA / "gate.jsonl") if "event" in row]
 
@@ -50,8 +54,22 @@ def stock() -> dict[tuple[str, str], str]:
     return facts
 
 
+def test_follow_ups_end_with_a_question_that_does_not_name_the_subject_of_its_fact() -> None:
+    rows = read(DATA / "follow_ups.jsonl")
+    assert len(rows) == 40
+    assert sum(not row["expected"] for row in rows) == 10
+    for row in rows:
+        assert len(row["turns"]) % 2 == 1
+        assert len(row["turns"]) > 1
+        targets = {event["target"] for event in row["events"]}
+        assert not row["expected"] or targets & set(row["expected"])
+        if row["kind"] != "another name":
+            assert not any(event["subject"] in row["turns"][-1] for event in row["events"])
+
+
 def test_every_event_decodes_and_ids_are_unique() -> None:
     events = read(DEMO / "events.jsonl") + user_events() + near_events() + gate_events()
+    events += follow_up_events()
     for offset, event in enumerate(events):
         value = json.dumps(event, ensure_ascii=False).encode()
         edit = decode(RawRecord("lte.edits", Position("t", 0, offset), None, value), EventLimits())

@@ -95,6 +95,41 @@ def test_the_last_user_turn_is_the_question(house: House, client: OpenAI) -> Non
     assert reply.choices[0].message.content == "Ben"
 
 
+def conversation(subject: str, answer: str, last: str) -> Any:
+    return [
+        {"role": "developer", "content": "You are terse."},
+        {"role": "user", "content": [{"type": "text", "text": f"What is the size of {subject}?"}]},
+        {"role": "assistant", "content": None, "tool_calls": []},
+        {"role": "tool", "content": "{}", "tool_call_id": "1"},
+        {"role": "assistant", "content": answer},
+        {"role": "user", "content": last},
+    ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_follow_up_is_about_what_the_turn_before_named(house: House, client: OpenAI, stream: bool) -> None:
+    subject = "Ostervik Streamed" if stream else "Ostervik Whole"
+    sent = house.publish([fact(subject, "Runa Dahl")])
+    extra = {"lte": {"at_least": sent}}
+    messages = conversation(subject, "Rather large.", "And its owner?")
+    reply: Any = client.chat.completions.create(
+        model="lte", messages=messages, extra_body=extra, stream=stream
+    )
+    chunks = list(reply) if stream else [reply]
+    last = chunks[-1]
+    assert last.lte["read_as"] == f"And its owner? ({subject})"
+    assert [citation["target"] for citation in last.lte["citations"]] == ["Runa Dahl"]
+
+
+def test_the_base_model_reads_the_conversation(client: OpenAI) -> None:
+    messages = conversation("the moon", "Rather large.", "What is a fjord?")
+    alone: Any = client.chat.completions.create(model="lte", messages=messages[-1:])
+    behind: Any = client.chat.completions.create(model="lte", messages=messages)
+    assert behind.lte["scope"] == alone.lte["scope"] == "base"
+    assert behind.usage.prompt_tokens > alone.usage.prompt_tokens
+    assert behind.lte["dropped_turns"] == 0
+
+
 def test_namespace_time_and_position_come_by_header_or_body(house: House, client: OpenAI) -> None:
     era = {"valid_from": "2020-01-01T00:00:00Z", "valid_until": "2021-01-01T00:00:00Z"}
     sent = house.publish(

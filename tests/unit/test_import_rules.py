@@ -34,7 +34,8 @@ HOMES: dict[str, tuple[str, ...]] = {
     "starlette": ("daemon/gateway/",),
     "uvicorn": ("daemon/gateway/",),
     "mcp": ("daemon/gateway/",),
-    "jinja2": ("daemon/gateway/page/rendering.py",),
+    # The page's templates, and what chat templates of tokenizers raise.
+    "jinja2": ("daemon/gateway/page/rendering.py", "lte_runtime/answer/turns.py"),
     # Browsers are for tests and pictures alone.
     "playwright": ("ops/demo/page_picture.py",),
     "peft": (
@@ -89,9 +90,11 @@ PURE = (
     "lte_runtime/scoring.py",
     "lte_runtime/answer/chain.py",
     "lte_runtime/answer/fidelity.py",
+    "lte_runtime/answer/follow_up.py",
     "lte_runtime/answer/name_claims.py",
     "lte_runtime/answer/prompt.py",
     "lte_runtime/answer/scope/",
+    "lte_runtime/answer/turns.py",
     "lte_runtime/align/data/",
     "lte_runtime/align/material.py",
     "lte_runtime/align/presets.py",

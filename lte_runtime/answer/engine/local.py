@@ -20,8 +20,9 @@ from lte_runtime.answer.engine.rows import GenerationRow
 from lte_runtime.answer.engine.versions import Versions
 from lte_runtime.answer.engine.worker import Worker
 from lte_runtime.answer.prompt import Prompt, build, ends, one_line, untrusted
+from lte_runtime.answer.turns import build_conversation
 from lte_runtime.errors import BadRequest, Refused
-from lte_runtime.types import AdapterRef, Fact, GenerateRequest, Generation
+from lte_runtime.types import AdapterRef, Fact, GenerateRequest, Generation, Turn
 
 ANSWER_ROOM = 64
 """Tokens of a short context that the prompt leaves for the answer."""
@@ -164,8 +165,10 @@ class LocalEngine:
     def queue_depth(self) -> int:
         return self._worker.queue_depth
 
-    def prompt(self, question: str, facts: Sequence[Fact] = ()) -> Prompt:
+    def prompt(self, question: str, facts: Sequence[Fact] = (), earlier: Sequence[Turn] = ()) -> Prompt:
         with self._tokenizer_lock:
+            if earlier and not facts:
+                return build_conversation(self._tokenizer, question, earlier, max_tokens=self._max_prompt)
             statements = [fact.statement for fact in facts]
             prompt = build(self._tokenizer, question, statements, max_tokens=self._max_prompt)
             values = [one_line(fact.target) for fact in facts[: prompt.used_facts]]

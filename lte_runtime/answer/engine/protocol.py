@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lte_runtime.answer.prompt import Prompt
-from lte_runtime.types import AdapterRef, Fact, GenerateRequest, Generation
+from lte_runtime.types import AdapterRef, Fact, GenerateRequest, Generation, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,9 @@ class Engine(Protocol):
     @property
     def queue_depth(self) -> int: ...
 
-    def prompt(self, question: str, facts: Sequence[Fact] = ()) -> Prompt:
-        """Token ids of the question, with the best facts that fit; safe to call from several threads."""
+    def prompt(self, question: str, facts: Sequence[Fact] = (), earlier: Sequence[Turn] = ()) -> Prompt:
+        """Token ids of the question, with the best facts that fit, or without facts behind the last of the
+        earlier turns that fit; safe to call from several threads."""
         ...
 
     def submit(self, request: GenerateRequest) -> Future[Generation]: ...

@@ -16,7 +16,7 @@ from lte_runtime.answer.engine.versions import Versions
 from lte_runtime.answer.engine.worker import Worker
 from lte_runtime.answer.prompt import Prompt
 from lte_runtime.errors import BadRequest
-from lte_runtime.types import AdapterRef, Fact, GenerateRequest, Generation
+from lte_runtime.types import AdapterRef, Fact, GenerateRequest, Generation, Turn
 
 STUB_FINGERPRINT = hashlib.sha256(b"stub model").hexdigest()
 STUB_ADAPTER = AdapterRef("align-000000", hashlib.sha256(b"stub adapter").hexdigest())
@@ -106,9 +106,10 @@ class StubEngine:
     def queue_depth(self) -> int:
         return self._worker.queue_depth
 
-    def prompt(self, question: str, facts: Sequence[Fact] = ()) -> Prompt:
+    def prompt(self, question: str, facts: Sequence[Fact] = (), earlier: Sequence[Turn] = ()) -> Prompt:
         target = facts[-1].target.replace("\n", " ") if facts else ""
-        return Prompt(token_ids=tuple(f"{target}\n{question}".encode()), used_facts=len(facts))
+        lines = [target, *(turn.text for turn in earlier if not facts), question]
+        return Prompt(token_ids=tuple("\n".join(lines).encode()), used_facts=len(facts))
 
     def submit(self, request: GenerateRequest) -> Future[Generation]:
         if not request.token_ids or request.max_new_tokens < 1:

@@ -492,6 +492,30 @@ def userfacts(
 
 
 @app.command()
+def followups(
+    data: Annotated[Path, typer.Option(help="File of conversations, JSON lines.")],
+    limit: Limit = None,
+    json_: Json = False,
+    arch: Architecture = None,
+    config: ConfigFile = None,
+) -> None:
+    """Follow-ups that name nothing or only another thing: answered by the right fact, or the base model.
+
+    Example: lte eval followups --data tests/data/follow_ups.jsonl --json
+    """
+    from daemon.parts import models
+    from ops.lab.evals import followups as measured
+
+    settings = parts.settings(config, arch)
+    encoder = models.encoder(settings)
+    with parts.engine(settings) as engine, output.progress(not json_) as progress:
+        result = measured.run(
+            data, encoder, engine, models.calibration(settings, encoder), limit=limit, progress=progress
+        )
+    _show(result, json_)
+
+
+@app.command()
 def retrieval(
     data: Annotated[Path, typer.Option(help="Folder with KnowEdit's files, or a file of user facts.")],
     set_: Annotated[

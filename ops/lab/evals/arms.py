@@ -23,10 +23,20 @@ from lte_runtime.answer.engine.files import verify_adapter
 from lte_runtime.answer.engine.protocol import EngineStats
 from lte_runtime.answer.prompt import Prompt
 from lte_runtime.answer.scope.gate import GateCalibration
+from lte_runtime.answer.turns import build_conversation
 from lte_runtime.errors import BadRequest, Refused
 from lte_runtime.facts.keys import statement_of
 from lte_runtime.memory.edit_memory import EditMemory
-from lte_runtime.types import AdapterRef, Encoder, Fact, GenerateRequest, Generation, Question, Vectors
+from lte_runtime.types import (
+    AdapterRef,
+    Encoder,
+    Fact,
+    GenerateRequest,
+    Generation,
+    Question,
+    Turn,
+    Vectors,
+)
 from ops.lab.baselines import base as reading
 from ops.lab.baselines import registry
 from ops.lab.baselines.base import BaselineModel, Sample
@@ -94,7 +104,9 @@ class Planner:
     def fingerprint(self) -> str:
         return self._base.fingerprint
 
-    def prompt(self, question: str, facts: Sequence[Fact] = ()) -> Prompt:
+    def prompt(self, question: str, facts: Sequence[Fact] = (), earlier: Sequence[Turn] = ()) -> Prompt:
+        if earlier and not facts:
+            return build_conversation(self._base.tokenizer, question, earlier, max_tokens=room(self._base))
         statements = [fact.statement for fact in facts]
         return prompt.build(self._base.tokenizer, question, statements, max_tokens=room(self._base))
 

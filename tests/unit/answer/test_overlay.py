@@ -45,3 +45,17 @@ def test_a_dry_run_finds_names_as_serving_does() -> None:
     assert {item.fact.edit_id: item.ambiguous for item in by_alias if item.mention} == dict.fromkeys(
         ("boss", "seat", "sb"), True
     )
+
+
+def test_names_in_a_text_are_those_of_memory_and_dry_run_in_its_order() -> None:
+    encoder = StubEncoder()
+    with memory_of(EVENTS, encoder) as memory:
+        with memory_of([EVENTS[0] | {"subject": "Zephyr"}], encoder) as other:
+            facts = other.facts_of_subject("Zephyr", namespace="default")
+        overlay = Overlay(memory, encoder, fact_key("default", "Zephyr", "chief executive"), facts)
+        text = "Zephyr buys the brisk KETTLE of Acme."
+        names = [mention.name for mention in overlay.mentions(text, namespace="default")]
+        elsewhere = overlay.mentions(text, namespace="other")
+        stored = [text[mention.start : mention.end] for mention in memory.mentions(text, namespace="default")]
+    assert (names, elsewhere) == (["zephyr", "brisk kettle", "acme"], ())
+    assert stored == ["brisk KETTLE", "Acme"]

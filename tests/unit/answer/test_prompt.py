@@ -222,7 +222,12 @@ def test_facts_that_do_not_fit_cost_few_tries(monkeypatch: pytest.MonkeyPatch) -
             encoded.clear()
             built = prompt.build(tokenizer, "Who owns it?", facts, max_tokens=most)
             assert len(built.token_ids) <= most, name
-            more = prompt._render(tokenizer, "Who owns it?", facts[: built.used_facts + 1], _ids(tokenizer))
+            more = prompt.render(
+                tokenizer,
+                prompt._frame(tokenizer, built.used_facts + 1),
+                ["Who owns it?", *facts[: built.used_facts + 1]],
+                _ids(tokenizer),
+            )
             assert len(more) > most, f"{name}: one fact more would fit"
             assert len(tried) <= 12
             assert len(encoded) <= most / 4, "facts behind the budget are not even encoded"

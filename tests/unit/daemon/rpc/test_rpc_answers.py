@@ -59,6 +59,75 @@ def test_an_earlier_value_is_cited_with_its_time(rig: Rig) -> None:
     assert [c["superseded"] for c in now["citations"]] == [False]
 
 
+def test_a_follow_up_is_answered_with_the_turns_before(rig: Rig) -> None:
+    rig.tell(CEO)
+    earlier = [("system", "Be short."), ("user", "What is the size of Tarn Robotics?"), ("assistant", "?")]
+    with rig.client() as client:
+        answer = client.answer("And its chief executive?", earlier=earlier)
+        alone = client.answer("And its chief executive?")
+        base, base_alone = client.answer("Why?", earlier=earlier[:1]), client.answer("Why?")
+    assert (answer["text"], answer["scope"]) == ("Ola Brandt", "edited")
+    assert (answer["read_as"], answer["dropped_turns"]) == ("And its chief executive? (Tarn Robotics)", 0)
+    assert (alone["scope"], alone["read_as"]) == ("base", "")
+    assert base["text"] != base_alone["text"]
+
+
+CONVERSATION = [
+    pb.Message(role=pb.ROLE_USER, content="What is the size of Tarn Robotics?"),
+    pb.Message(role=pb.ROLE_ASSISTANT, content="?"),
+    pb.Message(role=pb.ROLE_USER, content="And its chief executive?"),
+]
+
+
+def test_every_call_about_a_question_takes_a_conversation(rig: Rig) -> None:
+    rig.tell(CEO)
+    with grpc.insecure_channel(f"unix:{rig.settings.socket}") as channel:
+        stub = answer_service_pb2_grpc.AnswerServiceStub(channel)
+        answer = stub.Answer(pb.AnswerRequest(messages=CONVERSATION, question=CONVERSATION[-1].content))
+        *_, last = stub.AnswerStream(pb.AnswerStreamRequest(messages=CONVERSATION))
+        retrieved = stub.Retrieve(pb.RetrieveRequest(messages=CONVERSATION))
+    assert answer.text == last.answer.text == "Ola Brandt"
+    assert answer.read_as == retrieved.read_as == "And its chief executive? (Tarn Robotics)"
+    assert retrieved.citations[0].target == "Ola Brandt"
+
+
+def test_a_conversation_of_one_turn_is_the_question(rig: Rig) -> None:
+    rig.tell(CEO)
+    with grpc.insecure_channel(f"unix:{rig.settings.socket}") as channel:
+        stub = answer_service_pb2_grpc.AnswerServiceStub(channel)
+        for text in (QUESTION, "What is a fjord?"):
+            message = pb.Message(role=pb.ROLE_USER, content=text)
+            alone = stub.Answer(pb.AnswerRequest(question=text))
+            answer = stub.Answer(pb.AnswerRequest(messages=[message]))
+            for reply in (alone, answer):
+                reply.ClearField("timings_ms")
+            assert answer == alone
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (
+            pb.AnswerRequest(question="Why?", messages=CONVERSATION),
+            "question and the last of messages differ",
+        ),
+        (pb.AnswerRequest(messages=CONVERSATION[:2]), "must have the role USER"),
+        (pb.AnswerRequest(messages=[pb.Message(content="a"), CONVERSATION[-1]]), "unknown role 0"),
+        (pb.AnswerRequest(messages=[pb.Message(role=pb.ROLE_USER)]), "the question is empty"),
+        (
+            pb.AnswerRequest(messages=[*CONVERSATION[:1] * 10_001, CONVERSATION[-1]]),
+            "at most 10000 are taken",
+        ),
+    ],
+)
+def test_a_conversation_that_is_none_is_refused(rig: Rig, request_: pb.AnswerRequest, message: str) -> None:
+    with grpc.insecure_channel(f"unix:{rig.settings.socket}") as channel:
+        stub = answer_service_pb2_grpc.AnswerServiceStub(channel)
+        with pytest.raises(grpc.RpcError, match=message) as refused:
+            stub.Answer(request_)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 def test_an_unrelated_question_is_the_base_models(rig: Rig) -> None:
     rig.tell(CEO)
     with rig.client() as client:

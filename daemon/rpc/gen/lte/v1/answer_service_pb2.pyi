@@ -21,6 +21,25 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Role:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROLE_UNSPECIFIED: _Role.ValueType  # 0
+    ROLE_USER: _Role.ValueType  # 1
+    ROLE_ASSISTANT: _Role.ValueType  # 2
+    ROLE_SYSTEM: _Role.ValueType  # 3
+
+class Role(_Role, metaclass=_RoleEnumTypeWrapper): ...
+
+ROLE_UNSPECIFIED: Role.ValueType  # 0
+ROLE_USER: Role.ValueType  # 1
+ROLE_ASSISTANT: Role.ValueType  # 2
+ROLE_SYSTEM: Role.ValueType  # 3
+Global___Role: _TypeAlias = Role  # noqa: Y015
+
 class _Verdict:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -39,6 +58,30 @@ VERDICT_BAD: Verdict.ValueType  # 2
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
 
 @_typing.final
+class Message(_message.Message):
+    """One turn of a conversation. Its text is the caller's word, whatever the role."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    role: Global___Role.ValueType
+    content: _builtins.str
+    def __init__(
+        self,
+        *,
+        role: Global___Role.ValueType = ...,
+        content: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Message: _TypeAlias = Message  # noqa: Y015
+
+@_typing.final
 class AnswerRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -48,6 +91,7 @@ class AnswerRequest(_message.Message):
     AT_LEAST_FIELD_NUMBER: _builtins.int
     AS_OF_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     namespace: _builtins.str
     """Empty means "default"."""
@@ -62,6 +106,12 @@ class AnswerRequest(_message.Message):
     def as_of(self) -> _timestamp_pb2.Timestamp:
         """Answers from the facts that were valid then."""
 
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]:
+        """A conversation, oldest turn first; the last turn is the user's and is the question. `question` may be left
+        out then, or must be the same text.
+        """
+
     def __init__(
         self,
         *,
@@ -71,10 +121,11 @@ class AnswerRequest(_message.Message):
         at_least: _abc.Iterable[_common_pb2.Position] | None = ...,
         as_of: _timestamp_pb2.Timestamp | None = ...,
         scope: _common_pb2.ScopeMode.ValueType = ...,
+        messages: _abc.Iterable[Global___Message] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_as_of", b"_as_of", "_max_new_tokens", b"_max_new_tokens", "as_of", b"as_of", "max_new_tokens", b"max_new_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_as_of", b"_as_of", "_max_new_tokens", b"_max_new_tokens", "as_of", b"as_of", "at_least", b"at_least", "max_new_tokens", b"max_new_tokens", "namespace", b"namespace", "question", b"question", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_as_of", b"_as_of", "_max_new_tokens", b"_max_new_tokens", "as_of", b"as_of", "at_least", b"at_least", "max_new_tokens", b"max_new_tokens", "messages", b"messages", "namespace", b"namespace", "question", b"question", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__as_of: _TypeAlias = _typing.Literal["as_of"]  # noqa: Y015
     _WhichOneofArgType__as_of: _TypeAlias = _typing.Literal["_as_of", b"_as_of"]  # noqa: Y015
@@ -126,6 +177,8 @@ class AnswerResponse(_message.Message):
     CORRECTED_FROM_FIELD_NUMBER: _builtins.int
     RUNTIME_FIELD_NUMBER: _builtins.int
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    READ_AS_FIELD_NUMBER: _builtins.int
+    DROPPED_TURNS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     scope: _common_pb2.Scope.ValueType
     stale: _builtins.bool
@@ -142,6 +195,12 @@ class AnswerResponse(_message.Message):
     """Engine and weight format that computed the answer: "openvino/int8"."""
     prompt_tokens: _builtins.int
     """Length of the prompt, cited facts included; token_ids tells that of the answer."""
+    read_as: _builtins.str
+    """What a follow-up was answered as, with what it leaves to the turns before; empty where it was answered as it
+    is.
+    """
+    dropped_turns: _builtins.int
+    """Earlier turns that the base model's prompt had no room for, the oldest ones."""
     @_builtins.property
     def citations(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Citation]: ...
     @_builtins.property
@@ -178,10 +237,12 @@ class AnswerResponse(_message.Message):
         corrected_from: _builtins.str = ...,
         runtime: _builtins.str = ...,
         prompt_tokens: _builtins.int = ...,
+        read_as: _builtins.str = ...,
+        dropped_turns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_adapter", b"_adapter", "adapter", b"adapter", "gate", b"gate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapter", b"_adapter", "adapter", b"adapter", "citations", b"citations", "corrected_from", b"corrected_from", "finish", b"finish", "gap", b"gap", "gate", b"gate", "index_path", b"index_path", "prompt_tokens", b"prompt_tokens", "runtime", b"runtime", "scope", b"scope", "stale", b"stale", "text", b"text", "timings_ms", b"timings_ms", "token_ids", b"token_ids", "watermarks", b"watermarks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapter", b"_adapter", "adapter", b"adapter", "citations", b"citations", "corrected_from", b"corrected_from", "dropped_turns", b"dropped_turns", "finish", b"finish", "gap", b"gap", "gate", b"gate", "index_path", b"index_path", "prompt_tokens", b"prompt_tokens", "read_as", b"read_as", "runtime", b"runtime", "scope", b"scope", "stale", b"stale", "text", b"text", "timings_ms", b"timings_ms", "token_ids", b"token_ids", "watermarks", b"watermarks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__adapter: _TypeAlias = _typing.Literal["adapter"]  # noqa: Y015
     _WhichOneofArgType__adapter: _TypeAlias = _typing.Literal["_adapter", b"_adapter"]  # noqa: Y015
@@ -199,6 +260,7 @@ class AnswerStreamRequest(_message.Message):
     AT_LEAST_FIELD_NUMBER: _builtins.int
     AS_OF_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     namespace: _builtins.str
     max_new_tokens: _builtins.int
@@ -207,6 +269,12 @@ class AnswerStreamRequest(_message.Message):
     def at_least(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Position]: ...
     @_builtins.property
     def as_of(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]:
+        """A conversation, oldest turn first; the last turn is the user's and is the question. `question` may be left
+        out then, or must be the same text.
+        """
+
     def __init__(
         self,
         *,
@@ -216,10 +284,11 @@ class AnswerStreamRequest(_message.Message):
         at_least: _abc.Iterable[_common_pb2.Position] | None = ...,
         as_of: _timestamp_pb2.Timestamp | None = ...,
         scope: _common_pb2.ScopeMode.ValueType = ...,
+        messages: _abc.Iterable[Global___Message] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_as_of", b"_as_of", "_max_new_tokens", b"_max_new_tokens", "as_of", b"as_of", "max_new_tokens", b"max_new_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_as_of", b"_as_of", "_max_new_tokens", b"_max_new_tokens", "as_of", b"as_of", "at_least", b"at_least", "max_new_tokens", b"max_new_tokens", "namespace", b"namespace", "question", b"question", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_as_of", b"_as_of", "_max_new_tokens", b"_max_new_tokens", "as_of", b"as_of", "at_least", b"at_least", "max_new_tokens", b"max_new_tokens", "messages", b"messages", "namespace", b"namespace", "question", b"question", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__as_of: _TypeAlias = _typing.Literal["as_of"]  # noqa: Y015
     _WhichOneofArgType__as_of: _TypeAlias = _typing.Literal["_as_of", b"_as_of"]  # noqa: Y015
@@ -269,6 +338,7 @@ class RetrieveRequest(_message.Message):
     AT_LEAST_FIELD_NUMBER: _builtins.int
     AS_OF_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     namespace: _builtins.str
     scope: _common_pb2.ScopeMode.ValueType
@@ -276,6 +346,12 @@ class RetrieveRequest(_message.Message):
     def at_least(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Position]: ...
     @_builtins.property
     def as_of(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]:
+        """A conversation, oldest turn first; the last turn is the user's and is the question. `question` may be left
+        out then, or must be the same text.
+        """
+
     def __init__(
         self,
         *,
@@ -284,10 +360,11 @@ class RetrieveRequest(_message.Message):
         at_least: _abc.Iterable[_common_pb2.Position] | None = ...,
         as_of: _timestamp_pb2.Timestamp | None = ...,
         scope: _common_pb2.ScopeMode.ValueType = ...,
+        messages: _abc.Iterable[Global___Message] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_as_of", b"_as_of", "as_of", b"as_of"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_as_of", b"_as_of", "as_of", b"as_of", "at_least", b"at_least", "namespace", b"namespace", "question", b"question", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_as_of", b"_as_of", "as_of", b"as_of", "at_least", b"at_least", "messages", b"messages", "namespace", b"namespace", "question", b"question", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__as_of: _TypeAlias = _typing.Literal["as_of"]  # noqa: Y015
     _WhichOneofArgType__as_of: _TypeAlias = _typing.Literal["_as_of", b"_as_of"]  # noqa: Y015
@@ -327,9 +404,12 @@ class RetrieveResponse(_message.Message):
     TIMINGS_MS_FIELD_NUMBER: _builtins.int
     STALE_FIELD_NUMBER: _builtins.int
     GAP_FIELD_NUMBER: _builtins.int
+    READ_AS_FIELD_NUMBER: _builtins.int
     index_path: _builtins.str
     stale: _builtins.bool
     gap: _builtins.bool
+    read_as: _builtins.str
+    """As in AnswerResponse."""
     @_builtins.property
     def citations(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Citation]: ...
     @_builtins.property
@@ -351,10 +431,11 @@ class RetrieveResponse(_message.Message):
         timings_ms: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         stale: _builtins.bool = ...,
         gap: _builtins.bool = ...,
+        read_as: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["gate", b"gate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "citations", b"citations", "gap", b"gap", "gate", b"gate", "index_path", b"index_path", "stale", b"stale", "timings_ms", b"timings_ms", "watermarks", b"watermarks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "citations", b"citations", "gap", b"gap", "gate", b"gate", "index_path", b"index_path", "read_as", b"read_as", "stale", b"stale", "timings_ms", b"timings_ms", "watermarks", b"watermarks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
