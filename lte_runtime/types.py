@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from lte_runtime.names.mention import Mention
+
     Vectors = npt.NDArray[np.float32]
 else:  # numpy costs 0.15 s at import, and asking or publishing needs none
     Vectors = Any
@@ -188,13 +190,31 @@ class Former:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A fact that retrieval found, before the gate. Scores lie in [-1, 1] (dense) and [0, 1] (lexical)."""
+    """A fact that retrieval found, before the gate: its cosine in [-1, 1], and where a name of it stands."""
 
     fact: Fact
     dense: float
-    lexical: float
-    matched_name: str = ""
-    ambiguous: bool = False
+    mention: Mention | None = None
+
+    @property
+    def lexical(self) -> float:
+        """The score of the mention, 0 without one."""
+        return self.mention.score if self.mention else 0.0
+
+    @property
+    def matched_name(self) -> str:
+        """The name in look-up form, empty without a mention."""
+        return self.mention.name if self.mention else ""
+
+    @property
+    def ambiguous(self) -> bool:
+        """Whether other subjects may be meant by the same words."""
+        return self.mention is not None and self.mention.ambiguous
+
+    @property
+    def named(self) -> Mention | None:
+        """Where the question names the fact's subject, None where it does not for sure."""
+        return self.mention if self.mention and self.mention.named else None
 
 
 @dataclass(frozen=True, slots=True)

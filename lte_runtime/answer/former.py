@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lte_runtime.answer.scope import features as f
+from lte_runtime.names.mention import Mention, Mentions
 from lte_runtime.types import Citation, Fact, Former
 
 REASON, UNKNOWN = "the question asks for an earlier value", "no earlier value is known"
@@ -22,24 +23,26 @@ class Earlier:
     values: tuple[Former, ...]
 
 
-def earlier(question: str, name: f.Span, current: Sequence[Fact], former: Sequence[Former]) -> Earlier | None:
+def earlier(
+    question: str, name: Mention, current: Sequence[Fact], former: Sequence[Former]
+) -> Earlier | None:
     """The values, newest first, that came before the one that the question names, else before the current.
 
     `name` is the subject's place. None where no word of the question points back, and where it asks whether
     the value is before another one ("Is the deadline before May?").
     """
-    words = f.words(question)
+    words, mentions = f.words(question), Mentions(question)
     back = [(word.start, word.end) for word in f.backward(words) if not _overlaps(word, name)]
     if not back:
         return None
     values = [*((fact, 0) for fact in current), *((v.fact, i) for i, v in enumerate(former, 1))]
-    places = [
-        (span.end - span.start, -first, first, span)
+    named = [
+        (mention.end - mention.start, -first, first, mention)
         for fact, first in values
         for value in (fact.target, *fact.target_aliases)
-        if (span := f.locate(words, value)) and not _overlaps(span, name)
+        if (mention := mentions.of(value)) and mention.named and not _overlaps(mention, name)
     ]
-    _, _, first, place = max(places, key=lambda candidate: candidate[:2], default=(0, 0, 0, None))
+    _, _, first, place = max(named, key=lambda candidate: candidate[:2], default=(0, 0, 0, None))
     if place is not None and f.asks_whether(words):
         return None
     spans = back if place is None else [*back, (place.start, place.end)]
@@ -67,8 +70,8 @@ def citations(values: Sequence[Former], score: float) -> tuple[Citation, ...]:
     )
 
 
-def _overlaps(place: f.Word | f.Span, name: f.Span) -> bool:
-    return place.start < name.end and name.start < place.end
+def _overlaps(place: f.Word | Mention, name: Mention) -> bool:
+    return name.overlaps(place.start, place.end)
 
 
 def _without(text: str, spans: Sequence[tuple[int, int]]) -> str:

@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import Protocol
 
 from lte_runtime.answer.answerer import AnswerMemory
-from lte_runtime.answer.scope import features as f
 from lte_runtime.errors import NotFound
-from lte_runtime.facts.keys import normalise_key, view_of
+from lte_runtime.facts.keys import view_of
 from lte_runtime.facts.policy import current, effective_times, fold, moment_of
+from lte_runtime.facts.subject_names import subject_names
 from lte_runtime.memory.retrieve import rank
 from lte_runtime.memory.views import windows_of
+from lte_runtime.names.mention import Mentions
+from lte_runtime.names.tokens import folded_name
 from lte_runtime.store.records import EditRecord
 from lte_runtime.store.rows import fact_of
 from lte_runtime.types import (
@@ -81,14 +83,11 @@ class Overlay:
         return Candidates(items, stored.watermarks, stored.index_path)
 
     def _new_candidates(self, question: str, vector: Vectors) -> list[Candidate]:
-        question_words = f.words(f.cut(question))
+        mentions = Mentions(question)
         candidates = []
         for fact, rows in zip(self._facts, self._vectors, strict=True):
-            spans = [
-                (span.score, name) for name in f.names_of(fact) if (span := f.locate(question_words, name))
-            ]
-            score, name = max(spans, default=(0.0, ""))
-            candidates.append(Candidate(fact, float(max(rows @ vector)), score, name))
+            mention = mentions.best(subject_names(fact))
+            candidates.append(Candidate(fact, float(max(rows @ vector)), mention))
         return candidates
 
     def facts_of_subject(
@@ -106,8 +105,8 @@ class Overlay:
         others = tuple(fact for fact in stored if fact.key != self._key)
         if namespace != self._key.namespace:
             return others
-        name_key = normalise_key(name)
-        new = (fact for fact in self._facts if name_key in map(normalise_key, f.names_of(fact)))
+        folded = folded_name(name)
+        new = (fact for fact in self._facts if folded in map(folded_name, subject_names(fact)))
         return (*others, *new)
 
     def members_beside(

@@ -17,6 +17,7 @@ from lte_runtime.answer.chain import Path
 from lte_runtime.answer.scope import features as f
 from lte_runtime.answer.scope import gate
 from lte_runtime.facts.keys import DEFAULT_NAMESPACE, normalise_key, view_of
+from lte_runtime.names.mention import Mention
 from lte_runtime.types import (
     Candidate,
     Candidates,
@@ -62,10 +63,6 @@ HOPS_FROM = 0.48
 """From here on a hop counts as asked for (mean of the cosine and the learnt one)."""
 
 
-MOST_NAMES = 512
-"""Names that are looked for in one question, those of the best candidates first; a fact may have 65."""
-
-
 @dataclass(frozen=True, slots=True)
 class RetrieverSettings:
     """`k` candidates per look-up; at most `max_paths` chains are compared.
@@ -92,7 +89,7 @@ class Scored:
     """One path with its features and the gate's probability."""
 
     path: Path
-    span: f.Span | None
+    span: Mention | None
     features: Mapping[str, float]
     score: float
 
@@ -282,7 +279,7 @@ class Retriever:
         budget: Budget,
     ) -> tuple[Path, ...]:
         """Single facts (the candidates and all others of a subject that is named) and chains from them."""
-        reading, vector = encoded.reading, encoded.vectors[encoded.reading.text]
+        vector = encoded.vectors[encoded.reading.text]
         most, facts_by_name = self._settings.max_siblings, dict[str, tuple[Fact, ...]]()
 
         def facts_of(name: str) -> tuple[Fact, ...]:
@@ -296,14 +293,14 @@ class Retriever:
                 facts_by_name[name] = facts[:most]
             return facts_by_name[name]
 
-        singles = _with_siblings(candidates, reading, facts_of, most)
-        named = [c for c in singles if reading.span(c.fact) is not None]
+        singles = _with_siblings(candidates, facts_of, most)
+        named = [c for c in singles if c.named]
         chains = chain.expand(named, facts_of, max_paths=self._settings.max_paths)
         return (*(Path(c, (c.fact,)) for c in singles), *chains)
 
     def _scored(self, paths: Sequence[Path], encoded: EncodedQuestion, budget: Budget) -> list[Scored]:
         reading = encoded.reading
-        spans = [reading.span(path.facts[0]) for path in paths]
+        spans = [path.first.named for path in paths]
         texts = _affordable([reading.masked(span) for span in spans], reading.masked(None), budget)
         vectors = encoded.vectors | self._masked.of(set(texts) - encoded.vectors.keys(), check=budget.check)
         chained = dict.fromkeys(texts) if any(len(p.facts) > 1 for p in paths) else {}
@@ -370,6 +367,8 @@ class Retriever:
             return tuple(citations)
         for hop, fact in enumerate(best.path.facts, start=1):
             members, total = self._members(fact, at_ms)
+            if hop == 1 and best.path.first.ambiguous:
+                members = [_ambiguous(member) for member in members]
             citations += [Citation(m, best.score, hop, total) for m in members]
         return tuple(citations)
 
@@ -435,32 +434,16 @@ def _keyed(q: Question) -> Question:
 
 
 class QuestionReading:
-    """One question taken apart, with the places of names remembered."""
+    """One question taken apart."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.words = f.words(text)
         self._anchored = f.mask(text, f.anchors(text))
-        self._spans: dict[str, f.Span | None] = {}
-        self._spans_of: dict[tuple[int, str], f.Span | None] = {}
 
-    def span(self, fact: Fact) -> f.Span | None:
-        """The best place of any of the fact's names; the longer one wins among equals."""
-        of = fact.key_id, fact.edit_id
-        if of not in self._spans_of:
-            spans = [s for name in f.names_of(fact) if (s := self.locate(name)) is not None]
-            self._spans_of[of] = max(spans, key=lambda s: (s.score, s.end - s.start), default=None)
-        return self._spans_of[of]
-
-    def masked(self, span: f.Span | None) -> str:
+    def masked(self, span: Mention | None) -> str:
         """The question without the name, or without anything that looks like a name."""
         return self._anchored if span is None else f.mask(self.text, [(span.start, span.end)])
-
-    def locate(self, name: str) -> f.Span | None:
-        """The best place of `name`; None also for what comes behind `MOST_NAMES` others."""
-        if name not in self._spans and len(self._spans) < MOST_NAMES:
-            self._spans[name] = f.locate(self.words, name)
-        return self._spans.get(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -473,7 +456,7 @@ class EncodedQuestion:
 
 
 def _subquestions(
-    paths: Sequence[Path], spans: Sequence[f.Span | None], texts: Sequence[str], outdone: Sequence[float]
+    paths: Sequence[Path], spans: Sequence[Mention | None], texts: Sequence[str], outdone: Sequence[float]
 ) -> list[str]:
     """What is asked of each path: the question without the name, or what it says in the fact's own words.
 
@@ -489,7 +472,7 @@ def _subquestions(
 
 
 def describe(
-    reading: QuestionReading, path: Path, span: f.Span | None, fits: PathFits, subquestion: str | None = None
+    reading: QuestionReading, path: Path, span: Mention | None, fits: PathFits, subquestion: str | None = None
 ) -> dict[str, float]:
     """The features of one path, see `gate.FEATURES`; `subquestion` is what is asked of it (None: all)."""
     masked, view, first = reading.masked(span), path.view, path.facts[0]
@@ -525,19 +508,26 @@ def describe(
 
 
 def _with_siblings(
-    candidates: Sequence[Candidate], reading: QuestionReading, facts_of: chain.FactsOfSubject, most: int
+    candidates: Sequence[Candidate], facts_of: chain.FactsOfSubject, most: int
 ) -> list[Candidate]:
     """`candidates`, one per key, and at most `most` other facts of the subjects that the question names."""
     singles = {c.fact.key: c for c in reversed(candidates)}
-    named = {c.fact.subject: c for c in candidates if c.fact.subject and reading.span(c.fact) is not None}
+    named = {c.fact.subject: c for c in candidates if c.fact.subject and c.named}
     most += len(singles)
     for subject, candidate in named.items():
         if len(singles) >= most:
             break
         for fact in facts_of(subject):
             if fact.key not in singles and len(singles) < most:
-                singles[fact.key] = replace(candidate, fact=fact)
+                singles[fact.key] = _sibling(candidate, fact)
     return list(singles.values())
+
+
+def _sibling(candidate: Candidate, fact: Fact) -> Candidate:
+    """A fact beside a candidate: what names the subject names it too, but not another one that bears the
+    subject's name as an alias."""
+    same = fact.key.subject == candidate.fact.key.subject
+    return replace(candidate, fact=fact, mention=candidate.mention if same else None)
 
 
 def _affordable(texts: Sequence[str], instead: str, budget: Budget) -> list[str]:
@@ -586,7 +576,8 @@ def _tied(best: Scored, scored: Sequence[Scored], calibration: gate.GateCalibrat
         s
         for s in scored
         if s is not best
-        and s.span == best.span
+        and s.span is not None
+        and (s.span.start, s.span.end) == (best.span.start, best.span.end)
         and len(s.path.facts) == 1
         and s.path.end.subject != best.path.end.subject
         and s.score >= calibration.threshold

@@ -15,7 +15,7 @@ from lte_runtime.errors import Cancelled
 from lte_runtime.index.vector_index import VectorIndex
 from lte_runtime.index.view_index import ViewIndex
 from lte_runtime.locks import ReadWriteLock
-from lte_runtime.names.name_index import NameHit, NameIndex, Nearest
+from lte_runtime.names.index import NameHit, NameIndex, Nearest
 from lte_runtime.store.batch_writer import KeyChange
 from lte_runtime.store.records import EditMemorySettings
 from lte_runtime.types import TopicPartition, Vectors

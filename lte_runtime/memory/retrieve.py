@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 
+from lte_runtime.facts.subject_names import subject_names
 from lte_runtime.memory.projection import Projection
-from lte_runtime.names.name_index import NameHit, Nearest
+from lte_runtime.names.index import Nearest
+from lte_runtime.names.mention import Mention, Mentions
+from lte_runtime.names.tokens import folded_name
 from lte_runtime.store import reader
 from lte_runtime.store.db import Connection
 from lte_runtime.types import Candidate, Candidates, Fact, Vectors
@@ -51,11 +55,14 @@ def candidates(
     vector = vector.reshape(1, -1)
     with projection.reading() as watermarks:
         dense, facts, path = _nearest(projection, connection, at, vector, namespace, k)
-        hits = _named(projection, question, vector, namespace, k, dense)
-    facts |= at.facts(connection, [key_id for key_id in hits if key_id not in facts], MOST_MEMBERS)
-    ambiguous = _ambiguous(hits, facts)
+        mentions = _named(projection, question, vector, namespace, k, dense)
+    facts |= at.facts(connection, [key_id for key_id in mentions if key_id not in facts], MOST_MEMBERS)
+    mentions = _borne(mentions, facts)
+    if at.as_of:
+        mentions |= _former_names(question, {i: facts[i] for i in facts if i not in mentions})
+    ambiguous = _ambiguous(mentions, facts)
     items = [
-        _candidate(fact, dense[key_id], hits.get(key_id), key_id in ambiguous)
+        Candidate(fact, dense[key_id], ambiguous.get(key_id) or mentions.get(key_id))
         for key_id, key_facts in facts.items()
         for fact in key_facts
     ]
@@ -85,31 +92,58 @@ def _nearest(
 
 def _named(
     projection: Projection, question: str, vector: Vectors, namespace: str, k: int, dense: dict[int, float]
-) -> dict[int, NameHit]:
-    """The keys whose names are mentioned, at most `2 k`, the nearest ones; adds their cosines."""
+) -> dict[int, Mention]:
+    """Where the names of keys are mentioned: of the nearest ones, and of at most `2 k` others, whose cosines
+    are added."""
     nearest = _nearest_keys(projection, namespace, vector)
-    hits = {hit.key_id: hit for hit in projection.find_names(question, namespace, MOST_NAMED, nearest)}
-    unknown = [key_id for key_id in hits if key_id not in dense]
+    hits = projection.find_names(question, namespace, MOST_NAMED, nearest)
+    mentions = {hit.key_id: hit.mention for hit in hits}
+    near = dense.keys() & mentions.keys()
+    unknown = [key_id for key_id in mentions if key_id not in dense]
     if unknown:
         dense |= projection.indexes[namespace].scores(unknown, vector[0])
     best = sorted(
-        (key_id for key_id in hits if key_id in dense),
-        key=lambda key_id: (-(dense[key_id] + LEXICAL_WEIGHT * hits[key_id].score), key_id),
+        (key_id for key_id in mentions if key_id in dense),
+        key=lambda key_id: (-(dense[key_id] + LEXICAL_WEIGHT * mentions[key_id].score), key_id),
     )
-    return {key_id: hits[key_id] for key_id in best[: 2 * k]}
+    return {key_id: mentions[key_id] for key_id in dict.fromkeys([*best[: 2 * k], *sorted(near)])}
 
 
-def _ambiguous(hits: Mapping[int, NameHit], facts: Mapping[int, Sequence[Fact]]) -> set[int]:
-    """Keys found by one name that several subjects bear."""
-    subjects: dict[str, set[str]] = {}
-    for key_id, hit in hits.items():
-        subjects.setdefault(hit.name.casefold(), set()).update(fact.key.subject for fact in facts[key_id])
-    return {key_id for key_id, hit in hits.items() if len(subjects[hit.name.casefold()]) > 1}
+def _borne(mentions: Mapping[int, Mention], facts: Mapping[int, Sequence[Fact]]) -> dict[int, Mention]:
+    """The mentions of names that a fact of the key bears at the time: a name that only superseded edits have
+    given it is not its name any more."""
+    return {
+        key_id: mention
+        for key_id, mention in mentions.items()
+        if any(_bears(fact, mention.name) for fact in facts[key_id])
+    }
 
 
-def _candidate(fact: Fact, dense: float, hit: NameHit | None, ambiguous: bool) -> Candidate:
-    lexical, name = (hit.score, hit.name) if hit else (0.0, "")
-    return Candidate(fact, dense, lexical, name, ambiguous)
+def _bears(fact: Fact, folded: str) -> bool:
+    return folded in map(folded_name, subject_names(fact))
+
+
+def _former_names(question: str, facts: Mapping[int, Sequence[Fact]]) -> dict[int, Mention]:
+    """Where names stand that facts of the past bear: what is looked up are the names of today."""
+    mentions = Mentions(question)
+    best = {key_id: mentions.best(chain(*map(subject_names, of_key))) for key_id, of_key in facts.items()}
+    return {key_id: mention for key_id, mention in best.items() if mention}
+
+
+def _ambiguous(mentions: Mapping[int, Mention], facts: Mapping[int, Sequence[Fact]]) -> dict[int, Mention]:
+    """The mentions, called so, whose words mean several subjects equally well."""
+    subjects: dict[tuple[int, int, float], set[str]] = {}
+    for key_id, mention in mentions.items():
+        subjects.setdefault(_words(mention), set()).update(fact.key.subject for fact in facts[key_id])
+    return {
+        key_id: replace(mention, ambiguous=True)
+        for key_id, mention in mentions.items()
+        if len(subjects[_words(mention)]) > 1
+    }
+
+
+def _words(mention: Mention) -> tuple[int, int, float]:
+    return mention.start, mention.end, mention.score
 
 
 def _nearest_keys(projection: Projection, namespace: str, vector: Vectors) -> Nearest:
@@ -126,12 +160,13 @@ def facts_of_subject(
     limit: int | None = None,
     vector: Vectors | None = None,
 ) -> tuple[Fact, ...]:
-    """Facts of the keys that bear the name; of more than `limit` those nearest to `vector` [dimension]."""
+    """Facts that bear the name; of more than `limit` keys those nearest to `vector` [dimension]."""
     with projection.reading():
         nearest = tuple if vector is None else _nearest_keys(projection, namespace, vector.reshape(1, -1))
         key_ids = projection.names.ids_of(name, namespace, limit, nearest)
     most = reader.ALL_MEMBERS if limit is None else MOST_MEMBERS
-    return tuple(fact for facts in at.facts(connection, key_ids, most).values() for fact in facts)
+    facts = (fact for facts in at.facts(connection, key_ids, most).values() for fact in facts)
+    return tuple(fact for fact in facts if _bears(fact, folded_name(name)))
 
 
 def members_beside(connection: Connection, at: At, key_id: int, limit: int) -> tuple[tuple[Fact, ...], int]:

@@ -23,17 +23,19 @@ def _ranges(codes: list[int]) -> str:
 
 _CLASSES = _classes()
 # Marks belong to the word that they stand on (Hindi vowel signs, combining accents); \w leaves them out.
-_MARKS = _CLASSES["Mn"] + _CLASSES["Mc"] + _CLASSES["Me"]
+MARKS = _CLASSES["Mn"] + _CLASSES["Mc"] + _CLASSES["Me"]
 _SYMBOLS = "#" + _CLASSES["Sm"] + _CLASSES["Sc"] + _CLASSES["So"]
 # Scripts written without spaces: each sign is a token of its own.
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
-_TOKEN = re.compile(rf"[{_UNSPACED}]|(?:[^\W_{_UNSPACED}][{_MARKS}]*)+|(?![<>|=~])[{_SYMBOLS}]")
+_TOKEN = re.compile(rf"[{_UNSPACED}]|(?:[^\W_{_UNSPACED}][{MARKS}]*)+|(?![<>|=~])[{_SYMBOLS}]")
 _ASCII_TOKEN = re.compile(r"[a-z0-9]+|[#$+^`]")
 _UNSEEN = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe00-\ufe0f\ufeff™®©]")
+_UNSPACED_SIGN = re.compile(f"[{_UNSPACED}]")
 _DIGITS = re.compile(r"\d+")
+_KATAKANA = re.compile("[\u30a0-\u30ff\u31f0-\u31ff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,11 @@ def plain(folded: str) -> str:
     return "".join(char for char in parts if not unicodedata.combining(char))
 
 
+def is_unspaced(token: str) -> bool:
+    """Whether a token is a sign of a script that is written without spaces."""
+    return _UNSPACED_SIGN.match(token) is not None
+
+
 def digits(text: str) -> list[str]:
     """The runs of digits of a text, in order: two names whose digits differ are two names."""
     return _DIGITS.findall(text)
@@ -89,14 +96,24 @@ def joined(folded: str, before: Token, after: Token) -> bool:
     """
     gap = folded[before.end : after.start]
     if gap == "":
-        return _is_symbol(before.text) or _is_symbol(after.text)
+        return _is_symbol(before.text) or _is_symbol(after.text) or _is_run(before.text, after.text)
     if gap == ".":
         return True
     return gap in ("-", "/", "_", ":") and (_has_digit(before.text) or _has_digit(after.text))
 
 
 def _is_symbol(text: str) -> bool:
-    return not text[0].isalnum()
+    return not text[0].isalnum() and not _is_mark(text)
+
+
+def _is_mark(text: str) -> bool:
+    return unicodedata.category(text[0])[0] == "M"
+
+
+def _is_run(before: str, after: str) -> bool:
+    """Whether two signs of a script without spaces are surely one word's: katakana write names out, and a
+    mark belongs to the sign that it stands on."""
+    return bool(_KATAKANA.match(before) and _KATAKANA.match(after)) or _is_mark(after)
 
 
 def _has_digit(text: str) -> bool:

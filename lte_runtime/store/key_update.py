@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lte_runtime.facts.keys import names_in_prompt, normalise_key, view_of
+from lte_runtime.facts.keys import normalise_key, view_of
 from lte_runtime.facts.policy import Order, at_time, moment_of, order_of, time_of, usable_ms
+from lte_runtime.facts.subject_names import subject_names
 from lte_runtime.store.db import Connection
 from lte_runtime.store.rows import row_crc
 from lte_runtime.types import Edit, FactKey, Op, Position
@@ -129,8 +130,7 @@ class KeyUpdate:
 
 def names_of(edit: Edit) -> dict[str, str]:
     """Normalised name to name, for the look-up of subjects."""
-    own = (edit.subject,) if edit.subject else names_in_prompt(edit.prompt)
-    return {normalise_key(name): name for name in (*own, *edit.subject_aliases)}
+    return {normalise_key(name): name for name in subject_names(edit)}
 
 
 def chained(chain: bytes, edit: Edit) -> bytes:

@@ -12,11 +12,12 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, islice
+from itertools import islice
 from typing import TypeVar
 
 from rapidfuzz.distance import Indel
 
+from lte_runtime.names.mention import Mention, Mentions
 from lte_runtime.types import Fact
 
 T = TypeVar("T")
@@ -24,8 +25,6 @@ PLACEHOLDER = "it"
 """Stands where a name was taken out; a pronoun keeps the sentence one that the encoder has met."""
 
 _WORD = re.compile(r"\w+[+#]*")
-_ARTICLES = frozenset(("the", "a", "an"))
-_TYPO, _TYPO_FROM = 0.9, 6
 _NEGATIONS = frozenset(
     "no not never none nobody nothing nowhere neither nor without except excluding besides cannot".split()
 )
@@ -116,15 +115,6 @@ class Word:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Where a name stands in a question; `score` is 1 for the same words, less for misspelt ones."""
-
-    start: int
-    end: int
-    score: float
-
-
 def fold(text: str) -> str:
     """Case and accents removed: what names are compared by."""
     if text.isascii():
@@ -184,49 +174,11 @@ def _looks_named(word: str) -> bool:
     return word[0].isupper() and fold(word) not in _QUESTION_WORDS
 
 
-def locate(question: Sequence[Word], name: str) -> Span | None:
-    """The best place of `name` in the question: the same words, else the same letters with two exchanged.
-
-    Nothing looser: `Rookwood` and `Rockwood` are as likely two names as one misspelt.
-    """
-    if len(name) > READ_CHARS:
-        return None
-    name_words = [w.folded for w in words(name)]
-    if len(name_words) > 1 and name_words[0] in _ARTICLES:
-        name_words = name_words[1:]
-    return _same_words(question, name_words) or _similar_words(question, name_words) if name_words else None
-
-
-def _same_words(question: Sequence[Word], phrase: Sequence[str]) -> Span | None:
+def _holds(text_words: Sequence[Word], phrase: Sequence[str]) -> bool:
+    """Whether the words of a text hold a run of words."""
     size, phrase = len(phrase), list(phrase)
-    folded = [word.folded for word in question]
-    for i in range(len(question) - size + 1):
-        if folded[i : i + size] == phrase:
-            return Span(question[i].start, question[i + size - 1].end, 1.0)
-    return None
-
-
-def _similar_words(question: Sequence[Word], name_words: Sequence[str]) -> Span | None:
-    """Other word limits (`SKU4711`) are the same name, exchanged neighbour letters nearly the same."""
-    joined, codes = "".join(name_words), codes_of("".join(name_words))
-    ends = list(accumulate((len(word.folded) for word in question), initial=0))
-    for size in range(max(1, len(name_words) - 2), len(name_words) + 3):
-        for i in range(len(question) - size + 1):
-            if ends[i + size] - ends[i] != len(joined):
-                continue
-            window = "".join(w.folded for w in question[i : i + size])
-            same = window == joined
-            if same or (
-                len(joined) >= _TYPO_FROM and _exchanged(window, joined) and codes_of(window) == codes
-            ):
-                return Span(question[i].start, question[i + size - 1].end, 1.0 if same else _TYPO)
-    return None
-
-
-def _exchanged(a: str, b: str) -> bool:
-    """Whether `a` is `b` with two neighbouring letters exchanged."""
-    odd = [i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y]
-    return len(odd) == 2 and odd[1] == odd[0] + 1 and a[odd[0]] == b[odd[1]] and a[odd[1]] == b[odd[0]]
+    folded = [word.folded for word in text_words]
+    return any(folded[i : i + size] == phrase for i in range(len(text_words) - size + 1))
 
 
 @_cached
@@ -252,12 +204,13 @@ def masked_view(fact: Fact) -> str:
 @lru_cache(_MASKED_PROMPTS)
 def _masked_prompt(prompt: str, names: tuple[str, ...], first: bool) -> str:
     """`prompt` without the `first` of the names that it holds, or without all of them."""
-    located = (locate(words(prompt), name) for name in names)
-    spans = ((span.start, span.end) for span in located if span)
+    mentions = Mentions(prompt)
+    located = (mentions.of(name) for name in names)
+    spans = ((mention.start, mention.end) for mention in located if mention and mention.named)
     return mask(prompt, islice(spans, 1) if first else spans)
 
 
-def extended(question: str, span: Span, view: str) -> float:
+def extended(question: str, span: Mention, view: str) -> float:
     """1 when the name goes on in the question (`Acme Labs` for `Acme`, `SKU 4711-B` for `SKU 4711`).
 
     A neighbouring word that the fact's view knows (`Acme CEO`) is not part of a name.
@@ -269,7 +222,7 @@ def extended(question: str, span: Span, view: str) -> float:
     return float(any(_looks_named(word) and fold(word) not in view_words for word in beside))
 
 
-def foreign(question: str, span: Span | None, fact_texts: Sequence[str]) -> float:
+def foreign(question: str, span: Mention | None, fact_texts: Sequence[str]) -> float:
     """Share of the question's proper names and codes that the fact does not know."""
     named = _named(question)
     if not named:
@@ -377,7 +330,7 @@ def mentioned(question: Sequence[Word], target: str) -> float:
     if len(target) > READ_CHARS:
         return 0.0
     target_words = [w.folded for w in words(target)]
-    return float(bool(target_words) and _same_words(question, target_words) is not None)
+    return float(bool(target_words) and _holds(question, target_words))
 
 
 def kind_clash(masked_question: str, target: str) -> float:

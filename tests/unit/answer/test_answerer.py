@@ -21,11 +21,14 @@ from lte_runtime.answer.encoder import StubEncoder
 from lte_runtime.answer.engine.stub import STUB_ADAPTER, StubEngine
 from lte_runtime.answer.prompt import Prompt
 from lte_runtime.answer.retriever import RetrieverSettings
-from lte_runtime.answer.scope import features as f
 from lte_runtime.answer.scope.gate import lexical_calibration
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, Refused
 from lte_runtime.facts.keys import statement_of
+from lte_runtime.facts.subject_names import subject_names
 from lte_runtime.memory.edit_memory import EditMemory
+from lte_runtime.names import mention
+from lte_runtime.names.mention import Mention
+from lte_runtime.names.reading import Reading
 from lte_runtime.types import Citation, Fact, Question, Scope, ScopeMode
 from ops.lab.scratch import TOPIC, apply_events, memory_of
 
@@ -406,13 +409,13 @@ def test_an_alias_is_looked_for_in_few_values_of_a_large_set(
     (leader,) = memory.facts_of_subject("Nordwind Cargo", namespace="default")
     values = [Citation(replace(member, target=f"Value {number}"), 1.0, 1, 1_000) for number in range(1_000)]
     looked = 0
-    locate = f.locate
+    locate = mention.locate
 
-    def counted(question: Sequence[f.Word], name: str) -> f.Span | None:
+    def counted(reading: Reading, name: str) -> Mention | None:
         nonlocal looked
         looked += 1
-        return locate(question, name)
+        return locate(reading, name)
 
-    monkeypatch.setattr(f, "locate", counted)
+    monkeypatch.setattr(mention, "locate", counted)
     assert len(prompt_facts("Who leads them?", [values, [Citation(leader, 1.0, 2)]])) == 2
-    assert 0 < looked <= MOST_TARGETS * len(f.names_of(leader))
+    assert 0 < looked <= MOST_TARGETS * len(subject_names(leader))

@@ -9,11 +9,12 @@ import pytest
 from lte_runtime.answer import chain
 from lte_runtime.answer.budget import ENCODED_AT_ONCE, ENCODED_PIECES, Budget
 from lte_runtime.answer.encoder import StubEncoder
-from lte_runtime.answer.retriever import MOST_NAMES, QuestionReading, Retriever, VectorCache
+from lte_runtime.answer.retriever import Retriever, VectorCache
 from lte_runtime.answer.scope import features as f
 from lte_runtime.answer.scope.gate import lexical_calibration
 from lte_runtime.errors import Cancelled, DeadlineExceeded
 from lte_runtime.memory.edit_memory import EditMemory
+from lte_runtime.names.mention import MOST_NAMES, Mentions
 from lte_runtime.types import Question, Vectors
 from ops.lab.scratch import memory_of
 
@@ -153,11 +154,11 @@ def test_a_budget_pays_for_a_text_once() -> None:
 
 
 def test_only_so_many_names_are_looked_for_in_a_question() -> None:
-    reading = QuestionReading("Who leads Tarn Osk?")
+    mentions = Mentions("Who leads Tarn Osk?")
     for number in range(MOST_NAMES):
-        assert reading.locate(f"Other {number}") is None
-    assert reading.locate("Tarn Osk") is None
-    assert QuestionReading("Who leads Tarn Osk?").locate("Tarn Osk") is not None
+        assert mentions.of(f"Other {number}") is None
+    assert mentions.of("Tarn Osk") is None
+    assert Mentions("Who leads Tarn Osk?").of("Tarn Osk") is not None
 
 
 def test_a_subject_of_many_relations_adds_so_many_facts_the_nearest_to_the_question() -> None:

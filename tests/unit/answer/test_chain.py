@@ -42,7 +42,7 @@ def facts_of(name: str) -> list[Fact]:
 
 
 def paths(start: Fact, **limits: int) -> list[tuple[str, ...]]:
-    found = chain.expand([Candidate(start, 1.0, 1.0)], facts_of, **limits)
+    found = chain.expand([Candidate(start, 1.0)], facts_of, **limits)
     return [tuple(f.relation for f in path.facts) for path in found]
 
 
@@ -58,14 +58,14 @@ def test_a_loop_of_facts_ends() -> None:
 
 
 def test_views_say_what_the_path_answers() -> None:
-    found = chain.Path(Candidate(MAKER, 1.0, 1.0), (MAKER, LEADER, HOME))
+    found = chain.Path(Candidate(MAKER, 1.0), (MAKER, LEADER, HOME))
     assert found.view == "The home town of the leader of the maker of it"
     assert found.parts == (
         "The home town of the leader of it",
         "The home town of the maker of it",
         "The leader of the maker of it",
     )
-    assert chain.Path(Candidate(MAKER, 1.0, 1.0), (MAKER,)).parts == ()
+    assert chain.Path(Candidate(MAKER, 1.0), (MAKER,)).parts == ()
 
 
 def test_views_of_prompts_take_the_place_of_the_name() -> None:

@@ -6,8 +6,10 @@ import pytest
 
 from lte_runtime.answer.encoder import StubEncoder
 from lte_runtime.memory.retrieve import MOST_MEMBERS, MOST_NAMED
-from lte_runtime.names import name_index
-from lte_runtime.names.name_index import NameIndex
+from lte_runtime.names import index as name_index
+from lte_runtime.names.index import NameIndex
+from lte_runtime.names.mention import Mention
+from lte_runtime.names.reading import Reading
 from ops.lab.scratch import memory_of
 
 K = 8
@@ -78,13 +80,13 @@ def test_misspelt_names_are_compared_with_so_many_words(monkeypatch: pytest.Monk
     index, compared = NameIndex(), 0
     for key_id in range(200):
         index.add(key_id, "default", [f"Nordwind Cargo {chr(97 + key_id % 26)}{key_id}", "Oslo"])
-    likeness = name_index.likeness
+    misspelt = name_index.misspelt
 
-    def counted(name: str, text: str, words: list[str]) -> float:
+    def counted(reading: Reading, name: str, first: int, stop: int) -> Mention | None:
         nonlocal compared
-        compared += len(words)
-        return likeness(name, text, words)
+        compared += stop - first
+        return misspelt(reading, name, first, stop)
 
-    monkeypatch.setattr(name_index, "likeness", counted)
+    monkeypatch.setattr(name_index, "misspelt", counted)
     index.find(text * 1_000, "default", 16)
     assert compared <= name_index.MOST_COMPARED

@@ -5,34 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lte_runtime.answer.scope import features as f
-
-
-def located(question: str, name: str) -> str | None:
-    span = f.locate(f.words(question), name)
-    return None if span is None else question[span.start : span.end]
-
-
-@pytest.mark.parametrize(
-    ("question", "name", "found"),
-    [
-        ("Who runs Nordwind Cargo?", "Nordwind Cargo", "Nordwind Cargo"),
-        ("who runs nordwind cargo's depot", "Nordwind Cargo", "nordwind cargo"),
-        ("Where was Stanislav Rossler born?", "Stanislav Rössler", "Stanislav Rossler"),
-        ("What does SKU4711 cost?", "SKU-4711", "SKU4711"),
-        ("What does SKU 4712 cost?", "SKU-4711", None),
-        ("What does SKU 4171 cost?", "SKU-4711", None),
-        ("Who owns Rockwood?", "Rookwood", None),
-        ("Who owns Rookwodo?", "Rookwood", "Rookwodo"),
-        ("How many Bellamont teapots, or one Bellamont teapot?", "the Bellamont teapot", "Bellamont teapot"),
-        ("Is C++ older than C#?", "C#", "C#"),
-        ("Is C++ old?", "C", None),
-        ("Who runs Nordwindcargoes?", "Nordwind Cargo", None),
-    ],
-)
-def test_names_are_found_as_whole_words_with_their_digits(
-    question: str, name: str, found: str | None
-) -> None:
-    assert located(question, name) == found
+from lte_runtime.names.mention import Mentions
 
 
 def test_masking_leaves_the_rest_of_the_question() -> None:
@@ -53,16 +26,16 @@ def test_masking_leaves_the_rest_of_the_question() -> None:
     ],
 )
 def test_a_longer_name_is_another_name(question: str, name: str, view: str, longer: bool) -> None:
-    span = f.locate(f.words(question), name)
-    assert span is not None
-    assert f.extended(question, span, view) == float(longer)
+    mention = Mentions(question).of(name)
+    assert mention is not None
+    assert f.extended(question, mention, view) == float(longer)
 
 
 def test_foreign_names_count_by_their_share() -> None:
     question = "Does Ida Krog work at Acme?"
-    span = f.locate(f.words(question), "Acme")
-    assert f.foreign(question, span, ("The employees of Acme",)) == pytest.approx(2 / 3)
-    assert f.foreign(question, span, ("The work of Ida Krog at Acme",)) == 0.0
+    mention = Mentions(question).of("Acme")
+    assert f.foreign(question, mention, ("The employees of Acme",)) == pytest.approx(2 / 3)
+    assert f.foreign(question, mention, ("The work of Ida Krog at Acme",)) == 0.0
 
 
 @pytest.mark.parametrize(
