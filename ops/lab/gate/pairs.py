@@ -60,7 +60,12 @@ class Topic:
 
 
 _PLAIN = {
-    "en": (*gate_data._PLAIN, *dict.fromkeys(relations.QUESTIONS), "What {n} does {s} have?", "Which is the {n} of {s}?"),
+    "en": (
+        *gate_data.PLAIN,
+        *dict.fromkeys(relations.QUESTIONS),
+        "What {n} does {s} have?",
+        "Which is the {n} of {s}?",
+    ),
     "de": (
         "Was ist {n} von {s}?",
         "{n} von {s}",
@@ -129,7 +134,17 @@ _FORMER = {
     ),
 }
 _FORMER_TAILS = {
-    "en": ("before", "previously", "formerly", "in the past", "before {t}", "earlier", "until last year", "before that", "originally"),
+    "en": (
+        "before",
+        "previously",
+        "formerly",
+        "in the past",
+        "before {t}",
+        "earlier",
+        "until last year",
+        "before that",
+        "originally",
+    ),
     "de": ("vorher", "früher", "zuvor", "vor {t}", "ehemals", "ursprünglich"),
     "fr": ("avant", "auparavant", "avant {t}", "autrefois", "à l'origine"),
     "es": ("antes", "anteriormente", "antes de {t}", "en el pasado", "originalmente"),
@@ -148,8 +163,8 @@ _FUTURE = {
 }
 _NOT = {
     "en": (
-        *(t for t in gate_data._REVERSED if not _BACK.search(t)),
-        *gate_data._ABOUT,
+        *(t for t in gate_data.REVERSED if not _BACK.search(t)),
+        *gate_data.ABOUT,
         "Is {t} the {n} of {s}?",
         "Is the {n} of {s} before {t}?",
         "Who will be the next {n} of {s}?",
@@ -221,16 +236,39 @@ _POLITE = {
     "fr": ("Dis-moi : {q}", "Bonjour, {q} Merci !", "Je voudrais savoir : {q}"),
     "es": ("Dime: {q}", "Hola, {q} ¡Gracias!", "Quisiera saber: {q}"),
 }
-_AND_MORE = ("Labs", "North", "II", "2", "Junior", "Mini", "West", "B", "Foundation", "Street", "3000", "Group")
+_AND_MORE = (
+    "Labs",
+    "North",
+    "II",
+    "2",
+    "Junior",
+    "Mini",
+    "West",
+    "B",
+    "Foundation",
+    "Street",
+    "3000",
+    "Group",
+)
 _CLAUSES = {
     "en": ("the {a} of {s}", "the {a} of {s}", "{s}'s {a}", "the {a} that {s} has"),
     "de": ("{a} von {s}",),
     "fr": ("le {a} de {s}", "la {a} de {s}"),
     "es": ("el {a} de {s}", "la {a} de {s}"),
 }
-_VALUES = ("Leiden", "Ines Vukovar", "the current one", "12 May 2024", "Nordwind AG", "version 4.1", "€12.40", "red", "42")
+_VALUES = (
+    "Leiden",
+    "Ines Vukovar",
+    "the current one",
+    "12 May 2024",
+    "Nordwind AG",
+    "version 4.1",
+    "€12.40",
+    "red",
+    "42",
+)
 _EN = "en"
-_NOUNS_ALONE = 0.3
+_NOUNS_ALONE = 0.2
 """Share of the relations without wordings of their own that an epoch draws."""
 
 
@@ -239,7 +277,7 @@ def topics() -> list[Topic]:
     collected: list[Topic] = []
     for kind in kinds():
         collected += [Topic(r.noun, r.asking, r.other, kind.name) for r in kind.relations]
-    for line in gate_data._table():
+    for line in gate_data.wordings_table():
         noun, asking, other = line.split("|")
         collected.append(Topic(noun, _parts(asking), _parts(other), "common"))
     for r in relations.WORDED_RELATIONS:
@@ -253,7 +291,15 @@ def topics() -> list[Topic]:
     for table in sorted(_HERE.glob("relations_*.txt")):
         collected += _own_table(table)
     for name, r in json.loads((relations.TABLES.parent / "facts/relations.json").read_text("utf-8")).items():
-        collected.append(Topic(r["relation"], tuple(r["questions"]), (), f"facts {name.split('_')[0]}", views=tuple(r["clozes"])))
+        collected.append(
+            Topic(
+                r["relation"],
+                tuple(r["questions"]),
+                (),
+                f"facts {name.split('_')[0]}",
+                views=tuple(r["clozes"]),
+            )
+        )
     return collected
 
 
@@ -323,8 +369,8 @@ class Pairs:
             return Pair(question, view or self._view(topic, text, rng), relation=noun, sort=sort, **labels)
 
         asking = [*rng.sample(topic.asking, min(3, len(topic.asking)))]
-        asking += rng.sample(_PLAIN[lang], 2 if asking else 1)
-        if lang == _EN and rng.random() < 0.3:
+        asking += rng.sample(_PLAIN[lang], 1)
+        if lang == _EN and rng.random() < 0.2:
             asking.append(rng.choice(relations.WHO))
         for text in asking:
             if rng.random() < 0.12:
@@ -340,18 +386,23 @@ class Pairs:
             text = rng.choice([*other.asking, *other.asking, rng.choice(_PLAIN[lang])])
             yield pair(text.replace("{n}", other.noun), "other")
         hard = self._hard(topic)
-        for text in rng.sample(hard, min(2, len(hard))):
+        for text in rng.sample(hard, min(1, len(hard))):
             yield pair(text, "hard")
-        yield pair(rng.choice(_NOT[lang]), "not")
-        if rng.random() < 0.5:
-            text = rng.choice(_FORMER[lang]) if rng.random() < 0.5 or not topic.asking else _with_tail(rng.choice(topic.asking), rng.choice(_FORMER_TAILS[lang]))
+        if rng.random() < 0.7:
+            yield pair(rng.choice(_NOT[lang]), "not")
+        if rng.random() < 0.35:
+            text = (
+                rng.choice(_FORMER[lang])
+                if rng.random() < 0.5 or not topic.asking
+                else _with_tail(rng.choice(topic.asking), rng.choice(_FORMER_TAILS[lang]))
+            )
             yield pair(text, "earlier", earlier=1.0)
-        if rng.random() < 0.15:
+        if rng.random() < 0.1:
             yield pair(_with_tail(rng.choice(wordings), rng.choice(_FUTURE[lang])), "future")
         if rng.random() < 0.15:
             text = rng.choice(wordings)
             yield pair(text.replace("{s}", "{s} " + rng.choice(_AND_MORE)), "longer name")
-        if rng.random() < 0.5:
+        if rng.random() < 0.25:
             yield from self._chains(topic, rng)
 
     def _hard(self, topic: Topic) -> list[str]:
@@ -406,26 +457,30 @@ class Pairs:
         if chance < 0.22 and topic.views:
             return said(rng.choice(topic.views))
         if chance < 0.28 and topic.language == _EN:
-            return said(rng.choice(("The {n} of {s} is", "The name of the {n} of {s} is", "What is the {n} of {s}?"))).replace("{n}", topic.noun)
+            return said(
+                rng.choice(("The {n} of {s} is", "The name of the {n} of {s} is", "What is the {n} of {s}?"))
+            ).replace("{n}", topic.noun)
         return view_of(topic)
 
 
 def _with_tail(text: str, tail: str) -> str:
     stripped = text.rstrip(" ?.")
-    return f"{stripped} {tail}{text[len(stripped):]}"
+    return f"{stripped} {tail}{text[len(stripped) :]}"
 
 
 def _varied(question: str, rng: random.Random) -> str:
     """As questions come: an article left before the name, no mark at the end."""
     chance = rng.random()
-    if chance < 0.12:
+    if chance < 0.3:
         question = re.sub(rf"\b{NAME}\b", f"the {NAME}", question, count=1)
     if chance > 0.85:
         question = question.rstrip(" ?.")
     return question
 
 
-def similar(topics: Sequence[Topic], encode: Callable[[Sequence[str]], Any], limit: float = 0.62) -> Callable[[Topic, Topic], bool]:
+def similar(
+    topics: Sequence[Topic], encode: Callable[[Sequence[str]], Any], limit: float = 0.62
+) -> Callable[[Topic, Topic], bool]:
     """Whether two topics may ask for the same: alike nouns (cosine above `limit`), a shared wording or word."""
     nouns = list(dict.fromkeys(t.noun for t in topics))
     vectors = dict(zip(nouns, encode(nouns), strict=True))
@@ -439,9 +494,13 @@ def similar(topics: Sequence[Topic], encode: Callable[[Sequence[str]], Any], lim
     return alike
 
 
-def likeness_by(topics: Sequence[Topic], encode: Callable[[Sequence[str]], Any]) -> Callable[[str, str], float]:
+def likeness_by(
+    topics: Sequence[Topic], encode: Callable[[Sequence[str]], Any]
+) -> Callable[[str, str], float]:
     """Cosine of a question and a view of the topics."""
-    texts = list(dict.fromkeys([said(text) for t in topics for text in t.asking] + [view_of(t) for t in topics]))
+    texts = list(
+        dict.fromkeys([said(text) for t in topics for text in t.asking] + [view_of(t) for t in topics])
+    )
     vectors = dict(zip(texts, encode(texts), strict=True))
     return lambda question, view: float(vectors[question] @ vectors[view])
 
@@ -478,7 +537,9 @@ def knowedit_pairs(directory: Path) -> list[Pair]:
             for text, _answers in r.portability.get("Reasoning", ())[:2]:
                 question = _without(text, r.subject)
                 if question:
-                    pairs.append(Pair(question, view, beyond=0.8, relation=view, sort=f"{name} beyond", weight=0.5))
+                    pairs.append(
+                        Pair(question, view, beyond=0.8, relation=view, sort=f"{name} beyond", weight=0.5)
+                    )
     return pairs
 
 
@@ -497,7 +558,9 @@ def pararel_pairs(directory: Path, seed: int, count: int = 900) -> list[Pair]:
         row = json.loads(line)
         text = row["pattern"].strip(" .")
         if text.endswith("[Y]") and "[X]" in text:
-            patterns.setdefault(row["relation"], []).append(text.removesuffix("[Y]").strip().replace("[X]", NAME))
+            patterns.setdefault(row["relation"], []).append(
+                text.removesuffix("[Y]").strip().replace("[X]", NAME)
+            )
     names = sorted(name for name, texts in patterns.items() if len(texts) > 1)
     pairs: list[Pair] = []
     for _ in range(count // 2):

@@ -51,20 +51,29 @@ def network(files: ModelFiles, frozen: int) -> Any:
 
         def __init__(self) -> None:
             super().__init__()
-            self.bert = AutoModel.from_pretrained(files.transformer, local_files_only=True, dtype=torch.float32)
+            self.bert = AutoModel.from_pretrained(
+                files.transformer, local_files_only=True, dtype=torch.float32
+            )
             width = self.bert.config.hidden_size
             self.inner = torch.nn.Linear(3 * width, HIDDEN)
             self.outer = torch.nn.Linear(HIDDEN, len(HEADS))
+            torch.nn.init.normal_(self.outer.weight, std=0.02)
+            self.line = torch.nn.Parameter(torch.tensor([8.0, -5.0]))
             self.bert.embeddings.requires_grad_(False)
             for layer in self.bert.encoder.layer[:frozen]:
                 layer.requires_grad_(False)
 
         def forward(self, ids: Any, mask: Any, segment: Any) -> Any:
-            rows = self.bert(input_ids=ids, attention_mask=mask, token_type_ids=torch.zeros_like(ids)).last_hidden_state.float()
+            rows = self.bert(
+                input_ids=ids, attention_mask=mask, token_type_ids=torch.zeros_like(ids)
+            ).last_hidden_state.float()
             question = _mean(rows, mask * (1 - segment))
             view = _mean(rows, mask * segment)
             pooled = torch.cat([rows[:, 0], question * view * 20, (question - view).abs()], dim=1)
-            return self.outer(torch.nn.functional.relu(self.inner(pooled)))
+            asks = self.line[0] * (question * view).sum(1, keepdim=True) + self.line[1]
+            return self.outer(torch.nn.functional.relu(self.inner(pooled))) + torch.nn.functional.pad(
+                asks, (0, 2)
+            )
 
     def _mean(rows: Any, mask: Any) -> Any:
         weights = mask.unsqueeze(-1).float()
@@ -106,14 +115,19 @@ def _batches(pairs: Sequence[Pair], tokens: Tokens, size: int, rng: np.random.Ge
     return groups
 
 
-def train(model: Any, tokens: Tokens, epochs: Iterable[Sequence[Pair]], how: Schedule, after: Any = None) -> None:
+def train(
+    model: Any, tokens: Tokens, epochs: Iterable[Sequence[Pair]], how: Schedule, after: Any = None
+) -> None:
     import torch
 
     torch.manual_seed(how.seed)
     rng = np.random.default_rng(how.seed)
     layers = [p for p in model.bert.parameters() if p.requires_grad]
-    head = [*model.inner.parameters(), *model.outer.parameters()]
-    groups = [{"params": layers, "lr": how.rate, "base": how.rate}, {"params": head, "lr": how.head_rate, "base": how.head_rate}]
+    head = [*model.inner.parameters(), *model.outer.parameters(), model.line]
+    groups = [
+        {"params": layers, "lr": how.rate, "base": how.rate},
+        {"params": head, "lr": how.head_rate, "base": how.head_rate},
+    ]
     optimizer = torch.optim.AdamW(groups, weight_decay=how.decay)
     step = total = 0
     for number, pairs in enumerate(epochs):
@@ -133,15 +147,28 @@ def train(model: Any, tokens: Tokens, epochs: Iterable[Sequence[Pair]], how: Sch
             weights = torch.tensor([p.weight for p in batch])[:, None] * torch.tensor([1.0, 0.5, 0.5])
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 logits = model(ids, mask, segment)
-            loss = (torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), labels, reduction="none") * weights).sum(1).mean()
+            loss = (
+                (
+                    torch.nn.functional.binary_cross_entropy_with_logits(
+                        logits.float(), labels, reduction="none"
+                    )
+                    * weights
+                )
+                .sum(1)
+                .mean()
+            )
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_([*layers, *head], 1.0)
             optimizer.step()
-            running += float(loss)
+            running += float(loss.detach())
             step += 1
             if place % 100 == 99:
-                print(f"epoch {number} {place + 1}/{len(batches)} loss {running / 100:.4f} {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+                print(
+                    f"epoch {number} {place + 1}/{len(batches)} loss {running / 100:.4f} {time.monotonic() - begun:.0f} s",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 running = 0.0
         if after is not None:
             after(number)
@@ -197,14 +224,30 @@ def judge(model: Any, tokens: Tokens, held: Sequence[Pair], near: Path) -> dict[
         for i, p in enumerate(held):
             by_sort[p.sort].append(i)
         right = z[by_sort["asks"], 0]
-        for sort in ("near", "hard", "other", "not", "earlier", "beyond", "longer name", "future", "chain part"):
+        for sort in (
+            "near",
+            "hard",
+            "other",
+            "not",
+            "earlier",
+            "beyond",
+            "longer name",
+            "future",
+            "chain part",
+        ):
             if by_sort[sort]:
                 figures[f"auc {sort}"] = auc(right, z[by_sort[sort], 0])
         figures["above other"] = above(right, z[by_sort["other"], 0])
         figures["above near"] = above(right, z[by_sort["near"], 0])
-        figures["auc chain"] = auc(z[by_sort["chain"], 0], z[by_sort["chain other"] + by_sort["chain more"], 0])
-        figures["auc head earlier"] = auc(z[by_sort["earlier"], 1], z[[i for i, p in enumerate(held) if p.earlier == 0], 1])
-        figures["auc head beyond"] = auc(z[by_sort["beyond"], 2], z[[i for i, p in enumerate(held) if p.beyond == 0], 2])
+        figures["auc chain"] = auc(
+            z[by_sort["chain"], 0], z[by_sort["chain other"] + by_sort["chain more"], 0]
+        )
+        figures["auc head earlier"] = auc(
+            z[by_sort["earlier"], 1], z[[i for i, p in enumerate(held) if p.earlier == 0], 1]
+        )
+        figures["auc head beyond"] = auc(
+            z[by_sort["beyond"], 2], z[[i for i, p in enumerate(held) if p.beyond == 0], 2]
+        )
     rows = list(near_file(near))
     z = scores(model, tokens, [(q, v) for _, q, v, _ in rows])[:, 0]
     for language in ("en", "de", "fr", "es"):
@@ -215,11 +258,29 @@ def judge(model: Any, tokens: Tokens, held: Sequence[Pair], near: Path) -> dict[
     return {name: round(value, 4) for name, value in figures.items()}
 
 
+def export(model: Any, path: Path, frozen: int) -> str:
+    """Writes what was trained to `path` for the serving code; returns its hash."""
+    from lte_runtime.answer.relevance import cross_encoder
+    from lte_runtime.disk import sha256_file
+
+    state = {name.removeprefix("bert."): array.detach().float().numpy() for name, array in model.state_dict().items()}
+    layer = [int(name.split(".")[2]) if name.startswith("encoder.layer.") else None for name in state]
+    kept = {
+        name: array
+        for (name, array), number in zip(state.items(), layer, strict=True)
+        if (number is not None and number >= frozen) or name in cross_encoder.HEAD
+    }
+    cross_encoder.save(path, kept)
+    return sha256_file(path)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="train", description=__doc__)
     parser.add_argument("--data", type=Path, help="folder with knowedit/ and pararel/")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--half", action="store_true", help="train on half of the relations, judge on the others")
+    parser.add_argument(
+        "--half", action="store_true", help="train on half of the relations, judge on the others"
+    )
     parser.add_argument("--near", type=Path, default=Path("tests/data/near_questions.jsonl"))
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rate", type=float, default=7e-5)
@@ -241,15 +302,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     alike, likeness = data.similar(topics, encode), data.likeness_by(topics, encode)
     chosen = (lambda noun: data.half(noun) == 0) if args.half else (lambda noun: True)
     source = data.Pairs(topics, alike, likeness, chosen)
-    held = data.Pairs(topics, alike, likeness, lambda noun: data.half(noun) == 1).epoch(99) if args.half else []
+    held = (
+        data.Pairs(topics, alike, likeness, lambda noun: data.half(noun) == 1).epoch(99) if args.half else []
+    )
     held = held[:2500]
     extra = data.knowedit_pairs(args.data / "knowedit") if args.data else []
 
     def epochs() -> Iterator[list[Pair]]:
         for number in range(args.epochs):
             pairs = source.epoch(args.seed * 100 + number)
-            pairs += extra
-            pairs += data.pararel_pairs(args.data / "pararel", number) if args.data else []
+            pairs += extra[number % 2 :: 2]
+            pairs += data.pararel_pairs(args.data / "pararel", number, 500) if args.data else []
             yield pairs[: args.limit]
 
     args.out.mkdir(parents=True, exist_ok=True)
@@ -262,8 +325,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             file.write(json.dumps({"epoch": number, **vars(args), **figures}, default=str) + "\n")
 
     first = source.epoch(0)
-    print(f"{len(topics)} topics, {len(first)} pairs an epoch, {len(extra)} of KnowEdit, {len(held)} held", file=sys.stderr)
-    train(model, tokens, epochs(), Schedule(epochs=args.epochs, batch=args.batch, rate=args.rate, frozen=args.frozen, seed=args.seed), after)
+    print(
+        f"{len(topics)} topics, {len(first)} pairs an epoch, {len(extra)} of KnowEdit, {len(held)} held",
+        file=sys.stderr,
+    )
+    train(
+        model,
+        tokens,
+        epochs(),
+        Schedule(epochs=args.epochs, batch=args.batch, rate=args.rate, frozen=args.frozen, seed=args.seed),
+        after,
+    )
     return 0
 
 
