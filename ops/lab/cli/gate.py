@@ -46,8 +46,10 @@ def calibrate(
 
     settings = load(config).settings
     rows = _read(data) if data else gate_data.default_rows(seed)
+    encoder = models.encoder(settings)
+    base = models.calibration(settings, encoder)
     with output.progress(not json_) as progress:
-        fitted = fitting.calibrate(rows, models.encoder(settings), closed_at_least=closed, progress=progress)
+        fitted = fitting.calibrate(rows, encoder, base, closed_at_least=closed, progress=progress)
     out.write_text(fitted.to_json(), "utf-8")
     if json_:
         output.as_json({"file": str(out), "threshold": fitted.threshold, **fitted.report})

@@ -164,7 +164,9 @@ def fit(
         wrong = max(1, len(right) - sum(right))
         signals += [path.signals for path in question.paths]
         labels += right
-        weights += [question.weight * (1.0 if r else (0.5 if question.inside else 1.0) / wrong) for r in right]
+        weights += [
+            question.weight * (1.0 if r else (0.5 if question.inside else 1.0) / wrong) for r in right
+        ]
     fitted = gate.fit(signals, labels, start.encoder, weights=weights)
     fitted = replace(start, weights=fitted.weights, bias=fitted.bias, prompted_shift=0.0)
     return _with_thresholds(fitted, questions, closed_at_least)

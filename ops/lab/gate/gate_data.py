@@ -233,7 +233,7 @@ def default_rows(seed: int, worlds: int = 24) -> list[Row]:
     """Invented facts and questions of both sorts, each in a namespace of its own."""
     own = {"namespace": "everyday"}
     generated = [row | {"namespace": "generated"} for row in generate(seed, worlds)]
-    everyday_rows = [row | own for row in everyday(seed, worlds=2)]
+    everyday_rows = [row | own for row in everyday(seed, worlds=1)]
     return generated + everyday_rows + [row | own | {"namespace": "about"} for row in about(seed)]
 
 

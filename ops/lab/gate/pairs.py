@@ -256,6 +256,11 @@ _CLAUSES = {
     "fr": ("le {a} de {s}", "la {a} de {s}"),
     "es": ("el {a} de {s}", "la {a} de {s}"),
 }
+_KINDS = (
+    "company firm shop town village river bridge ship ferry train film book novel album band choir club team museum "
+    "school course project server program product machine wine cheese festival race prize law treaty case patient"
+).split()
+"""What may stand before a name in a question: "the river Tarn"."""
 _VALUES = (
     "Leiden",
     "Ines Vukovar",
@@ -270,6 +275,40 @@ _VALUES = (
 _EN = "en"
 _NOUNS_ALONE = 0.2
 """Share of the relations without wordings of their own that an epoch draws."""
+
+
+def _table(name: str) -> list[list[str]]:
+    lines = (_HERE / name).read_text("utf-8").splitlines()
+    return [line.split("|") for line in lines if line and not line.startswith("#")]
+
+
+_DESCRIBED = {noun: tuple(texts.split(";")) for noun, texts in _table("descriptions.txt")}
+
+
+def _roles(row: list[str], rng: random.Random) -> Iterator[Pair]:
+    """Who does something to it, and to whom it does the same: alike in words, opposite in sense."""
+    verb, does, done, noun = row
+    to_it = (
+        f"Who {does} it?", f"Which company {does} it?", f"By whom is it {done}?", f"Who is it {done} by?",
+        f"it is {done} by", f"What is it {done} by?", f"Who {done} it?" if done.endswith("ed") else f"Who {does} it?",
+        f"Who is the {noun} of it?", f"Who was it {done} by?", f"Do you know who {does} it?",
+    )  # fmt: skip
+    by_it = (
+        f"What does it {verb}?", f"Whom does it {verb}?", f"it {does}", f"Which company does it {verb}?",
+        f"What is {done} by it?", f"Who is {done} by it?", f"What did it {verb}?", f"Whose {noun} is it?",
+        f"Of what is it the {noun}?", f"Which firm is {done} by it?",
+    )  # fmt: skip
+    views = (
+        f"The {noun} of it",
+        f"The {noun} of it",
+        f"The {done} by of it",
+        f"Who {does} it?",
+        f"it is {done} by",
+    )
+    turned = (f"The {done} company of it", f"What does it {verb}?", f"it {does}", f"The thing {done} of it")
+    for texts, theirs, asks in ((to_it, views, 1), (by_it, views, 0), (by_it, turned, 1), (to_it, turned, 0)):
+        for text in rng.sample(texts, 2 if theirs is views else 1):
+            yield Pair(_varied(text, rng), rng.choice(theirs), asks=asks, relation=noun, sort="roles")
 
 
 def topics() -> list[Topic]:
@@ -355,9 +394,11 @@ class Pairs:
             self._by_language.setdefault(topic.language, []).append(topic)
 
     def epoch(self, seed: int) -> list[Pair]:
+        """The pairs of one epoch, in random order."""
         rng = random.Random(seed)
         drawn = [t for t in self._topics if t.asking or rng.random() < _NOUNS_ALONE]
         pairs = [pair for topic in drawn for pair in self._of(topic, rng)]
+        pairs += [pair for row in _table("verbs.txt") for pair in _roles(row, rng)]
         rng.shuffle(pairs)
         return pairs
 
@@ -402,7 +443,7 @@ class Pairs:
         if rng.random() < 0.15:
             text = rng.choice(wordings)
             yield pair(text.replace("{s}", "{s} " + rng.choice(_AND_MORE)), "longer name")
-        if rng.random() < 0.25:
+        if rng.random() < (1.0 if topic.noun in _DESCRIBED else 0.35):
             yield from self._chains(topic, rng)
 
     def _hard(self, topic: Topic) -> list[str]:
@@ -418,7 +459,7 @@ class Pairs:
         """A question for `outer` of the thing that `topic` tells."""
         outer = rng.choice(self._by_language[topic.language])
         lang = topic.language
-        described = rng.choice(_CLAUSES[lang]).replace("{a}", topic.noun)
+        described = rng.choice((*_CLAUSES[lang], *_DESCRIBED.get(topic.noun, ()))).replace("{a}", topic.noun)
         text = rng.choice([*outer.asking, rng.choice(_PLAIN[lang])]).replace("{n}", outer.noun)
         question = _varied(said(text, said(described)), rng)
         inner, whole = view_of(topic), view_of(outer).replace(NAME, "the " + topic.noun + " of " + NAME)
@@ -471,7 +512,9 @@ def _with_tail(text: str, tail: str) -> str:
 def _varied(question: str, rng: random.Random) -> str:
     """As questions come: an article left before the name, no mark at the end."""
     chance = rng.random()
-    if chance < 0.3:
+    if chance < 0.05:
+        question = re.sub(rf"\b{NAME}\b", f"the {rng.choice(_KINDS)} {NAME}", question, count=1)
+    elif chance < 0.3:
         question = re.sub(rf"\b{NAME}\b", f"the {NAME}", question, count=1)
     if chance > 0.85:
         question = question.rstrip(" ?.")

