@@ -155,7 +155,7 @@ class ModelSettings(_Section):
     )
     engine: Literal["auto", "transformers", "openvino"] = Field(
         default="auto",
-        description="openvino: llama and qwen2 shapes on a CPU, faster. auto: transformers, any model.",
+        description="auto: openvino for llama and qwen2 shapes on a CPU, else transformers (any model).",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where the model runs.")
     threads: int = Field(

@@ -293,7 +293,7 @@ def _write_job(
         epoch=0,
         device=settings.model.device,
         dtype=training_dtype(settings),
-        runtime=planned_runtime(settings),
+        runtime=planned_runtime(settings, base),
         max_memory_bytes=None,
         neighbours=contract.located(settings.encoder.model),
         **options,

@@ -17,6 +17,9 @@ from lte_runtime.models.resolve import base_model, shipped_adapter
 from lte_runtime.progress import Progress, silent
 from lte_runtime.types import Encoder
 
+# A driver of a GPU makes one of them: NVIDIA's, Windows' for Linux guests, AMD's.
+GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+
 
 def is_stub(name: str) -> bool:
     """Whether an encoder or model is the one without weights, for trials: `stub`, or `stub:VARIANT`."""
@@ -52,8 +55,8 @@ def engine(settings: Settings, *, with_adapter: bool = True, progress: Progress 
         token_s = float(chosen.path.partition(":")[2] or 0)
         return StubEngine(max_batch=chosen.max_batch, queue_limit=chosen.queue_limit, token_s=token_s)
     adapter = adapter_directory(settings) if with_adapter else None
-    model = base_model(chosen.path, chosen.cache, progress)
-    loaded = (_openvino if runs_on_openvino(chosen) else _transformers)(chosen, model, adapter)
+    directory = model_directory(settings, progress)
+    loaded = (_openvino if runs_on_openvino(chosen, directory) else _transformers)(chosen, directory, adapter)
     # What loading made stays as long as the process: a full pass of the collector over it would stop every
     # thread for a quarter of a second, whoever is being answered.
     gc.collect()
@@ -62,23 +65,42 @@ def engine(settings: Settings, *, with_adapter: bool = True, progress: Progress 
     return loaded
 
 
-def runs_on_openvino(chosen: ModelSettings) -> bool:
-    """Whether the settings choose OpenVINO; raises `Refused` where other settings contradict the engine."""
-    if chosen.engine != "openvino":
-        if chosen.dtype == "int8":
-            raise Refused("model.dtype = 'int8' needs model.engine = 'openvino'")
-        return False
+def runs_on_openvino(chosen: ModelSettings, directory: Path) -> bool:
+    """Whether OpenVINO computes the model in `directory`: where the settings name it, and by `auto` where it
+    reads the model and there is no GPU. Raises `Refused` where other settings contradict the engine."""
+    contradiction = None
     if chosen.device == "cuda":
-        raise Refused("model.engine = 'openvino' runs on the CPU: set model.device = 'cpu'")
-    if chosen.adapter_mode == "unmerged":
-        raise Refused("model.engine = 'openvino' merges adapters: set model.adapter_mode = 'auto'")
-    return True
+        contradiction = "runs on the CPU: set model.device = 'cpu'"
+    elif chosen.adapter_mode == "unmerged":
+        contradiction = "merges adapters: set model.adapter_mode = 'auto'"
+    if chosen.engine == "openvino":
+        if contradiction:
+            raise Refused(f"model.engine = 'openvino' {contradiction}")
+        return True
+    if chosen.engine == "auto" and contradiction is None and chosen.dtype in ("auto", "int8"):
+        from lte_runtime.answer.engine.openvino_engine import reads
+
+        if (chosen.device == "cpu" or not _has_gpu()) and reads(directory):
+            return True
+    if chosen.dtype == "int8":
+        raise Refused("model.dtype = 'int8' needs model.engine = 'openvino'")
+    return False
 
 
-def planned_runtime(settings: Settings) -> str:
-    """What `Engine.runtime` will be, as far as a job needs to know before anything is loaded."""
+def _has_gpu() -> bool:
+    """Without torch where no driver is: it takes seconds and much memory to load."""
+    if not any(Path(device).exists() for device in GPU_DEVICES):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def planned_runtime(settings: Settings, directory: Path) -> str:
+    """What `Engine.runtime` will be for the model in `directory`, as far as a job needs to know before
+    anything is loaded."""
     chosen = settings.model
-    if is_stub(chosen.path) or not runs_on_openvino(chosen):
+    if is_stub(chosen.path) or not runs_on_openvino(chosen, directory):
         return "transformers"
     return f"openvino/{'int8' if chosen.dtype == 'auto' else chosen.dtype}"
 
@@ -88,26 +110,25 @@ def training_dtype(settings: Settings) -> str:
     return "auto" if settings.model.dtype == "int8" else settings.model.dtype
 
 
-def _openvino(chosen: ModelSettings, model: str, adapter: Path | None) -> AdapterEngine:
+def _openvino(chosen: ModelSettings, directory: Path, adapter: Path | None) -> AdapterEngine:
     from lte_runtime.answer.engine.openvino_engine import OpenVinoEngine
 
     return OpenVinoEngine.load(
-        model,
+        directory,
         adapter,
         weights=chosen.dtype,
         max_batch=chosen.max_batch,
         queue_limit=chosen.queue_limit,
         max_prompt_tokens=chosen.max_prompt_tokens,
         threads=chosen.threads,
-        allow_download=chosen.download,
     )
 
 
-def _transformers(chosen: ModelSettings, model: str, adapter: Path | None) -> AdapterEngine:
+def _transformers(chosen: ModelSettings, directory: Path, adapter: Path | None) -> AdapterEngine:
     from lte_runtime.answer.engine.hf import HfEngine
 
     return HfEngine.load(
-        model,
+        directory,
         adapter,
         device=chosen.device,
         dtype=chosen.dtype,
@@ -116,7 +137,6 @@ def _transformers(chosen: ModelSettings, model: str, adapter: Path | None) -> Ad
         queue_limit=chosen.queue_limit,
         max_prompt_tokens=chosen.max_prompt_tokens,
         threads=chosen.threads,
-        allow_download=chosen.download,
     )
 
 

@@ -11,9 +11,9 @@ from lte_runtime.errors import NotFound
 from lte_runtime.facts.keys import view_of
 from lte_runtime.facts.policy import current, effective_times, fold, moment_of
 from lte_runtime.facts.subject_names import subject_names
-from lte_runtime.memory.retrieve import rank
+from lte_runtime.memory.retrieve import rank, with_ambiguity
 from lte_runtime.memory.views import windows_of
-from lte_runtime.names.mention import Mentions
+from lte_runtime.names.index import NameIndex
 from lte_runtime.names.tokens import folded_name
 from lte_runtime.store.records import EditRecord
 from lte_runtime.store.rows import fact_of
@@ -66,6 +66,9 @@ class Overlay:
         self._memory, self._encoder = memory, encoder
         self._key, self._facts = key, tuple(facts)
         views = [view_of(fact.subject, fact.relation, fact.prompt) for fact in facts]
+        self._names = NameIndex()
+        for place, fact in enumerate(self._facts):
+            self._names.add(place, key.namespace, subject_names(fact))
         self._vectors: list[Vectors] = [encoder.encode(windows_of(view, encoder)) for view in views]
 
     def candidates(
@@ -78,17 +81,17 @@ class Overlay:
         candidates = [candidate for candidate in stored.items if candidate.fact.key != self._key]
         if namespace == self._key.namespace:
             candidates += self._new_candidates(question, vector.reshape(-1))
-        candidates.sort(key=rank)
-        items = tuple(candidates[: max(k, len(stored.items))])
+        ranked = sorted(with_ambiguity(candidates), key=rank)
+        items = tuple(ranked[: max(k, len(stored.items))])
         return Candidates(items, stored.watermarks, stored.index_path)
 
     def _new_candidates(self, question: str, vector: Vectors) -> list[Candidate]:
-        mentions = Mentions(question)
-        candidates = []
-        for fact, rows in zip(self._facts, self._vectors, strict=True):
-            mention = mentions.best(subject_names(fact))
-            candidates.append(Candidate(fact, float(max(rows @ vector)), mention))
-        return candidates
+        hits = self._names.find(question, self._key.namespace, len(self._facts))
+        mentions = {hit.key_id: hit.mention for hit in hits}
+        return [
+            Candidate(fact, float(max(rows @ vector)), mentions.get(place))
+            for place, (fact, rows) in enumerate(zip(self._facts, self._vectors, strict=True))
+        ]
 
     def facts_of_subject(
         self,

@@ -92,27 +92,3 @@ def mixed_script(text: str) -> bool:
 def _scripts(word: str) -> set[str]:
     names = (unicodedata.name(char, "").split(" ", 1)[0] for char in word if char.isalpha())
     return {name for name in names if name in _CONFUSABLE_SCRIPTS}
-
-
-_NAME_WORD = r"(?<!\w)[a-z]{0,3}[A-Z0-9][\w.+#&'-]*"  # also iPhone, eBay, macOS
-_SPAN = re.compile(
-    r"[\"“«']([^\"”»']{2,60})[\"”»']"
-    rf"|({_NAME_WORD}(?:\s+(?:(?:of|de|the|van|von)\s+)?{_NAME_WORD})*)"
-)
-_OPENERS = frozenset(
-    "what who where when which how why is are the a an in on of whose does did was were".split()
-)
-
-
-def names_in_prompt(prompt: str) -> tuple[str, ...]:
-    """Names that a prompt speaks of: its quoted spans and its runs of capitalised words or codes."""
-    spans = (quoted or plain for quoted, plain in _SPAN.findall(prompt))
-    names = (_without_opener(span) for span in spans)
-    return tuple(dict.fromkeys(name for name in names if len(name) > 1))
-
-
-def _without_opener(span: str) -> str:
-    words = span.split()
-    while words and words[0].lower() in _OPENERS:
-        words = words[1:]
-    return " ".join(words).rstrip(".,;:?!'")

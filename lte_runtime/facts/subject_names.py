@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from lte_runtime.facts.keys import names_in_prompt
+from lte_runtime.names.prompts import names_in
 from lte_runtime.types import Edit, Fact
 
 
 def subject_names(fact: Edit | Fact) -> tuple[str, ...]:
     """The subject, else the names in the prompt, and the declared aliases."""
-    own = (fact.subject,) if fact.subject else names_in_prompt(fact.prompt)
+    own = (fact.subject,) if fact.subject else names_in(fact.prompt)
     return (*own, *fact.subject_aliases)

@@ -60,14 +60,12 @@ def candidates(
     mentions = _borne(mentions, facts)
     if at.as_of:
         mentions |= _former_names(question, {i: facts[i] for i in facts if i not in mentions})
-    ambiguous = _ambiguous(mentions, facts)
     items = [
-        Candidate(fact, dense[key_id], ambiguous.get(key_id) or mentions.get(key_id))
+        Candidate(fact, dense[key_id], mentions.get(key_id))
         for key_id, key_facts in facts.items()
         for fact in key_facts
     ]
-    items.sort(key=rank)
-    return Candidates(tuple(items), watermarks, path)
+    return Candidates(tuple(sorted(with_ambiguity(items), key=rank)), watermarks, path)
 
 
 def rank(candidate: Candidate) -> tuple[float, int]:
@@ -130,16 +128,18 @@ def _former_names(question: str, facts: Mapping[int, Sequence[Fact]]) -> dict[in
     return {key_id: mention for key_id, mention in best.items() if mention}
 
 
-def _ambiguous(mentions: Mapping[int, Mention], facts: Mapping[int, Sequence[Fact]]) -> dict[int, Mention]:
-    """The mentions, called so, whose words mean several subjects equally well."""
+def with_ambiguity(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates, their mentions called ambiguous where the same words mean several subjects equally."""
     subjects: dict[tuple[int, int, float], set[str]] = {}
-    for key_id, mention in mentions.items():
-        subjects.setdefault(_words(mention), set()).update(fact.key.subject for fact in facts[key_id])
-    return {
-        key_id: replace(mention, ambiguous=True)
-        for key_id, mention in mentions.items()
-        if len(subjects[_words(mention)]) > 1
-    }
+    for candidate in candidates:
+        if candidate.mention:
+            subjects.setdefault(_words(candidate.mention), set()).add(candidate.fact.key.subject)
+    return [
+        replace(candidate, mention=replace(candidate.mention, ambiguous=True))
+        if candidate.mention and len(subjects[_words(candidate.mention)]) > 1
+        else candidate
+        for candidate in candidates
+    ]
 
 
 def _words(mention: Mention) -> tuple[int, int, float]:

@@ -7,12 +7,12 @@ are only the ways to the few names that are worth a look.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 
 from lte_runtime.names.mention import Mention, close_form, is_acronym, misspelt, part, whole
-from lte_runtime.names.parts import NameParts, Parts, parts_of
+from lte_runtime.names.parts import NamesByPart, end_of, first_of
 from lte_runtime.names.reading import Reading
 from lte_runtime.names.tokens import folded_name
 from lte_runtime.names.trigrams import TrigramIndex
@@ -26,6 +26,9 @@ MOST_RUNS = 16
 Each reads the postings of its trigrams."""
 MOST_COMPARED = 4_096
 """Pairs of a name and a word of the question that are compared by letters, the likeliest names first."""
+
+MOST_ALIKE = 64
+"""Names with the same letters in other words or with other accents that are looked at, the first ones."""
 
 Nearest = Callable[[], Sequence[int]]
 """Gives keys, those that are nearest to what is asked first. Asked for only where a name is crowded."""
@@ -112,7 +115,8 @@ class _Name:
     slot: int
     key_ids: tuple[int, ...]
     acronym: bool
-    parts: Parts
+    end: str
+    first: str
 
 
 class _Names:
@@ -121,7 +125,7 @@ class _Names:
     def __init__(self) -> None:
         self._names: dict[str, tuple[_Name, ...]] = {}
         self._names_of: dict[int, tuple[str, ...]] = {}
-        self._parts = NameParts()
+        self._ends, self._firsts = NamesByPart(), NamesByPart()
         self._trigrams = TrigramIndex()
         self._longest = 1
 
@@ -131,20 +135,21 @@ class _Names:
         self._names_of[key_id] = tuple(self._enter(key_id, key, name) for key, name in folded.items())
 
     def _enter(self, key_id: int, folded: str, name: str) -> str:
-        entry = self._get(folded)
+        close = close_form(folded)
+        entries = self._names.get(close, ())
+        entry = next((entry for entry in entries if entry.folded == folded), None)
         if entry is None:
             entry = self._new(folded, name)
+            self._names[close] = (*entries, entry)
         entry.key_ids = (*entry.key_ids, key_id)
         return entry.folded
 
     def _new(self, folded: str, name: str) -> _Name:
-        parts = parts_of(name, folded)
-        entry = _Name(folded, self._trigrams.put(folded), (), is_acronym(name, folded), parts)
-        close = close_form(folded)
-        self._names[close] = (*self._names.get(close, ()), entry)
+        slot, end, first = self._trigrams.put(folded), end_of(name), first_of(name, folded)
+        self._ends.add(end, folded)
+        self._firsts.add(first, folded)
         self._longest = max(self._longest, min(_LONGEST, folded.count(" ") + 1 + _PARTED))
-        self._parts.add(parts, folded)
-        return entry
+        return _Name(folded, slot, (), is_acronym(name, folded), end, first)
 
     def remove(self, key_id: int) -> None:
         for folded in self._names_of.pop(key_id):
@@ -163,7 +168,8 @@ class _Names:
             self._names[close] = others
         else:
             del self._names[close]
-        self._parts.remove(entry.parts, entry.folded)
+        self._ends.remove(entry.end, entry.folded)
+        self._firsts.remove(entry.first, entry.folded)
         self._trigrams.drop(entry.slot)
 
     def _sweep(self) -> None:
@@ -220,6 +226,8 @@ class _Names:
             entries = self._names.get(reading.close.of(start, stop))
             if not entries or not reading.whole(start, stop):
                 continue
+            exact = self._get(reading.folded.of(start, stop))
+            entries = (exact,) if exact else entries[:MOST_ALIKE]
             met = (whole(reading, start, stop, entry.folded, acronym=entry.acronym) for entry in entries)
             mentions = [mention for mention in met if mention is not None]
             if mentions:
@@ -241,26 +249,30 @@ class _Names:
 
     def _parted(self, reading: Reading, run: _Run) -> Iterator[Mention]:
         """Names of which only a part stands among the words of a run."""
+        ends, firsts, met = self._ends, self._firsts, set[str]()
         for start in range(*run):
-            for stop in range(min(run[1], start + self._longest), start, -1):
-                mentions = self._parts_at(reading, start, stop) if reading.whole(start, stop) else []
-                yield from mentions
-                if mentions:
-                    break
+            most = start + self._longest if len(ends) else start + 1
+            for stop in range(min(run[1], most), start, -1):
+                close = reading.close.of(start, stop)
+                if close in met or (close not in ends and (stop - start > 1 or close not in firsts)):
+                    continue
+                met.add(close)
+                yield from self._parts_at(reading, start, stop, close)
 
-    def _parts_at(self, reading: Reading, start: int, stop: int) -> list[Mention]:
-        names, ambiguous = self._parts.with_end(reading.close.of(start, stop)), False
-        if not self._are_one_subjects(names):
-            return []
-        if not names and stop - start == 1 and not reading.is_small(start):
-            names, ambiguous = self._parts.with_first(reading.close.of(start, stop)), True
-        met = (part(reading, start, stop, name, ambiguous=ambiguous) for name in names)
-        return [mention for mention in met if mention is not None]
+    def _parts_at(self, reading: Reading, start: int, stop: int, close: str) -> Iterator[Mention]:
+        names, ambiguous = self._ends.of(close), False
+        if stop - start == 1 and not names and not reading.is_small(start):
+            names, ambiguous = self._firsts.of(close), True
+        if not names or not reading.whole(start, stop):
+            return
+        if ambiguous or self._are_one_subjects(names):
+            parts = (part(reading, start, stop, name, ambiguous=ambiguous) for name in sorted(names))
+            yield from (mention for mention in parts if mention is not None)
 
-    def _are_one_subjects(self, names: Sequence[str]) -> bool:
+    def _are_one_subjects(self, names: Collection[str]) -> bool:
         """Whether the keys of one of the names are all that bear any of them: a subject and its aliases."""
         key_ids = [frozenset(self.ids_of(name)) for name in names]
-        return not key_ids or max(key_ids, key=len) == frozenset().union(*key_ids)
+        return max(key_ids, key=len) == frozenset().union(*key_ids)
 
 
 def _between(reading: Reading, places: Sequence[_Run]) -> Iterator[_Run]:

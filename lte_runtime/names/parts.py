@@ -6,92 +6,82 @@ Berg". A part is told from the way in which a name is written, not from what its
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
 
 from lte_runtime.names.mention import close_form
-from lte_runtime.names.reading import Reading
+from lte_runtime.names.tokens import folded_name
 
 MOST_SHARING = 16
 """Names that may share a part. What more names share is a kind of thing, which means none of them."""
 _MOST_WORDS = 3  # of a name whose first word is called by
 _LEAST_FIRST = 3  # letters of such a word
+_DIGIT = re.compile(r"\d")
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """Close forms of a name's parts, empty where it has none."""
-
-    end: str = ""
-    first: str = ""
-
-
-_NONE = Parts()
-
-
-def parts_of(name: str, folded: str) -> Parts:
-    """The parts of a name as published, whose folded form is `folded`."""
-    if " " not in folded:
-        return _NONE
-    end, first = _end(name), _first(name, folded)
-    return Parts(end, first) if end or first else _NONE
-
-
-def _end(name: str) -> str:
-    """What a name ends with behind its class words: its code, or what follows words in small letters."""
-    has_digit = any(map(str.isdigit, name))
-    if not has_digit and not name[:1].islower():
+def end_of(name: str) -> str:
+    """The close form of what a name ends with behind its class words; empty where it has none."""
+    words = name.split()
+    if len(words) == 1 or not (words[0].islower() or _DIGIT.search(name)):
         return ""
-    reading = Reading(name)
-    starts = [at for at, word in enumerate(reading.words) if not word.joined]
-    for start, stop in zip(starts, [*starts[1:], len(reading.words)], strict=True):
-        written = reading.close.of(start, stop)
-        if any(map(str.isdigit, written)) or (not has_digit and not reading.is_small(start)):
-            return reading.close.of(start, len(reading.words)) if start and not written.isdigit() else ""
-    return ""
+    return close_form(folded_name(_end(words)))
 
 
-def _first(name: str, folded: str) -> str:
-    """The first of two or three words that are all written like names."""
-    words, folded_words = name.split(), folded.split(" ")
-    if len(words) != len(folded_words) or len(words) > _MOST_WORDS or len(words[0]) < _LEAST_FIRST:
+def first_of(name: str, folded: str) -> str:
+    """The close form of a name's first word, where it is two or three words that are all written like names;
+    else empty."""
+    words = name.split()
+    if not 1 < len(words) <= _MOST_WORDS or len(words) != folded.count(" ") + 1:
         return ""
-    like_names = all(word[0].isalpha() and not word[0].islower() and len(word) > 1 for word in words)
-    return close_form(folded_words[0]) if like_names and not any(map(str.isdigit, folded)) else ""
+    if len(words[0]) < _LEAST_FIRST or not all(map(_is_like_name, words)):
+        return ""
+    return close_form(folded[: folded.index(" ")])
 
 
-class NameParts:
+def _is_like_name(word: str) -> bool:
+    return len(word) > 1 and word[0].isalpha() and not word[0].islower() and not _DIGIT.search(word)
+
+
+def _end(words: Sequence[str]) -> str:
+    """What a name ends with behind its class words: its code and all behind it, else what follows words in
+    small letters. A number without a letter is no code: other things have years and sizes too."""
+    code = next((at for at, word in enumerate(words) if _DIGIT.search(word)), None)
+    if code is None:
+        code = next((at for at, word in enumerate(words) if not word.islower()), 0)
+    elif not any(map(str.isalpha, words[code])):
+        return ""
+    return " ".join(words[code:]) if code else ""
+
+
+class NamesByPart:
     """From close forms of parts to the folded names that have them."""
 
     def __init__(self) -> None:
-        self._ends: dict[str, set[str]] = {}
-        self._firsts: dict[str, set[str]] = {}
+        self._names: dict[str, str | set[str]] = {}  # mostly one, and a set is large
 
-    def add(self, parts: Parts, folded: str) -> None:
-        if parts.end:
-            self._ends.setdefault(parts.end, set()).add(folded)
-        if parts.first:
-            self._firsts.setdefault(parts.first, set()).add(folded)
+    def __contains__(self, part: str) -> bool:
+        return part in self._names
 
-    def remove(self, parts: Parts, folded: str) -> None:
-        _take(self._ends, parts.end, folded)
-        _take(self._firsts, parts.first, folded)
+    def __len__(self) -> int:
+        return len(self._names)
 
-    def with_end(self, close: str) -> list[str]:
-        """Names that end so; none where too many do."""
-        return _few(self._ends, close)
+    def of(self, part: str) -> set[str]:
+        """The names with this part; none where more than `MOST_SHARING` have it."""
+        names = self._names.get(part, set())
+        return {names} if isinstance(names, str) else names if len(names) <= MOST_SHARING else set()
 
-    def with_first(self, close: str) -> list[str]:
-        """Names whose first word this is; none where it is the first of too many."""
-        return _few(self._firsts, close)
+    def add(self, part: str, folded: str) -> None:
+        """Note that a name has the part; an empty part is none."""
+        names = self._names.setdefault(part, folded) if part else folded
+        if isinstance(names, set):
+            names.add(folded)
+        elif names != folded:
+            self._names[part] = {names, folded}
 
-
-def _few(names: dict[str, set[str]], close: str) -> list[str]:
-    sharing = names.get(close, ())
-    return sorted(sharing) if len(sharing) <= MOST_SHARING else []
-
-
-def _take(names: dict[str, set[str]], close: str, folded: str) -> None:
-    if close:
-        names[close].discard(folded)
-        if not names[close]:
-            del names[close]
+    def remove(self, part: str, folded: str) -> None:
+        """Forget that a name has the part."""
+        names = self._names.get(part)
+        if isinstance(names, set) and len(names) > 1:
+            names.discard(folded)
+        else:
+            self._names.pop(part, None)

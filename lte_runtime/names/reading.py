@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from lte_runtime.names.tokens import MARKS, fold, is_unspaced, joined, plain, tokens
+from lte_runtime.names.normalise import key_form
+from lte_runtime.names.tokens import MARKS, is_unspaced, joined, plain, tokens
 
 MOST_CHARS = 2_048
 """Characters of a text in which names are looked for; whoever answers questions reads fewer."""
@@ -17,7 +18,7 @@ _SMALL = 0.2  # share of words in small letters from which capitals tell names f
 
 _CHUNK = re.compile(r"\S+")
 _CLUSTER = re.compile(rf".[{MARKS}]*", re.DOTALL)
-_WITHIN_NAMES = "-'\u2010\u2011\u2019"
+_WITHIN_NAMES = ("-", "'")  # between capitals: in Saint-Aubin and O'Brien, not in d'Acme
 _SENTENCE_ENDS = ".?!:;"
 
 
@@ -64,7 +65,7 @@ class Reading:
         self.words = _words(self.text)
         self.folded = Line([word.folded for word in self.words], " ")
         self.plain = Line([word.plain for word in self.words], " ")
-        self.close = Line([word.plain for word in self.words], "")
+        self.close = Line([word.plain.replace(" ", "") for word in self.words], "")
         small = sum(map(self.is_small, range(len(self.words))))
         self._all_small = self.text == self.text.lower()
         self._capitals_tell = small >= _SMALL * len(self.words)
@@ -124,13 +125,16 @@ class Reading:
 def _words(text: str) -> tuple[Word, ...]:
     folded, starts, ends = _folded(text)
     words, before = list[Word](), None
-    has_small = text != text.upper()
     for token in tokens(folded)[:MOST_WORDS]:
-        place = starts[token.start], ends[token.end - 1]
+        start, end = starts[token.start], ends[token.end - 1]
         is_joined = before is not None and (
-            joined(folded, before, token) or (has_small and _capitals_join(text, words[-1], place[0]))
+            joined(folded, before, token)
+            or (
+                folded[before.end : token.start] in _WITHIN_NAMES
+                and _are_capitals(text, words[-1].start, start)
+            )
         )
-        words.append(Word(token.text, plain(token.text), *place, is_joined))
+        words.append(Word(token.text, plain(token.text), start, end, is_joined))
         before = token
     if not words and (bare := folded.strip()):  # names such as "!!!" have signs alone
         start = len(text) - len(text.lstrip())
@@ -138,16 +142,15 @@ def _words(text: str) -> tuple[Word, ...]:
     return tuple(words)
 
 
-def _capitals_join(text: str, before: Word, start: int) -> bool:
-    """A hyphen or an apostrophe between two capitals: in Saint-Aubin and O'Brien, not in d'Acme."""
-    gap = text[before.end : start]
-    return gap in _WITHIN_NAMES and gap != "" and text[before.start].isupper() and text[start].isupper()
+def _are_capitals(text: str, *places: int) -> bool:
+    """Whether capitals stand there, in a text that has small letters too."""
+    return all(text[place].isupper() for place in places) and text != text.upper()
 
 
 def _folded(text: str) -> tuple[str, Sequence[int], Sequence[int]]:
     """The text folded, and where the sign of each of its characters begins and ends in `text`."""
     if text.isascii():
-        return fold(text), range(len(text)), range(1, len(text) + 1)
+        return text.lower(), range(len(text)), range(1, len(text) + 1)
     parts, starts, ends = list[str](), list[int](), list[int]()
     for chunk in _CHUNK.finditer(text):
         for part, start, end in _chunk_parts(chunk.group(), chunk.start()):
@@ -163,7 +166,7 @@ def _folded(text: str) -> tuple[str, Sequence[int], Sequence[int]]:
 def _chunk_parts(chunk: str, at: int) -> Iterator[tuple[str, int, int]]:
     """What each sign of `chunk` is folded to, with its place; for signs that hang together, all of it."""
     clusters = [(_fold_sign(m.group()), at + m.start(), at + m.end()) for m in _CLUSTER.finditer(chunk)]
-    folded = fold(chunk)
+    folded = key_form(chunk)
     if "".join(part for part, _, _ in clusters) == folded:
         yield from clusters
     else:
@@ -172,4 +175,4 @@ def _chunk_parts(chunk: str, at: int) -> Iterator[tuple[str, int, int]]:
 
 @lru_cache(4_096)
 def _fold_sign(sign: str) -> str:
-    return fold(sign)
+    return key_form(sign)

@@ -1,11 +1,14 @@
-"""Text of names: folding, tokens with their places, and the joints that make a code one word."""
+"""Tokens of names with their places, and the joints that make a code one word."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
+
+from lte_runtime.names.normalise import key_form, lookup_form
 
 
 def _classes() -> dict[str, str]:
@@ -30,10 +33,10 @@ _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
-_TOKEN = re.compile(rf"[{_UNSPACED}]|(?:[^\W_{_UNSPACED}][{MARKS}]*)+|(?![<>|=~])[{_SYMBOLS}]")
+_TOKEN = re.compile(rf"[{_UNSPACED}]|(?:[^\W_{_UNSPACED}][{MARKS}]*)+|(?![<>|=~℠™®©])[{_SYMBOLS}]")
 _ASCII_TOKEN = re.compile(r"[a-z0-9]+|[#$+^`]")
-_UNSEEN = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe00-\ufe0f\ufeff™®©]")
 _UNSPACED_SIGN = re.compile(f"[{_UNSPACED}]")
+_CACHED_WORDS = 4_096
 _DIGITS = re.compile(r"\d+")
 _KATAKANA = re.compile("[\u30a0-\u30ff\u31f0-\u31ff]")
 
@@ -45,14 +48,6 @@ class Token:
     text: str
     start: int
     end: int
-
-
-def fold(text: str) -> str:
-    """NFKC, case folding, invisible characters out: two spellings of one name become one text."""
-    if text.isascii():
-        return text.lower()
-    composed = unicodedata.normalize("NFKC", _UNSEEN.sub("", text))
-    return unicodedata.normalize("NFKC", composed.casefold())
 
 
 def tokens(folded: str) -> list[Token]:
@@ -67,16 +62,20 @@ def _pattern(folded: str) -> re.Pattern[str]:
 
 def folded_name(name: str) -> str:
     """The tokens of a name joined by blanks; the folded text itself when it has none ("!!!")."""
-    folded = fold(name)
+    folded = key_form(name)
     return " ".join(_pattern(folded).findall(folded)) or folded.strip()
 
 
 def plain(folded: str) -> str:
-    """The text without accents: what typing on a foreign keyboard leaves of it."""
+    """A name or a word of it in look-up form: without accents, what typing on a foreign keyboard leaves."""
     if folded.isascii():
         return folded
-    parts = unicodedata.normalize("NFKD", folded)
-    return "".join(char for char in parts if not unicodedata.combining(char))
+    return " ".join(map(_plain_word, folded.split(" ")))
+
+
+@lru_cache(_CACHED_WORDS)
+def _plain_word(word: str) -> str:
+    return lookup_form(word) or word
 
 
 def is_unspaced(token: str) -> bool:

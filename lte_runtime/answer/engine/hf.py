@@ -170,14 +170,12 @@ class HfEngine(LocalEngine):
         queue_limit: int = 256,
         max_prompt_tokens: int = 512,
         threads: int = 0,
-        allow_download: bool = False,
     ) -> HfEngine:
         """Loads, verifies and tries the model once. Raises `Refused` or `Damaged` with the reason.
 
-        `threads` 0 takes one for little work on the CPU and torch's own choice for more. Nothing is fetched
-        unless `allow_download`.
+        `threads` 0 takes one for little work on the CPU and torch's own choice for more. Nothing is fetched.
         """
-        directory = resolve(model, allow_download=allow_download)
+        directory = resolve(model)
         torch_device, fingerprint = choose_device(device), base_fingerprint(directory)
         torch_dtype = choose_dtype(dtype, torch_device)
         mode = choose_mode(adapter_mode, directory, torch_device)

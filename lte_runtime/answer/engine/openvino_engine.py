@@ -228,17 +228,16 @@ class OpenVinoEngine(LocalEngine):
         queue_limit: int = 256,
         max_prompt_tokens: int = 512,
         threads: int = 0,
-        allow_download: bool = False,
     ) -> OpenVinoEngine:
         """Loads, verifies and tries the model once. Raises `Refused` or `Damaged` with the reason.
 
         `weights` is one of `openvino_graph.FORMATS`, or auto for int8. `threads` 0 takes all cores that this
-        process may use. Nothing is fetched unless `allow_download`.
+        process may use. Nothing is fetched.
         """
         stored_as = DEFAULT_FORMAT if weights == "auto" else weights
         if stored_as not in openvino_graph.FORMATS:
             raise Refused(f"OpenVINO keeps weights in int8 or float32, not in {weights}: set model.dtype")
-        directory = resolve(model, allow_download=allow_download)
+        directory = resolve(model)
         fingerprint = base_fingerprint(directory)
         if adapter_dir is not None:
             verify_adapter(adapter_dir, fingerprint)  # before a large model is loaded for nothing

@@ -28,3 +28,20 @@ def test_candidates_stand_in_the_order_of_serving() -> None:
             looked_up = overlay.candidates(question, None, namespace="default")
             orders = [[item.fact.edit_id for item in candidates.items] for candidates in (looked_up, served)]
             assert orders[0] == orders[1], question
+
+
+def test_a_dry_run_finds_names_as_serving_does() -> None:
+    """A code without its class word, and an alias that another subject has."""
+    encoder = StubEncoder()
+    with memory_of(EVENTS, encoder) as memory:
+        key = fact_key("default", "Service Bulletin SB-12", "date")
+        event = {"op": "assert", "id": "sb", "subject": "Service Bulletin SB-12", "relation": "date"}
+        with memory_of([event | {"target": "May", "subject_aliases": ["Acme"]}], encoder) as other:
+            facts = other.facts_of_subject("Acme", namespace="default")
+        overlay = Overlay(memory, encoder, key, facts)
+        by_code = overlay.candidates("What is the date of SB-12?", None, namespace="default").items
+        by_alias = overlay.candidates("Who is chief executive of Acme?", None, namespace="default").items
+    assert [item.fact.edit_id for item in by_code if item.mention] == ["sb"]
+    assert {item.fact.edit_id: item.ambiguous for item in by_alias if item.mention} == dict.fromkeys(
+        ("boss", "seat", "sb"), True
+    )

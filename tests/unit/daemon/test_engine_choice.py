@@ -20,9 +20,12 @@ def settings(**model: Any) -> Settings:
 @pytest.mark.parametrize(
     ("chosen", "runtime"),
     [
+        ({}, "openvino/int8"),
         ({"engine": "openvino"}, "openvino/int8"),
         ({"engine": "openvino", "dtype": "float32"}, "openvino/float32"),
         ({"engine": "transformers", "dtype": "float32"}, "transformers/float32"),
+        ({"dtype": "float32"}, "transformers/float32"),
+        ({"adapter_mode": "unmerged", "dtype": "float32"}, "transformers/float32"),
     ],
 )
 def test_the_engine_of_the_settings_serves_and_says_so(
@@ -32,8 +35,15 @@ def test_the_engine_of_the_settings_serves_and_says_so(
     engine = models.engine(configured)
     assert engine.runtime == runtime
     assert engine.describe()["engine"] == runtime.partition("/")[0]
-    assert runtime.startswith(models.planned_runtime(configured))
+    assert runtime.startswith(models.planned_runtime(configured, tmp_path))
     engine.close()
+
+
+def test_a_shape_that_openvino_does_not_read_is_left_to_transformers(tmp_path: Path) -> None:
+    directory = tiny.save_model(tmp_path, "gpt2")
+    assert not models.runs_on_openvino(settings().model, directory)
+    with pytest.raises(Refused, match="'int8' needs"):
+        models.runs_on_openvino(settings(dtype="int8").model, directory)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,6 @@ from lte_runtime.facts.events import (
     to_json,
     view_of,
 )
-from lte_runtime.facts.keys import names_in_prompt
 from lte_runtime.facts.table_changes import WITHDRAWN
 from lte_runtime.types import Cardinality, Edit, FactKey, Op, Position, RawRecord
 
@@ -526,17 +525,3 @@ def refused(error: BadRecord) -> None:
 def test_normalising_twice_is_normalising_once(text: str) -> None:
     once = normalise_key(text)
     assert normalise_key(once) == once
-
-
-@pytest.mark.parametrize(
-    ("prompt", "names"),
-    [
-        ("Which colour is the iPhone 17 sold in?", ("iPhone 17",)),
-        ("Who leads eBay of Nordhavn?", ("eBay of Nordhavn",)),
-        ("What does the macOS Tahoe installer need?", ("macOS Tahoe",)),
-        ("The keeper of Skerry Point is", ("Skerry Point",)),
-        ("Where is the SKU-4711 kept?", ("SKU-4711",)),
-    ],
-)
-def test_names_in_a_prompt_begin_where_their_words_begin(prompt: str, names: tuple[str, ...]) -> None:
-    assert names_in_prompt(prompt) == names

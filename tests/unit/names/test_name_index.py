@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lte_runtime.names.index import NameHit, NameIndex
 from lte_runtime.names.mention import How, Mention
 from lte_runtime.names.parts import MOST_SHARING
-from lte_runtime.names.tokens import fold, folded_name
+from lte_runtime.names.tokens import folded_name
 
 SEED = 20231
 NAMES = {
@@ -102,12 +102,14 @@ def exact_ids(index: NameIndex, question: str) -> set[int]:
         ("What is Node?", set()),
         ("Who runs rock'n'roll gmbh & co. kg?", {21}),
         ("finance floor", {22}),
-        ("istanbul", set()),
+        ("istanbul", {23}),
         ("İSTANBUL", {23}),
         ("кремль сегодня", {24}),
         ("ping 192.168.0.1", {25}),
         ("ping 192.168.0.10", set()),
-        ("acme", {26}),
+        ("acme", set()),
+        ("Ａcme", set()),
+        ("Ａｃｍｅ", {26}),
         ("Boston-based Anna Berg", {12}),
         ("(Anna\u200b Berg)", {12}),
         ("Anna-Berg", {12}),
@@ -131,6 +133,7 @@ def test_exact_mentions(index: NameIndex, question: str, expected: set[int]) -> 
         ("the job of Anna Bergg", 12),
         ("the Untied States", 10),
         ("Mercuri is hot", 27),
+        ("acme", 26),
     ],
 )
 def test_slips_are_forgiven(index: NameIndex, question: str, expected: int) -> None:
@@ -352,8 +355,8 @@ def test_a_name_is_found_wherever_it_stands(name: str, before: str, after: str) 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_is_taken(text: str) -> None:
-    """Folding is idempotent; any question and any name is taken without an error."""
-    assert fold(fold(text)) == fold(text)
+    """Any question and any name is taken without an error."""
+    assert folded_name(folded_name(text)) == folded_name(text)
     index = NameIndex()
     index.add(1, "default", [text])
     index.find(text, "default", 3)
