@@ -13,7 +13,7 @@ UV := $(or $(shell command -v uv),$(TOOLS)/bin/uv)
 export UV_PYTHON_DOWNLOADS := never
 export UV_PYTHON := $(PYTHON)
 
-.PHONY: help demo up test check lint fmt proto dashboards bench wheel manifests setup jars tools clean
+.PHONY: help demo up test check lint fmt proto dashboards page bench wheel manifests setup jars tools clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ proto: setup ## generate daemon/rpc/gen from the protos
 
 dashboards: setup jars ## Grafana's dashboards and the runbook's page from their tables, and pictures of them (needs Prometheus)
 	$(BIN)/python -m ops.monitoring.tour
+
+page: setup jars ## a picture of the gateway's page, docs/page.png (needs Chromium)
+	$(BIN)/python -m ops.demo.page_picture
 
 bench: setup jars ## speed and memory beside a peer (NAME=ingest, freshness, ..., all)
 	$(BIN)/lte bench $(or $(NAME),all)

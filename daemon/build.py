@@ -36,9 +36,12 @@ from daemon.parts.memory import ingest_settings, memory_settings
 from daemon.parts.realign import Serving, realigner_over
 from daemon.realign.control import Command
 from daemon.realign.realigner import Realigner
+from daemon.rpc.access import is_operator_act
+from daemon.rpc.interceptors import Call
 from daemon.rpc.server import RpcServer
 from daemon.rpc.services import About, Services
-from daemon.schedule import WATCH, Schedule
+from daemon.rpc.token_store import TokenStore
+from daemon.schedule import ACCESS, WATCH, Schedule
 from daemon.settings import OFF, Settings
 from daemon.threads import Threads
 from lte_runtime.align.runs import Trigger
@@ -60,8 +63,11 @@ RECALL_INTERVAL_S = 600.0
 # Time between two hashes of all facts, each a read of the keys: minutes of replicas that differ cost little.
 STATE_INTERVAL_S = 600.0
 RECALL, STATE = "recall", "state"
-# Reasons to be DEGRADED: another adapter serves than the pointer says, or than was announced.
-ADAPTER, ANNOUNCED = "adapter", "announced"
+# How soon a changed token file holds: a stat of it costs nothing.
+TOKENS_INTERVAL_S = 1.0
+# Reasons to be DEGRADED: the token file cannot be used; another adapter serves than the pointer says, or than
+# was announced.
+TOKENS, ADAPTER, ANNOUNCED = "tokens", "adapter", "announced"
 
 
 class Daemon:
@@ -393,11 +399,33 @@ def _enqueue(realigner: Realigner, command: Command) -> None:
 
 def _listen(base: _Base, services: Services) -> None:
     """The sockets come last, so that whoever finds one can be answered."""
-    on_call = partial(readings.count_call, base.metrics)
-    server = RpcServer(services, answers.listener_settings(base.settings), on_call)
+    server = RpcServer(services, answers.listener_settings(base.settings), partial(_note_call, base))
     server.start()
+    base.metrics.watch(partial(readings.of_tokens, server.tokens))
+    if server.tokens is not None:
+        look = partial(_look_at_tokens, base.lifecycle, server.tokens)
+        base.schedule.every(TOKENS_INTERVAL_S, "tokens", look, ACCESS)
     base.undo.callback(server.stop, base.settings.rpc.drain_s)
     log.info("listening", socket=str(base.settings.socket), tcp=server.tcp_address)
+
+
+def _note_call(base: _Base, call: Call) -> None:
+    """In the metrics, and what an operator did in the log and on the audit topic."""
+    readings.count_call(base.metrics, call)
+    if not call.principal or not is_operator_act(call.method):
+        return
+    act = {"method": call.method, "principal": call.principal, "code": call.code}
+    log.info("operator_act", **act)
+    if base.audit is not None:
+        base.audit.write("operator", act)
+
+
+def _look_at_tokens(lifecycle: Lifecycle, tokens: TokenStore) -> None:
+    tokens.look()
+    if tokens.fault:
+        lifecycle.set_degraded(TOKENS, tokens.fault)
+    else:
+        lifecycle.clear_degraded(TOKENS)
 
 
 def _log_state(status: LifecycleStatus) -> None:

@@ -5,30 +5,32 @@ Importing this module is cheap; gRPC and the messages are imported with the firs
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from daemon.messages import (
+    Json,
+    Position,
+    as_json,
+    enum_name,
+    event_fields,
+    key_fields,
+    message,
+    module,
+    question_fields,
+    timestamp,
+)
 from lte_runtime import errors
-from lte_runtime.facts.wire import parse_json
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     import grpc
-
-Json = dict[str, Any]
-Position = Mapping[str, Any]
-"""{"topic_id", "partition", "offset"}"""
 
 _DEFAULT_TIMEOUT_S = 30.0
 _LARGEST_PAGE = 1000  # what the daemon gives at most in one page
 # gRPC's own waits after a refused connection grow from 1 s to 2 minutes, and calls fail at once meanwhile: a
 # client that outlives a restart of the daemon would go on saying "unavailable" long after it is back.
-_CHANNEL_OPTIONS = (
+CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -38,7 +40,8 @@ _CHANNEL_OPTIONS = (
 class Client:
     """Calls the daemon at `address` (unix:PATH, a path, or host:port), admin calls at `admin_address`.
 
-    With `tls_ca` the connection is checked against these PEM roots; `token_file` brings the bearer token.
+    With `tls_ca` the connection is checked against these PEM roots; `tls_cert` and `tls_key` are the client's
+    own certificate. `token_file` brings the bearer token.
     Every call raises `Retry` (not reachable, not ready), `BadRequest`, `NotFound`, `Refused`, `Overloaded`,
     `DeadlineExceeded`, `Cancelled` or `LteError`. Times are ISO 8601 texts or milliseconds since the epoch.
     """
@@ -49,13 +52,16 @@ class Client:
         *,
         admin_address: str | Path | None = None,
         tls_ca: str | Path | None = None,
+        tls_cert: str | Path | None = None,
+        tls_key: str | Path | None = None,
         token_file: str | Path | None = None,
         timeout_s: float = _DEFAULT_TIMEOUT_S,
     ) -> None:
         self._address = target(address)
         self._admin_address = target(admin_address)
         self._tls_ca = tls_ca
-        self._token = Path(token_file).read_text("utf-8").split("\n")[0].strip() if token_file else None
+        self._tls_pair = (tls_key, tls_cert)
+        self._token = _token(Path(token_file)) if token_file else None
         self._timeout_s = timeout_s
         self._channels: dict[str, grpc.Channel] = {}
 
@@ -84,7 +90,7 @@ class Client:
         timeout_s: float | None = None,
     ) -> Json:
         """The answer with its evidence. `at_least`: positions that must be visible first."""
-        request_fields = _request_fields(question, namespace, at_least, as_of, scope)
+        request_fields = question_fields(question, namespace, at_least, as_of, scope)
         return self._call(
             "answer", "Answer", timeout_s=timeout_s, max_new_tokens=max_new_tokens, **request_fields
         )
@@ -101,8 +107,8 @@ class Client:
         timeout_s: float | None = None,
     ) -> Iterator[str | Json]:
         """Pieces of the text as they are made, then the whole answer."""
-        request_fields = _request_fields(question, namespace, at_least, as_of, scope)
-        request = _message("answer", "AnswerStreamRequest", max_new_tokens=max_new_tokens, **request_fields)
+        request_fields = question_fields(question, namespace, at_least, as_of, scope)
+        request = message("answer", "AnswerStreamRequest", max_new_tokens=max_new_tokens, **request_fields)
         stub = self._stub("answer")
         with _translated():
             for part in stub.AnswerStream(request, **self._options(timeout_s)):
@@ -119,13 +125,13 @@ class Client:
         timeout_s: float | None = None,
     ) -> Json:
         """Facts and the gate's decision, without generation."""
-        request_fields = _request_fields(question, namespace, at_least, as_of, scope)
+        request_fields = question_fields(question, namespace, at_least, as_of, scope)
         return self._call("answer", "Retrieve", timeout_s=timeout_s, **request_fields)
 
     def report_feedback(self, verdict: str, *, adapter_id: str = "") -> bool:
         """`verdict` is good or bad; False when another adapter serves by now, or drift is not watched."""
         reply = self._call(
-            "answer", "ReportFeedback", verdict=_enum("VERDICT", verdict), adapter_id=adapter_id
+            "answer", "ReportFeedback", verdict=enum_name("VERDICT", verdict), adapter_id=adapter_id
         )
         return bool(reply["counted"])
 
@@ -170,23 +176,22 @@ class Client:
     ) -> Json:
         """{"edits", "next_page_token"} of a key, the edit that ranks highest first."""
         page: Json = {"page_size": page_size, "page_token": page_token}
-        return self._call("edit", "GetHistory", key=_key(subject, relation, namespace), **page)
+        return self._call("edit", "GetHistory", key=key_fields(subject, relation, namespace), **page)
 
     def why_not(self, edit_id: str, *, as_of: str | int | None = None) -> Json:
-        return self._call("edit", "WhyNot", edit_id=edit_id, as_of=_time(as_of))
+        return self._call("edit", "WhyNot", edit_id=edit_id, as_of=timestamp(as_of))
 
     def publish(self, events: Iterable[Mapping[str, Any]]) -> list[Json]:
         """Events as the topic's JSON objects; returns their positions."""
-        positions: list[Json] = self._call("edit", "Publish", events=[_event(event) for event in events])[
-            "positions"
-        ]
+        reply = self._call("edit", "Publish", events=list(map(event_fields, events)))
+        positions: list[Json] = reply["positions"]
         return positions
 
     def dry_run(
         self, event: Mapping[str, Any], *, max_probes: int = 0, timeout_s: float | None = None
     ) -> Json:
         """Which answers the event would change: {"applied", "winner_id", "probes"}; nothing is published."""
-        fields = {"event": _event(event), "max_probes": max_probes}
+        fields = {"event": event_fields(event), "max_probes": max_probes}
         return self._call("edit", "DryRun", timeout_s=timeout_s, **fields)
 
     # -- administration --------------------------------------------------------------------------------
@@ -230,7 +235,7 @@ class Client:
         self, subject: str, relation: str = "", *, namespace: str = "default", timeout_s: float = 600.0
     ) -> Json:
         """Removes a fact for good; returns the receipt."""
-        key = _key(subject, relation, namespace)
+        key = key_fields(subject, relation, namespace)
         return self._call("admin", "EraseFact", timeout_s=timeout_s, key=key)
 
     # -- drift -----------------------------------------------------------------------------------------
@@ -255,7 +260,7 @@ class Client:
 
     def watch_realignment(self, run_id: str, *, timeout_s: float = 7200.0) -> Iterator[Json]:
         """The run at each change, until it has ended."""
-        request = _message("admin", "WatchRealignmentRequest", id=run_id)
+        request = message("admin", "WatchRealignmentRequest", id=run_id)
         with _translated():
             for part in self._stub("admin").WatchRealignment(request, **self._options(timeout_s)):
                 yield as_json(part.realignment)
@@ -306,7 +311,7 @@ class Client:
     # -- the wire --------------------------------------------------------------------------------------
 
     def _call(self, service: str, method: str, *, timeout_s: float | None = None, **fields: Any) -> Json:
-        request = _message(service, f"{method}Request", **fields)
+        request = message(service, f"{method}Request", **fields)
         call = getattr(self._stub(service), method)
         with _translated():
             return as_json(call(request, **self._options(timeout_s)))
@@ -316,7 +321,7 @@ class Client:
         return {"timeout": timeout_s or self._timeout_s, "metadata": metadata}
 
     def _stub(self, service: str) -> Any:
-        grpc_module = _module(f"{service}_service_pb2_grpc")
+        grpc_module = module(f"{service}_service_pb2_grpc")
         address = self._admin_address if service == "admin" else self._address
         stub = getattr(grpc_module, f"{service.capitalize()}ServiceStub")
         return stub(self._channel(address))
@@ -329,13 +334,26 @@ class Client:
                 "the client has no address for this call: set address, or admin_address for admin calls"
             )
         if address not in self._channels:
-            options = list(_CHANNEL_OPTIONS)
+            options = list(CHANNEL_OPTIONS)
             if self._tls_ca and not address.startswith("unix:"):
-                roots = grpc.ssl_channel_credentials(Path(self._tls_ca).read_bytes())
+                pair = [Path(path).read_bytes() for path in self._tls_pair if path]
+                roots = grpc.ssl_channel_credentials(Path(self._tls_ca).read_bytes(), *pair)
                 self._channels[address] = grpc.secure_channel(address, roots, options)
             else:
                 self._channels[address] = grpc.insecure_channel(address, options)
         return self._channels[address]
+
+
+def _token(path: Path) -> str:
+    """The token in the first line of a file."""
+    try:
+        line = path.read_text("utf-8").partition("\n")[0].strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.BadRequest(f"the token cannot be read from {path}: {error}") from None
+    # Sent as a token, an entry would only be refused as unknown.
+    if not line or line.startswith(("[", "#")) or "{" in line:
+        raise errors.BadRequest(f"{path} must hold the token itself, not the daemon's rpc.token_file")
+    return line
 
 
 def target(address: str | Path | None) -> str | None:
@@ -349,126 +367,9 @@ def target(address: str | Path | None) -> str | None:
     return f"unix:{Path(text).absolute()}"
 
 
-def as_json(message: Any) -> Json:
-    """A message as plain values: numbers stay numbers, enums become `edited`, times ISO 8601.
-
-    Fields without presence are always there; an absent optional field is None.
-    """
-    return {field.name: _field(message, field) for field in message.DESCRIPTOR.fields}
-
-
-def _field(message: Any, field: Any) -> Any:
-    value = getattr(message, field.name)
-    if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        return dict(value)
-    if field.is_repeated:
-        return [_value(field, item) for item in value]
-    if field.has_presence and not message.HasField(field.name):
-        return None
-    return _value(field, value)
-
-
-def _value(field: Any, value: Any) -> Any:
-    if field.message_type is not None:
-        if field.message_type.full_name == "google.protobuf.Timestamp":
-            return _iso(value.seconds * 1000 + value.nanos // 1_000_000)
-        return as_json(value)
-    if field.enum_type is not None:
-        prefix = f"{_snake(field.enum_type.name)}_"
-        return field.enum_type.values_by_number[value].name.removeprefix(prefix).lower()
-    if isinstance(value, bytes):
-        return _text(value)
-    return value
-
-
-def _text(value: bytes) -> Any:
-    """Bytes as text where they are UTF-8, else {"base64": ...}."""
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(value).decode("ascii")}
-
-
-def _snake(name: str) -> str:
-    return "".join(f"_{c}" if c.isupper() and i else c for i, c in enumerate(name)).upper()
-
-
-def _iso(milliseconds: int) -> str:
-    at = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _part(answer: Json, name: str) -> Json:
     part: Json = answer[name] or {}
     return part
-
-
-def _module(name: str) -> ModuleType:
-    from importlib import import_module
-
-    return import_module(f"daemon.rpc.gen.lte.v1.{name}")
-
-
-def _message(service: str, name: str, **fields: Any) -> Any:
-    """A request; fields that are None stay absent."""
-    present = {field: value for field, value in fields.items() if value is not None}
-    try:
-        return getattr(_module(f"{service}_service_pb2"), name)(**present)
-    except (TypeError, ValueError) as error:
-        raise errors.BadRequest(str(error)) from error
-
-
-def _request_fields(
-    question: str, namespace: str, at_least: Iterable[Position], as_of: str | int | None, scope: str
-) -> Any:
-    return {
-        "question": question,
-        "namespace": namespace,
-        "at_least": [dict(position) for position in at_least],
-        "as_of": _time(as_of),
-        "scope": _enum("SCOPE_MODE", scope),
-    }
-
-
-def _key(subject: str, relation: str, namespace: str) -> Json:
-    return {"namespace": namespace, "subject": subject, "relation": relation}
-
-
-def _enum(prefix: str, name: str) -> str:
-    return f"{prefix}_{name.upper()}"
-
-
-def _time(moment: str | int | None) -> Any:
-    """ISO 8601 (UTC where it names no zone) or milliseconds as a Timestamp."""
-    if moment is None:
-        return None
-    from google.protobuf.timestamp_pb2 import Timestamp
-
-    milliseconds = moment if isinstance(moment, int) else _milliseconds(moment)
-    seconds, remainder = divmod(milliseconds, 1000)
-    return Timestamp(seconds=seconds, nanos=remainder * 1_000_000)
-
-
-def _milliseconds(text: str) -> int:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise errors.BadRequest(f"{text!r} is not an ISO 8601 time, such as 2026-03-01T12:00:00Z") from error
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
-def _event(event: Mapping[str, Any]) -> Json:
-    """The topic's JSON object as the fields of the message; unknown fields are ignored, as on the topic."""
-    fields = _module("edit_service_pb2").Event.DESCRIPTOR.fields_by_name
-    message_fields = {name: value for name, value in event.items() if name in fields and value is not None}
-    for name, prefix in (("op", "OP"), ("cardinality", "CARDINALITY")):
-        if name in message_fields:
-            message_fields[name] = _enum(prefix, str(message_fields[name]))
-    for name in ("valid_from", "valid_until"):
-        if name in message_fields:
-            message_fields[name] = _time(message_fields[name])
-    values = {name: message_fields[name] for name in ("target", "target_aliases") if name in message_fields}
-    return message_fields | cast(Json, parse_json(json.dumps(values)))  # numbers become text, as on the topic
 
 
 class _translated:

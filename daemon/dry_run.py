@@ -25,7 +25,7 @@ QUOTA = {ProbeKind.VERBATIM: 16, ProbeKind.REPHRASED: 4, ProbeKind.ALIAS: 4, Pro
 class DryRunMemory(LookupMemory, Protocol):
     """What a dry run needs of the edit memory beside looking up."""
 
-    def get_edit(self, edit_id: str) -> EditRecord: ...
+    def get_edit(self, edit_id: str, *, in_namespace: Callable[[str], bool]) -> EditRecord: ...
 
 
 class DryRunAnswerer(Protocol):
@@ -101,7 +101,9 @@ class DryRunner:
     def _key_of(self, edit: Edit) -> FactKey:
         if edit.key is not None:
             return edit.key
-        key = self._memory.get_edit(edit.retracts or "").edit.key
+        # A retraction has no effect in other namespaces, so what stands there is none of its business.
+        record = self._memory.get_edit(edit.retracts or "", in_namespace=edit.namespace.__eq__)
+        key = record.edit.key
         if key is None:
             raise NotFound(f"edit {edit.retracts!r} has no key")
         return key

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -51,6 +51,13 @@ LONG_TEXTS = Spec(
     "Edits with a text longer than the encoder reads at once: long_key (searched by windows of it), "
     "long_statement (no statement is searched).",
     ("flag",),
+)
+FLAGGED = Spec(
+    "lte_ingest_flagged_total",
+    "Edits with doubtful names, as they come: foreign_name (facts of another publisher have the name), "
+    "weak_name, mixed_script, hidden_characters.",
+    ("flag",),
+    (("foreign_name",),),
 )
 REJECTED = Spec("lte_ingest_rejected_total", "Records quarantined, by reason.", ("code",))
 INGEST_STAGE = Spec("lte_ingest_stage_seconds", "Time of a batch in each stage of ingest.", ("stage",))
@@ -107,6 +114,12 @@ SWAPS = Spec(
     ("outcome",),
     (("done",), ("refused",)),
 )
+REFUSED = Spec(
+    "lte_calls_refused_total",
+    "Calls refused for who made them, by gRPC status code.",
+    ("code",),
+    (("UNAUTHENTICATED",), ("PERMISSION_DENIED",), ("RESOURCE_EXHAUSTED",)),
+)
 SWAP_TIME = Spec("lte_adapter_swap_seconds", "Time of a swap: verify, load, try, switch, store the pointer.")
 
 # Read when Prometheus asks.
@@ -118,10 +131,16 @@ GAUGES = (
         "Records between position and end of a partition; NaN while unknown.",
         ("partition",),
     ),
+    Spec("lte_token_file_ok", "0 when the token file as it is now was refused: the one of before holds."),
+    Spec("lte_principals", "Principals of the token file, by whether they have expired.", ("state",)),
     Spec("lte_ingest_next_offset", "Next offset that questions cannot see yet.", ("partition",)),
     Spec("lte_memory_edits", "Edits kept, with their history."),
     Spec("lte_memory_facts", "Facts that are current."),
     Spec("lte_memory_keys", "Fact keys that were ever asserted."),
+    Spec(
+        "lte_memory_joined_keys",
+        "Fact keys that an upgrade made of keys of different publishers, because they are spellings of one.",
+    ),
     Spec("lte_memory_bytes", "Bytes of the state directory."),
     Spec(
         "lte_memory_state",
@@ -163,6 +182,12 @@ GAUGES = (
     Spec("lte_adapter_epoch", "Highest epoch of a swap that was seen."),
     Spec("lte_build", "1, with the version and the adapter that is loaded.", ("version", "adapter")),
 )
+# Of the gateway's own process, which has a registry and an endpoint of its own.
+GATEWAY = (
+    Spec("lte_gateway_requests_total", "HTTP requests by route and status.", ("route", "status")),
+    Spec("lte_gateway_request_seconds", "Time of an HTTP request, streams to their end.", ("route",)),
+    Spec("lte_gateway_requests_running", "HTTP requests that run now."),
+)
 Fed = TypeVar("Fed", Counter, Histogram)
 _GAUGES = {spec.name: spec for spec in GAUGES}
 
@@ -178,6 +203,7 @@ class Metrics:
         self._conflicts = self._counter(CONFLICTS)
         self._unproven = self._counter(UNPROVEN)
         self._long_texts = self._counter(LONG_TEXTS)
+        self._flagged = self._counter(FLAGGED)
         self._rejected = self._counter(REJECTED)
         self._ingest_stage = self._histogram(INGEST_STAGE, _FAST)
         self._freshness = self._histogram(FRESHNESS, _FRESH)
@@ -193,6 +219,7 @@ class Metrics:
         self._realigned = self._counter(REALIGNED)
         self._passed_over = self._counter(PASSED_OVER)
         self._swaps = self._counter(SWAPS)
+        self._refused = self._counter(REFUSED)
         self._swap_time = self._histogram(SWAP_TIME, _FAST)
         self._rebuilds = self._counter(REBUILDS)
         self._jobs = self._counter(JOBS)
@@ -213,10 +240,11 @@ class Metrics:
         conflicts: int = 0,
         unproven: int = 0,
         long_texts: Mapping[str, int] | None = None,
+        flagged: Mapping[str, int] | None = None,
         rejected: Mapping[str, int] | None = None,
         stages_ms: Mapping[str, float] | None = None,
     ) -> None:
-        """One batch went through; `rejected` counts by reason, `long_texts` by flag."""
+        """One batch went through; `rejected` counts by reason, `long_texts` and `flagged` by flag."""
         self._events.inc(events)
         self._applied.inc(applied)
         self._duplicates.inc(duplicates)
@@ -224,6 +252,8 @@ class Metrics:
         self._unproven.inc(unproven)
         for flag, count in (long_texts or {}).items():
             self._long_texts.labels(flag).inc(count)
+        for flag, count in (flagged or {}).items():
+            self._flagged.labels(flag).inc(count)
         for code, count in (rejected or {}).items():
             self._rejected.labels(code).inc(count)
         for stage, milliseconds in (stages_ms or {}).items():
@@ -279,6 +309,10 @@ class Metrics:
         self._swaps.labels(outcome).inc()
         self._swap_time.observe(seconds)
 
+    def refused(self, code: str) -> None:
+        """A call was refused for who made it."""
+        self._refused.labels(code).inc()
+
     def ran(self, job: str, *, ok: bool, seconds: float) -> None:
         """A job of the scheduler ended."""
         self._jobs.labels(job, "ok").inc(ok)
@@ -326,13 +360,37 @@ def _samples(reading: Reading) -> Iterator[tuple[tuple[str, ...], float]]:
         yield (), reading
 
 
+class GatewayMetrics:
+    """Counters, histogram and gauge of one gateway."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        requests, seconds, running = GATEWAY
+        self._requests = Counter(
+            requests.name.removesuffix("_total"), requests.help, requests.labels, registry=self.registry
+        )
+        self._seconds = Histogram(
+            seconds.name, seconds.help, seconds.labels, registry=self.registry, buckets=_FAST
+        )
+        self._running = Gauge(running.name, running.help, registry=self.registry)
+
+    def began(self) -> None:
+        self._running.inc()
+
+    def ended(self, route: str, status: int, seconds: float) -> None:
+        """A request has ended; `route` is a route's path, or a name for those that found none."""
+        self._running.dec()
+        self._requests.labels(route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+
 class MetricsServer:
     """Serves `/metrics` at `host:port` (port 0 takes a free one) until `stop`.
 
     Raises `Refused` when the address cannot be bound.
     """
 
-    def __init__(self, metrics: Metrics, listen: str) -> None:
+    def __init__(self, metrics: Metrics | GatewayMetrics, listen: str) -> None:
         host, _, port = listen.rpartition(":")
         self._server: Any
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import shutil
+import time
 from collections.abc import Mapping
 
 from daemon.adapters.manager import AdapterManager
@@ -15,6 +16,7 @@ from daemon.lifecycle import Lifecycle, State
 from daemon.metrics import Metrics, Reading, Readings
 from daemon.realign.realigner import Realigner
 from daemon.rpc.interceptors import Call
+from daemon.rpc.token_store import TokenStore
 from lte_runtime.align.runs import RunState
 from lte_runtime.answer.engine.protocol import Engine
 from lte_runtime.memory.edit_memory import EditMemory
@@ -22,6 +24,7 @@ from lte_runtime.types import Answer, Scope, TopicPartition
 
 # Enough of a SHA-256 to tell states apart, and short in a legend.
 _HASH_DIGITS = 16
+_REFUSALS = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED"})
 
 
 def of_lifecycle(lifecycle: Lifecycle) -> Readings:
@@ -37,6 +40,7 @@ def of_memory(memory: EditMemory) -> Readings:
         "lte_memory_edits": now.edits,
         "lte_memory_facts": now.current_facts,
         "lte_memory_keys": now.keys,
+        "lte_memory_joined_keys": now.joined_keys,
         "lte_memory_bytes": now.state_bytes,
         "lte_index_vectors": {("live",): now.vectors_live, ("dead",): now.vectors_dead},
         "lte_index_path": {(path,): float(path in paths) for path in ("exact", "hnsw")},
@@ -157,6 +161,7 @@ def count_batch(metrics: Metrics, report: BatchReport) -> None:
         conflicts=applied.conflicts,
         unproven=applied.unproven,
         long_texts=applied.long_texts,
+        flagged=applied.flagged,
         rejected=report.rejected,
         stages_ms={"encode": applied.encode_ms, "store": applied.store_ms, "index": applied.index_ms},
     )
@@ -177,7 +182,18 @@ def count_answer(metrics: Metrics, answer: Answer) -> None:
         metrics.corrected()
 
 
+def of_tokens(tokens: TokenStore | None) -> Readings:
+    principals, now_s = tokens.principals.all if tokens else (), time.time()
+    expired = sum(who.expires_s is not None and who.expires_s <= now_s for who in principals)
+    return {
+        "lte_token_file_ok": float(tokens is None or not tokens.fault),
+        "lte_principals": {("valid",): float(len(principals) - expired), ("expired",): float(expired)},
+    }
+
+
 def count_call(metrics: Metrics, call: Call) -> None:
-    """Answers that came to nothing: the others are counted with their answer."""
+    """Refused calls, and answers that came to nothing: the others are counted with their answer."""
+    if not call.principal and call.code in _REFUSALS:
+        metrics.refused(call.code)
     if call.code != "OK" and "/Answer" in call.method:
         metrics.answered(scope="none", code=call.code, seconds=call.seconds, stages_ms={})

@@ -18,6 +18,8 @@ log = structlog.get_logger(__name__)
 
 # A cycle of probes takes up to a minute: the index must not wait for it.
 UPKEEP, WATCH = "default", "watch"
+# A token that is taken away must not wait for a snapshot.
+ACCESS = "access"
 
 
 class Window:
@@ -46,7 +48,7 @@ class Schedule:
         self._on_run = on_run or (lambda _job, _ok, _seconds: None)
         self._scheduler: Any = BackgroundScheduler(
             timezone=UTC,
-            executors={lane: ThreadPoolExecutor(1) for lane in (UPKEEP, WATCH)},
+            executors={lane: ThreadPoolExecutor(1) for lane in (UPKEEP, WATCH, ACCESS)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
 

@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from daemon.rpc.access import Role
+
 PREFIX = "LTE_"
 OFF = "off"
 # What of kafka.security is no secret; `lte config show` hides the value of any other name.
@@ -50,6 +52,13 @@ Listen = Annotated[str, AfterValidator(_check_listen)]
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class PublisherRights(_Section):
+    """What `kafka.publishers` says of one publisher, where it is more than a list of namespaces."""
+
+    namespaces: list[str] | None = None
+    names: list[str] = Field(default_factory=list)
 
 
 class KafkaSettings(_Section):
@@ -98,9 +107,10 @@ class KafkaSettings(_Section):
     allow_compacted: bool = Field(
         default=False, description="Accept a compacted topic, which loses history, restores and set members."
     )
-    publishers: dict[str, list[str]] = Field(
+    publishers: dict[str, list[str] | PublisherRights] = Field(
         default_factory=dict,
-        description="Publisher, as its events name it -> namespaces it may write. Empty: no check.",
+        description="Publisher, as its events name it -> namespaces it may write, or a table of `namespaces` "
+        "(left out: all) and of `names` reserved for it. Empty: no check.",
     )
 
 
@@ -357,14 +367,29 @@ class RpcSettings(_Section):
     )
     tls_cert: Path | None = Field(default=None, description="PEM certificate chain of the TCP listener.")
     tls_key: Path | None = Field(default=None, description="PEM private key of the TCP listener.")
+    tls_client_ca: Path | None = Field(
+        default=None,
+        description="PEM roots of client certificates: with it every TCP client must bring one.",
+    )
     token_file: Path | None = Field(
-        default=None, description="Bearer tokens of the TCP listener, one on each line."
+        default=None,
+        description="Who may call: hashes of tokens, subjects of certificates, roles and namespaces.",
+    )
+    socket_roles: list[Role] = Field(
+        default_factory=lambda: [Role.ASKER, Role.PUBLISHER],
+        description="Roles of callers without a token: on rpc.socket, and on TCP without a token_file.",
     )
     max_concurrent: int = Field(
         default=128, ge=1, le=10_000, description="Calls at once; one more is refused as RESOURCE_EXHAUSTED."
     )
     max_message_bytes: int = Field(
         default=1 << 20, ge=1 << 10, le=64 << 20, description="Largest message taken."
+    )
+    deadline_max_s: float = Field(
+        default=7200.0,
+        gt=0,
+        le=86_400,
+        description="Longest time of any call; answers have answer.deadline_max_s.",
     )
     drain_s: float = Field(
         default=20.0, ge=0, le=600, description="Time that open calls get to end at a stop."
@@ -374,6 +399,10 @@ class RpcSettings(_Section):
     def _public_is_guarded(self) -> RpcSettings:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key come together: set both or none")
+        if self.tls_client_ca is not None and (self.tls_cert is None or self.token_file is None):
+            raise ValueError("tls_client_ca needs tls_cert, tls_key, and token_file with the subjects")
+        if not self.socket_roles and self.token_file is None:
+            raise ValueError("socket_roles is empty and there is no token_file: nobody could ask")
         if self.listen == OFF or is_loopback(self.listen):
             return self
         if self.tls_cert is None or self.token_file is None:
@@ -383,14 +412,101 @@ class RpcSettings(_Section):
         return self
 
 
+def _check_network(network: str) -> str:
+    ipaddress.ip_network(network)  # its ValueError names what is wrong
+    return network
+
+
+Network = Annotated[str, AfterValidator(_check_network)]
+
+
+class GatewaySettings(_Section):
+    listen: Listen = Field(
+        default="127.0.0.1:8464",
+        description="host:port of HTTP, or off; not loopback needs TLS or trusted proxies, and hosts.",
+    )
+    hosts: list[str] = Field(
+        default_factory=list,
+        description="Host names that requests may name. Default: localhost, 127.0.0.1 and [::1].",
+    )
+    tls_cert: Path | None = Field(default=None, description="PEM certificate chain of the gateway.")
+    tls_key: Path | None = Field(default=None, description="PEM private key of the gateway.")
+    trusted_proxies: list[Network] = Field(
+        default_factory=list,
+        description="Addresses of the proxies that bring TLS. With any, every request needs a token.",
+    )
+    model_name: str = Field(
+        default="lte", min_length=1, max_length=128, description="Name of the model for OpenAI's clients."
+    )
+    metrics_listen: Listen = Field(
+        default="127.0.0.1:9465", description="host:port of the gateway's /metrics, or off."
+    )
+    max_concurrent: int = Field(
+        default=128, ge=1, le=10_000, description="Requests at once; one more is refused with 429."
+    )
+    max_streams: int = Field(
+        default=96, ge=1, le=10_000, description="Streamed answers at once; one more is refused with 429."
+    )
+    max_body_bytes: int = Field(
+        default=1 << 20, ge=1 << 10, le=64 << 20, description="Largest body of a request."
+    )
+    max_messages: int = Field(default=256, ge=1, le=10_000, description="Most messages in one chat request.")
+    timeout_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=3600,
+        description="Longest time of a request; then the call of the daemon is cancelled.",
+    )
+
+    @property
+    def is_public(self) -> bool:
+        """Whether requests may come from other machines: then each needs a token."""
+        return bool(self.trusted_proxies) or not is_loopback(self.listen)
+
+    @model_validator(mode="after")
+    def _public_is_guarded(self) -> GatewaySettings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key come together: set both or none")
+        if self.listen == OFF or is_loopback(self.listen):
+            return self
+        if self.tls_cert is None and not self.trusted_proxies:
+            raise ValueError(
+                f"listen = {self.listen!r} is not loopback: it needs tls_cert and tls_key, or "
+                "trusted_proxies with the addresses of the proxies that bring TLS"
+            )
+        if not self.hosts:
+            raise ValueError(
+                f"listen = {self.listen!r} is not loopback: name in hosts the host names that clients use"
+            )
+        return self
+
+
 class ClientSettings(_Section):
     address: str | None = Field(
         default=None,
         description="Where the command line finds the daemon: host:port or unix:PATH. Default: rpc.socket.",
     )
+    admin_address: str | None = Field(
+        default=None,
+        description="Where it sends admin calls: host:port or unix:PATH. Default: rpc.admin_socket.",
+    )
     tls_ca: Path | None = Field(default=None, description="PEM roots that a TLS daemon is checked against.")
-    token_file: Path | None = Field(default=None, description="Bearer token that the command line sends.")
+    tls_cert: Path | None = Field(
+        default=None, description="PEM certificate of the command line, for rpc.tls_client_ca."
+    )
+    tls_key: Path | None = Field(default=None, description="PEM private key of that certificate.")
+    token_file: Path | None = Field(
+        default=None, description="File with the bearer token that the command line sends."
+    )
     timeout_s: float = Field(default=30.0, gt=0, le=3600, description="Deadline of a call.")
+
+    @model_validator(mode="after")
+    def _pair_is_complete(self) -> ClientSettings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key come together: set both or none")
+        if self.tls_cert is not None and self.tls_ca is None:
+            raise ValueError("tls_cert needs tls_ca: without it the connection has no TLS")
+        return self
 
 
 class MetricsSettings(_Section):
@@ -443,6 +559,9 @@ class Settings(BaseSettings):
         default_factory=RegistrySettings, description="Where trained adapters are kept."
     )
     rpc: RpcSettings = Field(default_factory=RpcSettings, description="Sockets and their limits.")
+    gateway: GatewaySettings = Field(
+        default_factory=GatewaySettings, description="HTTP for OpenAI's clients, REST, MCP and people."
+    )
     client: ClientSettings = Field(
         default_factory=ClientSettings, description="What the command line needs to reach a daemon."
     )
@@ -469,6 +588,15 @@ class Settings(BaseSettings):
                     f"the socket path {path} is longer than {SOCKET_PATH_MAX} bytes: "
                     "set rpc.socket and rpc.admin_socket to shorter ones"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _gateway_metrics_are_guarded(self) -> Settings:
+        listen = self.gateway.metrics_listen
+        if listen != OFF and not self.metrics.public and not is_loopback(listen):
+            raise ValueError(
+                f"gateway.metrics_listen = {listen!r} is not loopback: set metrics.public = true to allow it"
+            )
         return self
 
     @property

@@ -295,7 +295,8 @@ class Answer:
     """An answer with its evidence.
 
     `corrected_from` is the model's own text where it misquoted a cited value, which `text` has as published;
-    empty where the two are the same. `token_ids` are always the model's own.
+    empty where the two are the same. `token_ids` are always the model's own. `prompt_tokens` is the length of
+    the prompt, cited facts included.
     """
 
     text: str
@@ -309,6 +310,7 @@ class Answer:
     index_path: str
     token_ids: tuple[int, ...] = ()
     corrected_from: str = ""
+    prompt_tokens: int = 0
 
     @property
     def free_text(self) -> str:

@@ -6,7 +6,7 @@ import json
 import random
 import socket
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,33 +22,39 @@ class PortTaken(RuntimeError):
 
 @dataclass(frozen=True)
 class Ports:
-    """One loopback port for each listener of a stack."""
+    """One loopback port for each listener of a stack; 0 where none is chosen yet."""
 
     kafka: int
     controller: int
     grpc: int
     metrics: int
+    http: int = 0
+    gateway_metrics: int = 0
 
     @classmethod
     def choose(cls) -> Ports:
-        """Four ports that nothing listens on now."""
-        ports: list[int] = []
-        while len(ports) < 4:
-            port = random.choice(_CHOICE)
-            if port not in ports and is_free(port):
-                ports.append(port)
-        return cls(*ports)
+        """Ports that nothing listens on now."""
+        return cls(0, 0, 0, 0).completed()
+
+    def completed(self) -> Ports:
+        """With a port that nothing listens on for each that is 0."""
+        ports = asdict(self)
+        for name in [name for name, port in ports.items() if not port]:
+            ports[name] = next(port for port in _shuffled() if port not in ports.values() and is_free(port))
+        return Ports(**ports)
 
     @classmethod
     def of(cls, path: Path) -> Ports:
-        """The ports that an earlier start wrote to `path`; chosen and written at the first one."""
+        """The ports that an earlier start wrote to `path`; what it lacks is chosen and written."""
         try:
-            ports = cls(**json.loads(path.read_text("utf-8")))
+            written = cls(**json.loads(path.read_text("utf-8")))
         except FileNotFoundError:
-            ports = cls.choose()
-            path.write_text(json.dumps(asdict(ports), indent=2) + "\n", encoding="utf-8")
+            written = cls(0, 0, 0, 0)
         except (ValueError, TypeError) as error:
             raise PortTaken(f"{path} holds no ports ({error}): remove it, new ones are chosen then") from None
+        ports = written.completed()
+        if ports != written:
+            path.write_text(json.dumps(asdict(ports), indent=2) + "\n", encoding="utf-8")
         return ports
 
     def check(
@@ -60,7 +66,7 @@ class Ports:
         """
         deadline = time.monotonic() + FREE_WITHIN_S
         for name, port in asdict(self).items():
-            if name in unused:
+            if name in unused or not port:
                 continue
             while not is_free(port):
                 if time.monotonic() > deadline:
@@ -69,6 +75,10 @@ class Ports:
                         f"end it, or change {path} (clients must know the new port)"
                     )
                 sleep(0.05)
+
+
+def _shuffled() -> Sequence[int]:
+    return random.sample(_CHOICE, len(_CHOICE))
 
 
 def is_free(port: int) -> bool:

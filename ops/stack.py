@@ -18,6 +18,7 @@ from types import TracebackType
 
 from daemon.kafka.connection import Security
 from daemon.kafka.topics import BROKERS_CHOICE, TopicPlan, create_missing, plans
+from daemon.settings import OFF
 from lte_runtime.private_files import create, make_state_directory
 from ops import leftovers
 from ops.kafka.broker import Broker
@@ -26,6 +27,7 @@ from ops.ports import Ports
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 30.0
 CHILDREN = "children.json"
+PRINCIPALS = "principals.toml"
 KAFKA_TIMEOUT_S = 15.0
 _NO_FILE_LIMIT = 1 << 62
 
@@ -36,7 +38,11 @@ class StackError(RuntimeError):
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where the parts listen; what `up.json` holds."""
+    """Where the parts listen; what `up.json` holds.
+
+    `http` is the gateway's URL, or off. `token_file` holds the token that writes over HTTP and calls over TCP
+    need; empty where the settings bring tokens of their own.
+    """
 
     kafka: str
     topic: str
@@ -44,6 +50,9 @@ class Addresses:
     socket: str
     admin_socket: str
     metrics: str
+    http: str
+    gateway_metrics: str
+    token_file: str
 
     def write(self, path: Path) -> None:
         """Appear by rename, so that a reader never sees half a file."""
@@ -64,7 +73,8 @@ class Stack:
     """Starts, kills and stops the parts. Everything that it started is gone after `close`.
 
     `settings` are environment variables of the daemon, which win over the stack's own. A `broker` or `kafka`
-    that is given runs already, and goes on running.
+    that is given runs already, and goes on running. `token_file` holds a token for the stack's own user,
+    beside the file of principals that names it.
     """
 
     def __init__(
@@ -77,6 +87,7 @@ class Stack:
         topics: tuple[TopicPlan, ...] | None = None,
         topic: str = "lte.edits",
         ports: Ports | None = None,
+        token_file: Path | None = None,
     ) -> None:
         self.directory = directory
         make_state_directory(directory)
@@ -88,7 +99,9 @@ class Stack:
         self._topics = topics or plans(edits=topic, dlq=f"{topic}.dlq")
         self.created_topics: tuple[str, ...] = ()
         self._daemon: subprocess.Popen[bytes] | None = None
+        self._gateway: subprocess.Popen[bytes] | None = None
         self._bootstrap = kafka.bootstrap if kafka else ""
+        self._token_file = token_file
         self._settings = self._own_settings(topic, ports) | dict(settings or {})
 
     @property
@@ -108,7 +121,14 @@ class Stack:
             socket=place["LTE_RPC__SOCKET"],
             admin_socket=place["LTE_RPC__ADMIN_SOCKET"],
             metrics=place["LTE_METRICS__LISTEN"],
+            http=self._http() if self._gateway else OFF,
+            gateway_metrics=place["LTE_GATEWAY__METRICS_LISTEN"] if self._gateway else OFF,
+            token_file=str(self._token_file or ""),
         )
+
+    def _http(self) -> str:
+        scheme = "https" if self._settings.get("LTE_GATEWAY__TLS_CERT") else "http"
+        return f"{scheme}://{self._settings['LTE_GATEWAY__LISTEN']}"
 
     @property
     def daemon_pid(self) -> int:
@@ -119,6 +139,10 @@ class Stack:
     @property
     def daemon_log(self) -> Path:
         return self.directory / "daemon.log"
+
+    @property
+    def gateway_log(self) -> Path:
+        return self.directory / "gateway.log"
 
     def start_broker(self) -> str:
         """Start Kafka unless it is there already, make the topics that are missing; returns the bootstrap
@@ -141,33 +165,60 @@ class Stack:
         while not self._ready():
             tick()
             if process.poll() is not None:
-                raise StackError(f"the daemon ended with {process.returncode}:\n{self._tail()}")
+                raise StackError(f"the daemon ended with {process.returncode}:\n{_tail(self.daemon_log)}")
             if time.monotonic() - begin > START_TIMEOUT_S:
-                raise StackError(f"the daemon was not READY in {START_TIMEOUT_S:.0f} s:\n{self._tail()}")
+                limit = f"{START_TIMEOUT_S:.0f} s"
+                raise StackError(f"the daemon was not READY in {limit}:\n{_tail(self.daemon_log)}")
             time.sleep(0.05)
         return time.monotonic() - begin
 
     def launch_daemon(self) -> subprocess.Popen[bytes]:
         """Start the daemon without waiting. It dies with the thread that calls this."""
+        self._daemon = self._launch("serve", self.daemon_log)
+        self._note_children()
+        return self._daemon
+
+    def start_gateway(self, tick: Callable[[], None] = lambda: None) -> None:
+        """Start the gateway in front of the daemon and wait until it listens; nothing where it is off."""
+        listen = self._settings["LTE_GATEWAY__LISTEN"]
+        if listen == OFF:
+            return
+        process = self._gateway = self._launch(
+            "gateway", self.gateway_log, LTE_CLIENT__ADDRESS=f"unix:{self.addresses.socket}"
+        )
+        self._note_children()
+        begin = time.monotonic()
+        while not _listens(listen):
+            tick()
+            if process.poll() is not None:
+                raise StackError(f"the gateway ended with {process.returncode}:\n{_tail(self.gateway_log)}")
+            if time.monotonic() - begin > START_TIMEOUT_S:
+                raise StackError(f"the gateway did not listen in {START_TIMEOUT_S:.0f} s")
+            time.sleep(0.05)
+
+    def _launch(self, command: str, log_file: Path, **environment: str) -> subprocess.Popen[bytes]:
         python = (sys.executable, "-m")
         bound = (*python, "daemon.realign.launch", str(os.getpid()), "0", str(_NO_FILE_LIMIT))
-        create(self.daemon_log)
-        with self.daemon_log.open("ab") as log:
-            self._daemon = subprocess.Popen(
-                [*bound, *python, "daemon", "serve"],
-                env=self._environment(),
+        create(log_file)
+        with log_file.open("ab") as log:
+            return subprocess.Popen(
+                [*bound, *python, "daemon", command],
+                env=self._environment() | environment,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for the parent, which stops the daemon before the broker
             )
-        self._note_children()
-        return self._daemon
 
     def _note_children(self) -> None:
-        pids = {"daemon": self._daemon.pid} if self._daemon else {}
+        children = {"daemon": self._daemon, "gateway": self._gateway}
+        pids = {name: child.pid for name, child in children.items() if child}
         if self._own_broker:
             pids["broker"] = self.broker.pid
         leftovers.note(self.directory / CHILDREN, pids)
+
+    def gateway_exit(self) -> int | None:
+        """The gateway's exit status, None while it runs, or where there is none."""
+        return self._gateway.poll() if self._gateway else None
 
     def daemon_exit(self) -> int | None:
         """The daemon's exit status, None while it runs."""
@@ -186,19 +237,15 @@ class Stack:
 
     def stop_daemon(self) -> None:
         """SIGTERM, then SIGKILL after the grace."""
-        if self._daemon is None:
-            return
-        self._daemon.send_signal(signal.SIGTERM)
-        try:
-            self._daemon.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._daemon.kill()
-            self._daemon.wait()
-        self._daemon = None
+        if self._daemon is not None:
+            _stop(self._daemon)
+            self._daemon = None
 
     def close(self) -> None:
-        """Daemon first, so that its last commits still find the broker."""
+        """Gateway, daemon, broker: each while what it needs still runs."""
         try:
+            if self._gateway is not None:
+                _stop(self._gateway)
             self.stop_daemon()
         finally:
             if self._own_broker:
@@ -214,7 +261,8 @@ class Stack:
         self.close()
 
     def _own_settings(self, topic: str, ports: Ports) -> dict[str, str]:
-        return {
+        tokens = self._token_file and {"LTE_RPC__TOKEN_FILE": str(self._token_file.with_name(PRINCIPALS))}
+        return (tokens or {}) | {
             "LTE_STATE_DIR": str(self.directory / "state"),
             "LTE_KAFKA__TOPIC": topic,
             "LTE_KAFKA__DLQ_TOPIC": f"{topic}.dlq",
@@ -222,6 +270,8 @@ class Stack:
             "LTE_RPC__LISTEN": f"127.0.0.1:{ports.grpc}",
             "LTE_RPC__ADMIN_SOCKET": str(self.directory / "admin.sock"),
             "LTE_METRICS__LISTEN": f"127.0.0.1:{ports.metrics}",
+            "LTE_GATEWAY__LISTEN": f"127.0.0.1:{ports.http}",
+            "LTE_GATEWAY__METRICS_LISTEN": f"127.0.0.1:{ports.gateway_metrics}",
         }
 
     def _environment(self) -> dict[str, str]:
@@ -237,8 +287,26 @@ class Stack:
         with contextlib.closing(Client(self.addresses.socket)) as client:
             return client.is_serving(timeout_s=2.0)
 
-    def _tail(self) -> str:
-        return "\n".join(self.daemon_log.read_text(errors="replace").splitlines()[-15:])
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM, then SIGKILL after the grace."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _tail(log_file: Path) -> str:
+    return "\n".join(log_file.read_text(errors="replace").splitlines()[-15:])
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), 1.0):
+        return True
+    return False
 
 
 def listener(path: Path) -> int | None:

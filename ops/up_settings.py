@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from daemon.config import Loaded, environment_name, load
 from daemon.kafka.topics import TopicPlan
@@ -16,7 +17,7 @@ from lte_runtime.errors import BadRequest
 from ops.stack import RunningKafka
 
 # Addresses that `lte up` chooses where nobody sets them, and prints.
-_LISTENERS = ("rpc.listen", "metrics.listen")
+_LISTENERS = ("rpc.listen", "metrics.listen", "gateway.listen", "gateway.metrics_listen")
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,17 @@ def _with_kafka(configured: Loaded, kafka: str, environ: Mapping[str, str]) -> L
 
 def _check_listener(loaded: Loaded, name: str) -> None:
     """The addresses are printed and written down before the daemon listens."""
-    section, field = name.split(".")
-    listen: str = getattr(getattr(loaded.settings, section), field)
+    listen = _value(loaded.settings, name)
     if listen != OFF and listen.endswith(":0"):
         raise BadRequest(
             f"{name} = {listen} ({_origin(loaded, name)}) has no port that `lte up` could print: name one, "
             "or leave the setting out, then `lte up` chooses a port and keeps it"
         )
+
+
+def _value(settings: Settings, name: str) -> Any:
+    section, field = name.split(".")
+    return getattr(getattr(settings, section), field)
 
 
 def _origin(loaded: Loaded, name: str) -> str:
@@ -112,7 +117,7 @@ def _own(loaded: Loaded) -> dict[str, str]:
         "kafka.dlq_topic": kafka.dlq_topic,
         "model.path": settings.model.path,
     }
-    set_by_user = {"rpc.listen": settings.rpc.listen, "metrics.listen": settings.metrics.listen}
+    set_by_user = {name: str(_value(settings, name)) for name in (*_LISTENERS, "gateway.tls_cert")}
     set_by_user |= {"kafka.bootstrap": kafka.bootstrap, "state_dir": str(settings.state_dir)}
     values |= {name: value for name, value in set_by_user.items() if name in loaded.origins}
     # Clients that read the same settings look for the sockets in the state directory that these name.

@@ -1,4 +1,4 @@
-"""What README.md and docs/*.md show: fenced blocks with their markers, shell lines, and inline code."""
+"""What README.md, SECURITY.md and docs/*.md show: fenced blocks with markers, shell lines, inline code."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (
     ROOT / "README.md",
+    ROOT / "SECURITY.md",
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "docs/decisions").glob("*.md")),
     ROOT / "ops/RUNBOOK.md",

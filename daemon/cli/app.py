@@ -52,11 +52,16 @@ TABLE = {
     "edits": CommandEntry("daemon.cli.edits", "Look at edits: list, show, history, why-not.", _FACTS),
     "dlq": CommandEntry("daemon.cli.dlq", "Records that are not valid edits: list, show, replay.", _FACTS),
     "serve": CommandEntry("daemon.cli.serve", "Run the daemon.", _RUN),
+    "gateway": CommandEntry(
+        "daemon.cli.gateway", "HTTP for a daemon: OpenAI's API, REST, MCP, a page.", _RUN
+    ),
+    "mcp": CommandEntry("daemon.cli.mcp", "Tools for an assistant, on stdin and stdout.", _RUN),
     "status": CommandEntry("daemon.cli.status", "State, lag, index, gate, queue, dead letters.", _RUN),
     "ingest": CommandEntry("daemon.cli.ingest", "Resume an ingest that was suspended.", _RUN),
     "accept-gap": CommandEntry("daemon.cli.accept_gap", "Accept that history is missing, and go on.", _RUN),
     "topics": CommandEntry("daemon.cli.topics", "The Kafka topics of a daemon: create.", _RUN),
     "index": CommandEntry("daemon.cli.index", "The vector index: verify, rebuild.", _RUN),
+    "token": CommandEntry("daemon.cli.token", "Tokens of callers: new, list, convert.", _RUN),
     "backup": CommandEntry("daemon.cli.backup", "Copy the store, of a running daemon too.", _RUN),
     "restore": CommandEntry("daemon.cli.restore", "Put a backup into a state directory.", _RUN),
     "adapters": CommandEntry(
@@ -65,7 +70,7 @@ TABLE = {
     "model": CommandEntry("daemon.cli.model", "Language models: list, show, fetch, convert.", _RUN),
     "doctor": CommandEntry("daemon.cli.doctor", "Check this machine and the configuration.", _RUN),
     "config": CommandEntry("daemon.cli.config", "The configuration: show, check, schema.", _RUN),
-    "up": CommandEntry("", "A development broker and a daemon, kept in .lte/ until Ctrl-C.", _RUN),
+    "up": CommandEntry("", "A development broker, a daemon and its gateway, in .lte/ until Ctrl-C.", _RUN),
     "demo": CommandEntry("", "The whole job, step by step, on a real broker.", _RUN),
     "drift": CommandEntry(
         "daemon.cli.drift", "Readings of quality, and whether the adapter needs training.", _WORK

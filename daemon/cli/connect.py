@@ -35,6 +35,8 @@ class Where:
     tls_ca: str | None = None
     token_file: str | None = None
     timeout_s: float | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
 
     def over(self, weaker: Where) -> Where:
         """This place's words, and the weaker one's where this one is silent."""
@@ -91,6 +93,8 @@ def client(where: Where) -> Iterator[Client]:
             where.address,
             admin_address=where.admin_address,
             tls_ca=where.tls_ca,
+            tls_cert=where.tls_cert,
+            tls_key=where.tls_key,
             token_file=where.token_file,
             timeout_s=where.timeout_s or 30.0,
         ) as opened:
@@ -133,7 +137,10 @@ def _how_to_start(address: str | None) -> str:
 _NAMES = (
     "state_dir",
     "client.address",
+    "client.admin_address",
     "client.tls_ca",
+    "client.tls_cert",
+    "client.tls_key",
     "client.token_file",
     "client.timeout_s",
     "kafka.bootstrap",
@@ -192,11 +199,13 @@ def _from_settings(values: Mapping[str, Any]) -> Where:
     timeout = client_section.get("timeout_s")
     return Where(
         address=client_section.get("address") or (unix(socket) if socket else None),
-        admin_address=unix(admin) if admin else None,
+        admin_address=client_section.get("admin_address") or (unix(admin) if admin else None),
         bootstrap=kafka_section.get("bootstrap"),
         topic=kafka_section.get("topic"),
         security=kafka_section.get("security"),
         tls_ca=client_section.get("tls_ca"),
+        tls_cert=client_section.get("tls_cert"),
+        tls_key=client_section.get("tls_key"),
         token_file=client_section.get("token_file"),
         timeout_s=float(timeout) if timeout is not None else None,
     )
@@ -215,4 +224,5 @@ def _from_up_file(path: Path) -> Where:
         admin_address=unix(up["admin_socket"]) if up.get("admin_socket") else None,
         bootstrap=up.get("kafka"),
         topic=up.get("topic"),
+        token_file=up.get("token_file") or None,
     )

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -17,6 +18,7 @@ import typer
 from daemon.cli import output
 from daemon.cli.exits import FAILED
 from daemon.cli.options import ConfigFile, Json
+from daemon.rpc import token_file
 from lte_runtime import redact
 from lte_runtime.errors import BadRequest, LteError, NotFound, Refused
 from lte_runtime.models.cache import ModelCache
@@ -71,6 +73,8 @@ def examine(config: Path | None) -> Iterator[Finding]:
     checks: tuple[Callable[[Settings], Finding], ...] = (_libraries, _state, _space, _model, _device)
     for check in checks:
         yield check(settings)
+    if settings.rpc.token_file is not None:
+        yield _tokens(settings.rpc.token_file)
     broker = _kafka(settings)
     yield broker
     if broker.ok:
@@ -104,6 +108,17 @@ def _state(settings: Settings) -> Finding:
     writable = place.is_dir() and os.access(place, os.W_OK)
     cure = f"make {place} writable for this user, or set state_dir"
     return Finding("state directory", writable, str(settings.state_dir), cure)
+
+
+def _tokens(path: Path) -> Finding:
+    """Expired entries, and a file of version 0.1, are worth a look but no fault."""
+    try:
+        principals = token_file.read(path)
+    except Refused as error:
+        return Finding("token file", False, str(error), "mend it: `lte token new` prints lines for it")
+    expired = sum(who.expires_s is not None and who.expires_s <= time.time() for who in principals.all)
+    seen = f"{path}: {len(principals.all)} principals, {expired} expired"
+    return Finding("token file", True, "; ".join((seen, *principals.warnings)))
 
 
 def _space(settings: Settings) -> Finding:

@@ -14,7 +14,7 @@ from daemon.cli import connect, output
 from daemon.cli.connect import Where
 from daemon.cli.event_input import Event
 from lte_runtime.errors import LteError, NotFound, Retry
-from lte_runtime.facts.events import LONG_KEY, LONG_STATEMENT
+from lte_runtime.facts.events import FOREIGN_NAME, LONG_KEY, LONG_STATEMENT, WEAK_NAME
 
 if TYPE_CHECKING:
     from daemon.client import Client
@@ -29,16 +29,21 @@ _LONG = {
     LONG_STATEMENT: "statement longer than the encoder reads: shown to the model, but not searched; "
     "questions find the fact by subject, relation, prompt and names",
 }
+_NAMES = {
+    FOREIGN_NAME: "a name that facts of another publisher have: answers from it are flagged ambiguous",
+    WEAK_NAME: "a name that says too little, a function word or a single letter: give the full name",
+}
 
 
 @dataclass(frozen=True)
 class Waited:
     """How long it took until questions could see the events, those that the daemon refused as no edits, and
-    how many it flagged for texts longer than its encoder reads."""
+    how many it flagged for texts longer than its encoder reads, or for their names."""
 
     seconds: float
     refused: Sequence[Event]
     long_texts: Mapping[str, int]
+    doubtful_names: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -81,13 +86,15 @@ def wait(where: Where, sent: Sent, timeout_s: float) -> Waited:
         edits = _edits_of(daemon, sent)
     refused = [event for event, edit in edits if edit is None]
     flags = Counter(flag for _, edit in edits if edit for flag in edit.get("flags", ()))
-    return Waited(seconds, refused, {flag: flags[flag] for flag in _LONG if flags[flag]})
+    long_texts, names = ({flag: flags[flag] for flag in of if flags[flag]} for of in (_LONG, _NAMES))
+    return Waited(seconds, refused, long_texts, names)
 
 
 def report(sent: Sent, waited: Waited | None, json_: bool) -> None:
     """What happened, for people or programs."""
     seconds, refused = (waited.seconds, waited.refused) if waited else (None, [])
     long_texts = waited.long_texts if waited else _surely_long(sent.events)
+    doubtful_names = waited.doubtful_names if waited else {}
     if json_:
         output.as_json(
             {
@@ -97,6 +104,7 @@ def report(sent: Sent, waited: Waited | None, json_: bool) -> None:
                 "answerable_ms": None if seconds is None else round(seconds * 1000, 3),
                 "refused": refused,
                 "long_texts": long_texts,
+                "doubtful_names": doubtful_names,
             }
         )
         return
@@ -106,8 +114,8 @@ def report(sent: Sent, waited: Waited | None, json_: bool) -> None:
     )
     if seconds is not None:
         output.note(f"answerable after {seconds * 1000:.0f} ms more{_unchecked(sent)}")
-    for flag, count in long_texts.items():
-        output.note(f"{count} of them: {_LONG[flag]}")
+    for flag, count in (*long_texts.items(), *doubtful_names.items()):
+        output.note(f"{count} of them: {(_LONG | _NAMES)[flag]}")
     for event in refused:
         output.note(f"refused, see `lte dlq list`: {event}")
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from daemon.cli.options import Bootstrap, ConfigFile, Topic
 from lte_runtime.errors import BadRequest
+
+if TYPE_CHECKING:
+    from daemon.settings import Settings
 
 app = typer.Typer(add_completion=False)
 
@@ -31,8 +35,6 @@ def serve(
 
     Example: lte serve --bootstrap kafka-1:9092 --set memory.index_mode=hnsw
     """
-    from daemon.config import load
-
     flags = {
         "state_dir": state_dir,
         "kafka.bootstrap": bootstrap,
@@ -41,17 +43,25 @@ def serve(
         "metrics.listen": metrics,
         "log.level": log_level,
     }
+    settings = configured(config, flags, set_ or [])
+
+    from daemon.process import serve as run
+
+    run(settings)
+
+
+def configured(config: Path | None, flags: Mapping[str, Any], assignments: Iterable[str]) -> Settings:
+    """The settings of a process, flags that were given included; its log is set up by them."""
+    from daemon.config import load
+
     overrides: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
-    loaded = load(config, overrides | dict(map(split_setting, set_ or [])))
+    loaded = load(config, overrides | dict(map(split_setting, assignments)))
 
     from daemon import logs
 
     logs.configure(loaded.settings.log.level, loaded.settings.log.format)
     logs.warn_of_settings(loaded.warnings)
-
-    from daemon.process import serve as run
-
-    run(loaded.settings)
+    return loaded.settings
 
 
 def split_setting(text: str) -> tuple[str, str]:

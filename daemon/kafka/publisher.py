@@ -47,9 +47,11 @@ class Publisher:
         self._settings = settings
         self._producer: Any = None
 
-    def publish(self, published: Iterable[Event]) -> list[Position]:
-        """Events as JSON under their fact key, so that one key stays in one partition."""
-        return self.send([Outgoing(events.record_key(event), events.to_json(event)) for event in published])
+    def publish(self, published: Iterable[Event], headers: Sequence[Header] = ()) -> list[Position]:
+        """Events as JSON under their fact key, so that one key stays in one partition; `headers` for each."""
+        return self.send(
+            [Outgoing(events.record_key(event), events.to_json(event), tuple(headers)) for event in published]
+        )
 
     def send(self, records: Sequence[Outgoing]) -> list[Position]:
         """Records as they are; positions in the same order."""

@@ -34,7 +34,10 @@ def listener_settings(settings: Settings) -> ListenerSettings:
         admin_socket=settings.admin_socket,
         tls_cert=chosen.tls_cert,
         tls_key=chosen.tls_key,
+        tls_client_ca=chosen.tls_client_ca,
         token_file=chosen.token_file,
+        socket_roles=tuple(chosen.socket_roles),
+        deadline_max_s=chosen.deadline_max_s,
         max_concurrent=chosen.max_concurrent,
         max_message_bytes=chosen.max_message_bytes,
     )

@@ -14,6 +14,7 @@ import grpc
 
 from daemon.realign.control import check_reason
 from daemon.rpc import adapter_convert, convert, drift_convert
+from daemon.rpc.call_context import principal_of
 from daemon.rpc.edit_servicer import key_of, needed, page_size
 from daemon.rpc.gen.lte.v1 import admin_service_pb2 as pb
 from daemon.rpc.gen.lte.v1 import admin_service_pb2_grpc
@@ -170,7 +171,7 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         manager, directory = self._services.require_adapters(), Path(request.directory)
         if not directory.is_absolute():
             raise BadRequest("directory must be an absolute path on the daemon's machine")
-        added = manager.add(directory, {"by": "operator", "note": request.note})
+        added = manager.add(directory, {"by": operator(context, "operator"), "note": request.note})
         return pb.AddAdapterResponse(adapter=convert.adapter(added))
 
     def VerifyAdapter(
@@ -185,11 +186,11 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         manager = self._services.require_adapters()
         if not request.id:
             raise BadRequest("id is empty: name an adapter, configured or none")
-        moved = manager.activate(request.id, request.reason or "by an operator")
+        moved = manager.activate(request.id, request.reason or f"by {operator(context)}")
         return pb.ActivateAdapterResponse(active=adapter_convert.activation(moved))
 
     def Rollback(self, request: pb.RollbackRequest, context: grpc.ServicerContext) -> pb.RollbackResponse:
-        moved = self._services.require_adapters().rollback(request.reason or "by an operator")
+        moved = self._services.require_adapters().rollback(request.reason or f"by {operator(context)}")
         return pb.RollbackResponse(active=adapter_convert.activation(moved))
 
     # -- drift -----------------------------------------------------------------------------------------
@@ -201,7 +202,7 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
     def TriggerRealignment(
         self, request: pb.TriggerRealignmentRequest, context: grpc.ServicerContext
     ) -> pb.TriggerRealignmentResponse:
-        reason = check_reason(request.reason)
+        reason = check_reason(request.reason or f"requested by {operator(context)}")
         run = self._services.require_realigner().trigger(Trigger.OPERATOR, [reason])
         return pb.TriggerRealignmentResponse(realignment=drift_convert.realignment(run))
 
@@ -228,6 +229,12 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
     ) -> Iterator[pb.WatchRealignmentResponse]:
         for run in self._services.require_realigner().runs.watch(needed(request.id, "id"), context.is_active):
             yield pb.WatchRealignmentResponse(realignment=drift_convert.realignment(run))
+
+
+def operator(context: grpc.ServicerContext, unnamed: str = "an operator") -> str:
+    """Who acts, for records: the principal's name where it has one."""
+    principal = principal_of(context)
+    return unnamed if principal.is_anonymous else principal.name
 
 
 def left_s(context: grpc.ServicerContext, most_s: float = 60.0) -> float:

@@ -17,8 +17,6 @@ from lte_runtime import types
 from lte_runtime.errors import BadRequest
 
 DEFAULT_NAMESPACE = "default"
-# gRPC gives an infinite time to calls without a deadline.
-_NO_DEADLINE_S = 1e9
 
 
 class AnswerServicer(answer_service_pb2_grpc.AnswerServiceServicer):
@@ -100,7 +98,7 @@ def deadline(context: grpc.ServicerContext, services: Services) -> float:
     """The caller's deadline on the monotonic clock, but not beyond the longest that the daemon allows; the
     daemon's own for a caller without one."""
     time_left = context.time_remaining()
-    if time_left is None or time_left > _NO_DEADLINE_S:
+    if time_left is None:
         time_left = services.deadline_s
     return time.monotonic() + min(time_left, services.deadline_max_s)
 

@@ -157,6 +157,7 @@ def answer(value: types.Answer, *, runtime: str, stale: bool, gap: bool) -> answ
         token_ids=value.token_ids,
         corrected_from=value.corrected_from,
         runtime=runtime,
+        prompt_tokens=value.prompt_tokens,
     )
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import grpc
 
 from daemon.rpc import convert
+from daemon.rpc.access import Principal
 from daemon.rpc.answer_servicer import DEFAULT_NAMESPACE, deadline, gone
+from daemon.rpc.call_context import principal_of
 from daemon.rpc.gen.lte.v1 import common_pb2 as common
 from daemon.rpc.gen.lte.v1 import edit_service_pb2 as pb
 from daemon.rpc.gen.lte.v1 import edit_service_pb2_grpc
@@ -24,6 +26,8 @@ from lte_runtime.types import Edit, FactKey, Position, RawRecord
 
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
 MOST_EVENTS = 1000
+# Who published a record, in the daemon's own word; `source.publisher` is the sender's.
+PRINCIPAL_HEADER = "lte-principal"
 DEFAULT_PROBES, MOST_PROBES = 16, 32
 
 
@@ -36,7 +40,8 @@ class EditServicer(edit_service_pb2_grpc.EditServiceServicer):
         )
 
     def GetEdit(self, request: pb.GetEditRequest, context: grpc.ServicerContext) -> pb.GetEditResponse:
-        record = self._services.memory.get_edit(needed(request.edit_id, "edit_id"))
+        edit_id, caller = needed(request.edit_id, "edit_id"), principal_of(context)
+        record = self._services.memory.get_edit(edit_id, in_namespace=caller.may_read)
         return pb.GetEditResponse(edit=convert.edit_record(record))
 
     def ListEdits(self, request: pb.ListEditsRequest, context: grpc.ServicerContext) -> pb.ListEditsResponse:
@@ -59,7 +64,8 @@ class EditServicer(edit_service_pb2_grpc.EditServiceServicer):
 
     def WhyNot(self, request: pb.WhyNotRequest, context: grpc.ServicerContext) -> pb.WhyNotResponse:
         at_ms = convert.milliseconds(request.as_of) if request.HasField("as_of") else None
-        why = self._services.memory.why_not(needed(request.edit_id, "edit_id"), at_ms)
+        edit_id, caller = needed(request.edit_id, "edit_id"), principal_of(context)
+        why = self._services.memory.why_not(edit_id, at_ms, in_namespace=caller.may_read)
         return pb.WhyNotResponse(winner_id=why.winner_id, reason=why.reason)
 
     def Publish(self, request: pb.PublishRequest, context: grpc.ServicerContext) -> pb.PublishResponse:
@@ -67,11 +73,14 @@ class EditServicer(edit_service_pb2_grpc.EditServiceServicer):
             raise Refused("this daemon does not publish: write to the edits topic directly")
         if not 0 < len(request.events) <= MOST_EVENTS:
             raise BadRequest(f"send 1 to {MOST_EVENTS} events in one call, not {len(request.events)}")
-        published = [convert.event(event) for event in request.events]
+        caller = principal_of(context)
+        published = [attributed(convert.event(event), caller) for event in request.events]
         for event in published:
             check(event)
         with self._publishing.take():
-            positions = self._services.publisher.publish(published)
+            positions = self._services.publisher.publish(
+                published, [(PRINCIPAL_HEADER, caller.name.encode())]
+            )
         return pb.PublishResponse(positions=map(convert.position, positions))
 
     def DryRun(self, request: pb.DryRunRequest, context: grpc.ServicerContext) -> pb.DryRunResponse:
@@ -88,6 +97,14 @@ class EditServicer(edit_service_pb2_grpc.EditServiceServicer):
             cancelled=gone(context),
         )
         return convert.dry_run(result)
+
+
+def attributed(event: dict[str, Any], caller: Principal) -> dict[str, Any]:
+    """The event with the caller's name as its publisher, where it names none and the caller has one."""
+    source = event.get("source") or {}
+    if caller.is_anonymous or source.get("publisher"):
+        return event
+    return {**event, "source": {**source, "publisher": caller.name}}
 
 
 def check(event: Mapping[str, Any]) -> Edit:

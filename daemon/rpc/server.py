@@ -1,4 +1,4 @@
-"""The daemon's sockets: one gRPC server for each listener, because the listener decides the caller's role.
+"""The daemon's sockets: one gRPC server for each listener, which says what a caller without a token may do.
 
 Order of a start: every socket is bound, health says NOT_SERVING, then calls are taken; health follows the
 lifecycle from there. Order of a stop: health down, calls get their time to end, sockets are gone.
@@ -20,7 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from daemon.lifecycle import LifecycleStatus
-from daemon.rpc.access import Role, Tokens
+from daemon.rpc.access import Role
 from daemon.rpc.admin_servicer import AdminServicer
 from daemon.rpc.answer_servicer import AnswerServicer
 from daemon.rpc.edit_servicer import EditServicer
@@ -33,7 +33,10 @@ from daemon.rpc.gen.lte.v1 import (
     edit_service_pb2_grpc,
 )
 from daemon.rpc.interceptors import Call, Guard
+from daemon.rpc.listener import Listener, admin_listener, socket_listener, tcp_listener
+from daemon.rpc.rate_limit import RateLimits
 from daemon.rpc.services import Services
+from daemon.rpc.token_store import TokenStore
 from daemon.rpc.workers import ListenerThreads
 from daemon.settings import SOCKET_PATH_MAX, is_loopback
 from lte_runtime.errors import Refused
@@ -48,13 +51,17 @@ ADMIN = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 # Seconds. A caller that hangs, or whose machine is gone, closes nothing: a silent connection is asked for a
 # sign of life, and is closed with its calls when none comes within a third of that time.
 KEEPALIVE_S = 30.0
+# Seconds. Long enough to watch a training of two hours, and an end for what was forgotten.
+DEADLINE_MAX_S = 7200.0
 
 
 @dataclass(frozen=True, slots=True)
 class ListenerSettings:
     """Where to listen; None for nowhere. `listen` is host:port, port 0 takes a free one. Sizes in bytes.
 
-    `socket` is given to the group of the directory `group_of`, whose members may then call.
+    `socket` is given to the group of the directory `group_of`, whose members may then call. `socket_roles`
+    are those of callers without a token. With `tls_client_ca` TCP clients must bring a certificate of these
+    roots.
     """
 
     socket: Path | None = None
@@ -63,7 +70,10 @@ class ListenerSettings:
     admin_socket: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    tls_client_ca: Path | None = None
     token_file: Path | None = None
+    socket_roles: tuple[Role, ...] = (Role.ASKER, Role.PUBLISHER)
+    deadline_max_s: float = DEADLINE_MAX_S
     max_concurrent: int = 128
     max_message_bytes: int = 1 << 20
     keepalive_s: float = KEEPALIVE_S
@@ -81,10 +91,12 @@ class RpcServer:
         # A watcher without a thread of its own is sent to under the lock that every check takes: one that
         # reads nothing, or goes away at that moment, would stop the listener.
         self._health = health.HealthServicer(experimental_non_blocking=False)
+        self._limits = RateLimits()
         self._servers: list[grpc.Server] = []
         self._threads: list[ListenerThreads] = []
         self._sockets: list[Path] = []
         self.tcp_address: str | None = None
+        self.tokens: TokenStore | None = None
 
     def start(self) -> None:
         """Binds all sockets, then takes calls on all of them; binds none if one cannot be bound."""
@@ -112,49 +124,61 @@ class RpcServer:
 
     def _bind(self) -> None:
         settings = self._settings
+        if settings.listen:
+            self._check_public(settings.listen)
+        if settings.token_file:
+            self.tokens = TokenStore(settings.token_file)
         if settings.socket:
-            self._bind_unix(settings.socket, Role.USER, mode=0o660)
+            self._bind_unix(settings.socket, socket_listener(settings.socket_roles, self.tokens), mode=0o660)
+            if settings.group_of is not None:
+                _give_to_group(settings.socket, settings.group_of)
         if settings.admin_socket:
-            self._bind_unix(settings.admin_socket, Role.ADMIN, mode=0o600)
+            self._bind_unix(settings.admin_socket, admin_listener(), mode=0o600)
         if settings.listen:
             self._bind_tcp(settings.listen)
 
-    def _bind_unix(self, path: Path, role: Role, mode: int) -> None:
+    def _check_public(self, listen: str) -> None:
+        settings = self._settings
+        secure = settings.tls_cert and settings.tls_key
+        if not is_loopback(listen) and not (secure and settings.token_file):
+            raise Refused(f"{listen} is not loopback: it needs TLS (certificate and key) and a token file")
+
+    def _bind_unix(self, path: Path, listener: Listener, mode: int) -> None:
         make_way(path)
-        server = self._server(role, tokens=None)
+        server = self._server(listener)
         with _umask(UMASK):
             _bound(server.add_insecure_port, f"unix:{path}")
         self._sockets.append(path)
-        if role is Role.USER and self._settings.group_of is not None:
-            _give_to_group(path, self._settings.group_of)
         path.chmod(mode)
 
     def _bind_tcp(self, listen: str) -> None:
         settings = self._settings
-        secure, public = settings.tls_cert and settings.tls_key, not is_loopback(listen)
-        if public and not (secure and settings.token_file):
-            raise Refused(f"{listen} is not loopback: it needs TLS (certificate and key) and a token file")
-        tokens = Tokens.read(settings.token_file) if settings.token_file else None
-        server = self._server(Role.USER, tokens)
-        if secure:
-            port = _bound(server.add_secure_port, listen, self._credentials())
+        certificates = settings.tls_client_ca is not None
+        server = self._server(tcp_listener(settings.socket_roles, self.tokens, certificates=certificates))
+        if settings.tls_cert and settings.tls_key:
+            credentials = self._credentials(settings.tls_key, settings.tls_cert)
+            port = _bound(server.add_secure_port, listen, credentials)
         else:
             port = _bound(server.add_insecure_port, listen)
         self.tcp_address = f"{listen.rpartition(':')[0]}:{port}"
 
-    def _credentials(self) -> grpc.ServerCredentials:
+    def _credentials(self, key: Path, certificate: Path) -> grpc.ServerCredentials:
+        roots = self._settings.tls_client_ca
         try:
-            pair = [path.read_bytes() for path in (self._settings.tls_key, self._settings.tls_cert) if path]
+            pair = key.read_bytes(), certificate.read_bytes()
+            client_roots = None if roots is None else roots.read_bytes()
         except OSError as error:
             raise Refused(f"TLS: {error}") from error
-        return grpc.ssl_server_credentials([(pair[0], pair[1])])
+        return grpc.ssl_server_credentials([pair], client_roots, require_client_auth=roots is not None)
 
-    def _server(self, role: Role, tokens: Tokens | None) -> grpc.Server:
-        threads = ListenerThreads(role, self._settings.max_concurrent)
+    def _server(self, listener: Listener) -> grpc.Server:
+        threads = ListenerThreads(listener.name, self._settings.max_concurrent)
         self._threads.append(threads)
         server = grpc.server(
             threads.calls,
-            interceptors=[Guard(role, tokens, threads, self._on_call)],
+            interceptors=[
+                Guard(listener, threads, self._on_call, self._limits, self._settings.deadline_max_s)
+            ],
             options=[
                 # Without this a second daemon would share the port silently.
                 ("grpc.so_reuseport", 0),

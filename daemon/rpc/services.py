@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 class EventPublisher(Protocol):
     """Sends events to the edits topic; returns when the broker has acknowledged all of them."""
 
-    def publish(self, events: Sequence[Mapping[str, Any]]) -> Sequence[Position]: ...
+    def publish(
+        self, events: Sequence[Mapping[str, Any]], headers: Sequence[tuple[str, bytes]]
+    ) -> Sequence[Position]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from daemon.rpc.access import HEALTH, Role
+from daemon.rpc.access import HEALTH
 
 T = TypeVar("T")
 
@@ -54,13 +54,13 @@ class Workers(ThreadPoolExecutor):
 class ListenerThreads:
     """`calls` answers the daemon's own services, `streams` makes the answers that are passed on in pieces."""
 
-    def __init__(self, role: Role, max_concurrent: int) -> None:
-        self.calls = Workers(max_concurrent, f"rpc-{role}")
-        self.streams = ThreadPoolExecutor(max_concurrent, f"answer-stream-{role}")
-        self.checks = Workers(CHECK_WORKERS, f"health-{role}", MOST_CHECKS)
-        self.watches = Workers(WATCH_WORKERS, f"health-watch-{role}")
-        self.reflection = Workers(REFLECTION_WORKERS, f"reflection-{role}")
-        self.refusals = ThreadPoolExecutor(REFUSAL_WORKERS, f"refusals-{role}")
+    def __init__(self, listener: str, max_concurrent: int) -> None:
+        self.calls = Workers(max_concurrent, f"rpc-{listener}")
+        self.streams = ThreadPoolExecutor(max_concurrent, f"answer-stream-{listener}")
+        self.checks = Workers(CHECK_WORKERS, f"health-{listener}", MOST_CHECKS)
+        self.watches = Workers(WATCH_WORKERS, f"health-watch-{listener}")
+        self.reflection = Workers(REFLECTION_WORKERS, f"reflection-{listener}")
+        self.refusals = ThreadPoolExecutor(REFUSAL_WORKERS, f"refusals-{listener}")
         self.most = max_concurrent + MOST_CHECKS + WATCH_WORKERS + REFLECTION_WORKERS + PENDING_REFUSALS
 
     def of(self, method: str) -> Workers:
@@ -78,9 +78,18 @@ class ListenerThreads:
 
 def in_pool(handler: Any, pool: ThreadPoolExecutor) -> Any:
     """The same handler, run in this pool instead of the server's."""
-    kind = next(kind for kind in _KINDS if getattr(handler, kind))
-    behaviour: Any = functools.partial(getattr(handler, kind))
+    behaviour: Any = functools.partial(getattr(handler, kind_of(handler)))
     # gRPC reads this from the function that it calls.
     behaviour.experimental_thread_pool = pool
-    build = getattr(grpc, f"{kind}_rpc_method_handler")
+    return with_behaviour(handler, behaviour)
+
+
+def kind_of(handler: Any) -> str:
+    """Whether a handler takes and gives one message or a stream: unary_unary, unary_stream ..."""
+    return next(kind for kind in _KINDS if getattr(handler, kind))
+
+
+def with_behaviour(handler: Any, behaviour: Callable[..., Any]) -> Any:
+    """A handler of the same kind and messages that calls `behaviour`."""
+    build = getattr(grpc, f"{kind_of(handler)}_rpc_method_handler")
     return build(behaviour, handler.request_deserializer, handler.response_serializer)

@@ -17,6 +17,7 @@ from lte_runtime.drift.general import GENERAL
 from lte_runtime.drift.probes import DriftProbe, ProbeKind, make
 from lte_runtime.facts.events import LONG_KEY, LONG_STATEMENT
 from lte_runtime.facts.keys import fact_key
+from lte_runtime.names.normalise import key_form
 from lte_runtime.types import Cardinality, Fact, Position
 
 _LENGTHS = {LONG_KEY, LONG_STATEMENT}
@@ -200,7 +201,7 @@ def _locality(
         (fact, relation)
         for fact in subjects
         for relation in relations
-        if (fact.key.subject, relation.casefold()) not in stored
+        if (fact.key.subject, key_form(relation)) not in stored
     ]
     chosen = rng.sample(pairs, min(count // 2, len(pairs)))
     for fact, relation in chosen:
@@ -225,8 +226,8 @@ def _with_facts(pool: Sequence[Fact], rng: Random, count: int) -> Iterator[tuple
 
 def _free(pool: Sequence[Fact]) -> list[str]:
     """General questions that no fact of the pool is about."""
-    about = {name for fact in pool for name in (fact.key.subject, fact.target.casefold())}
-    return [question for question, names in GENERAL if not about & {name.casefold() for name in names}]
+    about = {name for fact in pool for name in (fact.key.subject, key_form(fact.target))}
+    return [question for question, names in GENERAL if not about & set(map(key_form, names))]
 
 
 def _safety(held_out: Sequence[Fact], rng: Random, count: int) -> Iterator[_ProbeParts]:

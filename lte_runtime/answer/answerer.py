@@ -17,10 +17,11 @@ from lte_runtime.answer.prompt import Prompt, explained, list_note, one_line, su
 from lte_runtime.answer.retriever import Lookup, Retriever, RetrieverSettings
 from lte_runtime.answer.scope import gate
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, Refused
-from lte_runtime.facts.keys import normalise_key, statement_of, view_of
+from lte_runtime.facts.keys import statement_of, view_of
 from lte_runtime.facts.schema import from_ms
 from lte_runtime.memory.projection import reached
 from lte_runtime.names.mention import Mentions
+from lte_runtime.names.normalise import key_form
 from lte_runtime.names.tokens import folded_name
 from lte_runtime.places import Places
 from lte_runtime.types import (
@@ -172,6 +173,7 @@ class Answerer:
             index_path=retrieval.candidates.index_path,
             token_ids=generation.token_ids,
             corrected_from="" if text == free_text else free_text,
+            prompt_tokens=len(prompt.token_ids),
         )
 
     def _to_quote(self, retrieval: Retrieval, citations: Sequence[Citation]) -> Sequence[CitedValue]:
@@ -301,7 +303,7 @@ def restated(fact: Fact) -> Fact:
     """The fact with its plain sentence before the publisher's own, where that is another: publishers may
     put the target first or the relation into a verb."""
     plain = statement_of(fact.subject, fact.relation, fact.prompt, fact.target)
-    if normalise_key(plain) == normalise_key(fact.statement):
+    if key_form(plain) == key_form(fact.statement):
         return fact
     return replace(fact, statement=f"{plain} {fact.statement}")
 

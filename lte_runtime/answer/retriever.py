@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from lte_runtime.answer import chain, former
+from lte_runtime.answer import chain, former, name_claims
 from lte_runtime.answer.budget import ENCODED_AT_ONCE, Budget
 from lte_runtime.answer.chain import Path
 from lte_runtime.answer.excerpt import READ_CHARS, cut
 from lte_runtime.answer.relevance.load import relevance_of
 from lte_runtime.answer.relevance.protocol import ASKS, BEYOND, EARLIER, Relevance
 from lte_runtime.answer.scope import gate
-from lte_runtime.facts.keys import DEFAULT_NAMESPACE, normalise_key
+from lte_runtime.facts.keys import DEFAULT_NAMESPACE
 from lte_runtime.facts.subject_names import subject_names
 from lte_runtime.names.mention import Mention, Mentions
+from lte_runtime.names.normalise import key_form
 from lte_runtime.names.tokens import digits, folded_name
 from lte_runtime.types import (
     Candidate,
@@ -62,7 +63,7 @@ class Lookup(Protocol):
 
 
 MOST_PAIRS = 8
-"""Pairs of a question and a view that the relevance model reads in one batch, those of the best cosine."""
+"""Different pairs of a question and a view that the relevance model reads in one batch, of the best cosines."""
 NAMELESS_FROM = 0.4
 """Cosine from which a fact without a name is compared with the question at all."""
 
@@ -213,6 +214,8 @@ class Retriever:
         )
         earlier = self._earlier(q, encoded, scored, decision, at_ms)
         decision, citations = earlier or (decision, self._citations(best, scored, decision, at_ms))
+        contested = best is not None and _is_contested(best, singles)
+        citations = tuple(name_claims.marked(citation, contested=contested) for citation in citations)
         composed = not earlier and best is not None and self._tells_a_part(best)
         marks.append(time.perf_counter())
         stages = zip(("search", "chain", "gate"), marks, marks[1:], strict=False)
@@ -265,7 +268,7 @@ class Retriever:
         return scored + self._scored(chains, encoded, budget)
 
     def _scored(self, paths: Sequence[Path], encoded: EncodedQuestion, budget: Budget) -> list[Scored]:
-        """The paths of the best cosines, at most `MOST_PAIRS`, as the relevance model and the gate see them."""
+        """The paths of the best cosines as the relevance model and the gate see them, see `MOST_PAIRS`."""
         if not paths:
             return []
         texts = _affordable([masked(encoded.text, path.first.named) for path in paths], encoded.text, budget)
@@ -273,17 +276,25 @@ class Retriever:
         vectors.update(self._masked.of(set(texts) - vectors.keys(), check=budget.check))
         views = self._views.of((path.view for path in paths), check=budget.check)
         likeness = [float(vectors[text] @ views[path.view]) for text, path in zip(texts, paths, strict=True)]
-        nearest = sorted(range(len(paths)), key=lambda place: -likeness[place])[:MOST_PAIRS]
+        nearest = sorted(range(len(paths)), key=lambda place: -likeness[place])
+        pairs = [(texts[place], paths[place].view) for place in nearest]
+        read = set(list(dict.fromkeys(pairs))[:MOST_PAIRS])
+        chosen = [(place, pair) for place, pair in zip(nearest, pairs, strict=True) if pair in read]
         budget.check()
-        odds = self._relevance.odds([(texts[place], paths[place].view) for place in nearest])
+        odds = self._relevance.odds([pair for _, pair in chosen]).tolist()
         mentions = Mentions(encoded.text)
-        scored: list[Scored] = []
-        for place, row in zip(nearest, odds.tolist(), strict=True):
-            signals = _signals(encoded.text, paths[place], likeness[place], row, mentions)
-            own = 0.0 if signals["inside"] else 1.0  # a longer name is another subject's
-            earlier, beyond = (own * gate.probability(row[head]) for head in (EARLIER, BEYOND))
-            scored.append(Scored(paths[place], signals, self._gate.probability(signals), earlier, beyond))
-        return scored
+        return [
+            self._weighed(encoded.text, paths[place], likeness[place], row, mentions)
+            for (place, _), row in zip(chosen, odds, strict=True)
+        ]
+
+    def _weighed(
+        self, text: str, path: Path, likeness: float, odds: Sequence[float], mentions: Mentions
+    ) -> Scored:
+        signals = _signals(text, path, likeness, odds, mentions)
+        own = 0.0 if signals["inside"] else 1.0  # a longer name is another subject's
+        earlier, beyond = (own * gate.probability(odds[head]) for head in (EARLIER, BEYOND))
+        return Scored(path, signals, self._gate.probability(signals), earlier, beyond)
 
     def _tells_a_part(self, best: Scored) -> bool:
         """Whether the gate is open for what the path describes, and more is asked for than it tells."""
@@ -302,9 +313,11 @@ class Retriever:
         if best is None or decision.scope is Scope.BASE:
             return ()
         tied = _tied(best, scored, self._gate)
+        ends = [s.path.end for s in tied]
+        best, *others = [s for s in tied if not name_claims.takes_subject(s.path.end, ends)] or tied
         citations: list[Citation] = []
-        if len(tied) > 1:
-            for s in tied:
+        if others:
+            for s in (best, *others):
                 members, total = self._members(s.path.end, at_ms)
                 citations += [Citation(_ambiguous(m), s.score, 1, total) for m in members]
             return tuple(citations)
@@ -367,7 +380,7 @@ class Subjects:
 
 def _keyed(q: Question) -> Question:
     """With the namespace in the form in which keys are stored."""
-    return replace(q, namespace=normalise_key(q.namespace) or DEFAULT_NAMESPACE)
+    return replace(q, namespace=key_form(q.namespace) or DEFAULT_NAMESPACE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -491,5 +504,15 @@ def _tied(best: Scored, scored: Sequence[Scored], calibration: gate.GateCalibrat
     ]
 
 
+def _is_contested(best: Scored, singles: Sequence[Candidate]) -> bool:
+    """Whether the name in the question that leads to the best path is another publisher's as well."""
+    mention = best.mention
+    if mention is None:
+        return False
+    place = mention.start, mention.end
+    bearers = (c.fact for c in singles if c.named and (c.named.start, c.named.end) == place)
+    return name_claims.is_contested(best.path.facts[0], bearers)
+
+
 def _ambiguous(fact: Fact) -> Fact:
-    return replace(fact, flags=(*fact.flags, "ambiguous"))
+    return replace(fact, flags=(*fact.flags, name_claims.AMBIGUOUS))

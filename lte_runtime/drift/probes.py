@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from lte_runtime.drift import readings as r
 from lte_runtime.drift.readings import Reading
-from lte_runtime.facts.keys import normalise_key
+from lte_runtime.names.normalise import key_form
 from lte_runtime.scoring import matches, normalise, same_answer
 from lte_runtime.types import Fact, FactKey
 
@@ -144,7 +144,7 @@ def _about(fact: Fact, name: str) -> str:
 
 
 def _names(fact: Fact) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(normalise_key(name) for name in (fact.subject, *fact.subject_aliases)))
+    return tuple(dict.fromkeys(key_form(name) for name in (fact.subject, *fact.subject_aliases)))
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ class _Known:
             (first, second)
             for first in self.facts
             if first.relation and members[first.key] == 1
-            for second in starting[first.key.namespace, normalise_key(first.target)]
+            for second in starting[first.key.namespace, key_form(first.target)]
             if second.key != first.key
         ]
 
@@ -243,4 +243,4 @@ class _Known:
         return DriftProbe(kind, question, self.accepted[fact.key], fact.key.namespace, (fact.edit_id,))
 
     def _alone(self, fact: Fact, name: str) -> bool:
-        return self.keys[fact.key.namespace, normalise_key(name), fact.key.relation] == {fact.key}
+        return self.keys[fact.key.namespace, key_form(name), fact.key.relation] == {fact.key}

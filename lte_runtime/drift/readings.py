@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from lte_runtime.facts.keys import normalise_key
+from lte_runtime.names.normalise import key_form
 
 EDIT_SUCCESS = "edit_success"
 GENERALITY = "generality"
@@ -68,8 +68,6 @@ def share(name: str, outcomes: Sequence[bool], time_ms: int) -> Reading:
 def unseen_relations(relations: Sequence[str], aligned: Collection[str], time_ms: int) -> Reading:
     """The share of events whose relation the last alignment has not seen.
 
-    `aligned` holds relations in key form (`normalise_key`).
+    `aligned` holds relations in key form (`key_form`).
     """
-    return share(
-        UNSEEN_RELATIONS, [normalise_key(relation) not in aligned for relation in relations], time_ms
-    )
+    return share(UNSEEN_RELATIONS, [key_form(relation) not in aligned for relation in relations], time_ms)

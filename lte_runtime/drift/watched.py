@@ -8,7 +8,7 @@ from typing import Any
 
 from lte_runtime.drift import monitor
 from lte_runtime.drift.monitor import DetectorState
-from lte_runtime.facts.keys import normalise_key
+from lte_runtime.names.normalise import key_form
 
 LEARNED_FROM = 200
 """Edits from which relations are learned where an adapter does not tell what it was aligned on."""
@@ -24,8 +24,8 @@ class Relations:
     def step(self, relations: Sequence[str]) -> tuple[Relations, list[bool]]:
         """The state after edits of these relations in order, and for each later one whether it is unseen."""
         learned = relations[: self.to_learn]
-        seen = self.seen | {normalise_key(relation) for relation in learned}
-        unseen = [normalise_key(relation) not in seen for relation in relations[len(learned) :]]
+        seen = self.seen | {key_form(relation) for relation in learned}
+        unseen = [key_form(relation) not in seen for relation in relations[len(learned) :]]
         return Relations(seen, self.to_learn - len(learned)), unseen
 
 
@@ -73,7 +73,7 @@ def changed(
 
 
 def _relations(aligned_on: Collection[str] | None, otherwise: Relations) -> Relations:
-    return otherwise if aligned_on is None else Relations(frozenset(map(normalise_key, aligned_on)), 0)
+    return otherwise if aligned_on is None else Relations(frozenset(map(key_form, aligned_on)), 0)
 
 
 def to_json(state: DriftState) -> dict[str, Any]:

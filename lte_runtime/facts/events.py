@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -20,27 +20,32 @@ from lte_runtime.facts.keys import (
     forbidden_character,
     has_hidden,
     mixed_script,
-    normalise_key,
     statement_of,
     view_of,
 )
+from lte_runtime.facts.name_owners import NameOwners
+from lte_runtime.facts.subject_names import subject_names
 from lte_runtime.facts.table_changes import DELETED, ROW_DELETED, WITHDRAWN, event_of_row
+from lte_runtime.facts.weak_names import is_weak
 from lte_runtime.facts.wire import Payload, parse_object, read_payload
+from lte_runtime.names.normalise import key_form
 from lte_runtime.types import Cardinality, Edit, FactKey, Op, Position, RawRecord
 
 if TYPE_CHECKING:  # pydantic costs 0.2 s at import: publishing does not need it
     from lte_runtime.facts.schema import Event
 
 __all__ = [
+    "FOREIGN_NAME",
     "LONG_KEY",
     "LONG_STATEMENT",
+    "NAME_FLAGS",
     "ORIGINAL_POSITION",
+    "WEAK_NAME",
     "WITHDRAW_ALL",
     "EventLimits",
     "decode",
     "fact_key",
     "json_schema",
-    "normalise_key",
     "notice",
     "original_position_header",
     "record_key",
@@ -58,6 +63,12 @@ LONG_KEY = "long_key"
 searched."""
 LONG_STATEMENT = "long_statement"
 """Flag of an edit with a statement that is longer than the encoder reads; no statement is searched."""
+WEAK_NAME = "weak_name"
+"""Flag of an edit with a name that says too little: a function word, or shorter than two letters."""
+FOREIGN_NAME = "foreign_name"
+"""Flag of an edit with a name that facts of another publisher had when it came."""
+NAME_FLAGS = (FOREIGN_NAME, WEAK_NAME, "mixed_script", "hidden_characters")
+"""Flags of edits whose names or texts an operator may want to look at."""
 FUTURE_MS = 5 * 60_000
 _CLEAR_KEYS = (
     "join namespace, subject and relation by U+001F, or send a JSON object "
@@ -68,10 +79,12 @@ _CLEAR_KEYS = (
 @dataclass(frozen=True, slots=True)
 class EventLimits:
     """What a record may be. `writers` maps a publisher ("*" for the others) to the namespaces that it may
-    write ("*" for all); empty means that everybody may write everywhere."""
+    write ("*" for all); empty means that everybody may write everywhere. `owners` says for whom names are
+    reserved."""
 
     max_bytes: int = 256 * 1024
     writers: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    owners: NameOwners = field(default_factory=lambda: NameOwners.of({}))
 
 
 def decode(record: RawRecord, limits: EventLimits, now_ms: int | None = None) -> Edit:
@@ -79,6 +92,7 @@ def decode(record: RawRecord, limits: EventLimits, now_ms: int | None = None) ->
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     edit = _withdraw_all(record) if record.value is None else _decode_value(record, limits)
     _check_writer(edit, limits.writers)
+    _check_names(edit, limits.owners)
     if record.timestamp_ms > now_ms + FUTURE_MS:
         edit = replace(edit, flags=(*edit.flags, "future_timestamp"))
     return edit
@@ -134,6 +148,8 @@ def _edit_of(event: Event, payload: Payload, record: RawRecord) -> Edit:
     ):
         raise BadRecord("bad_interval", "valid_until is not after valid_from")
     edit = _bare_edit(event, key, payload, record)
+    if edit.op is Op.ASSERT and any(map(is_weak, subject_names(edit))):
+        edit = replace(edit, flags=(*edit.flags, WEAK_NAME))
     edit_id, retracts = _ids(event, edit, payload.attributes)
     return replace(edit, id=edit_id, retracts=retracts, content_hash=content_hash(edit, retracts))
 
@@ -156,7 +172,7 @@ def _bare_edit(event: Event, key: FactKey | None, payload: Payload, record: RawR
     return Edit(
         id="",
         op=Op(event.op),
-        namespace=key.namespace if key else normalise_key(event.namespace) or "default",
+        namespace=key.namespace if key else key_form(event.namespace) or "default",
         key=key,
         position=record.position,
         timestamp_ms=record.timestamp_ms,
@@ -166,8 +182,8 @@ def _bare_edit(event: Event, key: FactKey | None, payload: Payload, record: RawR
         prompt=prompt,
         target=target or None,
         statement=statement_of(subject, relation, prompt, target, statement) if target else "",
-        subject_aliases=_clean_names(event.subject_aliases),
-        target_aliases=_clean_names(event.target_aliases),
+        subject_aliases=distinct_names(event.subject_aliases),
+        target_aliases=distinct_names(event.target_aliases),
         revision=event.revision,
         valid_from=event.valid_from,
         valid_until=event.valid_until,
@@ -203,12 +219,12 @@ def derived_id(position: Position) -> str:
     return f"{place}~{position.log}" if position.log else place
 
 
-def _clean_names(names: list[str]) -> tuple[str, ...]:
-    """Names without doubles, in order; empty ones go."""
+def distinct_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Names without spellings of earlier ones, in order; empty ones go."""
     unique: dict[str, str] = {}
     for name in map(clean_text, names):
-        if normalise_key(name):
-            unique.setdefault(normalise_key(name), name)
+        if key_form(name):
+            unique.setdefault(key_form(name), name)
     return tuple(unique.values())
 
 
@@ -237,9 +253,19 @@ def _check_writer(edit: Edit, writers: Mapping[str, frozenset[str]]) -> None:
     if not writers:
         return
     allowed = writers.get(edit.publisher, writers.get("*", frozenset()))
-    if "*" not in allowed and edit.namespace not in allowed:
+    if "*" not in allowed and edit.namespace not in map(key_form, allowed):
         raise BadRecord(
             "namespace_forbidden", f"publisher {edit.publisher!r} may not write {edit.namespace!r}"
+        )
+
+
+def _check_names(edit: Edit, owners: NameOwners) -> None:
+    name = owners.forbidden_name(edit)
+    if name is not None:
+        reserved_for = ", ".join(sorted(owners.of_name(name)))
+        raise BadRecord(
+            "name_reserved",
+            f"publisher {edit.publisher!r} may not use the name {name!r}: it is reserved for {reserved_for}",
         )
 
 

@@ -1,19 +1,18 @@
-"""Names of facts: normal form of keys, cleaning of text, the view that is encoded, the statement read."""
+"""Names of facts: their keys, cleaning of text, the view that is encoded, the statement read."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
+from lte_runtime.names.normalise import key_form
 from lte_runtime.types import FactKey
 
 DEFAULT_NAMESPACE = "default"
 
 _BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _ZERO_WIDTH = "\u200b\u2060\ufeff\u00ad\u180e"
-_JOINERS = "\u200c\u200d"  # they carry meaning in text (Persian, emoji), none in a key
 _IN_TEXT = dict.fromkeys(map(ord, _BIDI + _ZERO_WIDTH))
-_IN_KEY = dict.fromkeys(map(ord, _BIDI + _ZERO_WIDTH + _JOINERS))
 _HIDDEN = re.compile(f"[{_BIDI}{_ZERO_WIDTH}]")
 _CONTROLS = re.compile("[\x01-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -22,22 +21,13 @@ _CONFUSABLE_SCRIPTS = ("LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE")
 _WORD = re.compile(r"\w+")
 
 
-def normalise_key(text: str) -> str:
-    """The form in which keys are compared: canonical caseless (Unicode D145), no invisible characters,
-    runs of white space as one blank. Idempotent."""
-    if text.isascii():
-        return " ".join(text.lower().split())
-    folded = unicodedata.normalize("NFD", text.translate(_IN_KEY)).casefold()
-    return " ".join(unicodedata.normalize("NFC", folded).split())
-
-
 def fact_key(namespace: str, subject: str = "", relation: str = "", prompt: str = "") -> FactKey:
     """The key of a fact; raises `ValueError` when neither subject and relation nor a prompt are given."""
-    space = normalise_key(namespace) or DEFAULT_NAMESPACE
-    subject_key, relation_key = normalise_key(subject), normalise_key(relation)
+    space = key_form(namespace) or DEFAULT_NAMESPACE
+    subject_key, relation_key = key_form(subject), key_form(relation)
     if subject_key and relation_key:
         return FactKey(space, subject_key, relation_key)
-    prompt_key = normalise_key(prompt)
+    prompt_key = key_form(prompt)
     if not prompt_key:
         raise ValueError("needs subject and relation, or a prompt")
     return FactKey(space, prompt_key)

@@ -17,7 +17,7 @@ from itertools import chain, takewhile
 from typing import Protocol
 
 from lte_runtime.facts.events import WITHDRAW_ALL
-from lte_runtime.facts.keys import normalise_key
+from lte_runtime.names.normalise import key_form
 from lte_runtime.types import Cardinality, Edit, Op, Position
 
 Order = tuple[int, int, int, int, int, int, str]
@@ -107,7 +107,7 @@ def _place(position: Position) -> tuple[str, int, int, int]:
 
 def target_form(edit: Edit) -> str:
     """The form in which targets are compared."""
-    return normalise_key(edit.target or "")
+    return key_form(edit.target or "")
 
 
 class Versioned(Protocol):

@@ -8,5 +8,6 @@ from lte_runtime.types import Edit, Fact
 
 def subject_names(fact: Edit | Fact) -> tuple[str, ...]:
     """The subject, else the names in the prompt, and the declared aliases."""
-    own = (fact.subject,) if fact.subject else names_in(fact.prompt)
+    has_subject = fact.subject and fact.subject != fact.prompt  # a `Fact` of a prompt has it for its subject
+    own = (fact.subject,) if has_subject else names_in(fact.prompt)
     return (*own, *fact.subject_aliases)

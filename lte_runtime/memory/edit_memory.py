@@ -8,24 +8,28 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from random import Random
 
 from lte_runtime import disk
 from lte_runtime.errors import Refused
-from lte_runtime.facts.keys import normalise_key
+from lte_runtime.facts.events import NAME_FLAGS
 from lte_runtime.facts.policy import WhyNot
 from lte_runtime.locks import DirectoryLock
 from lte_runtime.memory import retrieve, upkeep
 from lte_runtime.memory.attempts import Attempts
 from lte_runtime.memory.batch_encoder import BatchEncoder
 from lte_runtime.memory.erase import erase_key, finish_erasure
+from lte_runtime.memory.name_claims import MOST_FACTS, MOST_KEYS, NameClaims
 from lte_runtime.memory.projection import Projection, reached
 from lte_runtime.memory.restore import fill, open_store, restore, save
-from lte_runtime.store import inspect, quarantine, reader, sampling, truncation
+from lte_runtime.names.normalise import key_form
+from lte_runtime.store import inspect, quarantine, reader, rekey, sampling, truncation
 from lte_runtime.store.adapter_history import AdapterLedger
 from lte_runtime.store.batch_writer import KeyChange
 from lte_runtime.store.db import Connection, faults, open_reader, read_transaction, transaction
@@ -60,6 +64,11 @@ __all__ = ["EditMemory", "EditMemorySettings", "wall_ms"]
 
 STORE_FILE = "edits.db"
 SNAPSHOTS = "snapshots"
+
+
+def _flagged(batch: Batch) -> dict[str, int]:
+    counts = Counter(flag for edit in batch.edits for flag in edit.flags)
+    return {flag: counts[flag] for flag in NAME_FLAGS if counts[flag]}
 
 
 def wall_ms() -> int:
@@ -151,6 +160,7 @@ class EditMemory:
         with self._writing:
             with faults():
                 batch, unproven = restore_positions(batch, self._store.connection)
+                batch = replace(batch, edits=self._name_claims().flagged(batch.edits))
             committed = self._batch_encoder.encode_and_write(batch, self.now(), confirm)
             result, stored = committed.result, time.perf_counter()
             new = self._new_vectors(result.changes, committed.vectors)
@@ -169,7 +179,17 @@ class EditMemory:
                 store_ms=committed.store_ms,
                 index_ms=(time.perf_counter() - stored) * 1000,
                 long_texts=committed.long_texts,
+                flagged=_flagged(batch),
             )
+
+    def _name_claims(self) -> NameClaims:
+        names, connection = self._projection.names, self._store.connection
+        return NameClaims(
+            keys_of=lambda name, namespace: names.ids_of(name, namespace, MOST_KEYS),
+            # Cached for the batch: a subject and its aliases mostly lead to the same keys.
+            holders_of=cache(lambda key_ids: reader.holders_of(connection, key_ids, MOST_FACTS)),
+            owners=self.settings.owners,
+        )
 
     def leader_epochs(self) -> Mapping[TopicPartition, int]:
         """The leader epoch of the last record before each durable offset, where it is known."""
@@ -353,13 +373,16 @@ class EditMemory:
 
     # -- edits, one by one -------------------------------------------------------------------------
 
-    def get_edit(self, edit_id: str) -> EditRecord:
-        """An edit with its state and positions; raises `NotFound`.
+    def get_edit(
+        self, edit_id: str, *, in_namespace: Callable[[str], bool] = inspect.everywhere
+    ) -> EditRecord:
+        """An edit with its state and positions; raises `NotFound`, also for one in another namespace than
+        those that `in_namespace` takes.
 
         Folds the history of its key where it was withdrawn or collapsed into another, as `why_not` does.
         """
         with self._inspecting() as inspector:
-            return inspector.record(edit_id)
+            return inspector.record(edit_id, in_namespace)
 
     def list_edits(
         self,
@@ -392,7 +415,7 @@ class EditMemory:
         """Edits, the last applied first, from behind the one that the token `after` names (or, up to the next
         version, the edit of that id). A page may be short, even empty, and yet name a next one."""
         filters = inspect.Filters(
-            normalise_key(namespace) if namespace else None, normalise_key(subject) if subject else None
+            key_form(namespace) if namespace else None, key_form(subject) if subject else None
         )
         with self._inspecting() as inspector:
             return inspector.listed(filters, limit, after)
@@ -411,10 +434,16 @@ class EditMemory:
         with self._inspecting() as inspector:
             return inspector.history_page(key, limit, after)
 
-    def why_not(self, edit_id: str, at_ms: int | None = None) -> WhyNot:
-        """Why questions do not see an edit, and which edit they see instead; raises `NotFound`."""
+    def why_not(
+        self,
+        edit_id: str,
+        at_ms: int | None = None,
+        *,
+        in_namespace: Callable[[str], bool] = inspect.everywhere,
+    ) -> WhyNot:
+        """Why questions do not see an edit, and which one they do; raises `NotFound`, as `get_edit`."""
         with self._inspecting(at_ms) as inspector:
-            return inspector.reason(edit_id)
+            return inspector.reason(edit_id, in_namespace)
 
     @contextmanager
     def _inspecting(self, at_ms: int | None = None) -> Iterator[inspect.Inspector]:
@@ -519,10 +548,12 @@ class EditMemory:
         with faults():
             db = self._reader()
             edits, keys, facts = reader.counts(db)
+            joined_keys = rekey.count_across(db)
             rows, size, pending = quarantine.totals(db)
         return MemoryStatus(
             edits=edits,
             keys=keys,
+            joined_keys=joined_keys,
             current_facts=facts,
             vectors_live=sum(index.live for index in indexes.values()),
             vectors_dead=sum(index.dead for index in indexes.values()),

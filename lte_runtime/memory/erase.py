@@ -18,9 +18,9 @@ from pathlib import Path
 from lte_runtime import disk
 from lte_runtime.errors import BadRecord, NotFound, Retry
 from lte_runtime.facts.events import EventLimits, decode
-from lte_runtime.facts.keys import normalise_key
 from lte_runtime.facts.policy import HASHED, hashed_target, target_form
 from lte_runtime.index.snapshot import remove_all
+from lte_runtime.names.normalise import key_form
 from lte_runtime.store import reader
 from lte_runtime.store.db import Connection, faults, transaction
 from lte_runtime.store.key_update import blank_key
@@ -95,7 +95,7 @@ def remove_files(directory: Path, texts: Collection[str]) -> list[str]:
     """Remove copies of the store by earlier versions, and files of job directories that hold such a text."""
     copies = directory.glob("edits.db.before-*")
     jobs = (path for path in (directory / JOBS).rglob("*") if path.is_file() and not path.is_symlink())
-    forms = [normalise_key(text) for text in texts]
+    forms = [key_form(text) for text in texts]
     removed = [*copies, *(path for path in jobs if _holds(path, forms))]
     for path in removed:
         path.unlink(missing_ok=True)
@@ -106,7 +106,7 @@ def remove_files(directory: Path, texts: Collection[str]) -> list[str]:
 
 def _holds(path: Path, forms: Sequence[str]) -> bool:
     """Whether one of the texts, in normal form, stands in a file, in whatever way JSON writes it."""
-    text = normalise_key(_readable(path.read_bytes()).replace('\\"', '"').replace("\\\\", "\\"))
+    text = key_form(_readable(path.read_bytes()).replace('\\"', '"').replace("\\\\", "\\"))
     return any(form in text for form in forms)
 
 
@@ -126,6 +126,7 @@ def _take_edits(store: Store, key: FactKey, key_id: int, salt: str, now_ms: int)
         db.execute(taint, (ERASED, now_ms, edit_id))
     db.execute("DELETE FROM facts WHERE key=?", (key_id,))
     db.execute("DELETE FROM lost_edits WHERE key=?", (key_id,))
+    db.execute("DELETE FROM joined_keys WHERE key=?", (key_id,))
     if len(rows) > len(asserts):
         _blank_retractions(store, key, key_id)
         blank_key(db, key, key_id)
@@ -166,7 +167,7 @@ def _names(record: RawRecord, key: FactKey) -> bool:
     try:
         return decode(record, _LIMITS, 0).key == key
     except BadRecord:
-        text = normalise_key(_readable(record.value) + " " + _readable(record.key))
+        text = key_form(_readable(record.value) + " " + _readable(record.key))
         return key.subject in text and key.relation in text
 
 

@@ -22,6 +22,7 @@ from lte_runtime.store import reader
 from lte_runtime.store.batch_writer import KeyChange
 from lte_runtime.store.db import faults, transaction
 from lte_runtime.store.records import EditMemorySettings, SnapshotInfo
+from lte_runtime.store.rekey import SNAPSHOT_TOKENS
 from lte_runtime.store.writer import Store
 from lte_runtime.types import Encoder
 
@@ -31,7 +32,6 @@ T = TypeVar("T")
 Progress = Callable[[int, int], None]
 
 ENCODER = "encoder_fingerprint"
-TOKENS = "snapshot_tokens"
 WINDOWS = "view_windows"  # set once long views have a vector for each of their windows
 _BLOCK = 4096
 _TOKENS_KEPT = 8
@@ -70,7 +70,7 @@ def _reencode_views(store: Store, encoder: Encoder, on_progress: Progress) -> No
     ).fetchall()
     with transaction(store.connection):
         store.connection.execute("DELETE FROM vectors")
-        store.meta_set(TOKENS, "{}")  # snapshots hold the old vectors
+        store.meta_set(SNAPSHOT_TOKENS, "{}")  # snapshots hold the old vectors
         done = 0
         for block in blocks(rows, 512):
             encoded = encode_views(dict(block), encoder)
@@ -92,7 +92,7 @@ def _encode_windows(store: Store, encoder: Encoder) -> None:
     with transaction(store.connection):
         store.put_vectors(encode_views(long, encoder).vectors)
         if long:
-            store.meta_set(TOKENS, "{}")  # snapshots lack them
+            store.meta_set(SNAPSHOT_TOKENS, "{}")  # snapshots lack them
         store.meta_set(WINDOWS, "1")
 
 
@@ -136,7 +136,7 @@ def _own_snapshot(store: Store, projection: Projection, snapshots: Path) -> snap
     newest = snapshot.read_verified(snapshots)
     if newest is None:
         return None
-    tokens = json.loads(store.meta_get(TOKENS) or "{}")
+    tokens = json.loads(store.meta_get(SNAPSHOT_TOKENS) or "{}")
     is_own = tokens.get(newest.about.get("token")) == newest.about.get("sequence")
     return newest if is_own and newest.about.get("dimension") == projection.dimension else None
 
@@ -178,9 +178,9 @@ def _about(projection: Projection, store: Store, now_ms: int) -> dict[str, Any]:
     """What a start needs to trust and place a snapshot; its token goes into the store first."""
     token = uuid.uuid4().hex
     with transaction(store.connection):
-        tokens = json.loads(store.meta_get(TOKENS) or "{}")
+        tokens = json.loads(store.meta_get(SNAPSHOT_TOKENS) or "{}")
         recent = dict(list(tokens.items())[1 - _TOKENS_KEPT :])
-        store.meta_set(TOKENS, json.dumps({**recent, token: store.sequence}))
+        store.meta_set(SNAPSHOT_TOKENS, json.dumps({**recent, token: store.sequence}))
     graphs = sorted(name for name, index in projection.indexes.items() if _is_saved(index))
     names = {f"index-{place:04d}": name for place, name in enumerate(graphs)}
     return {

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -20,6 +21,9 @@ from lte_runtime.errors import BadRequest, Damaged, Fatal, NotFound, Refused, Re
 from lte_runtime.private_files import create, unwritable
 
 log = logging.getLogger(__name__)
+
+FOLD = "fold_version"
+"""Name of the value in `meta` that says by which rules keys were folded (`names.normalise.FOLD_VERSION`)."""
 
 _FIRST = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -101,6 +105,13 @@ INSERT INTO quarantine(id, topic, partition, offset, ts, size, code, message, sh
 DROP TABLE quarantine_2;
 CREATE INDEX quarantine_state ON quarantine(state, id);
 """,
+    # 4: keys are in form 2 of `names.normalise`, and what that joined is listed.
+    f"""
+CREATE TABLE joined_keys(
+  key INTEGER NOT NULL, former TEXT NOT NULL, publishers TEXT NOT NULL, edits INTEGER NOT NULL,
+  across INTEGER NOT NULL, PRIMARY KEY(key, former)) WITHOUT ROWID;
+INSERT INTO meta VALUES('{FOLD}', '2');
+""",
 )
 """Statements that lift a store by one version each; only appended to. The whole way up is one transaction."""
 
@@ -155,8 +166,17 @@ def faults() -> Iterator[None]:
         raise Fatal(f"the disk of the store failed, so nothing more is written: {error}") from error
 
 
-Refold = Callable[["Connection"], None]
-"""Brings what is derived from the edits to this version, inside the transaction of a migration."""
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """What a migration does beyond its statements. Both get a store of an earlier version.
+
+    `check` raises `Refused` where an operator must decide first; nothing was changed then. `refold` brings
+    what is derived from the edits to this version, inside the migration's transaction; its second argument is
+    the schema that the store had.
+    """
+
+    check: Callable[[Connection], None]
+    refold: Callable[[Connection, int], None]
 
 
 @contextmanager
@@ -176,12 +196,12 @@ def _opening(path: Path) -> Iterator[None]:
         raise unwritable(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
 
 
-def open_writer(path: Path, busy_timeout_ms: int, refold: Refold) -> Connection:
+def open_writer(path: Path, busy_timeout_ms: int, upgrade: Upgrade) -> Connection:
     """The connection that writes and checkpoints, checked and at the schema of this version.
 
-    A store of an earlier version is lifted in one transaction, with `refold` at its end; a copy of it stays
+    A store of an earlier version is lifted in one transaction, with `upgrade` at its end; a copy of it stays
     beside it as `edits.db.before-N`. Raises `Damaged` for a file that fails SQLite's own check, `Refused` for
-    a newer schema and for a disk that is full or read-only.
+    a newer schema, for a disk that is full or read-only, and where `upgrade` refuses.
     """
     with faults(), _opening(path):
         create(path)
@@ -199,7 +219,7 @@ def open_writer(path: Path, busy_timeout_ms: int, refold: Refold) -> Connection:
             connection = _add_checksums(connection, path, busy_timeout_ms)
         if not marked:  # last, so that a kill before it means once more, not damage
             connection.pragma("application_id", _CHECKED)
-        _migrate(cast(Connection, connection), path, refold)
+        _migrate(cast(Connection, connection), path, upgrade)
     return cast(Connection, connection)
 
 
@@ -290,7 +310,7 @@ def stored_schema(connection: Connection) -> int:
         return int(connection.execute("PRAGMA user_version").fetchone()[0]) if is_store == 3 else 0
 
 
-def _migrate(connection: Connection, path: Path, refold: Refold) -> None:
+def _migrate(connection: Connection, path: Path, upgrade: Upgrade) -> None:
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > SCHEMA_VERSION:
         raise Refused(
@@ -300,20 +320,24 @@ def _migrate(connection: Connection, path: Path, refold: Refold) -> None:
     if version == SCHEMA_VERSION:
         return
     if version > 0:
+        upgrade.check(connection)
         _keep_copy(path, path.with_name(f"{path.name}.before-{SCHEMA_VERSION}"))
     with transaction(connection):
         for statements in MIGRATIONS[version:]:
             connection.execute(statements)
         if version > 0:
-            refold(connection)
+            upgrade.refold(connection, version)
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
 
 def _keep_copy(path: Path, to: Path) -> None:
-    """Copy the store as the earlier version left it, unless an earlier attempt has."""
-    if not to.exists():
-        log.info("the store is of an earlier version and is upgraded; a copy of it stays as %s", to.name)
-        copy_store(path, to)
+    """Copy the store as the earlier version left it.
+
+    A copy that an earlier attempt made goes: the earlier version may have written to the store since.
+    """
+    log.info("the store is of an earlier version and is upgraded; a copy of it stays as %s", to.name)
+    to.unlink(missing_ok=True)
+    copy_store(path, to)
 
 
 @contextmanager

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from lte_runtime.facts.keys import normalise_key
 from lte_runtime.facts.policy import same_version
+from lte_runtime.names.normalise import key_form
 from lte_runtime.store.db import Connection
 from lte_runtime.store.reader import key_of
 from lte_runtime.store.rows import EDIT_COLUMNS, check_row, edit_from, evidence_of, fact_of
@@ -63,7 +63,7 @@ def former_values(
     """
     if not current:
         return ()
-    key_id, targets = current[0].key_id, {normalise_key(fact.target) for fact in current}
+    key_id, targets = current[0].key_id, {key_form(fact.target) for fact in current}
     rows = connection.execute(_AS_OF if as_of else _NOW, (key_id, at_ms, MOST_ROWS))
     superseded = superseded_runs(runs(Standing(*row) for row in rows), targets, at_ms)
     key = key_of(connection, key_id)

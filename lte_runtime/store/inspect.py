@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lte_runtime.errors import BadRequest, NotFound
@@ -17,7 +17,7 @@ from lte_runtime.facts.reasons import RETRACTION, member_reasons, standing_reaso
 from lte_runtime.store import page_tokens, reader, standing
 from lte_runtime.store.db import Connection
 from lte_runtime.store.records import EditPage, EditRecord
-from lte_runtime.store.rows import EDIT_COLUMNS, EDIT_WIDTH, Row, edit_from
+from lte_runtime.store.rows import EDIT_COLUMNS, EDIT_WIDTH, NAMESPACE_COLUMN, Row, edit_from
 from lte_runtime.types import Edit, FactKey, Op, Position
 
 Topics = Mapping[int, str]
@@ -29,7 +29,10 @@ FOLDED_PER_PAGE = 50_000
 """One page of a list folds no further key once it has folded so many edits: each takes some 50 us."""
 MOST_POSITIONS = 100
 """Deliveries that a record lists: a publisher may send one event a million times."""
+SAME_ID = 10_000
+"""Edits of one id that are searched for one in the caller's namespaces: each namespace has its own ids."""
 UNKNOWN_ROW = 0
+InNamespace = Callable[[str], bool]
 
 _WITH_KEY = (
     f"SELECT {EDIT_COLUMNS}, e.key, k.namespace, k.subject, k.relation FROM edits e "
@@ -41,6 +44,11 @@ _POSITIONS = (
     "(PARTITION BY p.edit ORDER BY p.ts, p.partition, p.offset) AS place FROM json_each(?1) j "
     "CROSS JOIN positions p ON p.edit=j.value) WHERE place<=?2 ORDER BY place"
 )
+
+
+def everywhere(_namespace: str) -> bool:
+    """Edits of all namespaces."""
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +79,13 @@ class Inspector:
         self._entry_of: dict[int, JudgedEdit] = {}  # by row, of all keys folded so far
         self._folded_keys: set[int] = set()
 
-    def record(self, edit_id: str) -> EditRecord:
+    def record(self, edit_id: str, in_namespace: InNamespace = everywhere) -> EditRecord:
         """The edit of an id, an assertion before a retraction, the latest if several edits have the id."""
-        return self._records([self._entry(edit_id)])[0]
+        return self._records([self._entry(edit_id, in_namespace)])[0]
 
-    def reason(self, edit_id: str) -> WhyNot:
+    def reason(self, edit_id: str, in_namespace: InNamespace = everywhere) -> WhyNot:
         """Why an edit is not what questions see; `current` when it is."""
-        return self._entry(edit_id).why
+        return self._entry(edit_id, in_namespace).why
 
     def history(self, key: FactKey) -> list[EditRecord]:
         """All edits of a key, the newest order first; events that collapsed into one edit are one record.
@@ -109,7 +117,7 @@ class Inspector:
 
         What one page reads is bounded: it may hold fewer, even none, and name a next page.
         """
-        start = self._start(after)
+        start = self._start(after, filters.namespace)
         rows = self._newest(start, filters, limit + 1)
         lowest = rows[limit - 1][0] if len(rows) > limit else max(1, start - SCANNED_PER_PAGE)
         entries = self._entries(rows[:limit])
@@ -127,20 +135,23 @@ class Inspector:
             raise NotFound(f"no edit of {key.text.replace(chr(31), '/')!r}")
         return key_id
 
-    def _row(self, edit_id: str) -> Row:
-        order = "ORDER BY e.op='assert' DESC, e.id DESC LIMIT 1"
-        row: Row | None = self._db.execute(f"{_WITH_KEY} WHERE e.edit_id=? {order}", (edit_id,)).fetchone()
+    def _row(self, edit_id: str, in_namespace: InNamespace) -> Row:
+        """Raises `NotFound`, with the same text for an id that is not there and one of another namespace."""
+        order = "ORDER BY e.op='assert' DESC, e.id DESC LIMIT ?"
+        rows = self._db.execute(f"{_WITH_KEY} WHERE e.edit_id=? {order}", (edit_id, SAME_ID))
+        row: Row | None = next((row for row in rows if in_namespace(row[NAMESPACE_COLUMN])), None)
         if row is None:
             raise NotFound(f"no edit {edit_id!r}")
         return row
 
-    def _start(self, after: str | None) -> int:
+    def _start(self, after: str | None, namespace: str | None) -> int:
         """The row below which a page begins."""
         if not after:
             return int(self._db.execute("SELECT coalesce(max(id), 0)+1 FROM edits").fetchone()[0])
         row = page_tokens.row_of(after)
         # Until the next version a token may be an edit's id, as it was up to 0.1.
-        return int(self._row(after)[0]) if row is None else row
+        in_namespace = everywhere if namespace is None else namespace.__eq__
+        return int(self._row(after, in_namespace)[0]) if row is None else row
 
     def _newest(self, start: int, filters: Filters, limit: int) -> list[Row]:
         conditions: dict[str, object] = {"e.id<?": start, "e.id>=?": start - SCANNED_PER_PAGE}
@@ -154,8 +165,8 @@ class Inspector:
 
     # -- entries -----------------------------------------------------------------------------------
 
-    def _entry(self, edit_id: str) -> JudgedEdit:
-        row = self._row(edit_id)
+    def _entry(self, edit_id: str, in_namespace: InNamespace) -> JudgedEdit:
+        row = self._row(edit_id, in_namespace)
         return self._entries([row])[row[0]]
 
     def _entries(self, rows: Sequence[Row]) -> dict[int, JudgedEdit]:

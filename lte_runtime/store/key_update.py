@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lte_runtime.facts.keys import normalise_key, view_of
+from lte_runtime.facts.keys import view_of
 from lte_runtime.facts.policy import Order, at_time, moment_of, order_of, time_of, usable_ms
 from lte_runtime.facts.subject_names import subject_names
+from lte_runtime.names.normalise import key_form
 from lte_runtime.store.db import Connection
 from lte_runtime.store.rows import row_crc
 from lte_runtime.types import Edit, FactKey, Op, Position
@@ -130,7 +131,7 @@ class KeyUpdate:
 
 def names_of(edit: Edit) -> dict[str, str]:
     """Normalised name to name, for the look-up of subjects."""
-    return {normalise_key(name): name for name in subject_names(edit)}
+    return {key_form(name): name for name in subject_names(edit)}
 
 
 def chained(chain: bytes, edit: Edit) -> bytes:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from lte_runtime.errors import Damaged, NotFound
+from lte_runtime.facts.events import FOREIGN_NAME
 from lte_runtime.facts.policy import EditName, name_of
-from lte_runtime.store.db import Connection
+from lte_runtime.store.db import FOLD, Connection
 from lte_runtime.store.rows import EDIT_COLUMNS, EDIT_WIDTH, check_row, edit_from, evidence_of, fact_of
 from lte_runtime.types import Edit, Fact, FactKey, Position, TopicPartition, Vectors
 
@@ -50,6 +51,7 @@ def _count_sql(start: str) -> str:
 
 
 ALL_MEMBERS = 2**62
+FIRST_FOLD = "1"  # stores of before schema 4 do not name theirs
 _FACTS_NOW, _FACTS_AS_OF = _facts_sql(_NOW), _facts_sql(_AS_OF)
 _COUNT_NOW, _COUNT_AS_OF = _count_sql(_NOW), _count_sql(_AS_OF)
 
@@ -197,6 +199,20 @@ def key_names(connection: Connection) -> Iterator[KeyNames]:
         yield KeyNames(key_id, namespace, tuple(name for _, name in json.loads(names)), facts > 0)
 
 
+def holders_of(connection: Connection, key_ids: Sequence[int], most: int) -> set[str]:
+    """Who published the standing facts of keys without taking a name of another publisher.
+
+    Of at most `most` facts; the empty name stands for events that declare no publisher.
+    """
+    sql = (
+        "SELECT DISTINCT json_extract(e.body, '$[8]') FROM (SELECT f.edit FROM json_each(?) j JOIN facts f "
+        "ON f.key=j.value LIMIT ?) AS standing JOIN edits e ON e.id=standing.edit "
+        "WHERE instr(json_extract(e.body, '$[10]'), ?)=0"
+    )
+    rows = connection.execute(sql, (json.dumps(list(key_ids)), most, json.dumps(FOREIGN_NAME)))
+    return {str(publisher) for (publisher,) in rows}
+
+
 def counts(connection: Connection) -> tuple[int, int, int]:
     """(edits, keys, keys that have a fact)."""
     row = connection.execute(
@@ -206,8 +222,12 @@ def counts(connection: Connection) -> tuple[int, int, int]:
 
 
 def state_hash(connection: Connection) -> str:
-    """SHA-256 sum over the standing facts of every key: no clock, position or order of arrival in it."""
+    """The version of the key form, a hyphen, and a SHA-256 sum over the standing facts of every key.
+
+    There is no clock, position or order of arrival in it.
+    """
     total = 0
     for text, chain in connection.execute("SELECT key, chain FROM keys WHERE facts>0"):
         total += int.from_bytes(hashlib.sha256(text.encode() + b"\0" + chain).digest(), "big")
-    return f"{total % 2**256:064x}"
+    fold = connection.execute("SELECT value FROM meta WHERE name=?", (FOLD,)).fetchone()
+    return f"{fold[0] if fold else FIRST_FOLD}-{total % 2**256:064x}"

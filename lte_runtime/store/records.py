@@ -5,24 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from lte_runtime.facts.name_owners import NameOwners
 from lte_runtime.types import Edit, Position, RawRecord, TopicPartition
 
 
 @dataclass(frozen=True, slots=True)
 class EditMemorySettings:
-    """How the memory keeps and indexes. Sizes in bytes; `hnsw_from` None leaves it to the index."""
+    """How the memory keeps and indexes. Sizes in bytes; `hnsw_from` None leaves it to the index. `owners`
+    says which publishers share a name."""
 
     index_mode: str = "auto"  # auto, exact, hnsw
     hnsw_from: int | None = None
     quarantine_max_bytes: int = 1 << 30
     busy_timeout_ms: int = 5000
+    owners: NameOwners = field(default_factory=lambda: NameOwners.of({}))
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
     """What one batch did. `rejected` counts all new quarantine rows, `conflicts` those for a used id,
     `unproven` the records whose claim to an earlier position could not be checked and was ignored,
-    `long_texts` the edits with texts longer than the encoder reads, by flag."""
+    `long_texts` the edits with texts longer than the encoder reads, `flagged` those with doubtful names, both
+    by flag."""
 
     applied: tuple[str, ...]
     duplicates: int
@@ -34,6 +38,7 @@ class Applied:
     store_ms: float = 0.0
     index_ms: float = 0.0
     long_texts: Mapping[str, int] = field(default_factory=dict)
+    flagged: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +129,11 @@ class EraseReceipt:
 
 @dataclass(frozen=True, slots=True)
 class MemoryStatus:
-    """Counters and sizes of the moment."""
+    """Counters and sizes of the moment. `joined_keys`: see `rekey.count_across`."""
 
     edits: int
     keys: int
+    joined_keys: int
     current_facts: int
     vectors_live: int
     vectors_dead: int

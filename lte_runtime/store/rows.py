@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lte_runtime.errors import Damaged
@@ -19,6 +20,7 @@ EDIT_COLUMNS = (
 )
 EDIT_WIDTH = 16
 """How many columns these are."""
+NAMESPACE_COLUMN = 3
 INSERT_EDIT = (
     "INSERT INTO edits(key, edit_id, op, namespace, source, retracts, revision, valid_from, valid_until, ts, "
     "topic, partition, offset, content_hash, body, log) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
@@ -98,6 +100,13 @@ def edit_from(row: Row, key: FactKey | None, topics: Mapping[int, str]) -> Edit:
     return edit
 
 
+def rehashed(edit: Edit) -> Edit:
+    """An edit that was changed, with the hash of what it says now; as it is where its text was erased."""
+    if TEXT_ERASED in edit.flags:
+        return edit
+    return replace(edit, content_hash=content_hash(edit, _retracts(edit)))
+
+
 def _retracts(edit: Edit) -> str | None:
     return WITHDRAW_ALL if WITHDRAW_ALL in edit.flags else edit.retracts
 
@@ -109,7 +118,7 @@ def _edit(row: Row, key: FactKey | None, topics: Mapping[int, str]) -> Edit:
     return Edit(
         id=row[1],
         op=_OPS[row[2]],
-        namespace=row[3],
+        namespace=row[NAMESPACE_COLUMN],
         key=key,
         position=Position(topics[row[10]], row[11], row[12], row[15]),
         timestamp_ms=row[9],

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lte_runtime.store import reader, truncation
+from lte_runtime.errors import Refused
+from lte_runtime.store import reader, rekey, truncation
 from lte_runtime.store.batch_writer import BatchWriter, KeyChange, StoreResult
-from lte_runtime.store.db import Connection, faults, open_writer, transaction
+from lte_runtime.store.db import Connection, Upgrade, faults, open_writer, transaction
 from lte_runtime.store.key_update import view_hash, view_text
 from lte_runtime.store.rows import row_crc
 from lte_runtime.store.truncation import Truncations
@@ -24,14 +25,20 @@ from lte_runtime.types import Edit, FactKey, Op, Rejected, TopicPartition, Vecto
 log = logging.getLogger(__name__)
 
 REFOLD_LOG_EVERY = 20_000
+_FOLD_RULES = 3  # since this schema the rules by which a history is folded are the same
 SEQUENCE = "sequence"  # how many batches were committed
 
 
 class Store:
-    """The writing side. Raises `Retry` when full or busy, `Damaged`, or `Fatal` when the disk fails."""
+    """The writing side. Raises `Retry` when full or busy, `Damaged`, or `Fatal` when the disk fails.
 
-    def __init__(self, path: Path, busy_timeout_ms: int = 5000) -> None:
-        self.connection: Connection = open_writer(path, busy_timeout_ms, refold_all)
+    Opening lifts a store of an earlier version. Where keys of different publishers would become one key it
+    raises `Refused` instead, unless `join_publishers` is set.
+    """
+
+    def __init__(self, path: Path, busy_timeout_ms: int = 5000, *, join_publishers: bool = False) -> None:
+        check = _nothing_to_check if join_publishers else check_publishers
+        self.connection: Connection = open_writer(path, busy_timeout_ms, Upgrade(check, refold))
         with faults():
             self._load()
 
@@ -176,14 +183,35 @@ class _Unopened:
         return next(number for number, known_id in self.topics.items() if known_id == topic_id)
 
 
-def refold_all(connection: Connection) -> None:
-    """Fold every key again, in the caller's transaction: the rules of the fold are those of this version."""
+def check_publishers(connection: Connection) -> None:
+    """Refuse to join histories of different publishers unless an operator has said so."""
+    joined = rekey.joined_keys(connection, rekey.changed_keys(connection))
+    across = sum(joined_key.across_publishers for joined_key in joined)
+    if across:
+        raise Refused(
+            "this version takes other spellings of a name for the same name: that would join keys of "
+            f"different publishers ({across} in all). `lte index rekey --dry-run` lists them, "
+            "`lte index rekey --join-publishers` joins them; until then the earlier version can go on"
+        )
+
+
+def _nothing_to_check(_connection: Connection) -> None:
+    """An operator has decided."""
+
+
+def refold(connection: Connection, version: int) -> None:
+    """Bring keys to the form of this version, then fold again what the rules of the fold concern: every key
+    of a store before schema 3, else those whose form or texts change."""
     topics = dict(connection.execute("SELECT no, topic_id FROM topics").fetchall())
-    named = "subject<>''"  # an erased key has no name, and no facts
-    keys = connection.execute(
-        f"SELECT namespace, subject, relation FROM keys WHERE {named} ORDER BY id"
-    ).fetchall()
-    for number, parts in enumerate(keys):
-        BatchWriter(_Unopened(connection, topics), 0).refold([FactKey(*parts)])
+    concerned = rekey.rekey(connection, topics)
+    keys = concerned if version >= _FOLD_RULES else _all_keys(connection)
+    for number, key in enumerate(keys):
+        BatchWriter(_Unopened(connection, topics), 0).refold([key])
         if number % REFOLD_LOG_EVERY == REFOLD_LOG_EVERY - 1:
             log.info("upgrading the store to this version: %d of %d keys", number + 1, len(keys))
+
+
+def _all_keys(connection: Connection) -> list[FactKey]:
+    named = "subject<>''"  # an erased key has no name, and no facts
+    sql = f"SELECT namespace, subject, relation FROM keys WHERE {named} ORDER BY id"
+    return [FactKey(*parts) for parts in connection.execute(sql)]

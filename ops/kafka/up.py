@@ -17,11 +17,11 @@ from daemon.cli.options import ConfigFile
 from daemon.settings import OFF, PREFIX
 from lte_runtime import redact
 from lte_runtime.locks import DirectoryLock
-from ops import leftovers
+from ops import leftovers, up_token
 from ops.kafka.broker import BrokerUnavailable
 from ops.monitoring.start import monitoring
 from ops.ports import Ports, PortTaken
-from ops.stack import CHILDREN, Addresses, Stack, StackError
+from ops.stack import CHILDREN, PRINCIPALS, Addresses, Stack, StackError
 from ops.up_settings import UpSettings, choose
 
 command = typer.Typer(add_completion=False)
@@ -50,11 +50,12 @@ def up(
         bool, typer.Option("--monitoring/--no-monitoring", help="Start Prometheus and Grafana, if installed.")
     ] = True,
 ) -> None:
-    """Start a development broker and a daemon, print where they are, and keep them running until Ctrl-C.
+    """Start a development broker, a daemon and its gateway, and keep them running until Ctrl-C.
 
     The daemon has the settings of the file and of the environment; the addresses and the state directory
     that they do not name are chosen here and written to DIR/up.json. With --kafka, or where they name
-    kafka.bootstrap, no broker is started. Topics that are missing are made.
+    kafka.bootstrap, no broker is started. Topics that are missing are made. The gateway serves HTTP: OpenAI's
+    API, REST, MCP and a page; writes over it need the token that is made in DIR/token.
 
     Example: lte up --model /models/my-model, then in another terminal: lte ask "..."
     """
@@ -92,6 +93,7 @@ def _stack(directory: Path, chosen: UpSettings) -> Stack:
     path = directory / "ports.json"
     ports = Ports.of(path)
     listeners = {"grpc": "LTE_RPC__LISTEN", "metrics": "LTE_METRICS__LISTEN"}
+    listeners |= {"http": "LTE_GATEWAY__LISTEN", "gateway_metrics": "LTE_GATEWAY__METRICS_LISTEN"}
     unused = {name for name, variable in listeners.items() if variable in chosen.environment}
     ports.check(path, unused=unused | ({"kafka", "controller"} if chosen.kafka else set()))
     return Stack(
@@ -101,15 +103,27 @@ def _stack(directory: Path, chosen: UpSettings) -> Stack:
         topics=chosen.topics,
         topic=chosen.settings.kafka.topic,
         ports=ports,
+        token_file=_token_file(directory, chosen),
     )
+
+
+def _token_file(directory: Path, chosen: UpSettings) -> Path | None:
+    """A token of the stack's own, unless the settings bring tokens or there is no gateway that needs one."""
+    settings = chosen.settings
+    if settings.rpc.token_file is not None or settings.gateway.listen == OFF:
+        return None
+    token_file = directory.resolve() / "token"
+    up_token.make(token_file, token_file.with_name(PRINCIPALS))
+    return token_file
 
 
 def _run(stack: Stack, mark: Path, stop: threading.Event, chosen: UpSettings, with_monitoring: bool) -> None:
     mark.unlink(missing_ok=True)
     try:
         _start(stack, mark, stop, chosen)
-        place, metrics = stack.directory / "monitoring", stack.addresses.metrics
-        with monitoring(place, metrics, wanted=with_monitoring and metrics != OFF) as watched:
+        place, at = stack.directory / "monitoring", stack.addresses
+        wanted = with_monitoring and at.metrics != OFF
+        with monitoring(place, at.metrics, at.gateway_metrics, wanted=wanted) as watched:
             console.print(watched.lines(), highlight=False)
             _wait(stack, stop)
     except _Stopped:
@@ -132,6 +146,8 @@ def _start(stack: Stack, mark: Path, stop: threading.Event, chosen: UpSettings) 
         stack.start_broker()
         status.update("starting the daemon")
         seconds = stack.start_daemon(check)
+        status.update("starting the gateway")
+        stack.start_gateway(check)
     stack.addresses.write(mark)
     console.print(f"[green]READY[/green] after {seconds:.1f} s; addresses are in {mark}\n")
     if chosen.kafka and stack.created_topics:
@@ -146,6 +162,8 @@ def _wait(stack: Stack, stop: threading.Event) -> None:
                 f"the daemon ended with {stack.daemon_exit()}; its log is {stack.daemon_log}."
                 " `lte up` goes on from the state that is kept"
             )
+        if stack.gateway_exit() is not None:
+            raise StackError(f"the gateway ended with {stack.gateway_exit()}; its log is {stack.gateway_log}")
         if stack.broker_exit() is not None:
             raise StackError(f"Kafka ended with {stack.broker_exit()}; its log is {stack.broker.log_file}")
     console.print("\nstopping")
@@ -158,6 +176,8 @@ def _guide(at: Addresses, chosen: UpSettings) -> str:
         f"gRPC     {'' if at.grpc == OFF else f'{at.grpc}  and '}unix:{at.socket}",
         f"admin    unix:{at.admin_socket}",
         f"metrics  {OFF if at.metrics == OFF else f'http://{at.metrics}/metrics'}",
+        f"HTTP     {at.http}",
+        *_token_lines(at),
         f"model    {settings.model.path}",
         f"settings {chosen.file or 'defaults'}{' and LTE_ variables' if _has_variables() else ''}",
         "",
@@ -166,13 +186,21 @@ def _guide(at: Addresses, chosen: UpSettings) -> str:
         '  lte ask "Who is the chief executive of Quorvane Systems?" --explain',
         '  lte retract -s "Quorvane Systems" -r "chief executive"',
     ]
-    if at.grpc != OFF and settings.rpc.tls_cert is None:
-        lines.append(
-            """  grpcurl -plaintext -d '{"question": "What is the capital of Kenya?"}' \\"""
-            f"\n    {at.grpc} lte.v1.AnswerService/Answer"
-        )
+    if at.http != OFF:
+        messages = """[{"role": "user", "content": "What is the capital of Kenya?"}]"""
+        lines += [
+            f"  curl {at.http}/v1/chat/completions -H 'Content-Type: application/json' \\",
+            f"""    -d '{{"model": "{settings.gateway.model_name}", "messages": {messages}}}'""",
+        ]
     stops = "the daemon; Kafka goes on" if chosen.kafka else "both"
     return "\n".join([*lines, "", f"Ctrl-C stops {stops}; the state stays."])
+
+
+def _token_lines(at: Addresses) -> list[str]:
+    if not at.token_file:
+        return []
+    token = Path(at.token_file).read_text("utf-8").strip()
+    return [f"token    {token}  for writes over HTTP and for gRPC over TCP (in {at.token_file})"]
 
 
 def _has_variables() -> bool:

@@ -6,6 +6,7 @@ import itertools
 import json
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -49,11 +50,11 @@ _BAD = (b"no json", b'{"subject": "Quay 1"}', b'{"subject": "Quay 1", "relation"
 
 
 class Load:
-    """Events and questions at a steady pace, beside what `run` does step by step."""
+    """Events and questions at a steady pace, beside what `run` does step by step; the gateway must run."""
 
     def __init__(self, stack: Stack) -> None:
         at = stack.addresses
-        self._bootstrap, self._topic = at.kafka, at.topic
+        self._bootstrap, self._topic, self._http = at.kafka, at.topic, at.http
         self._client = Client(at.socket, admin_address=at.admin_socket, timeout_s=60.0)
         self._publisher = Publisher(PublisherSettings(at.kafka, at.topic))
         self._asking, self._publishing, self._over = threading.Event(), threading.Event(), threading.Event()
@@ -190,6 +191,7 @@ class Load:
                 return
             if self._asking.is_set():
                 self._ask(number)
+                self._ask_over_http(number)
 
     def _ask(self, number: int, tokens: int | None = None) -> None:
         about = f"What is the owner of Quay {number % FACTS}?"
@@ -197,6 +199,14 @@ class Load:
             self._client.answer(
                 about if number % 2 else f"What do {number} gulls weigh?", max_new_tokens=tokens
             )
+
+    def _ask_over_http(self, number: int) -> None:
+        chat = {"model": "lte", "messages": [{"role": "user", "content": f"Who owns Quay {number % FACTS}?"}]}
+        headers = {"Content-Type": "application/json"}
+        url = f"{self._http}/v1/chat/completions"
+        request = urllib.request.Request(url, json.dumps(chat).encode(), headers)
+        with suppress(OSError), urllib.request.urlopen(request, timeout=_GUARD_S):  # refused in the overload
+            pass
 
     def _memory(self) -> Any:
         return self._client.status()["memory"]

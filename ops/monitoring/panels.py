@@ -346,6 +346,12 @@ INGEST = Board(
                     (Query("sum by (flag) (lte_ingest_long_texts_total)", "{{flag}}"),),
                 ),
                 Panel(
+                    "Doubtful names",
+                    "Edits that were applied and flagged, since the start: a name of another publisher's "
+                    "facts, a name that says too little, look-alike or invisible characters.",
+                    (Query("sum by (flag) (lte_ingest_flagged_total)", "{{flag}}"),),
+                ),
+                Panel(
                     "Records that nobody should write",
                     "Since the start: bad records on the topics of the daemons, and invented original "
                     "positions.",
@@ -469,6 +475,53 @@ ANSWERS = Board(
                     "Answers in which a misquoted value was put as it was published.",
                     (_per_second("lte_answers_corrected_total", "corrected"),),
                     unit=PER_S,
+                ),
+            ),
+        ),
+        Row(
+            "Gateway",
+            (
+                Panel(
+                    "HTTP requests",
+                    "Requests of the gateway by status: 429 is a limit, 503 a daemon that is away.",
+                    (_per_second("lte_gateway_requests_total", "{{status}}", "status"),),
+                    unit=PER_S,
+                    alert="LteGatewayFails",
+                ),
+                Panel(
+                    "HTTP time",
+                    "Time of requests for answers, streams to their end.",
+                    _quantiles("lte_gateway_request_seconds", 0.5, 0.99),
+                    unit="s",
+                ),
+                Panel(
+                    "HTTP requests running",
+                    "Requests that run now; the limit is gateway.max_concurrent.",
+                    (Query("sum(lte_gateway_requests_running)", "running"),),
+                ),
+            ),
+        ),
+        Row(
+            "Callers",
+            (
+                Panel(
+                    "Refused callers",
+                    "Calls refused for who made them: no known token, no right, or more than the rate or the "
+                    "listener allows.",
+                    (_per_second("lte_calls_refused_total", "{{code}}", "code"),),
+                    unit=PER_S,
+                ),
+                Panel(
+                    "Token file",
+                    "0: the file as it is now was refused, and the tokens of before hold.",
+                    (Query("min by (instance) (lte_token_file_ok)", "{{instance}}"),),
+                    kind=Kind.STATES,
+                    alert="LteDegraded",
+                ),
+                Panel(
+                    "Principals",
+                    "Who may call, by whether their entry has expired.",
+                    (Query("max by (state) (lte_principals)", "{{state}}"),),
                 ),
             ),
         ),
@@ -704,6 +757,13 @@ MEMORY = Board(
                         Query("max(lte_memory_keys)", "keys"),
                         Query("max(lte_memory_edits)", "edits"),
                     ),
+                ),
+                Panel(
+                    "Keys joined by an upgrade",
+                    "Facts of different publishers that became one at an upgrade, because their names are "
+                    "spellings of one name. `lte index rekey --dry-run` lists them.",
+                    (Query("max by (instance) (lte_memory_joined_keys)", "{{instance}}"),),
+                    kind=Kind.NUMBER,
                 ),
                 Panel(
                     "Churn",

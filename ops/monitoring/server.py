@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from daemon.settings import OFF
 from lte_runtime.private_files import create, make_private
 
 CONFIGURATION = Path(__file__).resolve().parents[1] / "prometheus"
@@ -42,13 +43,18 @@ def installed() -> str | None:
 
 
 class Prometheus:
-    """Scrapes one daemon with the rules of `ops/prometheus`; data and log lie in `directory`.
+    """Scrapes one daemon and its gateway (host:port, or off) with the rules of `ops/prometheus`.
+
+    Data and log lie in `directory`.
 
     The child dies with the thread that starts it.
     """
 
-    def __init__(self, directory: Path, *, target: str, port: int, scrape_s: float = 15.0) -> None:
-        self.directory, self.port, self._target, self._scrape_s = directory, port, target, scrape_s
+    def __init__(
+        self, directory: Path, *, target: str, gateway: str, port: int, scrape_s: float = 15.0
+    ) -> None:
+        self.directory, self.port, self._scrape_s = directory, port, scrape_s
+        self._targets = {"lte": target, "lte-gateway": gateway}
         self.log_file = directory / "prometheus.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -133,7 +139,11 @@ class Prometheus:
         configuration = {
             "global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every},
             "rule_files": [str(CONFIGURATION / "lte.rules.yaml")],
-            "scrape_configs": [{"job_name": "lte", "static_configs": [{"targets": [self._target]}]}],
+            "scrape_configs": [
+                {"job_name": job, "static_configs": [{"targets": [target]}]}
+                for job, target in self._targets.items()
+                if target != OFF
+            ],
         }
         text = json.dumps(configuration, indent=2)
         (self.directory / "prometheus.yaml").write_text(text, encoding="utf-8")

@@ -38,22 +38,24 @@ class Monitoring:
 
 
 @contextmanager
-def monitoring(directory: Path, metrics: str, *, wanted: bool = True) -> Iterator[Monitoring]:
-    """Start what is installed on the metrics at `metrics` (host:port), and stop it at the end.
+def monitoring(directory: Path, metrics: str, gateway: str, *, wanted: bool = True) -> Iterator[Monitoring]:
+    """Start what is installed on the metrics at `metrics` and `gateway` (host:port), and stop it at the end.
 
     `directory` keeps data and logs; what a killed process left running in it is ended first. What does not
     start is noted and stops nobody.
     """
     with ExitStack() as undo:
-        yield _start(directory, metrics, undo) if wanted else Monitoring({}, ())
+        yield _start(directory, metrics, gateway, undo) if wanted else Monitoring({}, ())
 
 
-def _start(directory: Path, metrics: str, undo: ExitStack) -> Monitoring:
+def _start(directory: Path, metrics: str, gateway: str, undo: ExitStack) -> Monitoring:
     if installed() is None:
         return Monitoring({}, ("no Prometheus on this machine (Debian: apt-get install prometheus)",))
     make_private(directory)
     leftovers.end(directory / CHILDREN)
-    prometheus = Prometheus(directory / "prometheus", target=metrics, port=_free(_PROMETHEUS_PORTS))
+    prometheus = Prometheus(
+        directory / "prometheus", target=metrics, gateway=gateway, port=_free(_PROMETHEUS_PORTS)
+    )
     try:
         undo.enter_context(prometheus)
     except MonitoringError as error:

@@ -27,9 +27,10 @@ def main(pictures: Path = PICTURES) -> None:
     with tempfile.TemporaryDirectory() as place, Stack(Path(place) / "lte", settings=SETTINGS) as stack:
         stack.start_broker()
         stack.start_daemon()
+        stack.start_gateway()
         (port,) = free_ports(1)
-        target = stack.addresses.metrics
-        with Prometheus(Path(place) / "p", target=target, port=port, scrape_s=_SCRAPE_S) as prometheus:
+        targets = {"target": stack.addresses.metrics, "gateway": stack.addresses.gateway_metrics}
+        with Prometheus(Path(place) / "p", **targets, port=port, scrape_s=_SCRAPE_S) as prometheus:
             start = time.time()
             Load(stack).run(note=lambda step: print(f"{time.time() - start:5.0f} s  {step}", flush=True))
             time.sleep(2 * _SCRAPE_S)

@@ -11,7 +11,8 @@ from typing import Any
 
 import make_gate
 
-from lte_runtime.facts.events import EventLimits, decode, normalise_key
+from lte_runtime.facts.events import EventLimits, decode
+from lte_runtime.names.normalise import key_form
 from lte_runtime.scoring import contains
 from lte_runtime.types import Position, RawRecord
 
@@ -45,7 +46,7 @@ def stock() -> dict[tuple[str, str], str]:
     for name, entry in relations.items():
         for line in (STOCK / f"{name}.tsv").read_text(encoding="utf-8").splitlines():
             subject, target = line.split("\t")[:2]
-            facts[entry["relation"], normalise_key(subject)] = target
+            facts[entry["relation"], key_form(subject)] = target
     return facts
 
 
@@ -60,7 +61,7 @@ def test_every_event_decodes_and_ids_are_unique() -> None:
 
 def test_the_sets_share_no_subject() -> None:
     sets = [
-        {normalise_key(event["subject"]) for event in events if "subject" in event}
+        {key_form(event["subject"]) for event in events if "subject" in event}
         for events in (read(DEMO / "events.jsonl"), user_events(), near_events(), gate_events())
     ]
     known = {subject for _, subject in stock()}
@@ -75,7 +76,7 @@ def test_stock_is_large_unique_and_clean() -> None:
         rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
         lines += len(rows)
         assert all(row[0] and row[1] for row in rows), path
-        assert max(Counter(normalise_key(row[0]) for row in rows).values()) == 1, path
+        assert max(Counter(key_form(row[0]) for row in rows).values()) == 1, path
         text = path.read_text(encoding="utf-8")
         assert unicodedata.is_normalized("NFC", text), path
     assert lines >= 2300
@@ -105,7 +106,7 @@ def test_demo_changes_what_was_so_in_2023() -> None:
     known = stock()
     for item in script["old_then_new"]:
         event = events[item["event_id"]]
-        assert known[event["relation"], normalise_key(event["subject"])] != event["target"]
+        assert known[event["relation"], key_form(event["subject"])] != event["target"]
     assert script["unrelated"]["expected"][0] in known.values()
 
 
@@ -129,9 +130,9 @@ def test_near_questions_are_many_of_all_kinds_and_languages() -> None:
     assert {row["language"] for row in first} == {"en", "de", "fr", "es"}
     assert {row["kind"] for row in first} >= set(NEAR_KINDS)
     for values in (
-        [normalise_key(row["event"]["subject"]) for row in rows],
-        [normalise_key(row["event"]["target"]) for row in rows],
-        [normalise_key(question) for row in rows for question in (row["question"], *row["near"])],
+        [key_form(row["event"]["subject"]) for row in rows],
+        [key_form(row["event"]["target"]) for row in rows],
+        [key_form(question) for row in rows for question in (row["question"], *row["near"])],
     ):
         assert max(Counter(values).values()) == 1
 
@@ -142,7 +143,7 @@ def test_near_questions_name_the_subject_and_give_no_value_away() -> None:
         assert len(row["near"]) == 2
         for question in (row["question"], *row["near"]):
             assert question.rstrip().endswith("?")
-            assert normalise_key(event["subject"]) in normalise_key(question), question
+            assert key_form(event["subject"]) in key_form(question), question
             assert not contains(question, [target]), question
         if "statement" in event:
             assert event["statement"].count(target) == 1
@@ -166,7 +167,7 @@ def test_gate_splits_are_disjoint_and_negatives_are_not_stored() -> None:
     assert max(Counter(row["question"] for row in asked).values()) == 1
     out = [row for row in asked if row["label"] == "out" and row["split"] == "test"]
     assert len(out) >= 500
-    stored = {normalise_key(row["event"]["subject"]) for row in events.values()}
+    stored = {key_form(row["event"]["subject"]) for row in events.values()}
     kinds, _ = make_gate.read_pools((DATA / "gate_pools.txt").read_text(encoding="utf-8"))
-    unknown = {normalise_key(name) for kind in kinds for names in kind.subjects for name in names[1:]}
+    unknown = {key_form(name) for kind in kinds for names in kind.subjects for name in names[1:]}
     assert not stored & unknown

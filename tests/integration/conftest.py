@@ -9,6 +9,7 @@ import pytest
 
 if TYPE_CHECKING:
     from daemon_house import House
+    from gateway_process import GatewayProcess, Tokens
 
     from ops.kafka.broker import Broker
 
@@ -45,3 +46,39 @@ def make_module_house(
 def house(make_module_house: Callable[..., House]) -> House:
     """A running daemon that the tests of a module share; each uses subjects of its own."""
     return make_module_house().start()
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
+    """An asker and a publisher of one namespace, an operator of all, and one whose token has expired."""
+    from gateway_process import make_tokens
+
+    return make_tokens(tmp_path_factory.mktemp("tokens"))
+
+
+@pytest.fixture(scope="module")
+def guarded_house(make_module_house: Callable[..., House], tokens: Tokens) -> House:
+    """A running daemon that knows `tokens`."""
+    return make_module_house(LTE_RPC__TOKEN_FILE=str(tokens.file)).start()
+
+
+@pytest.fixture(scope="module")
+def guarded_gateway(
+    guarded_house: House, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GatewayProcess]:
+    """A running gateway in front of `guarded_house`."""
+    from gateway_process import started
+
+    running = started(guarded_house, tmp_path_factory.mktemp("gateway"))
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def gateway(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    """A running gateway in front of `house`."""
+    from gateway_process import started
+
+    running = started(house, tmp_path_factory.mktemp("gateway"))
+    yield running
+    running.close()

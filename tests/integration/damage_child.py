@@ -15,8 +15,7 @@ from pathlib import Path
 from lte_runtime.answer.encoder.stub import StubEncoder
 from lte_runtime.errors import LteError
 from lte_runtime.memory.edit_memory import EditMemory
-from lte_runtime.store.db import open_writer
-from lte_runtime.store.writer import refold_all
+from lte_runtime.store.writer import Store
 from lte_runtime.types import Candidate
 
 QUESTIONS = [f"What is the owner of Lock {number}?" for number in range(70)]
@@ -52,9 +51,9 @@ def state_of(directory: Path) -> object:
 
 def without_log(directory: Path) -> None:
     """SQLite's log taken into the database: a cut log is an older state, which Kafka completes."""
-    connection = open_writer(directory / "edits.db", 5000, refold_all)
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    connection.close()
+    store = Store(directory / "edits.db")
+    store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    store.close()
 
 
 def damage(directory: Path, chance: random.Random) -> str:

@@ -41,9 +41,10 @@ def scraped(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with Stack(place / "lte", settings=SETTINGS, broker=broker, topic=topic) as stack:
         stack.start_broker()
         stack.start_daemon()
+        stack.start_gateway()
         (port,) = free_ports(1)
-        target = stack.addresses.metrics
-        with Prometheus(place / "prometheus", target=target, port=port, scrape_s=SCRAPE_S) as prometheus:
+        targets = {"target": stack.addresses.metrics, "gateway": stack.addresses.gateway_metrics}
+        with Prometheus(place / "prometheus", **targets, port=port, scrape_s=SCRAPE_S) as prometheus:
             start = time.time()
             Load(stack).run(note=print)
             time.sleep(3 * SCRAPE_S)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from daemon_house import fact, question, targets, until
+from openai import OpenAI
 from real_parts import missing_part
 
 from daemon.client import Client
@@ -29,7 +30,7 @@ Start = Callable[..., subprocess.Popen[str]]
 Child = dict[str, Any]
 STUB_MODELS = '[encoder]\nmodel = "stub"\n[model]\npath = "stub"\n'
 
-STAYS = {"daemon.log", "kafka", "lock", "ports.json", "state"}
+STAYS = {"daemon.log", "gateway.log", "kafka", "lock", "ports.json", "principals.toml", "state", "token"}
 
 
 @pytest.fixture
@@ -125,11 +126,7 @@ def test_ctrl_c_during_the_start_leaves_nothing(directory: Path, start: Start) -
     assert process.wait(timeout=120) == 0
     assert not any(map(alive, started.values()))
     assert {path.name for path in directory.iterdir()} == {
-        "daemon.log",
-        "kafka",
-        "lock",
-        "ports.json",
-        "state",
+        *(STAYS - {"gateway.log"}),
     }
 
 
@@ -186,7 +183,7 @@ def test_a_port_in_use_is_named_and_not_exchanged(directory: Path, start: Start)
 
 
 def test_settings_and_a_broker_that_is_there_are_used(directory: Path, start: Start, broker: Broker) -> None:
-    """Settings of the file and of the environment hold; nothing is started but the daemon."""
+    """Settings of the file and of the environment hold; nothing is started but daemon and gateway."""
     (directory.parent / "lte.toml").write_text(STUB_MODELS + '[kafka]\ntopic = "up.facts"\n', "utf-8")
     up = start(
         *("up", "--dir", str(directory), "--kafka", broker.bootstrap, "--no-monitoring"),
@@ -199,7 +196,7 @@ def test_settings_and_a_broker_that_is_there_are_used(directory: Path, start: St
     addresses = places(up, directory)
     assert (addresses["kafka"], addresses["topic"]) == (broker.bootstrap, "up.facts")
     assert addresses["metrics"] == "off"
-    assert set(children(directory)) == {"daemon"}
+    assert set(children(directory)) == {"daemon", "gateway"}
     with Publisher(PublisherSettings(broker.bootstrap, "up.facts")) as publisher:
         sent = publisher.publish([fact("Quorvane", "Ann")])
     with Client(addresses["socket"]) as client:
@@ -209,6 +206,31 @@ def test_settings_and_a_broker_that_is_there_are_used(directory: Path, start: St
     up.send_signal(signal.SIGINT)
     assert up.wait(timeout=120) == 0
     assert broker.code is None
+
+
+def test_the_gateway_serves_and_its_token_is_private(directory: Path, start: Start) -> None:
+    up = start()
+    addresses = places(up, directory)
+    token_file = Path(addresses["token_file"])
+    assert stat.S_IMODE(token_file.stat().st_mode) == 0o600
+    assert up.stdout is not None
+    token = token_file.read_text("ascii").strip()
+    assert any(token in line for line in up.stdout)
+    with urllib.request.urlopen(f"{addresses['http']}/readyz", timeout=30) as reply:
+        assert reply.status == 200
+    with OpenAI(base_url=f"{addresses['http']}/v1", api_key="none of ours") as client:
+        messages: Any = [{"role": "user", "content": "What is the capital of Kenya?"}]
+        assert client.chat.completions.create(model="lte", messages=messages).choices[0].message.content
+    up.send_signal(signal.SIGINT)
+    assert up.wait(timeout=120) == 0
+    places(start(), directory)
+    assert token_file.read_text("ascii").strip() == token
+
+
+def test_without_a_gateway_there_is_no_token(directory: Path, start: Start) -> None:
+    addresses = places(start(LTE_GATEWAY__LISTEN="off"), directory)
+    assert (addresses["http"], addresses["token_file"]) == ("off", "")
+    assert set(children(directory)) == {"daemon", "broker"}
 
 
 def test_the_model_of_the_flag_serves(directory: Path, start: Start) -> None:

@@ -22,6 +22,7 @@ from doc_blocks import PAGES, ROOT, blocks, inline_codes, shell_commands
 from daemon.cli import exits
 from daemon.cli.app import app
 from daemon.config import load
+from daemon.rpc import token_file
 from lte_runtime.facts.events import EventLimits, decode
 from lte_runtime.types import Position, RawRecord
 from ops.bench.cli import ALONE, NAMES
@@ -101,7 +102,7 @@ def test_the_command_line_understands_every_command(parse: Parse) -> None:
 
 
 def until_a_pipe(words: list[str]) -> list[str]:
-    return words[: next((at for at, word in enumerate(words) if word in ("|", ">")), len(words))]
+    return words[: next((at for at, word in enumerate(words) if word in ("|", ">", ">>")), len(words))]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,10 @@ def test_configurations_are_valid(block, tmp_path: Path) -> None:
     assert tomllib.loads(block.text)
     file = tmp_path / "lte.toml"
     file.write_text(block.text, "utf-8")
-    assert load(file, environ={}).settings
+    if token_file.SECTION in block.text:
+        assert token_file.read(file).all
+    else:
+        assert load(file, environ={}).settings
 
 
 def test_events_are_taken() -> None:

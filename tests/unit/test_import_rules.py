@@ -18,8 +18,8 @@ PACKAGES = ("lte_runtime", "daemon", "ops")
 HOMES: dict[str, tuple[str, ...]] = {
     # Development tools act as a stranger's clients too.
     "kafka": ("daemon/kafka/", "ops/"),
-    "grpc": ("daemon/rpc/", "daemon/client.py", "ops/"),
-    "grpc_health": ("daemon/rpc/", "daemon/client.py"),
+    "grpc": ("daemon/rpc/", "daemon/client.py", "daemon/gateway/daemon_calls.py", "ops/"),
+    "grpc_health": ("daemon/rpc/", "daemon/client.py", "daemon/gateway/daemon_calls.py"),
     "grpc_reflection": ("daemon/rpc/",),
     "grpc_status": ("daemon/rpc/", "daemon/client.py"),
     "prometheus_client": ("daemon/metrics.py",),
@@ -29,6 +29,14 @@ HOMES: dict[str, tuple[str, ...]] = {
     "hnswlib": ("lte_runtime/index/hnsw.py",),
     "apsw": ("lte_runtime/store/writer.py", "lte_runtime/store/db.py"),
     "sqlite3": (),
+    # HTTP is a process of its own: the daemon serves without these.
+    "fastapi": ("daemon/gateway/",),
+    "starlette": ("daemon/gateway/",),
+    "uvicorn": ("daemon/gateway/",),
+    "mcp": ("daemon/gateway/",),
+    "jinja2": ("daemon/gateway/page/rendering.py",),
+    # Browsers are for tests and pictures alone.
+    "playwright": ("ops/demo/page_picture.py",),
     "peft": (
         "lte_runtime/answer/engine/",
         "lte_runtime/align/job/train.py",
@@ -65,7 +73,9 @@ LAYERS = (
 )
 # Pure decisions: no clock, file, thread or log.
 PURE = (
+    "daemon/gateway/page/views/",
     "lte_runtime/facts/keys.py",
+    "lte_runtime/facts/name_owners.py",
     "lte_runtime/facts/policy.py",
     "lte_runtime/facts/reasons.py",
     "lte_runtime/names/normalise.py",
@@ -79,6 +89,7 @@ PURE = (
     "lte_runtime/scoring.py",
     "lte_runtime/answer/chain.py",
     "lte_runtime/answer/fidelity.py",
+    "lte_runtime/answer/name_claims.py",
     "lte_runtime/answer/prompt.py",
     "lte_runtime/answer/scope/",
     "lte_runtime/align/data/",
@@ -87,6 +98,7 @@ PURE = (
     "lte_runtime/align/promotion.py",
     "lte_runtime/align/runs.py",
     "lte_runtime/align/watch.py",
+    "daemon/rpc/access.py",
     "ops/lab/evals/tally.py",
     "ops/lab/evals/unseen_facts.py",
 )

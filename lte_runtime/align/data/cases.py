@@ -18,7 +18,7 @@ from lte_runtime.align.data.pools import KnownFact, Pool
 from lte_runtime.align.data.wordings import Wordings
 from lte_runtime.align.stock import names
 from lte_runtime.align.stock.relations import NOUN_KINDS
-from lte_runtime.facts.keys import normalise_key
+from lte_runtime.names.normalise import key_form
 
 
 class CaseKind(StrEnum):
@@ -387,7 +387,7 @@ def _same_subject(rng: Random, world: World) -> Case | None:
             distractors=_distractors(rng, world, place),
         )
     place, fact, _ = _drawn(rng, world)
-    stored = {f.relation for f in world.pool.by_subject.get(normalise_key(fact.subject), (fact,))}
+    stored = {f.relation for f in world.pool.by_subject.get(key_form(fact.subject), (fact,))}
     question = _other_question(rng, fact, stored) if fact.subject else None
     if question is None:
         return None

@@ -11,7 +11,8 @@ from random import Random
 import numpy as np
 
 from lte_runtime.align.data.facts import FactRecord
-from lte_runtime.facts.keys import normalise_key, statement_of
+from lte_runtime.facts.keys import statement_of
+from lte_runtime.names.normalise import key_form
 from lte_runtime.types import Vectors
 
 NEAR = 8
@@ -49,7 +50,7 @@ class Pool:
         by_name: dict[str, list[FactRecord]] = defaultdict(list)
         for fact in self.facts:
             for name in (fact.subject, *fact.subject_aliases):
-                by_name[normalise_key(name)].append(fact)
+                by_name[key_form(name)].append(fact)
         return {name: tuple(facts) for name, facts in by_name.items() if name}
 
     @cached_property
@@ -58,7 +59,7 @@ class Pool:
         return tuple(
             (place, after)
             for place, fact in enumerate(self.facts)
-            for after in self.by_subject.get(normalise_key(fact.target), ())
+            for after in self.by_subject.get(key_form(fact.target), ())
             if fact.relation and after.relation and after.subject != fact.subject
         )
 
@@ -87,14 +88,14 @@ class Pool:
 
     def single_subject(self, fact: FactRecord) -> bool:
         """Whether no other fact has this relation and target."""
-        pair = (normalise_key(fact.relation), normalise_key(fact.target))
+        pair = (key_form(fact.relation), key_form(fact.target))
         return self._pairs[pair] == 1
 
     @cached_property
     def _pairs(self) -> dict[tuple[str, str], int]:
         counted: dict[tuple[str, str], int] = defaultdict(int)
         for fact in self.facts:
-            counted[normalise_key(fact.relation), normalise_key(fact.target)] += 1
+            counted[key_form(fact.relation), key_form(fact.target)] += 1
         return counted
 
     def neighbours(self, place: int, count: int, rng: Random) -> list[FactRecord]:
@@ -123,7 +124,7 @@ def by_vectors(encode: Callable[[Sequence[str]], Vectors]) -> Near:
 
 def by_words(facts: Sequence[FactRecord]) -> Sequence[Sequence[int]]:
     """Neighbours by shared words of the views: for small sets, and where there is no encoder."""
-    words = [frozenset(normalise_key(fact.view).split()) for fact in facts]
+    words = [frozenset(key_form(fact.view).split()) for fact in facts]
     return [
         _nearest(facts, place, np.array([len(own & other) / len(own | other or {""}) for other in words]))
         for place, own in enumerate(words)
@@ -131,11 +132,11 @@ def by_words(facts: Sequence[FactRecord]) -> Sequence[Sequence[int]]:
 
 
 def _nearest(facts: Sequence[FactRecord], place: int, scores: Vectors) -> list[int]:
-    subject = normalise_key(facts[place].subject or facts[place].prompt)
+    subject = key_form(facts[place].subject or facts[place].prompt)
     best = np.argpartition(-scores, min(_LOOKED_AT, len(scores)) - 1)[:_LOOKED_AT]
     others = [
         int(other)
         for other in best[np.argsort(-scores[best], kind="stable")]
-        if other != place and normalise_key(facts[other].subject or facts[other].prompt) != subject
+        if other != place and key_form(facts[other].subject or facts[other].prompt) != subject
     ]
     return others[:NEAR]

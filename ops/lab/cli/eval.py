@@ -290,6 +290,29 @@ def restraint(
 
 
 @app.command()
+def injection(
+    data: Annotated[Path, typer.Option(help="File of facts that carry instructions, JSON lines.")],
+    limit: Limit = None,
+    json_: Json = False,
+    arch: Architecture = None,
+    config: ConfigFile = None,
+) -> None:
+    """Facts that carry instructions: do they change the answers about other facts?
+
+    Example: lte eval injection --data tests/data/instructions.jsonl --json
+    """
+    from daemon.parts import models
+    from ops.lab.evals import injection as measured
+
+    settings = parts.settings(config, arch)
+    encoder = models.encoder(settings)
+    with parts.engine(settings) as engine, output.progress(not json_) as progress:
+        calibration = models.calibration(settings, encoder)
+        result = measured.run(data, encoder, engine, calibration, limit=limit, progress=progress)
+    _show(result, json_)
+
+
+@app.command()
 def fidelity(
     method: Annotated[
         list[ComparedMethod] | None, typer.Option("--method", "-m", help="Default: ours. Repeatable.")

@@ -1,4 +1,4 @@
-"""`lte gate`: fit the scope gate to an encoder, on labelled questions or on generated ones."""
+"""`lte gate`: fit the scope gate to an encoder, and measure it on facts that no training reads."""
 
 from __future__ import annotations
 
@@ -12,12 +12,7 @@ from daemon.cli import output
 from daemon.cli.options import ConfigFile, Json
 from lte_runtime.errors import BadRequest
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="The scope gate: calibrate.")
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps `calibrate` a command of its own."""
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="The scope gate: calibrate, measure.")
 
 
 @app.command()
@@ -55,6 +50,31 @@ def calibrate(
         output.as_json({"file": str(out), "threshold": fitted.threshold, **fitted.report})
     else:
         output.pairs({"file": out, "threshold": fitted.threshold, **fitted.report})
+
+
+@app.command()
+def unseen(json_: Json = False, config: ConfigFile = None) -> None:
+    """Measure the gate on facts that no training reads. For a finished gate: choose nothing by these figures.
+
+    Shares with their 95 % intervals, for all questions, for each language and for each domain.
+
+    Example: lte gate unseen --json
+    """
+    from daemon.config import load
+    from daemon.parts import models
+    from lte_runtime.disk import sha256_file
+    from ops.lab.gate import unseen as measured
+
+    settings = load(config).settings
+    encoder = models.encoder(settings)
+    facts, calibration = measured.read(), models.calibration(settings, encoder)
+    with output.progress(not json_) as progress:
+        result = measured.measure(facts, encoder, calibration, progress)
+    if json_:
+        output.as_json({"data_sha256": sha256_file(measured.FILE), "encoder": encoder.fingerprint, **result})
+        return
+    output.pairs({name: result[name] for name in ("facts", "threshold", "p50_ms")})
+    output.table(measured.COLUMNS, measured.rows(result))
 
 
 def _read(path: Path) -> list[dict[str, object]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from statistics import harmonic_mean
+from statistics import NormalDist, harmonic_mean
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -102,6 +103,17 @@ def interval(
     rng = random.Random(seed)
     means = sorted(sum(rng.choices(values, k=len(values))) / len(values) for _ in range(RESAMPLES))
     return round(means[int(0.025 * RESAMPLES)], 4), round(means[int(0.975 * RESAMPLES) - 1], 4)
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """95 % bounds of a share (Wilson, 1927); raises `ValueError` without trials."""
+    if trials <= 0:
+        raise ValueError("an interval needs at least one trial")
+    z, share = NormalDist().inv_cdf(0.975), successes / trials
+    centre = share + z * z / (2 * trials)
+    spread = z * math.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
+    scale = 1 + z * z / trials
+    return round(max(0.0, (centre - spread) / scale), 4), round(min(1.0, (centre + spread) / scale), 4)
 
 
 def lead(

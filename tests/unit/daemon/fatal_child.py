@@ -25,8 +25,11 @@ from daemon.kafka.control import ControlSettings, ControlTopic
 from daemon.kafka.memory_source import MemoryLog, MemorySource
 from daemon.lifecycle import Lifecycle, State
 from daemon.process import end_process
-from daemon.rpc.access import Role
+from daemon.rpc.access import Role, unlimited
 from daemon.rpc.interceptors import Guard
+from daemon.rpc.listener import admin_listener
+from daemon.rpc.rate_limit import RateLimits
+from daemon.rpc.workers import ListenerThreads
 from daemon.schedule import Schedule
 from lte_runtime.answer.encoder import StubEncoder
 from lte_runtime.errors import on_fatal
@@ -87,10 +90,12 @@ def replay(memory: EditMemory, log: MemoryLog) -> None:
 
 def called(act: Callable[[], object]) -> None:
     """A call from outside, whose error becomes a status."""
-    guard = Guard(Role.ADMIN, None, 4, lambda _: None)
+    threads = ListenerThreads("admin", 4)
+    guard = Guard(admin_listener(), threads, lambda _: None, RateLimits(), longest_s=GUARD_S)
     context: Any = SimpleNamespace(abort_with_status=lambda _: None)
     armed.set()
-    guard._unary("/lte.v1.AdminService/Any", lambda *_: act(), None, context)
+    method, operator = "/lte.v1.AdminService/TakeSnapshot", unlimited("operator", Role)
+    guard._unary(method, lambda *_: act(), operator, None, context)
 
 
 def scheduled(act: Callable[[], object]) -> None:

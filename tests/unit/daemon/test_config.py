@@ -11,6 +11,9 @@ from pydantic import ValidationError
 from daemon import config
 from daemon.config import Settings, environment_name, find_file, flat_values, known_names, load
 from daemon.ingest.values import IngestSettings
+from daemon.parts.answers import listener_settings
+from daemon.rpc.access import Role
+from daemon.settings import PublisherRights
 from lte_runtime.errors import BadRequest
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "lte.example.toml"
@@ -86,6 +89,11 @@ def test_no_deprecated_key_is_a_setting() -> None:
         ('[rpc]\nlisten = "0.0.0.0:7000"\n', "needs tls_cert, tls_key and token_file"),
         ('[rpc]\nlisten = "7000"\n', "not host:port"),
         ('[rpc]\ntls_cert = "a.pem"\n', "come together"),
+        ('[rpc]\ntls_client_ca = "a.pem"\n', "tls_client_ca needs tls_cert, tls_key, and token_file"),
+        ("[rpc]\nsocket_roles = []\n", "nobody could ask"),
+        ('[rpc]\nsocket_roles = ["king"]\n', r"rpc\.socket_roles.*'asker', 'publisher' or 'operator'"),
+        ('[client]\ntls_cert = "a.pem"\n', "come together"),
+        ('[client]\ntls_cert = "a.pem"\ntls_key = "a.key"\n', "tls_cert needs tls_ca"),
         ('[metrics]\nlisten = "0.0.0.0:9000"\n', r"metrics\.public"),
         ("[answer]\nmax_new_tokens = 500\n", "above max_new_tokens_limit"),
         ('[realign]\ncommand = "sbatch align.sh"\n', "command must name {jobdir}"),
@@ -102,6 +110,12 @@ def test_a_public_listener_is_allowed_with_tls_and_token(tmp_path: Path) -> None
     assert load(_file(tmp_path, text), environ={}).settings.rpc.listen == "0.0.0.0:7000"
 
 
+def test_roles_of_the_socket() -> None:
+    environ = {"LTE_RPC__SOCKET_ROLES": '["asker"]'}
+    assert listener_settings(load(environ=environ).settings).socket_roles == (Role.ASKER,)
+    assert listener_settings(Settings()).socket_roles == (Role.ASKER, Role.PUBLISHER)
+
+
 @pytest.mark.parametrize("listen", ["127.0.0.1:1", "localhost:1", "[::1]:1"])
 def test_loopback_needs_no_tls(listen: str) -> None:
     assert load(environ={"LTE_RPC__LISTEN": listen}).settings.rpc.listen == listen
@@ -112,6 +126,14 @@ def test_client_security_is_passed_through() -> None:
     kafka = load(environ=environ).settings.kafka
     assert kafka.security == {"sasl_mechanism": "PLAIN"}
     assert kafka.publishers == {"erp": ["prices"]}
+
+
+def test_a_publisher_is_a_list_of_namespaces_or_a_table_with_names(tmp_path: Path) -> None:
+    text = '[kafka.publishers]\nerp = ["prices"]\nhr = { names = ["Acme*"] }\n'
+    publishers = load(_file(tmp_path, text), environ={}).settings.kafka.publishers
+    assert publishers == {"erp": ["prices"], "hr": PublisherRights(names=["Acme*"])}
+    with pytest.raises(BadRequest, match=r"kafka\.publishers"):
+        load(_file(tmp_path, '[kafka.publishers]\nhr = { namen = ["Acme"] }\n'), environ={})
 
 
 def test_broken_json_in_the_environment_is_told() -> None:

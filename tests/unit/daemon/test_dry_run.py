@@ -97,6 +97,11 @@ def test_what_is_not_there_is_told(runner: DryRunner) -> None:
         run(runner, op="retract", subject="Nobody", relation="captain", namespace="empty")
 
 
+def test_a_retraction_by_id_looks_in_its_own_namespace(runner: DryRunner) -> None:
+    with pytest.raises(NotFound, match="no edit 'e1'"):
+        run(runner, op="retract", retracts="e1", namespace="another")
+
+
 def test_a_subject_of_many_facts_is_looked_at_in_part(
     runner: DryRunner, memory: EditMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ def _fed() -> Metrics:
         applied=3,
         duplicates=1,
         long_texts={"long_key": 2},
+        flagged={"foreign_name": 4},
         rejected={"not_json": 1},
         stages_ms={"encode": 4.0},
     )
@@ -48,6 +49,7 @@ def test_what_is_fed_is_exported() -> None:
     samples = _samples(_fed())
     assert samples["lte_ingest_events_total", ()] == 5
     assert samples["lte_ingest_long_texts_total", ("long_key",)] == 2
+    assert samples["lte_ingest_flagged_total", ("foreign_name",)] == 4
     assert samples["lte_ingest_rejected_total", ("not_json",)] == 1
     assert samples["lte_freshness_seconds_count", ()] == 2
     assert samples["lte_freshness_seconds_bucket", ("0.002",)] == 1

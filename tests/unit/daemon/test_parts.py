@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from daemon.config import load
+from daemon.parts.memory import ingest_settings, memory_settings
 from daemon.parts.realign import base_of, realigner_settings, runner_settings
 
 
@@ -29,3 +30,17 @@ def test_the_command_alone_decides_where_a_job_runs() -> None:
         assert runner_settings(load(environ=environ).settings).command == command
         without = load(environ={"LTE_REALIGN__RUNNER": runner}).settings
         assert runner_settings(without).command is None
+
+
+def test_rights_of_publishers_reach_the_decoder_and_the_memory() -> None:
+    table = '{"hr": {"names": ["Acme"]}, "erp": ["prices"], "*": {"namespaces": ["default"]}}'
+    settings = load(environ={"LTE_KAFKA__PUBLISHERS": table}).settings
+    limits = ingest_settings(settings).limits
+    assert limits.writers == {"hr": {"*"}, "erp": {"prices"}, "*": {"default"}}
+    assert limits.owners.of_name("ACME") == {"hr"}
+    assert memory_settings(settings).owners == limits.owners
+
+
+def test_reserved_names_alone_limit_no_namespace() -> None:
+    settings = load(environ={"LTE_KAFKA__PUBLISHERS": '{"hr": {"names": ["Acme"]}}'}).settings
+    assert ingest_settings(settings).limits.writers == {}

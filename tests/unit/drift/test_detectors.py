@@ -25,7 +25,7 @@ from lte_runtime.drift.detectors import (
 )
 from lte_runtime.drift.readings import Reading, share, unseen_relations
 from lte_runtime.drift.rules import CHANGES
-from lte_runtime.facts.keys import normalise_key
+from lte_runtime.names.normalise import key_form
 
 FLOOR = Threshold("edit_success", Bad.FALL, enter=0.8, leave=0.9, min_sample=32)
 CHANGE = ChangeDetector("edit_success", Bad.FALL, (Scan(64, 1e-4), Scan(256, 1e-4)), 320, 640)
@@ -183,5 +183,5 @@ def test_a_reading_that_is_no_number_is_refused(value: float, n: int) -> None:
 def test_shares() -> None:
     assert share("x", [True, False, True, True], 5) == Reading("x", 0.75, 4, 5)
     assert share("x", [], 5).n == 0
-    aligned = {normalise_key("Head of  State")}
+    aligned = {key_form("Head of  State")}
     assert unseen_relations(["head of state", "orbit", "ORBIT"], aligned, 5).value == pytest.approx(2 / 3)

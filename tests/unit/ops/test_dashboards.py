@@ -14,14 +14,14 @@ import yaml
 from real_parts import missing_part
 
 from daemon import metrics as catalogue
-from daemon.metrics import GAUGES, Spec
+from daemon.metrics import GATEWAY, GAUGES, Spec
 from lte_runtime.drift import readings
 from ops.monitoring import dashboards
 from ops.monitoring.panels import BOARDS, SWAPS
 
 ROOT = Path(__file__).resolve().parents[3]
 RULES = ROOT / "ops/prometheus/lte.rules.yaml"
-DECLARED = {spec.name for spec in (*vars(catalogue).values(), *GAUGES) if isinstance(spec, Spec)}
+DECLARED = {spec.name for spec in (*vars(catalogue).values(), *GAUGES, *GATEWAY) if isinstance(spec, Spec)}
 HISTOGRAMS = {name for name in DECLARED if name.endswith("_seconds") or name == "lte_gate_score"}
 EXPORTED = DECLARED | {f"{name}{end}" for name in HISTOGRAMS for end in ("_bucket", "_sum", "_count")}
 

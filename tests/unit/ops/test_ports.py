@@ -15,9 +15,18 @@ from ops.ports import Ports, PortTaken
 def test_the_ports_are_the_same_at_each_start(tmp_path: Path) -> None:
     path = tmp_path / "ports.json"
     first = Ports.of(path)
-    assert len(set(astuple(first))) == 4
+    assert len({*astuple(first), 0}) == 7
     assert Ports.of(path) == first
     first.check(path)
+
+
+def test_a_file_of_before_gets_the_ports_it_lacks_and_keeps_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "ports.json"
+    path.write_text('{"kafka": 20001, "controller": 20002, "grpc": 20003, "metrics": 20004}')
+    ports = Ports.of(path)
+    assert astuple(ports)[:4] == (20_001, 20_002, 20_003, 20_004)
+    assert ports.http > 0
+    assert Ports.of(path) == ports
 
 
 def test_a_port_in_use_is_named_with_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,7 @@ SUBCOMMANDS = [
     ("dlq", "replay"),
     ("index", "verify"),
     ("index", "rebuild"),
+    ("index", "rekey"),
     ("topics", "create"),
     ("ingest", "resume"),
     ("ingest", "skip"),
@@ -69,6 +70,7 @@ SUBCOMMANDS = [
     ("config", "check"),
     ("config", "schema"),
     ("gate", "calibrate"),
+    ("gate", "unseen"),
     ("eval", "knowedit"),
 ]
 
@@ -381,6 +383,13 @@ class TestWhere:
         where = find(Where(), environ={"LTE_STATE_DIR": "/s"})
         assert (where.address, where.admin_address) == ("unix:/s/lte.sock", "unix:/s/admin.sock")
 
+    def test_a_daemon_elsewhere_with_a_certificate(self) -> None:
+        client = '[client]\nadmin_address = "h:2"\ntls_ca = "ca"\ntls_cert = "cert"\ntls_key = "file-key"\n'
+        Path("lte.toml").write_text(client, "utf-8")
+        where = find(Where(), environ={"LTE_CLIENT__TLS_KEY": "env-key"})
+        assert (where.admin_address, where.tls_ca) == ("h:2", "ca")
+        assert (where.tls_cert, where.tls_key) == ("cert", "env-key")
+
     def test_security_comes_from_the_environment(self) -> None:
         where = find(Where(), environ={"LTE_KAFKA__SECURITY__SASL_MECHANISM": "PLAIN"})
         assert where.security == {"sasl_mechanism": "PLAIN"}
@@ -416,8 +425,15 @@ class TestReport:
         )
 
     def test_after_waiting_the_daemons_own_flags_count(self, capsys: pytest.CaptureFixture[str]) -> None:
-        sending.report(self.SENT, sending.Waited(0.1, [], {"long_statement": 3}), json_=True)
+        sending.report(self.SENT, sending.Waited(0.1, [], {"long_statement": 3}, {}), json_=True)
         assert json.loads(capsys.readouterr().out)["long_texts"] == {"long_statement": 3}
+
+    def test_names_of_others_are_told(self, capsys: pytest.CaptureFixture[str]) -> None:
+        waited = sending.Waited(0.1, [], {}, {"foreign_name": 2})
+        sending.report(self.SENT, waited, json_=False)
+        assert "2 of them: a name that facts of another publisher have" in capsys.readouterr().err
+        sending.report(self.SENT, waited, json_=True)
+        assert json.loads(capsys.readouterr().out)["doubtful_names"] == {"foreign_name": 2}
 
     def test_short_texts_need_no_word(self, capsys: pytest.CaptureFixture[str]) -> None:
         short = sending.Sent(self.SENT.events[2:], self.SENT.positions[2:], 0.1)

@@ -14,9 +14,11 @@ import pytest
 
 from daemon.client import Client
 from daemon.lifecycle import Lifecycle
+from daemon.rpc.access import Principal, Role
 from daemon.rpc.interceptors import Call
 from daemon.rpc.server import ListenerSettings, RpcServer
 from daemon.rpc.services import About, Services
+from daemon.rpc.token_file import SECTION, entry_line, new_token, token_hash
 from lte_runtime.answer.answerer import Answerer, AnswererSettings
 from lte_runtime.answer.encoder import StubEncoder
 from lte_runtime.answer.engine.stub import StubEngine
@@ -37,10 +39,14 @@ class FakePublisher:
 
     def __init__(self) -> None:
         self.events: list[Mapping[str, Any]] = []
+        self.headers: list[tuple[str, bytes]] = []
 
-    def publish(self, events: Sequence[Mapping[str, Any]]) -> list[Position]:
+    def publish(
+        self, events: Sequence[Mapping[str, Any]], headers: Sequence[tuple[str, bytes]]
+    ) -> list[Position]:
         start = len(self.events)
         self.events += events
+        self.headers += headers
         return [Position(TOPIC_ID, 0, start + number) for number in range(len(events))]
 
 
@@ -76,7 +82,44 @@ class Rig:
         self.memory.apply(Batch(tuple(edits), tuple(rejected), {TP: self.offset}))
 
 
+@dataclass
+class Principals:
+    """A token file that grows by `add`."""
+
+    path: Path
+    lines: list[str] = field(default_factory=lambda: [SECTION])
+
+    def add(
+        self,
+        name: str,
+        *roles: Role,
+        read: Sequence[str] = (),
+        write: Sequence[str] = (),
+        subject: str | None = None,
+        **rest: Any,
+    ) -> str:
+        """Another principal; returns its token."""
+        token = new_token()
+        identity = {"subject": subject} if subject else {"sha256": token_hash(token).hex()}
+        principal = Principal(name, frozenset(roles), tuple(read), tuple(write), **rest)
+        self.lines.append(entry_line(principal, identity))
+        self.path.write_text("\n".join((*self.lines, "")))
+        return token
+
+    def client(self, rig: Rig, token: str, address: str | None = None, **options: Any) -> Client:
+        """A client with this token, on the client socket or at another address, for admin calls too."""
+        own = self.path.with_name(f"token-{token_hash(token).hex()[:8]}")
+        own.write_text(token)
+        place = address or rig.settings.socket
+        return Client(place, admin_address=place, token_file=own, **options)
+
+
 Build = Callable[..., Rig]
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> Principals:
+    return Principals(tmp_path / "tokens.toml")
 
 
 @pytest.fixture

@@ -76,6 +76,24 @@ def test_a_prompt_is_a_key_too(rig: Rig) -> None:
         assert client.history("who runs the MILL?")[0]["id"] == "q1"
 
 
+def test_every_call_takes_every_spelling_of_a_name(rig: Rig) -> None:
+    fee = {"namespace": "Lloyd’s", "subject": "O’Hanlon Creamery", "relation": "delivery fee"}
+    rig.tell({**fee, "id": "o1", "target": "€4.90"})
+    rig.tell({**fee, "id": "o2", "subject": "O'HANLON CREAMERY", "namespace": "lloyd's", "target": "€3.50"})
+    spelling = {"subject": "Oʼhanlon\u00a0Creamery", "relation": "DELIVERY FEE", "namespace": "Lloyd‘s"}
+    with rig.client() as client:
+        assert [edit["id"] for edit in client.history(**spelling)] == ["o2", "o1"]
+        assert client.why_not("o1") == {"winner_id": "o2", "reason": "superseded"}
+        edits = client.list_edits(subject=spelling["subject"], namespace=spelling["namespace"])["edits"]
+        assert [edit["id"] for edit in edits] == ["o2", "o1"]
+        question = f"What is the delivery fee of {spelling['subject']}?"
+        answer = client.answer(question, namespace=spelling["namespace"])
+        assert [citation["edit_id"] for citation in answer["citations"]] == ["o2"]
+        rig.tell({**spelling, "op": "retract"})
+        assert client.get_edit("o2")["state"] == "retracted"
+        assert client.erase(**spelling)["edits"] == 2
+
+
 def test_edits_are_listed_page_by_page(rig: Rig) -> None:
     rig.tell(*[{**PRICE, "id": f"p{n}", "subject": f"Kettle {n}", "target": "1 euro"} for n in range(5)])
     rig.tell({**OLD, "id": "other", "namespace": "other"})

@@ -79,7 +79,7 @@ def test_publishing_calls_that_wait_for_kafka_leave_the_others_their_places(buil
     release = threading.Event()
 
     class SlowPublisher:
-        def publish(self, _: object) -> list[Any]:
+        def publish(self, _events: object, _headers: object) -> list[Any]:
             assert release.wait(HANG_S)
             return []
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from lte_runtime.scoring import rouge_l
 from ops.lab.evals import tally
 
@@ -96,3 +98,13 @@ def test_rouge_l_is_the_f1_of_the_longest_common_subsequence() -> None:
     assert rouge_l("born Riga 1950", "in Riga born") == 2 * 1 / (3 + 3)
     assert rouge_l("one two three four", "one three five") == 2 * 2 / 7
     assert rouge_l("", "one") == 0.0
+
+
+def test_the_interval_of_a_share() -> None:
+    # Bounds from the table of Newcombe (1998), method 3: 81 of 263, 15 of 148, 0 of 20, 29 of 29.
+    assert tally.wilson(81, 263) == (0.2553, 0.3662)
+    assert tally.wilson(15, 148) == (0.0624, 0.1605)
+    assert tally.wilson(0, 20) == (0.0, 0.1611)
+    assert tally.wilson(29, 29) == (0.8830, 1.0)
+    with pytest.raises(ValueError, match="at least one trial"):
+        tally.wilson(0, 0)

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from daemon.rpc.gen.lte.v1 import common_pb2 as lte_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1blte/v1/answer_service.proto\x12\x06lte.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13lte/v1/common.proto\"\xe4\x01\n\rAnswerRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x1b\n\x0emax_new_tokens\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\"\n\x08\x61t_least\x18\x04 \x03(\x0b\x32\x10.lte.v1.Position\x12.\n\x05\x61s_of\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12 \n\x05scope\x18\x06 \x01(\x0e\x32\x11.lte.v1.ScopeModeB\x11\n\x0f_max_new_tokensB\x08\n\x06_as_of\"\xc8\x03\n\x0e\x41nswerResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x1c\n\x05scope\x18\x02 \x01(\x0e\x32\r.lte.v1.Scope\x12#\n\tcitations\x18\x03 \x03(\x0b\x32\x10.lte.v1.Citation\x12%\n\x07\x61\x64\x61pter\x18\x04 \x01(\x0b\x32\x0f.lte.v1.AdapterH\x00\x88\x01\x01\x12%\n\nwatermarks\x18\x05 \x03(\x0b\x32\x11.lte.v1.Watermark\x12\"\n\x04gate\x18\x06 \x01(\x0b\x32\x14.lte.v1.GateDecision\x12\r\n\x05stale\x18\x07 \x01(\x08\x12\x0b\n\x03gap\x18\x08 \x01(\x08\x12\x0e\n\x06\x66inish\x18\t \x01(\t\x12\x39\n\ntimings_ms\x18\n \x03(\x0b\x32%.lte.v1.AnswerResponse.TimingsMsEntry\x12\x12\n\nindex_path\x18\x0b \x01(\t\x12\x11\n\ttoken_ids\x18\x0c \x03(\x03\x12\x16\n\x0e\x63orrected_from\x18\r \x01(\t\x12\x0f\n\x07runtime\x18\x0e \x01(\t\x1a\x30\n\x0eTimingsMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\n\n\x08_adapter\"\xea\x01\n\x13\x41nswerStreamRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x1b\n\x0emax_new_tokens\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\"\n\x08\x61t_least\x18\x04 \x03(\x0b\x32\x10.lte.v1.Position\x12.\n\x05\x61s_of\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12 \n\x05scope\x18\x06 \x01(\x0e\x32\x11.lte.v1.ScopeModeB\x11\n\x0f_max_new_tokensB\x08\n\x06_as_of\"X\n\x14\x41nswerStreamResponse\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12(\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x16.lte.v1.AnswerResponseH\x00\x42\x06\n\x04part\"\xb6\x01\n\x0fRetrieveRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\"\n\x08\x61t_least\x18\x03 \x03(\x0b\x32\x10.lte.v1.Position\x12.\n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12 \n\x05scope\x18\x05 \x01(\x0e\x32\x11.lte.v1.ScopeModeB\x08\n\x06_as_of\"\xc8\x02\n\x10RetrieveResponse\x12#\n\tcitations\x18\x01 \x03(\x0b\x32\x10.lte.v1.Citation\x12\"\n\x04gate\x18\x02 \x01(\x0b\x32\x14.lte.v1.GateDecision\x12%\n\ncandidates\x18\x03 \x03(\x0b\x32\x11.lte.v1.Candidate\x12%\n\nwatermarks\x18\x04 \x03(\x0b\x32\x11.lte.v1.Watermark\x12\x12\n\nindex_path\x18\x05 \x01(\t\x12;\n\ntimings_ms\x18\x06 \x03(\x0b\x32\'.lte.v1.RetrieveResponse.TimingsMsEntry\x12\r\n\x05stale\x18\x07 \x01(\x08\x12\x0b\n\x03gap\x18\x08 \x01(\x08\x1a\x30\n\x0eTimingsMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"M\n\x15ReportFeedbackRequest\x12 \n\x07verdict\x18\x01 \x01(\x0e\x32\x0f.lte.v1.Verdict\x12\x12\n\nadapter_id\x18\x02 \x01(\t\")\n\x16ReportFeedbackResponse\x12\x0f\n\x07\x63ounted\x18\x01 \x01(\x08*E\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x10\n\x0cVERDICT_GOOD\x10\x01\x12\x0f\n\x0bVERDICT_BAD\x10\x02\x32\xa5\x02\n\rAnswerService\x12\x37\n\x06\x41nswer\x12\x15.lte.v1.AnswerRequest\x1a\x16.lte.v1.AnswerResponse\x12K\n\x0c\x41nswerStream\x12\x1b.lte.v1.AnswerStreamRequest\x1a\x1c.lte.v1.AnswerStreamResponse0\x01\x12=\n\x08Retrieve\x12\x17.lte.v1.RetrieveRequest\x1a\x18.lte.v1.RetrieveResponse\x12O\n\x0eReportFeedback\x12\x1d.lte.v1.ReportFeedbackRequest\x1a\x1e.lte.v1.ReportFeedbackResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1blte/v1/answer_service.proto\x12\x06lte.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13lte/v1/common.proto\"\xe4\x01\n\rAnswerRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x1b\n\x0emax_new_tokens\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\"\n\x08\x61t_least\x18\x04 \x03(\x0b\x32\x10.lte.v1.Position\x12.\n\x05\x61s_of\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12 \n\x05scope\x18\x06 \x01(\x0e\x32\x11.lte.v1.ScopeModeB\x11\n\x0f_max_new_tokensB\x08\n\x06_as_of\"\xdf\x03\n\x0e\x41nswerResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x1c\n\x05scope\x18\x02 \x01(\x0e\x32\r.lte.v1.Scope\x12#\n\tcitations\x18\x03 \x03(\x0b\x32\x10.lte.v1.Citation\x12%\n\x07\x61\x64\x61pter\x18\x04 \x01(\x0b\x32\x0f.lte.v1.AdapterH\x00\x88\x01\x01\x12%\n\nwatermarks\x18\x05 \x03(\x0b\x32\x11.lte.v1.Watermark\x12\"\n\x04gate\x18\x06 \x01(\x0b\x32\x14.lte.v1.GateDecision\x12\r\n\x05stale\x18\x07 \x01(\x08\x12\x0b\n\x03gap\x18\x08 \x01(\x08\x12\x0e\n\x06\x66inish\x18\t \x01(\t\x12\x39\n\ntimings_ms\x18\n \x03(\x0b\x32%.lte.v1.AnswerResponse.TimingsMsEntry\x12\x12\n\nindex_path\x18\x0b \x01(\t\x12\x11\n\ttoken_ids\x18\x0c \x03(\x03\x12\x16\n\x0e\x63orrected_from\x18\r \x01(\t\x12\x0f\n\x07runtime\x18\x0e \x01(\t\x12\x15\n\rprompt_tokens\x18\x0f \x01(\x05\x1a\x30\n\x0eTimingsMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\n\n\x08_adapter\"\xea\x01\n\x13\x41nswerStreamRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x1b\n\x0emax_new_tokens\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\"\n\x08\x61t_least\x18\x04 \x03(\x0b\x32\x10.lte.v1.Position\x12.\n\x05\x61s_of\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12 \n\x05scope\x18\x06 \x01(\x0e\x32\x11.lte.v1.ScopeModeB\x11\n\x0f_max_new_tokensB\x08\n\x06_as_of\"X\n\x14\x41nswerStreamResponse\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12(\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x16.lte.v1.AnswerResponseH\x00\x42\x06\n\x04part\"\xb6\x01\n\x0fRetrieveRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\"\n\x08\x61t_least\x18\x03 \x03(\x0b\x32\x10.lte.v1.Position\x12.\n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x88\x01\x01\x12 \n\x05scope\x18\x05 \x01(\x0e\x32\x11.lte.v1.ScopeModeB\x08\n\x06_as_of\"\xc8\x02\n\x10RetrieveResponse\x12#\n\tcitations\x18\x01 \x03(\x0b\x32\x10.lte.v1.Citation\x12\"\n\x04gate\x18\x02 \x01(\x0b\x32\x14.lte.v1.GateDecision\x12%\n\ncandidates\x18\x03 \x03(\x0b\x32\x11.lte.v1.Candidate\x12%\n\nwatermarks\x18\x04 \x03(\x0b\x32\x11.lte.v1.Watermark\x12\x12\n\nindex_path\x18\x05 \x01(\t\x12;\n\ntimings_ms\x18\x06 \x03(\x0b\x32\'.lte.v1.RetrieveResponse.TimingsMsEntry\x12\r\n\x05stale\x18\x07 \x01(\x08\x12\x0b\n\x03gap\x18\x08 \x01(\x08\x1a\x30\n\x0eTimingsMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"M\n\x15ReportFeedbackRequest\x12 \n\x07verdict\x18\x01 \x01(\x0e\x32\x0f.lte.v1.Verdict\x12\x12\n\nadapter_id\x18\x02 \x01(\t\")\n\x16ReportFeedbackResponse\x12\x0f\n\x07\x63ounted\x18\x01 \x01(\x08*E\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x10\n\x0cVERDICT_GOOD\x10\x01\x12\x0f\n\x0bVERDICT_BAD\x10\x02\x32\xa5\x02\n\rAnswerService\x12\x37\n\x06\x41nswer\x12\x15.lte.v1.AnswerRequest\x1a\x16.lte.v1.AnswerResponse\x12K\n\x0c\x41nswerStream\x12\x1b.lte.v1.AnswerStreamRequest\x1a\x1c.lte.v1.AnswerStreamResponse0\x01\x12=\n\x08Retrieve\x12\x17.lte.v1.RetrieveRequest\x1a\x18.lte.v1.RetrieveResponse\x12O\n\x0eReportFeedback\x12\x1d.lte.v1.ReportFeedbackRequest\x1a\x1e.lte.v1.ReportFeedbackResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,28 +37,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ANSWERRESPONSE_TIMINGSMSENTRY']._serialized_options = b'8\001'
   _globals['_RETRIEVERESPONSE_TIMINGSMSENTRY']._loaded_options = None
   _globals['_RETRIEVERESPONSE_TIMINGSMSENTRY']._serialized_options = b'8\001'
-  _globals['_VERDICT']._serialized_start=1748
-  _globals['_VERDICT']._serialized_end=1817
+  _globals['_VERDICT']._serialized_start=1771
+  _globals['_VERDICT']._serialized_end=1840
   _globals['_ANSWERREQUEST']._serialized_start=94
   _globals['_ANSWERREQUEST']._serialized_end=322
   _globals['_ANSWERRESPONSE']._serialized_start=325
-  _globals['_ANSWERRESPONSE']._serialized_end=781
-  _globals['_ANSWERRESPONSE_TIMINGSMSENTRY']._serialized_start=721
-  _globals['_ANSWERRESPONSE_TIMINGSMSENTRY']._serialized_end=769
-  _globals['_ANSWERSTREAMREQUEST']._serialized_start=784
-  _globals['_ANSWERSTREAMREQUEST']._serialized_end=1018
-  _globals['_ANSWERSTREAMRESPONSE']._serialized_start=1020
-  _globals['_ANSWERSTREAMRESPONSE']._serialized_end=1108
-  _globals['_RETRIEVEREQUEST']._serialized_start=1111
-  _globals['_RETRIEVEREQUEST']._serialized_end=1293
-  _globals['_RETRIEVERESPONSE']._serialized_start=1296
-  _globals['_RETRIEVERESPONSE']._serialized_end=1624
-  _globals['_RETRIEVERESPONSE_TIMINGSMSENTRY']._serialized_start=721
-  _globals['_RETRIEVERESPONSE_TIMINGSMSENTRY']._serialized_end=769
-  _globals['_REPORTFEEDBACKREQUEST']._serialized_start=1626
-  _globals['_REPORTFEEDBACKREQUEST']._serialized_end=1703
-  _globals['_REPORTFEEDBACKRESPONSE']._serialized_start=1705
-  _globals['_REPORTFEEDBACKRESPONSE']._serialized_end=1746
-  _globals['_ANSWERSERVICE']._serialized_start=1820
-  _globals['_ANSWERSERVICE']._serialized_end=2113
+  _globals['_ANSWERRESPONSE']._serialized_end=804
+  _globals['_ANSWERRESPONSE_TIMINGSMSENTRY']._serialized_start=744
+  _globals['_ANSWERRESPONSE_TIMINGSMSENTRY']._serialized_end=792
+  _globals['_ANSWERSTREAMREQUEST']._serialized_start=807
+  _globals['_ANSWERSTREAMREQUEST']._serialized_end=1041
+  _globals['_ANSWERSTREAMRESPONSE']._serialized_start=1043
+  _globals['_ANSWERSTREAMRESPONSE']._serialized_end=1131
+  _globals['_RETRIEVEREQUEST']._serialized_start=1134
+  _globals['_RETRIEVEREQUEST']._serialized_end=1316
+  _globals['_RETRIEVERESPONSE']._serialized_start=1319
+  _globals['_RETRIEVERESPONSE']._serialized_end=1647
+  _globals['_RETRIEVERESPONSE_TIMINGSMSENTRY']._serialized_start=744
+  _globals['_RETRIEVERESPONSE_TIMINGSMSENTRY']._serialized_end=792
+  _globals['_REPORTFEEDBACKREQUEST']._serialized_start=1649
+  _globals['_REPORTFEEDBACKREQUEST']._serialized_end=1726
+  _globals['_REPORTFEEDBACKRESPONSE']._serialized_start=1728
+  _globals['_REPORTFEEDBACKRESPONSE']._serialized_end=1769
+  _globals['_ANSWERSERVICE']._serialized_start=1843
+  _globals['_ANSWERSERVICE']._serialized_end=2136
 # @@protoc_insertion_point(module_scope)

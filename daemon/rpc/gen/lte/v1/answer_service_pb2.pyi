@@ -125,6 +125,7 @@ class AnswerResponse(_message.Message):
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
     CORRECTED_FROM_FIELD_NUMBER: _builtins.int
     RUNTIME_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     scope: _common_pb2.Scope.ValueType
     stale: _builtins.bool
@@ -139,6 +140,8 @@ class AnswerResponse(_message.Message):
     """What the model said, where it misquoted a cited value and the text has it as published; else empty."""
     runtime: _builtins.str
     """Engine and weight format that computed the answer: "openvino/int8"."""
+    prompt_tokens: _builtins.int
+    """Length of the prompt, cited facts included; token_ids tells that of the answer."""
     @_builtins.property
     def citations(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Citation]: ...
     @_builtins.property
@@ -174,10 +177,11 @@ class AnswerResponse(_message.Message):
         token_ids: _abc.Iterable[_builtins.int] | None = ...,
         corrected_from: _builtins.str = ...,
         runtime: _builtins.str = ...,
+        prompt_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_adapter", b"_adapter", "adapter", b"adapter", "gate", b"gate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapter", b"_adapter", "adapter", b"adapter", "citations", b"citations", "corrected_from", b"corrected_from", "finish", b"finish", "gap", b"gap", "gate", b"gate", "index_path", b"index_path", "runtime", b"runtime", "scope", b"scope", "stale", b"stale", "text", b"text", "timings_ms", b"timings_ms", "token_ids", b"token_ids", "watermarks", b"watermarks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapter", b"_adapter", "adapter", b"adapter", "citations", b"citations", "corrected_from", b"corrected_from", "finish", b"finish", "gap", b"gap", "gate", b"gate", "index_path", b"index_path", "prompt_tokens", b"prompt_tokens", "runtime", b"runtime", "scope", b"scope", "stale", b"stale", "text", b"text", "timings_ms", b"timings_ms", "token_ids", b"token_ids", "watermarks", b"watermarks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__adapter: _TypeAlias = _typing.Literal["adapter"]  # noqa: Y015
     _WhichOneofArgType__adapter: _TypeAlias = _typing.Literal["_adapter", b"_adapter"]  # noqa: Y015

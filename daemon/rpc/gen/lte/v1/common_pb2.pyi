@@ -326,7 +326,7 @@ class Candidate(_message.Message):
     matched_name: _builtins.str
     """The subject's name or alias that was found in the question."""
     ambiguous: _builtins.bool
-    """The name belongs to several subjects."""
+    """The same words may mean other subjects too."""
     @_builtins.property
     def key(self) -> Global___FactKey: ...
     def __init__(
