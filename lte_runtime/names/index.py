@@ -9,9 +9,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 
-from lte_runtime.names.mention import Mention, close_form, is_acronym, misspelt, part, whole
+from lte_runtime.names.mention import (
+    Mention,
+    close_form,
+    is_acronym,
+    misspelt_name,
+    part_of_name,
+    whole_name,
+)
 from lte_runtime.names.parts import NamesByPart, end_of, first_of
 from lte_runtime.names.reading import Reading
 from lte_runtime.names.tokens import folded_name
@@ -27,6 +34,8 @@ Each reads the postings of its trigrams."""
 MOST_COMPARED = 4_096
 """Pairs of a name and a word of the question that are compared by letters, the likeliest names first."""
 
+MOST_SAME = 4_096
+"""Keys that are compared to tell whether names with one end are names of one subject."""
 MOST_ALIKE = 64
 """Names with the same letters in other words or with other accents that are looked at, the first ones."""
 
@@ -228,7 +237,7 @@ class _Names:
                 continue
             exact = self._get(reading.folded.of(start, stop))
             entries = (exact,) if exact else entries[:MOST_ALIKE]
-            met = (whole(reading, start, stop, entry.folded, acronym=entry.acronym) for entry in entries)
+            met = (whole_name(reading, start, stop, entry.folded, acronym=entry.acronym) for entry in entries)
             mentions = [mention for mention in met if mention is not None]
             if mentions:
                 best = max(mention.score for mention in mentions)
@@ -242,7 +251,7 @@ class _Names:
                 compared -= stop - first
                 if compared < 0:
                     return mentions
-                mention = misspelt(reading, name, first, stop)
+                mention = misspelt_name(reading, name, first, stop)
                 if mention is not None:
                     mentions.append(mention)
         return mentions
@@ -256,23 +265,27 @@ class _Names:
                 close = reading.close.of(start, stop)
                 if close in met or (close not in ends and (stop - start > 1 or close not in firsts)):
                     continue
-                met.add(close)
-                yield from self._parts_at(reading, start, stop, close)
+                if reading.whole(start, stop) and not reading.inside(start, stop, at_most=True):
+                    met.add(close)
+                    yield from self._parts_at(reading, start, stop, close)
 
     def _parts_at(self, reading: Reading, start: int, stop: int, close: str) -> Iterator[Mention]:
         names, ambiguous = self._ends.of(close), False
         if stop - start == 1 and not names and not reading.is_small(start):
             names, ambiguous = self._firsts.of(close), True
-        if not names or not reading.whole(start, stop):
-            return
         if ambiguous or self._are_one_subjects(names):
-            parts = (part(reading, start, stop, name, ambiguous=ambiguous) for name in sorted(names))
-            yield from (mention for mention in parts if mention is not None)
+            for name in sorted(names):
+                yield part_of_name(reading, start, stop, name, ambiguous=ambiguous)
 
     def _are_one_subjects(self, names: Collection[str]) -> bool:
-        """Whether the keys of one of the names are all that bear any of them: a subject and its aliases."""
-        key_ids = [frozenset(self.ids_of(name)) for name in names]
-        return max(key_ids, key=len) == frozenset().union(*key_ids)
+        """Whether the keys of one of the names are all that bear any of them: a subject and its aliases.
+
+        Names that very many keys bear are not compared, and count as several subjects'.
+        """
+        if len(names) <= 1:
+            return len(names) == 1
+        key_ids = sorted((self.ids_of(name) for name in names), key=len)
+        return sum(map(len, key_ids)) <= MOST_SAME and set(key_ids[-1]) == set(chain(*key_ids))
 
 
 def _between(reading: Reading, places: Sequence[_Run]) -> Iterator[_Run]:

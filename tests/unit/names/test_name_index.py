@@ -228,6 +228,13 @@ def test_a_code_of_a_subject_with_several_keys_means_that_subject() -> None:
     assert not any(mention.ambiguous for mention in mentions.values())
 
 
+def test_a_code_is_found_beside_a_longer_name_with_it() -> None:
+    names = {1: ["Service Bulletin SB-12"]}
+    question = "Does Technical Note SB-12 say what SB-12 says?"
+    mention = find(names, question)[1]
+    assert mention.start == question.rindex("SB-12")
+
+
 def test_a_first_name_alone_is_ambiguous() -> None:
     names = {1: ["Anna Berg"], 2: ["Anna Lind"], 3: ["Type B"]}
     mentions = find(names, "Where does Anna work?")
