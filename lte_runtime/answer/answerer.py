@@ -24,6 +24,7 @@ from lte_runtime.names.mention import Mentions
 from lte_runtime.names.normalise import key_form
 from lte_runtime.names.tokens import folded_name
 from lte_runtime.places import Places
+from lte_runtime.templates import templates
 from lte_runtime.types import (
     Answer,
     Candidates,
@@ -263,7 +264,7 @@ def remaining(last: Fact) -> str:
     Decomposition as in MeLLo (Zhong et al., 2023, arXiv 2305.14795), by the chain instead of the model.
     """
     view = view_of(last.subject, last.relation, last.prompt)
-    return f"{view} is" if last.relation else view
+    return templates().view.remaining.format(view=view) if last.relation else view
 
 
 def prompt_facts(question: str, groups: Sequence[Sequence[Citation]]) -> tuple[Fact, ...]:

@@ -24,7 +24,7 @@ MAX_HOPS = 3
 """Facts of the longest chain: the relevance model is trained on chains of up to three."""
 _MASKED_PROMPTS = 1_024  # a fact published as a prompt is compared with question after question
 
-_NAMELESS = re.compile(rf"\b{re.escape(templates().mention)}\b")
+_NAMELESS = re.compile(rf"\b{re.escape(templates().view.mention)}\b")
 _MARKS = " ?.!:"
 
 
@@ -48,14 +48,14 @@ class Path:
 def mask(text: str, spans: Iterable[tuple[int, int]]) -> str:
     """`text` with each span replaced by what stands for a name, from right to left."""
     for start, end in sorted(spans, reverse=True):
-        text = text[:start] + templates().mention + text[end:]
+        text = text[:start] + templates().view.mention + text[end:]
     return text
 
 
 def masked_view(fact: Fact) -> str:
     """What the fact is about without its subject's name and without its target."""
     if fact.relation:
-        return templates().view.format(relation=cut(fact.relation), subject=templates().mention)
+        return templates().view.relation.format(relation=cut(fact.relation), subject=templates().view.mention)
     return _masked_prompt(cut(fact.prompt), subject_names(fact))
 
 
@@ -73,9 +73,9 @@ def compose(facts: Sequence[Fact]) -> str:
 def _said(facts: Sequence[Fact], *, inside: bool) -> str:
     """What the facts answer; `inside` a sentence without a capital and marks at its end."""
     *before, last = facts
-    subject = _said(before, inside=True) if before else templates().mention
+    subject = _said(before, inside=True) if before else templates().view.mention
     if last.relation:
-        template = templates().view_inside if inside else templates().view
+        template = templates().view.inside if inside else templates().view.relation
         return template.format(relation=cut(last.relation), subject=subject)
     view = _NAMELESS.sub(lambda _match: subject, masked_view(last), count=1)
     return view[:1].lower() + view[1:].rstrip(_MARKS) if inside else view

@@ -6,36 +6,75 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ViewTexts:
+    relation: str
+    inside: str
+    mention: str
+    remaining: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatementTexts:
+    relation: str
+    prompt: str
+    alias: str
+    all_members: str
+    some_members: str
+    former: str
+    former_from: str
+    former_until: str
+    former_between: str
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTexts:
+    introduction: str
+    updated: str
+    question: str
+    answer: str
+    plain: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeTexts:
+    direct: str
+    two_hop: str
+    choice: str
+    rephrased: tuple[str, ...]
+    rephrased_prompt: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    earlier: frozenset[str]
+    opposite: frozenset[str]
+    whether: frozenset[str]
+    asking: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Templates:
-    """The keys of a file; see the comments in `en.toml`."""
+    """The sections of a file; what each is for stands in `en.toml`."""
 
-    view: str
-    view_inside: str
-    mention: str
-    earlier_words: frozenset[str]
-    opposite_words: frozenset[str]
-    whether_words: frozenset[str]
-    asking_words: frozenset[str]
+    view: ViewTexts
+    statement: StatementTexts
+    prompt: PromptTexts
+    probe: ProbeTexts
+    words: Words
 
 
 @cache
 def templates(language: str = "en") -> Templates:
-    """The templates of a language that ships."""
-    return _templates(tomllib.loads(Path(__file__).with_name(f"{language}.toml").read_text(encoding="utf-8")))
-
-
-def _templates(raw: dict[str, Any]) -> Templates:
-    view, words = raw["view"], raw["words"]
+    """The templates of a language that ships. Raises `TypeError` for a file that lacks a key or has another."""
+    raw = tomllib.loads(Path(__file__).with_name(f"{language}.toml").read_text(encoding="utf-8"))
+    probe = {name: tuple(value) if isinstance(value, list) else value for name, value in raw["probe"].items()}
     return Templates(
-        view=view["relation"],
-        view_inside=view["inside"],
-        mention=view["mention"],
-        earlier_words=frozenset(words["earlier"]),
-        opposite_words=frozenset(words["opposite"]),
-        whether_words=frozenset(words["whether"]),
-        asking_words=frozenset(words["asking"]),
+        view=ViewTexts(**raw["view"]),
+        statement=StatementTexts(**raw["statement"]),
+        prompt=PromptTexts(**raw["prompt"]),
+        probe=ProbeTexts(**probe),
+        words=Words(**{name: frozenset(words) for name, words in raw["words"].items()}),
     )

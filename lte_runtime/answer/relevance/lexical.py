@@ -21,22 +21,22 @@ class LexicalRelevance:
     """
 
     def __init__(self, texts: Templates | None = None) -> None:
-        self._texts = texts or templates()
-        self._frame = set(_words(self._texts.view.format(relation=self._texts.mention, subject="")))
+        frame, self._words = (texts or templates()).view, (texts or templates()).words
+        self._frame = set(_words(frame.relation.format(relation=frame.mention, subject="")))
 
     def odds(self, pairs: Sequence[tuple[str, str]]) -> Vectors:
         """Log-odds [len(pairs), HEADS], see `Relevance`."""
         return np.array([self._row(*pair) for pair in pairs], np.float32).reshape(-1, HEADS)
 
     def _row(self, question: str, view: str) -> tuple[float, float, float]:
-        texts, words, view_words = self._texts, _words(question), set(_words(view)) - self._frame
+        turning, words, view_words = self._words, _words(question), set(_words(view)) - self._frame
         others = set(words) - view_words
-        if not view_words or others & texts.opposite_words:
+        if not view_words or others & turning.opposite:
             return _NEVER, _NEVER, _NEVER
         odds = _STEEP * (len(view_words & set(words)) / len(view_words) - _HALF_SURE)
-        if others & texts.earlier_words:
-            return _NEVER, _NEVER if words[0] in texts.whether_words else odds, _NEVER
-        return (_NEVER, _NEVER, odds) if others - texts.asking_words else (odds, _NEVER, _NEVER)
+        if others & turning.earlier:
+            return _NEVER, _NEVER if words[0] in turning.whether else odds, _NEVER
+        return (_NEVER, _NEVER, odds) if others - turning.asking else (odds, _NEVER, _NEVER)
 
 
 def _words(text: str) -> list[str]:

@@ -13,7 +13,9 @@ from lte_runtime.answer.scope import gate
 from lte_runtime.errors import Damaged
 from lte_runtime.types import Scope, ScopeMode
 
-CALIBRATION = gate.GateCalibration("enc", 0.5, {"likeness": 10.0, "inside": -10.0, "mentioned": -10.0}, bias=-5.0)
+CALIBRATION = gate.GateCalibration(
+    "enc", 0.5, {"likeness": 10.0, "inside": -10.0, "mentioned": -10.0}, bias=-5.0
+)
 
 
 def rows(seed: int, n: int = 400) -> tuple[list[Mapping[str, float]], list[bool]]:
