@@ -13,7 +13,7 @@ UV := $(or $(shell command -v uv),$(TOOLS)/bin/uv)
 export UV_PYTHON_DOWNLOADS := never
 export UV_PYTHON := $(PYTHON)
 
-.PHONY: help demo up test check lint fmt proto dashboards page bench wheel manifests setup jars tools clean
+.PHONY: help demo up test .test-units .test-daemons check lint fmt proto dashboards page bench wheel manifests setup jars tools clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -24,8 +24,19 @@ demo: setup jars ## the whole job on a real Kafka, step by step (FAST=1: under 9
 up: setup jars ## a development broker and a daemon, kept in .lte/ until Ctrl-C
 	$(BIN)/lte up
 
-test: check jars ## lint, types and the whole test suite
+test: check jars ## lint, types and the whole test suite, in two processes (ARGS: what pytest is given, in one)
+ifdef ARGS
 	$(BIN)/pytest $(ARGS)
+else
+	@$(MAKE) --no-print-directory --keep-going -j2 .test-units .test-daemons
+endif
+
+# Tests of parts, and those that start brokers and daemons.
+.test-units:
+	$(BIN)/pytest --ignore tests/integration --ignore tests/kafka
+
+.test-daemons:
+	$(BIN)/pytest tests/integration tests/kafka
 
 check: lint ## lint, format and types; nothing is changed
 	$(BIN)/mypy
@@ -54,7 +65,7 @@ wheel: setup ## build the wheel into dist/
 	$(UV) build --wheel --quiet
 
 manifests: ## resolve ops/k8s by kustomize into ops/k8s/rendered (needs kubectl)
-	@for name in base overlays/cpu overlays/gpu; do \
+	@for name in base overlays/cpu overlays/gpu gateway; do \
 		kubectl kustomize ops/k8s/$$name > ops/k8s/rendered/$$(basename $$name).yaml; \
 	done
 

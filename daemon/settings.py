@@ -379,6 +379,10 @@ class RpcSettings(_Section):
         default_factory=lambda: [Role.ASKER, Role.PUBLISHER],
         description="Roles of callers without a token: on rpc.socket, and on TCP without a token_file.",
     )
+    listen_roles: list[Role] = Field(
+        default_factory=list,
+        description="Roles of callers without a token on a loopback TCP listener beside a token_file.",
+    )
     max_concurrent: int = Field(
         default=128, ge=1, le=10_000, description="Calls at once; one more is refused as RESOURCE_EXHAUSTED."
     )
@@ -409,6 +413,8 @@ class RpcSettings(_Section):
             raise ValueError(
                 f"listen = {self.listen!r} is not loopback: it needs tls_cert, tls_key and token_file"
             )
+        if self.listen_roles:
+            raise ValueError(f"listen = {self.listen!r} is not loopback: every call needs a token there")
         return self
 
 

@@ -137,6 +137,12 @@ class Stack:
         return self._daemon.pid
 
     @property
+    def gateway_pid(self) -> int:
+        if self._gateway is None:
+            raise StackError("the gateway is not running")
+        return self._gateway.pid
+
+    @property
     def daemon_log(self) -> Path:
         return self.directory / "daemon.log"
 
@@ -261,7 +267,11 @@ class Stack:
         self.close()
 
     def _own_settings(self, topic: str, ports: Ports) -> dict[str, str]:
-        tokens = self._token_file and {"LTE_RPC__TOKEN_FILE": str(self._token_file.with_name(PRINCIPALS))}
+        tokens = self._token_file and {
+            "LTE_RPC__TOKEN_FILE": str(self._token_file.with_name(PRINCIPALS)),
+            # The token is for writes over HTTP: gRPC on loopback stays as it is without one.
+            "LTE_RPC__LISTEN_ROLES": '["asker", "publisher"]',
+        }
         return (tokens or {}) | {
             "LTE_STATE_DIR": str(self.directory / "state"),
             "LTE_KAFKA__TOPIC": topic,

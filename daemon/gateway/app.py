@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
-from daemon.gateway import errors, facts, mcp, openai
+from daemon.gateway import api_page, errors, facts, mcp, openai
 from daemon.gateway.context import Context, GatewayContext
 from daemon.gateway.daemon_calls import DaemonCalls
 from daemon.gateway.observed import Observed
@@ -46,6 +46,7 @@ def create_app(settings: GatewaySettings, daemon: DaemonCalls, metrics: GatewayM
     errors.install(app)
     app.include_router(openai.router)
     app.include_router(facts.router)
+    app.include_router(api_page.router)
     app.router.routes.extend(mcp.routes(tools, settings.max_body_bytes))
     _add_health(app)
     app.include_router(page_router())

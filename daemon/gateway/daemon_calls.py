@@ -6,6 +6,7 @@ send some key: on loopback a key that the daemon does not know counts as none fo
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,12 @@ from daemon.client import CHANNEL_OPTIONS
 from daemon.gateway.errors import UNAUTHENTICATED, HttpError, of_grpc
 from daemon.messages import message, module
 from daemon.rpc.access import HEADER, Role, allowed
+from daemon.rpc.token_file import token_hash
 
 HEALTH_TIMEOUT_S = 2.0
+# For so many seconds a key that the daemon did not know counts as none at once, where no token is needed.
+STRANGER_S = 30.0
+MOST_STRANGERS = 1024  # such keys that are remembered
 _DETAILS = "grpc-status-details-bin"
 # Why the daemon knows nobody, where the key may be one that OpenAI's clients send to all. An expired token is
 # not among them: who has lost rights is told so.
@@ -49,6 +54,23 @@ class Caller:
 NOBODY = Caller()
 
 
+class _Strangers:
+    """Callers whose key the daemon did not know a moment ago, by hash: it may be a secret elsewhere."""
+
+    def __init__(self) -> None:
+        self._until: dict[bytes, float] = {}
+
+    def add(self, caller: Caller) -> None:
+        if len(self._until) >= MOST_STRANGERS:
+            self._until.clear()
+        self._until[token_hash(caller.authorization)] = time.monotonic() + STRANGER_S
+
+    def __contains__(self, caller: Caller) -> bool:
+        if not self._until or not caller.authorization:
+            return False
+        return self._until.get(token_hash(caller.authorization), 0.0) > time.monotonic()
+
+
 class DaemonCalls:
     """One channel to the daemon at `address` (unix:PATH or host:port), opened with the first call.
 
@@ -64,12 +86,13 @@ class DaemonCalls:
         timeout_s: float,
         max_message_bytes: int,
     ) -> None:
-        self._address = address
+        self.address = address
         self._tls_ca = tls_ca
         self._token_needed = token_needed
         self._timeout_s = timeout_s
         self._options = [*CHANNEL_OPTIONS, ("grpc.max_receive_message_length", max_message_bytes)]
         self._channel: grpc.aio.Channel | None = None
+        self._strangers = _Strangers()
 
     async def close(self) -> None:
         if self._channel is not None:
@@ -118,11 +141,14 @@ class DaemonCalls:
         open_to_all = not self._token_needed and allowed(path, (Role.ASKER,))
         if not caller.metadata and not open_to_all:
             raise HttpError(UNAUTHENTICATED, f"{path} needs a token: send Authorization: Bearer TOKEN")
+        if open_to_all and caller in self._strangers:
+            caller = NOBODY
         try:
             return await start(caller.metadata)
         except grpc.aio.AioRpcError as error:
             if not (open_to_all and caller.metadata and _info(error).get("why") in _NO_TOKEN_OF_OURS):
                 raise _http_error(error) from error
+        self._strangers.add(caller)
         return await self._with_access(NOBODY, path, start)
 
     def _stub(self, service: str) -> Any:
@@ -131,11 +157,11 @@ class DaemonCalls:
 
     def _opened(self) -> grpc.aio.Channel:
         if self._channel is None:
-            if self._tls_ca and not self._address.startswith("unix:"):
+            if self._tls_ca and not self.address.startswith("unix:"):
                 roots = grpc.ssl_channel_credentials(self._tls_ca.read_bytes())
-                self._channel = grpc.aio.secure_channel(self._address, roots, self._options)
+                self._channel = grpc.aio.secure_channel(self.address, roots, self._options)
             else:
-                self._channel = grpc.aio.insecure_channel(self._address, self._options)
+                self._channel = grpc.aio.insecure_channel(self.address, self._options)
         return self._channel
 
 

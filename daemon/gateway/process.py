@@ -23,10 +23,12 @@ KEEP_ALIVE_S = 15
 
 
 def serve(settings: Settings) -> None:
-    """Run the gateway until SIGTERM or SIGINT. Raises `Refused` for an address that cannot be bound."""
+    """Run the gateway until SIGTERM or SIGINT.
+
+    Raises `Refused` for an address that cannot be bound, and where requests need tokens and none exist.
+    """
     gateway = settings.gateway
-    if gateway.listen == OFF:
-        raise Refused("gateway.listen is off: set it to host:port to start the gateway")
+    _check(settings)
     daemon = DaemonCalls(
         target(settings.client.address) or f"unix:{Path(settings.socket).absolute()}",
         tls_ca=settings.client.tls_ca,
@@ -34,6 +36,7 @@ def serve(settings: Settings) -> None:
         timeout_s=gateway.timeout_s,
         max_message_bytes=settings.rpc.max_message_bytes,
     )
+    log.info("gateway", listen=gateway.listen, metrics=gateway.metrics_listen, daemon=daemon.address)
     metrics = GatewayMetrics()
     server = uvicorn.Server(_config(settings, daemon, metrics))
     with _served(metrics, gateway.metrics_listen):
@@ -42,6 +45,18 @@ def serve(settings: Settings) -> None:
         except SystemExit as error:
             # uvicorn has logged why it could not listen.
             raise Refused(f"the gateway cannot listen on {gateway.listen}: set gateway.listen") from error
+
+
+def _check(settings: Settings) -> None:
+    gateway = settings.gateway
+    if gateway.listen == OFF:
+        raise Refused("gateway.listen is off: set it to host:port to start the gateway")
+    # A daemon at another address has settings of its own.
+    if gateway.is_public and settings.client.address is None and settings.rpc.token_file is None:
+        raise Refused(
+            "every request of this gateway needs a token, and the daemon has none: set rpc.token_file "
+            "(`lte token new` makes tokens), or say by client.address which daemon has"
+        )
 
 
 @contextmanager

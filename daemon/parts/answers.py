@@ -37,6 +37,7 @@ def listener_settings(settings: Settings) -> ListenerSettings:
         tls_client_ca=chosen.tls_client_ca,
         token_file=chosen.token_file,
         socket_roles=tuple(chosen.socket_roles),
+        listen_roles=tuple(chosen.listen_roles),
         deadline_max_s=chosen.deadline_max_s,
         max_concurrent=chosen.max_concurrent,
         max_message_bytes=chosen.max_message_bytes,

@@ -59,9 +59,8 @@ def admin_listener() -> Listener:
 
 
 def tcp_listener(roles: Iterable[Role], tokens: TokenStore | None, *, certificates: bool) -> Listener:
-    """TCP: with a token file every call needs an identity, without (loopback) it is as the client socket."""
-    anonymous = None if tokens else _anonymous(TCP, roles)
-    return Listener(TCP, anonymous, tokens, certificates=certificates)
+    """TCP: whoever brings no token has these roles, none away from loopback; with none, a token is needed."""
+    return Listener(TCP, _anonymous(TCP, roles), tokens, certificates=certificates)
 
 
 def _anonymous(name: str, roles: Iterable[Role]) -> Principal | None:

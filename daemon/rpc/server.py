@@ -60,8 +60,8 @@ class ListenerSettings:
     """Where to listen; None for nowhere. `listen` is host:port, port 0 takes a free one. Sizes in bytes.
 
     `socket` is given to the group of the directory `group_of`, whose members may then call. `socket_roles`
-    are those of callers without a token. With `tls_client_ca` TCP clients must bring a certificate of these
-    roots.
+    are those of callers without a token, `listen_roles` the same on TCP beside a token file. With
+    `tls_client_ca` TCP clients must bring a certificate of these roots.
     """
 
     socket: Path | None = None
@@ -73,6 +73,7 @@ class ListenerSettings:
     tls_client_ca: Path | None = None
     token_file: Path | None = None
     socket_roles: tuple[Role, ...] = (Role.ASKER, Role.PUBLISHER)
+    listen_roles: tuple[Role, ...] = ()
     deadline_max_s: float = DEADLINE_MAX_S
     max_concurrent: int = 128
     max_message_bytes: int = 1 << 20
@@ -142,6 +143,8 @@ class RpcServer:
         secure = settings.tls_cert and settings.tls_key
         if not is_loopback(listen) and not (secure and settings.token_file):
             raise Refused(f"{listen} is not loopback: it needs TLS (certificate and key) and a token file")
+        if not is_loopback(listen) and settings.listen_roles:
+            raise Refused(f"{listen} is not loopback: every call needs a token there")
 
     def _bind_unix(self, path: Path, listener: Listener, mode: int) -> None:
         make_way(path)
@@ -154,7 +157,8 @@ class RpcServer:
     def _bind_tcp(self, listen: str) -> None:
         settings = self._settings
         certificates = settings.tls_client_ca is not None
-        server = self._server(tcp_listener(settings.socket_roles, self.tokens, certificates=certificates))
+        roles = settings.listen_roles if self.tokens else settings.socket_roles
+        server = self._server(tcp_listener(roles, self.tokens, certificates=certificates))
         if settings.tls_cert and settings.tls_key:
             credentials = self._credentials(settings.tls_key, settings.tls_cert)
             port = _bound(server.add_secure_port, listen, credentials)

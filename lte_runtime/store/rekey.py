@@ -41,8 +41,8 @@ _WITH_ALIASES = (
 )
 _WITH_TEXTS = f"SELECT DISTINCT key FROM edits WHERE key IS NOT NULL AND body {_NOT_ASCII}"
 _CONCERNED = (
-    f"SELECT namespace, subject, relation FROM keys WHERE subject<>'' AND (id {_LISTED} OR id IN "
-    "(SELECT n.key FROM edits r JOIN edits n ON n.edit_id=r.retracts AND n.namespace=r.namespace "
+    f"SELECT namespace, subject, relation FROM keys WHERE subject<>'' AND (id {_LISTED} OR relation='' "
+    "OR id IN (SELECT n.key FROM edits r JOIN edits n ON n.edit_id=r.retracts AND n.namespace=r.namespace "
     "WHERE r.key IS NULL)) ORDER BY id"
 )
 _PUBLISHERS = "SELECT DISTINCT coalesce(nullif(body->>8, ''), source) FROM edits WHERE key=? ORDER BY 1"
@@ -123,7 +123,8 @@ def rekey(connection: Connection, topics: Mapping[int, str]) -> list[FactKey]:
     """Bring every key to today's form, in the caller's transaction; the keys that must be folded again.
 
     These are the keys that changed, those with an edit that is not of ASCII alone (targets and names have a
-    form too), and those that a retraction by id alone reaches, whose namespace may have changed.
+    form too), those that a retraction by id alone reaches, whose namespace may have changed, and prompts: by
+    which names they are found is told by this version's rules.
     """
     concerned = [row[0] for row in connection.execute(_WITH_TEXTS)]
     changed = changed_keys(connection)

@@ -31,9 +31,10 @@ NAMES = (
     "realign",
     "concurrency",
     "agreement",
+    "gateway",
 )
 # Those that take a model.
-MODELLED = ("answer", "swap", "concurrency", "agreement")
+MODELLED = ("answer", "swap", "concurrency", "agreement", "gateway")
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
 
 command = typer.Typer(add_completion=False)

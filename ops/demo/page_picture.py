@@ -71,12 +71,12 @@ def _publish(stack: Stack) -> None:
         for relation, targets in _RELATIONS.items()
         for subject, target in zip(_SUBJECTS, targets, strict=True)
     ]
-    quorvane = {"subject": "Quorvane", "relation": "chief executive"}
-    registry = {"publisher": "register"}
+    registered = {"subject": "Quorvane", "source": {"publisher": "register"}}
+    chief = {**registered, "relation": "chief executive"}
     events += [
-        {"subject": "Quorvane", "relation": "headquarters", "target": "Tromsø"},
-        {**quorvane, "target": "Ingrid Solheim", "revision": 1, "source": registry},
-        {**quorvane, "target": "Pavel Norling", "revision": 2, "source": registry},
+        {**registered, "relation": "headquarters", "target": "Tromsø"},
+        {**chief, "target": "Ingrid Solheim", "revision": 1},
+        {**chief, "target": "Pavel Norling", "revision": 2},
     ]
     with Client(stack.addresses.socket) as client:
         sent = [position for event in events for position in client.publish([event])]
@@ -97,7 +97,7 @@ def _chromium() -> Iterator[Page]:
 def _operate(page: Page, url: str, token: str) -> None:
     """Sign in, let the readings come, ask, and look up a history."""
     page.goto(url)
-    page.get_by_label("Operator's token").fill(token)
+    page.get_by_label("Token").fill(token)
     page.get_by_role("button", name="Sign in").click()
     page.locator("#drift").wait_for()
     end = time.monotonic() + _GUARD_S

@@ -200,7 +200,7 @@ def _token_lines(at: Addresses) -> list[str]:
     if not at.token_file:
         return []
     token = Path(at.token_file).read_text("utf-8").strip()
-    return [f"token    {token}  for writes over HTTP and for gRPC over TCP (in {at.token_file})"]
+    return [f"token    {token}  for writes over HTTP (in {at.token_file})"]
 
 
 def _has_variables() -> bool:

@@ -47,6 +47,7 @@ def _names(log: Log) -> None:
     log.add(fact("IŞIKLI MOBİLYA", "head office", "Eskişehir"), 2)
     log.add({"prompt": "Who tends the skerry’s light?", "target": "Ines Moe"}, 1)
     log.add({"prompt": "Who tends the skerry's light?", "target": "Nils Moe"}, 1)
+    log.add({"prompt": "Welche Farbe hat Boje Sieben?", "target": "gruen"}, 1)
     log.add(fact("Großmann Gießerei", "start of the early shift", "05:30"), 0)
     log.add(fact("GROSSMANN GIESSEREI", "start of the early shift", "06:00"), 0)
 

@@ -80,11 +80,21 @@ def schema_of(state: Path) -> int:
     return version
 
 
+def key_rows(state: Path) -> list[tuple[object, ...]]:
+    """The keys as they are stored, but for their numbers; names without their order."""
+    connection = apsw.Connection(str(state / STORE_FILE), flags=apsw.SQLITE_OPEN_READONLY)
+    columns = "key, namespace, subject, relation, view, view_hash, facts, chain, names"
+    rows = connection.execute(f"SELECT {columns} FROM keys WHERE subject<>'' ORDER BY key").fetchall()
+    connection.close()
+    return [(*values, dict(json.loads(names))) for *values, names in rows]
+
+
 def test_an_upgraded_store_is_what_a_new_reader_of_the_topic_has(tmp_path: Path) -> None:
     state = unpacked(spellings.SPELLINGS, tmp_path)
     spellings.fill(tmp_path / "new", spellings.SPELLINGS)
     upgraded = seen(state)
     assert upgraded == seen(tmp_path / "new") == seen(state)
+    assert key_rows(state) == key_rows(tmp_path / "new")
     assert (state / f"{STORE_FILE}.before-{SCHEMA_VERSION}").exists()
 
 

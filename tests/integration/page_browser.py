@@ -51,7 +51,7 @@ def violations(page: Page) -> Any:
 
 
 def sign_in(page: Page, token: str) -> None:
-    page.get_by_label("Operator's token").fill(token)
+    page.get_by_label("Token").fill(token)
     page.get_by_role("button", name="Sign in").click()
     page.get_by_role("button", name="Sign out").wait_for()
 

@@ -170,6 +170,15 @@ def test_the_gateways_own_site_may_ask(client: httpx.Client, guarded_gateway: Ga
     assert client.post("/v1/chat/completions", json=CHAT, headers=headers).status_code == 200
 
 
+def test_the_api_is_shown_as_a_page_without_scripts(client: httpx.Client) -> None:
+    page = client.get("/docs")
+    assert "script" not in page.headers["Content-Security-Policy"]
+    assert "<script" not in page.text
+    for path in client.get("/openapi.json").json()["paths"]:
+        assert path in page.text
+    assert "max_completion_tokens" in page.text
+
+
 def test_a_large_body_is_refused_declared_or_not(client: httpx.Client) -> None:
     body = b'{"model": "' + b"x" * (1 << 20) + b'"}'
     headers = {"Content-Type": "application/json"}

@@ -282,7 +282,7 @@ def test_updates_can_be_paused(page: Page) -> None:
 
 
 def test_a_token_that_is_no_operators_says_so(page: Page) -> None:
-    page.get_by_label("Operator's token").fill("a-token-that-nobody-has-made")
+    page.get_by_label("Token").fill("a-token-that-nobody-has-made")
     page.get_by_role("button", name="Sign in").click()
     expect(page.locator("#operators")).to_contain_text("the bearer token is not known")
     sign_in(page, ASKERS_TOKEN)
@@ -307,7 +307,7 @@ def test_realignment_is_refused_without_a_token(
     real_gateway: GatewayProcess, real_house: House, page: Page
 ) -> None:
     expect(page.get_by_role("button", name="Re-align now")).to_have_count(0)
-    expect(page.locator("#operators")).to_contain_text("need an operator's token")
+    expect(page.locator("#operators")).to_contain_text("sign in with an operator's token")
     refused = page.request.post(f"{real_gateway.url}/page/realign", data={"reason": "no token"})
     assert refused.status == 401
     assert "A token is needed" in refused.text()

@@ -14,7 +14,10 @@ V = TypeVar("V")
 
 _TEXTS: Mapping[Kind, tuple[str, str]] = {
     errors.INVALID: ("This cannot be taken", ""),
-    errors.UNAUTHENTICATED: ("A token is needed", "Sign in on this page with a token that the daemon takes."),
+    errors.UNAUTHENTICATED: (
+        "A token is needed",
+        "Load the page again, and sign in with a token.",
+    ),
     errors.DENIED: ("Not allowed with this token", "Sign out, and in again with a token that may do it."),
     errors.NOT_FOUND: ("Not there", ""),
     errors.REFUSED: ("Refused", ""),

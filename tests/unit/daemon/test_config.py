@@ -110,6 +110,13 @@ def test_a_public_listener_is_allowed_with_tls_and_token(tmp_path: Path) -> None
     assert load(_file(tmp_path, text), environ={}).settings.rpc.listen == "0.0.0.0:7000"
 
 
+def test_no_roles_without_a_token_on_a_public_listener(tmp_path: Path) -> None:
+    text = '[rpc]\nlisten = "0.0.0.0:7000"\ntls_cert = "c"\ntls_key = "k"\ntoken_file = "t"\n'
+    text += 'listen_roles = ["asker"]\n'
+    with pytest.raises(BadRequest, match="every call needs a token"):
+        load(_file(tmp_path, text), environ={})
+
+
 def test_roles_of_the_socket() -> None:
     environ = {"LTE_RPC__SOCKET_ROLES": '["asker"]'}
     assert listener_settings(load(environ=environ).settings).socket_roles == (Role.ASKER,)

@@ -39,7 +39,7 @@ def tag_of(service: str) -> str:
 
 def test_images_are_built_here_or_pinned() -> None:
     own = {name for name, service in SERVICES.items() if service["image"] == IMAGE}
-    assert own == {"daemon", "topics"}
+    assert own == {"daemon", "topics", "gateway"}
     # Compose builds the image of a service that another one builds before it looks for it elsewhere.
     assert (FILE.parent / DAEMON["build"] / "Dockerfile").resolve() == ROOT / "Dockerfile"
     for name in SERVICES.keys() - own:
@@ -80,7 +80,19 @@ def test_nothing_is_published_beyond_this_machine() -> None:
 
 
 def test_commands_are_understood(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [refusal(monkeypatch, SERVICES[name]["command"]) for name in ("topics", "daemon")] == ["", ""]
+    own = ("topics", "daemon", "gateway")
+    assert [refusal(monkeypatch, SERVICES[name]["command"]) for name in own] == [""] * 3
+
+
+def test_the_gateway_is_on_loopback_and_finds_the_socket_of_the_daemon() -> None:
+    gateway = SERVICES["gateway"]
+    settings = settings_of(gateway["environment"])
+    assert gateway["network_mode"] == "host"
+    assert not settings.gateway.is_public
+    assert settings.client.address is None
+    assert settings.socket == settings_of(DAEMON["environment"]).socket
+    assert gateway["volumes"] == [f"{DAEMON['volumes'][0]}:ro"]
+    assert seconds(gateway["stop_grace_period"]) > 2 * settings.rpc.drain_s
 
 
 def test_the_state_is_on_a_volume() -> None:

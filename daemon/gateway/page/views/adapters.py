@@ -172,7 +172,6 @@ class RunView:
     trigger: str
     reasons: tuple[str, ...]
     created_ms: int
-    ended_ms: int | None
     adapter: str
     facts: int
     rows: int
@@ -196,7 +195,6 @@ def run_view(run: admin_service_pb2.Realignment) -> RunView:
         trigger=run.trigger,
         reasons=tuple(run.reasons),
         created_ms=milliseconds(run.created),
-        ended_ms=milliseconds(run.ended) if run.HasField("ended") else None,
         adapter=run.adapter,
         facts=run.facts,
         rows=run.rows,

@@ -20,7 +20,6 @@ class CitedFact:
 
     edit_id: str
     statement: str
-    target: str
     key: common_pb2.FactKey
     score: float
     hop: int
@@ -98,7 +97,6 @@ def _cited(citation: common_pb2.Citation) -> CitedFact:
     return CitedFact(
         edit_id=citation.edit_id,
         statement=citation.statement,
-        target=citation.target,
         key=citation.key,
         score=citation.score,
         hop=citation.hop,

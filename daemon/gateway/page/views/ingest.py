@@ -23,19 +23,16 @@ _ADVICE = {
     "SUSPENDED": "Ingest is suspended. The reasons below say why; `lte ingest resume` goes on.",
     "STOPPING": "The daemon is stopping; start it again with `lte serve` or `lte up`.",
 }
-# An idle topic is not late: this is only where "just now" ends.
-FRESH_S = 60
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionView:
-    """`lag` None: unknown; `share` of the partition's records that are applied, 0 to 100."""
+    """`lag` in records, None: unknown."""
 
     partition: int
     next_offset: int
     end_offset: int
     lag: int | None
-    share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +52,9 @@ class IngestView:
     lag: int | None
     partitions: tuple[PartitionView, ...]
     last_event_ms: int | None
-    records: int
     rejected: int
     facts: int
     edits: int
-    conflicts: int
-    quarantined: int
     state_bytes: int
     questions: int
     waiting: int
@@ -85,12 +79,9 @@ def ingest_view(status: admin_service_pb2.GetStatusResponse) -> IngestView:
         lag=sum(lags) if len(lags) == len(partitions) else None,
         partitions=partitions,
         last_event_ms=milliseconds(ingest.last_event) if ingest.HasField("last_event") else None,
-        records=ingest.records,
         rejected=ingest.rejected,
         facts=memory.current_facts,
         edits=memory.edits,
-        conflicts=memory.conflicts,
-        quarantined=memory.quarantine_rows,
         state_bytes=memory.state_bytes,
         questions=engine.requests,
         waiting=engine.queue_depth,
@@ -98,13 +89,11 @@ def ingest_view(status: admin_service_pb2.GetStatusResponse) -> IngestView:
 
 
 def _partition(status: admin_service_pb2.PartitionStatus) -> PartitionView:
-    end = max(status.end_offset, status.next_offset)
     return PartitionView(
         partition=status.partition,
         next_offset=status.next_offset,
         end_offset=status.end_offset,
         lag=status.lag if status.lag >= 0 else None,
-        share=100.0 * status.next_offset / end if end > 0 else 100.0,
     )
 
 

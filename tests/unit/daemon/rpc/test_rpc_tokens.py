@@ -68,6 +68,17 @@ def test_tcp_with_a_token_file_of_before(serve: Build, old_file: Path) -> None:
         assert client.answer("What?")["scope"] == "base"
 
 
+def test_roles_without_a_token_on_loopback(serve: Build, token_file: Principals) -> None:
+    token = token_file.add("writer", Role.PUBLISHER, write=["default"])
+    rig = serve(token_file=token_file.path, listen_roles=(Role.ASKER,))
+    with Client(str(rig.server.tcp_address)) as client:
+        assert client.answer("What?")["scope"] == "base"
+        with pytest.raises(Refused, match="publisher"):
+            client.publish([{"subject": "A", "relation": "b", "target": "c"}])
+    with token_file.client(rig, token, rig.server.tcp_address) as client:
+        assert len(client.publish([{"subject": "A", "relation": "b", "target": "c"}])) == 1
+
+
 def test_a_token_decides_on_the_client_socket_too(serve: Build, token_file: Principals) -> None:
     """A gateway on the socket lends its callers none of the socket's rights."""
     token = token_file.add("bot", Role.ASKER, read=["default"])
