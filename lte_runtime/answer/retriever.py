@@ -63,7 +63,7 @@ class Lookup(Protocol):
 
 
 MOST_PAIRS = 8
-"""Different pairs of a question and a view that the relevance model reads in one batch, of the best cosines."""
+"""Pairs of a question and a view that the relevance model reads in one batch, those of the best cosines."""
 NAMELESS_FROM = 0.4
 """Cosine from which a fact without a name is compared with the question at all."""
 
@@ -385,7 +385,7 @@ def _keyed(q: Question) -> Question:
 
 @dataclass(frozen=True, slots=True)
 class EncodedQuestion:
-    """What is read of a question, vectors [dimension] of it and of it without names, the time of encoding it."""
+    """What is read of a question, its vector [dimension] and that of it without a name, and the time."""
 
     text: str
     vectors: dict[str, Vectors]

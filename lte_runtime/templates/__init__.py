@@ -68,13 +68,13 @@ class Templates:
 
 @cache
 def templates(language: str = "en") -> Templates:
-    """The templates of a language that ships. Raises `TypeError` for a file that lacks a key or has another."""
+    """The templates of a language that ships. `TypeError` for a file that lacks a key."""
     raw = tomllib.loads(Path(__file__).with_name(f"{language}.toml").read_text(encoding="utf-8"))
-    probe = {name: tuple(value) if isinstance(value, list) else value for name, value in raw["probe"].items()}
+    probe = raw["probe"]
     return Templates(
         view=ViewTexts(**raw["view"]),
         statement=StatementTexts(**raw["statement"]),
         prompt=PromptTexts(**raw["prompt"]),
-        probe=ProbeTexts(**probe),
+        probe=ProbeTexts(**probe | {name: tuple(probe[name]) for name in ("rephrased", "rephrased_prompt")}),
         words=Words(**{name: frozenset(words) for name, words in raw["words"].items()}),
     )

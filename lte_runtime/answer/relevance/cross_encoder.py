@@ -1,9 +1,9 @@
 """The relevance model: a sentence encoder, fine-tuned to read a question and a view at once.
 
 As in Nogueira and Cho, 2019 (arXiv 1901.04085) both texts stand in one sequence, so that each word is read
-beside those of the other text. Its head sees the first token and the mean vectors of the two texts. Embeddings
-and lower layers are the packaged encoder's; the file holds the layers above them and the head, matrices in bytes
-with a scale for each row.
+beside those of the other text. Its head sees the first token and the mean vectors of the two texts.
+Embeddings and lower layers are the packaged encoder's; the file holds the layers above them and the head,
+matrices as bytes with a scale for each row.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ class CrossEncoder:
 def _mean(tokens: Vectors, places: Floats) -> Floats:
     """Unit mean vectors [n, d] of the tokens at `places` [n, length]."""
     summed: Floats = np.einsum("nld,nl->nd", tokens, places)
-    return summed / np.maximum(np.linalg.norm(summed, axis=1, keepdims=True), 1e-9)
+    lengths: Floats = np.linalg.norm(summed, axis=1, keepdims=True)
+    return np.asarray(summed / np.maximum(lengths, 1e-9), np.float32)
 
 
 def _tokenizer(files: ModelFiles) -> Any:
@@ -122,7 +123,7 @@ def weights_of(path: Path) -> dict[str, Floats]:
 
 
 def save(path: Path, weights: Mapping[str, Floats]) -> None:
-    """Writes the weights of the trained layers and the head, see `CrossEncoder`, so that `load` can read them."""
+    """Writes the weights of the trained layers and the head, see `CrossEncoder`, for `load` to read."""
     arrays: dict[str, npt.NDArray[np.generic]] = {}
     for name, array in weights.items():
         if name.startswith(_LAYER) and array.ndim == 2:

@@ -1,8 +1,8 @@
 """The scope gate: is a question about an edit at all? Pure decisions from signals and a fitted calibration.
 
 What is asked of which view, a `Relevance` model tells (`lte_runtime/answer/relevance`); the gate weighs its
-log-odds with a few signals that are no language. The likeliest path is decided on. `ops.lab.gate.calibrate` fits
-the weights and measures the ROC; the committed default is for all-MiniLM-L6-v2.
+log-odds with a few signals that are no language. The likeliest path is decided on. `ops.lab.gate.calibrate`
+fits the weights and measures the ROC; the committed default is for all-MiniLM-L6-v2.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ SIGNALS = (
     "hops",  # 0 for one fact, 1 and 2 for chains
 )
 EARLIER, BEYOND = "earlier", "beyond"
-"""The model's log-odds, a tenth of them, that a value from before is asked for, or something else of the thing
-that the path describes: not weighed, each has a threshold of its own."""
+"""The model's log-odds, a tenth of them, that a value from before is asked for, or something else of what the
+path describes: not weighed, each has a threshold of its own."""
 ODDS_SCALE = 10.0
 
 
@@ -40,13 +40,15 @@ ODDS_SCALE = 10.0
 class GateCalibration:
     """How signals become a probability, and the probability from which a question is in scope.
 
-    The log-odds are `bias` and the weighted sum of `weights`; `prompted_shift` is added for facts published as
-    prompts, whose threshold is chosen apart. `earlier_from` and `beyond_from` are the model's probabilities
-    from which a former value, or something of what the facts describe, is asked for. Facts whose log-odds are
-    less than `tie_margin` apart compete. `model` is the relevance model's file, in the file of a calibration by
-    its name: it stands beside that, or ships; empty for shared words. `model_sha256` and `model_base` are its hash and the fingerprint of the encoder
-    that it was trained on. `roc` holds (false open rate, open rate) points of the test split; `data_sha256`
-    names the data used.
+    The log-odds are `bias` and the weighted sum of `weights`; `prompted_shift` is added for facts published
+    as prompts, whose threshold is chosen apart. `earlier_from` and `beyond_from` are the model's
+    probabilities from which a former value, or something of what the facts describe, is asked for. Facts
+    whose log-odds are less than `tie_margin` apart compete.
+
+    `model` is the path of the relevance model, empty for shared words; in a calibration's file it is a
+    name, of a file beside it or of the one that ships. `model_sha256` is its hash, `model_base` the
+    fingerprint of the encoder that it was trained on. `roc` holds (false open rate, open rate) points of
+    the test split; `data_sha256` names the data used.
     """
 
     encoder: str
@@ -82,7 +84,7 @@ def load(path: Path) -> GateCalibration:
         calibration = GateCalibration(**raw)
     except (ValueError, TypeError, KeyError) as error:
         raise Damaged(
-            f"{path} is not a gate calibration of this version: fit it again with `lte gate calibrate`: {error}"
+            f"{path} is no gate calibration of this version, fit one with `lte gate calibrate`: {error}"
         ) from error
     if set(calibration.weights) - set(SIGNALS):
         raise Damaged(

@@ -1,8 +1,9 @@
-"""Fits the scope gate's weights and thresholds to an encoder from labelled questions, and measures it on others.
+"""Fits the scope gate's weights and thresholds to labelled questions, and measures it on others.
 
-`python -m ops.lab.gate.calibrate --data tests/data/gate.jsonl` fits on the rows of the calibration split, prints
-what the test split gives and, with `--out`, writes the calibration. Each source of rows has a namespace of its
-own in one memory; the signals are those of the serving code, memory, encoder and relevance model.
+`python -m ops.lab.gate.calibrate --data tests/data/gate.jsonl` fits on the rows of the calibration split,
+prints what the test split gives and, with `--out`, writes the calibration. Each source of rows has a
+namespace of its own in one memory; the signals are those of serving: its code, memory, encoder and
+relevance model.
 """
 
 from __future__ import annotations
@@ -175,7 +176,7 @@ def fit(
 def _with_thresholds(
     fitted: GateCalibration, questions: Sequence[LabelledQuestion], closed_at_least: float
 ) -> GateCalibration:
-    """Facts published as prompts have a threshold of their own, on all rows: as a shift, so that one holds."""
+    """Facts published as prompts have a threshold of their own, on all rows: as a shift."""
     plain: list[tuple[float, bool]] = []
     prompted: list[tuple[float, bool]] = []
     for question in questions:

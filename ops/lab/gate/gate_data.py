@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from lte_runtime.align.stock import names
@@ -221,11 +220,6 @@ def _near(rng: random.Random, name: str) -> str:
         i = rng.randrange(len(parts))
         return " ".join([*parts[:i], names.name(rng), *parts[i + 1 :]])
     return f"{name} {rng.choice(['Labs', 'North', 'II', '2', 'Junior', 'Mini', 'West', 'B'])}"
-
-
-def wordings_table() -> list[str]:
-    text = Path(__file__).with_name("wordings.txt").read_text(encoding="utf-8")
-    return [line for line in text.splitlines() if not line.startswith("#")]
 
 
 def default_rows(seed: int, worlds: int = 24) -> list[Row]:
