@@ -166,7 +166,13 @@ class Pairs:
         yield from ((text, "hard") for text in draw.sample(hard, min(1, len(hard))))
         if draw.random() < 0.7:
             yield draw.choice(frames["other_matter"]), "not"
+        if draw.random() < 0.4:
+            yield draw.choice(frames["former_matter"]), "former matter"
+        if hard and draw.random() < 0.2:
+            yield _with_tail(draw.choice(hard), draw.choice(frames["former_tails"])), "former other"
         wordings = (*topic.asking, *frames["plain"])
+        if draw.random() < 0.15:
+            yield draw.choice(wordings).replace("{s}", draw.choice(frames["related"])), "related"
         if draw.random() < 0.1:
             yield _with_tail(draw.choice(wordings), draw.choice(frames["future"])), "future"
         if draw.random() < 0.15:
@@ -189,9 +195,13 @@ class Pairs:
         if outer is topic:
             return
         described = draw.choice((*frames["described"], *_DESCRIBED.get(topic.noun, ())))
-        described = described.replace("{a}", topic.noun).replace("{s}", NAME)
+        described = described.replace("{a}", topic.noun)
         text = draw.choice([*outer.asking, draw.choice(frames["plain"])]).replace("{n}", outer.noun)
-        question = _varied(text.replace("{s}", described), draw)
+        if draw.random() < 0.2:
+            related = described.replace("{s}", draw.choice(frames["related"]))
+            asked = _varied(text.replace("{s}", related).replace("{s}", NAME), draw)
+            yield Pair(asked, view_of(topic.noun), relation=topic.noun, sort="related")
+        question = _varied(text.replace("{s}", described).replace("{s}", NAME), draw)
         inner = templates().view.inside.format(relation=topic.noun, subject=NAME)
         whole = view_of(outer.noun, inner)
         yield Pair(question, view_of(topic.noun), beyond=1.0, relation=topic.noun, sort="beyond")
