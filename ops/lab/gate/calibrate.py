@@ -30,9 +30,9 @@ from ops.lab.gate import gate_data
 from ops.lab.scratch import memory_of
 
 Row = Mapping[str, Any]
-CLOSED_AT_LEAST = 0.96
+CLOSED_AT_LEAST = 0.93
 """Share of out-of-scope questions that the threshold keeps closed."""
-CLOSED_PROMPTS = 0.96
+CLOSED_PROMPTS = 0.985
 """The same for facts published as prompts."""
 LEAST_PROMPTS = 200
 HELPING = {"weight": 0.5}
