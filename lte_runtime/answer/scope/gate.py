@@ -56,8 +56,8 @@ class GateCalibration:
     weights: Mapping[str, float] = field(default_factory=dict)
     bias: float = 0.0
     prompted_shift: float = 0.0
-    earlier_from: float = 0.5
-    beyond_from: float = 0.5
+    earlier_from: float = 0.7
+    beyond_from: float = 0.7
     tie_margin: float = 0.5
     model: str = ""
     model_sha256: str = ""
