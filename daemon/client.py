@@ -60,7 +60,7 @@ class Client:
         self._address = target(address)
         self._admin_address = target(admin_address)
         self._tls_ca = tls_ca
-        self._tls_pair = (tls_key, tls_cert)
+        self._tls_pair = (tls_cert, tls_key)
         self._token = _token(Path(token_file)) if token_file else None
         self._timeout_s = timeout_s
         self._channels: dict[str, grpc.Channel] = {}
@@ -336,12 +336,21 @@ class Client:
         if address not in self._channels:
             options = list(CHANNEL_OPTIONS)
             if self._tls_ca and not address.startswith("unix:"):
-                pair = [Path(path).read_bytes() for path in self._tls_pair if path]
-                roots = grpc.ssl_channel_credentials(Path(self._tls_ca).read_bytes(), *pair)
+                roots = tls_credentials(self._tls_ca, *self._tls_pair)
                 self._channels[address] = grpc.secure_channel(address, roots, options)
             else:
                 self._channels[address] = grpc.insecure_channel(address, options)
         return self._channels[address]
+
+
+def tls_credentials(
+    ca: str | Path, cert: str | Path | None, key: str | Path | None
+) -> grpc.ChannelCredentials:
+    """Roots that a daemon is checked against, and the client's own certificate if it has one; PEM files."""
+    import grpc
+
+    own = [Path(path).read_bytes() for path in (key, cert) if path]
+    return grpc.ssl_channel_credentials(Path(ca).read_bytes(), *own)
 
 
 def _token(path: Path) -> str:

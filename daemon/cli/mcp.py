@@ -53,5 +53,7 @@ def mcp(
         token_needed=False,
         timeout_s=where.timeout_s or 30.0,
         max_message_bytes=MAX_MESSAGE_BYTES,
+        tls_cert=Path(where.tls_cert) if where.tls_cert else None,
+        tls_key=Path(where.tls_key) if where.tls_key else None,
     )
     serve(daemon, token)

@@ -16,7 +16,7 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from daemon.client import CHANNEL_OPTIONS
+from daemon.client import CHANNEL_OPTIONS, tls_credentials
 from daemon.gateway.errors import UNAUTHENTICATED, HttpError, of_grpc
 from daemon.messages import message, module
 from daemon.rpc.access import HEADER, Role, allowed
@@ -85,9 +85,12 @@ class DaemonCalls:
         token_needed: bool,
         timeout_s: float,
         max_message_bytes: int,
+        tls_cert: Path | None = None,
+        tls_key: Path | None = None,
     ) -> None:
         self.address = address
         self._tls_ca = tls_ca
+        self._tls_pair = (tls_cert, tls_key)
         self._token_needed = token_needed
         self._timeout_s = timeout_s
         self._options = [*CHANNEL_OPTIONS, ("grpc.max_receive_message_length", max_message_bytes)]
@@ -158,7 +161,7 @@ class DaemonCalls:
     def _opened(self) -> grpc.aio.Channel:
         if self._channel is None:
             if self._tls_ca and not self.address.startswith("unix:"):
-                roots = grpc.ssl_channel_credentials(self._tls_ca.read_bytes())
+                roots = tls_credentials(self._tls_ca, *self._tls_pair)
                 self._channel = grpc.aio.secure_channel(self.address, roots, self._options)
             else:
                 self._channel = grpc.aio.insecure_channel(self.address, self._options)

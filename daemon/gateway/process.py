@@ -35,6 +35,8 @@ def serve(settings: Settings) -> None:
         token_needed=gateway.is_public,
         timeout_s=gateway.timeout_s,
         max_message_bytes=settings.rpc.max_message_bytes,
+        tls_cert=settings.client.tls_cert,
+        tls_key=settings.client.tls_key,
     )
     log.info("gateway", listen=gateway.listen, metrics=gateway.metrics_listen, daemon=daemon.address)
     metrics = GatewayMetrics()

@@ -1,4 +1,4 @@
-"""Whether the name that leads from a question to a fact is another publisher's as well. Pure."""
+"""What it means for an answer that a fact took a name from another publisher. Pure."""
 
 from __future__ import annotations
 
@@ -13,16 +13,6 @@ AMBIGUOUS = "ambiguous"
 """Flag of a cited fact whose name in the question may mean another subject."""
 
 
-def is_contested(fact: Fact, bearers: Iterable[Fact]) -> bool:
-    """Whether one of the facts that bear the same name is another publisher's fact about another subject.
-
-    It does not matter who came first: a name may have been taken before its owner published anything.
-    """
-    return any(
-        bearer.key.subject != fact.key.subject and bearer.publisher != fact.publisher for bearer in bearers
-    )
-
-
 def takes_subject(fact: Fact, rivals: Iterable[Fact]) -> bool:
     """Whether an alias of the fact, taken from another publisher, is the subject of one of the rivals.
 
@@ -34,9 +24,9 @@ def takes_subject(fact: Fact, rivals: Iterable[Fact]) -> bool:
     return any(rival.key.subject in aliases and rival.publisher != fact.publisher for rival in rivals)
 
 
-def marked(citation: Citation, *, contested: bool) -> Citation:
-    """The citation, its fact flagged where the name is contested or was taken from another publisher."""
+def marked(citation: Citation) -> Citation:
+    """The citation, its fact flagged as ambiguous where it took a name from another publisher."""
     flags = citation.fact.flags
-    if AMBIGUOUS in flags or not (contested or FOREIGN_NAME in flags):
+    if AMBIGUOUS in flags or FOREIGN_NAME not in flags:
         return citation
     return replace(citation, fact=replace(citation.fact, flags=(*flags, AMBIGUOUS)))

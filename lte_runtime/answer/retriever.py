@@ -214,8 +214,7 @@ class Retriever:
         )
         earlier = self._earlier(q, encoded, scored, decision, at_ms)
         decision, citations = earlier or (decision, self._citations(best, scored, decision, at_ms))
-        contested = best is not None and _is_contested(best, singles)
-        citations = tuple(name_claims.marked(citation, contested=contested) for citation in citations)
+        citations = tuple(map(name_claims.marked, citations))
         composed = not earlier and best is not None and self._tells_a_part(best)
         marks.append(time.perf_counter())
         stages = zip(("search", "chain", "gate"), marks, marks[1:], strict=False)
@@ -502,16 +501,6 @@ def _tied(best: Scored, scored: Sequence[Scored], calibration: gate.GateCalibrat
         and s.score >= calibration.threshold
         and best.signals["asks"] - s.signals["asks"] <= margin
     ]
-
-
-def _is_contested(best: Scored, singles: Sequence[Candidate]) -> bool:
-    """Whether the name in the question that leads to the best path is another publisher's as well."""
-    mention = best.mention
-    if mention is None:
-        return False
-    place = mention.start, mention.end
-    bearers = (c.fact for c in singles if c.named and (c.named.start, c.named.end) == place)
-    return name_claims.is_contested(best.path.facts[0], bearers)
 
 
 def _ambiguous(fact: Fact) -> Fact:

@@ -34,7 +34,8 @@ class NameOwners:
         for publisher, names in reserved.items():
             for name in names:
                 table = beginnings if name.endswith(ANY) else exact
-                form = key_form(name.removesuffix(ANY))
+                bare = name.removesuffix(ANY)
+                form = key_form(bare) + " " * (bare != bare.rstrip())  # "Acme *" leaves Acmeite free
                 table[form] = table.get(form, FREE) | {publisher}
         return cls(exact, beginnings, _pattern(exact, beginnings))
 

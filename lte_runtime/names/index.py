@@ -232,7 +232,7 @@ class _Names:
         if reading.words[start].joined:
             return None
         for stop in range(min(len(reading.words), start + self._longest), start, -1):
-            entries = self._names.get(reading.close.of(start, stop))
+            entries = self._names.get(reading.close_of(start, stop))
             if not entries or not reading.whole(start, stop):
                 continue
             exact = self._get(reading.folded.of(start, stop))

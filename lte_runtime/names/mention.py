@@ -6,16 +6,17 @@ means. Digits always agree: SKU-4711 is never SKU-4712.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import chain
 
 from rapidfuzz import fuzz
 from rapidfuzz.distance import OSA
 
 from lte_runtime.names.reading import Line, Reading
-from lte_runtime.names.tokens import digits, folded_name, plain
+from lte_runtime.names.tokens import close, digits, folded_name, plain
 
 NAMED_FROM = 0.9
 """From this score on a mention stands for its name. Below it, another name may be meant: Rookwood is as
@@ -40,7 +41,7 @@ class How(StrEnum):
     PLAIN = "plain"
     """The same words without accents and vowel signs."""
     RESPACED = "respaced"
-    """The same letters and digits, parted in another way: `SKU4711`, `Open AI`."""
+    """The same letters and digits, parted in another way or without emoji: `SKU4711`, `Open AI`."""
     PART = "part"
     """The name's end with its code (`SB-12 Rev A` of `Service Bulletin SB-12 Rev A`), or its first word."""
     MISSPELT = "misspelt"
@@ -74,8 +75,10 @@ class Mention:
 
 
 def close_form(folded: str) -> str:
-    """A folded name without blanks and accents: equal for all that `EXACT`, `PLAIN` and `RESPACED` join."""
-    return plain(folded).replace(" ", "")
+    """A folded name without blanks, accents and emoji: equal for all that `EXACT`, `PLAIN` and `RESPACED`
+    join. A name of emoji alone keeps them."""
+    text = plain(folded)
+    return close(text) or text.replace(" ", "")
 
 
 def is_acronym(name: str, folded: str) -> bool:
@@ -87,8 +90,9 @@ def locate(reading: Reading, name: str) -> Mention | None:
     """The best place of one name; None where it is not met. A part of it is no place: only a look-up knows
     whether other names have the same part."""
     folded = folded_name(name)
-    close, acronym = close_form(folded), is_acronym(name, folded)
-    places = (place for place in _places(reading.close, close) if reading.whole(*place))
+    acronym = is_acronym(name, folded)
+    alike = chain(_places(reading.folded, folded), _places(reading.close, close_form(folded)))
+    places = (place for place in alike if reading.whole(*place))
     mentions = [
         m for place in places if (m := whole_name(reading, *place, folded, acronym=acronym)) is not None
     ]
@@ -119,7 +123,8 @@ def _places(line: Line, text: str) -> Iterator[tuple[int, int]]:
     """Runs of words, first and stop, that are `text` when written as `line` is."""
     at = line.text.find(text) if text else -1
     while at >= 0:
-        first, last = bisect_left(line.starts, at), bisect_left(line.ends, at + len(text))
+        # A word that is empty in this line begins and ends where its neighbour does: it is left outside.
+        first, last = bisect_right(line.starts, at) - 1, bisect_left(line.ends, at + len(text))
         if first <= last < len(line.ends) and line.of(first, last + 1) == text:
             yield first, last + 1
         at = line.text.find(text, at + 1)
@@ -136,7 +141,7 @@ def whole_name(
     text = reading.plain.of(first, stop)
     if text == plain(folded):
         return _mention(reading, first, stop, folded, _PLAIN, How.PLAIN)
-    if len(folded) < LEAST_LETTERS or digits(folded) != digits(text):
+    if len(folded) < LEAST_LETTERS or digits(folded) != digits(text) or reading.has_bare_edge(first, stop):
         return None
     return _mention(reading, first, stop, folded, _RESPACED, How.RESPACED)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from lte_runtime.names.normalise import key_form
-from lte_runtime.names.tokens import MARKS, is_unspaced, joined, plain, tokens
+from lte_runtime.names.tokens import MARKS, close, is_unspaced, joined, plain, tokens
 
 MOST_CHARS = 2_048
 """Characters of a text in which names are looked for; whoever answers questions reads fewer."""
@@ -57,7 +57,7 @@ class Line:
 class Reading:
     """A text taken apart: its first `MOST_CHARS` characters, and of these the first `MOST_WORDS` words.
 
-    `folded` and `plain` are its words with blanks between them, `close` the plain ones without.
+    `folded` and `plain` are its words with blanks between them, `close` is for `close_of`.
     """
 
     def __init__(self, text: str) -> None:
@@ -65,10 +65,18 @@ class Reading:
         self.words = _words(self.text)
         self.folded = Line([word.folded for word in self.words], " ")
         self.plain = Line([word.plain for word in self.words], " ")
-        self.close = Line([word.plain.replace(" ", "") for word in self.words], "")
+        self.close = Line([close(word.plain) for word in self.words], "")
         small = sum(map(self.is_small, range(len(self.words))))
         self._all_small = self.text == self.text.lower()
         self._capitals_tell = small >= _SMALL * len(self.words)
+
+    def close_of(self, first: int, stop: int) -> str:
+        """The close form (`mention.close_form`) of the words from `first` to before `stop`."""
+        return self.close.of(first, stop) or self.plain.of(first, stop).replace(" ", "")
+
+    def has_bare_edge(self, first: int, stop: int) -> bool:
+        """Whether the first or the last of these words says nothing in close form: an emoji beside a name."""
+        return any(self.close.starts[at] == self.close.ends[at] for at in (first, stop - 1))
 
     def whole(self, first: int, stop: int) -> bool:
         """Whether the words from `first` to before `stop` neither begin nor end within a word."""

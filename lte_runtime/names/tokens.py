@@ -38,6 +38,7 @@ _ASCII_TOKEN = re.compile(r"[a-z0-9]+|[#$+^`]")
 _UNSPACED_SIGN = re.compile(f"[{_UNSPACED}]")
 _CACHED_WORDS = 4_096
 _DIGITS = re.compile(r"\d+")
+_PICTURES = re.compile(f"[{_CLASSES['So']}]")
 _KATAKANA = re.compile("[\u30a0-\u30ff\u31f0-\u31ff]")
 
 
@@ -71,6 +72,12 @@ def plain(folded: str) -> str:
     if folded.isascii():
         return folded
     return " ".join(map(_plain_word, folded.split(" ")))
+
+
+def close(plain_text: str) -> str:
+    """A plain text without blanks and pictures (emoji), which people leave out when they type a name."""
+    joined_text = plain_text.replace(" ", "")
+    return joined_text if joined_text.isascii() else _PICTURES.sub("", joined_text)
 
 
 @lru_cache(_CACHED_WORDS)

@@ -55,7 +55,7 @@ def test_a_taken_alias_does_not_answer_in_place_of_its_holder() -> None:
     assert cited([VICTIM, rival], "Who is the chief executive of Evil Corp?") == [("Mallory", True)]
 
 
-def test_names_of_one_publisher_are_not_contested() -> None:
-    own = event("hr", "Nordwind Holding", "bank account", "DE11", "Nordwind Cargo")
-    assert cited([VICTIM, own], QUESTION) == [("DE11", False)]
+def test_a_fact_that_took_a_name_is_flagged_by_its_own_name_too() -> None:
     assert cited([VICTIM, CAPTURE], "What is the bank account of Evil Corp?") == [("DE00", True)]
+    own = event("hr", "Evil Corp", "bank account", "DE00", "Nordwind Cargo")
+    assert cited([VICTIM, own], "What is the bank account of Evil Corp?") == [("DE00", False)]

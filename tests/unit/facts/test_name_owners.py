@@ -38,6 +38,15 @@ def test_the_exact_name_decides_then_the_longest_beginning() -> None:
     assert OWNERS.of_name("Acme Labs") == frozenset()
 
 
+def test_a_blank_before_the_end_ends_a_word() -> None:
+    owners = NameOwners.of({"hr": ["Quern *"]})
+    assert owners.of_name("Quern Works") == {"hr"}
+    assert owners.of_name("Quern") == owners.of_name("Quernstone") == frozenset()
+    value = to_json({"prompt": "Who runs Quern Works?", "target": "x"})
+    with pytest.raises(BadRecord, match="'quern works'"):
+        decode(record(value), EventLimits(owners=owners), 0)
+
+
 def test_owners_may_write_and_others_are_told_for_whom_the_name_is() -> None:
     for publisher in ("hr", "legal"):
         assert read(publisher, subject="Acme", relation="boss").subject == "Acme"

@@ -106,8 +106,8 @@ def test_a_missing_part_is_a_problem(memory: EditMemory) -> None:
 def test_long_texts_are_flagged_and_counted(memory: EditMemory, log: Log) -> None:
     statement = "the warranty of a used pump is two years from the day of sale"
     edits = [
-        log.fact("t", id="short", subject="S", relation="r"),
-        log.fact("t", id="said", subject="S", relation="q", statement=statement),
+        log.fact("t", id="short", subject="Sump", relation="r"),
+        log.fact("t", id="said", subject="Sump", relation="q", statement=statement),
         log.edit(prompt=PROMPT, target="ten years", id="key", revision=1),
     ]
     assert memory.apply(log.batch(*edits)).long_texts == {LONG_KEY: 1, LONG_STATEMENT: 2}

@@ -31,6 +31,8 @@ from lte_runtime.names.tokens import folded_name
         ("(Anna\u200b Berg)", "Anna Berg", "Anna\u200b Berg"),
         ("\ufdfa ﬁn Anna!", "Anna", "Anna"),
         ("!!!", "!!!", "!!!"),
+        ("What is 🦊🐙?", "🦊🐙", "🦊🐙"),
+        ("Where does Team Nova meet?", "Team 🦊 Nova", "Team Nova"),
         ("", "Anna", None),
     ],
 )
@@ -55,6 +57,12 @@ def test_the_surest_place_is_taken() -> None:
     assert (question[mention.start : mention.end], mention.how) == ("São Paulo", How.EXACT)
 
 
+def test_emoji_beside_a_name_are_not_part_of_it() -> None:
+    mention = locate(Reading("🦊 Acme Labs 🦊"), "Acme Labs")
+    assert mention is not None
+    assert (mention.start, mention.end, mention.how) == (2, 11, How.EXACT)
+
+
 def test_the_longest_of_several_names_is_the_best() -> None:
     mention = Mentions("Who leads Acme Labs?").best(["Acme", "Labs", "Acme Labs"])
     assert mention is not None
@@ -76,7 +84,7 @@ def test_each_word_has_a_place_in_the_text(text: str) -> None:
     assert all(0 <= start < end <= len(text) for start, end in places)
 
 
-WORD = st.text("abcdeéüßñÅ日本กั01-' ", min_size=1, max_size=6)
+WORD = st.text("abcdeéüßñÅ日本กั01-' 🦊", min_size=1, max_size=6)
 
 
 @settings(max_examples=300, deadline=None)

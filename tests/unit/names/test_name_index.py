@@ -197,6 +197,10 @@ def find(names: dict[int, list[str]], question: str) -> dict[int, Mention]:
         (["Service Bulletin SB-12 Rev A"], "When does SB-12 apply?", None),
         (["Service Bulletin SB-12 Rev A"], "What does Technical Note SB-12 Rev A say?", None),
         (["Service Bulletin SB-12", "SB-12 bulletin"], "When does SB-12 apply?", "SB-12"),
+        (["Team 👩\u200d🔬 Nova"], "Where does Team Nova meet?", "Team Nova"),
+        (["Team 👩\u200d🔬 Nova"], "Where does Team 👩\u200d🔬 Nova meet?", "Team 👩\u200d🔬 Nova"),
+        (["🦊🐙"], "What is 🦊🐙?", "🦊🐙"),
+        (["🦊"], "What is 🐙?", None),
         (["Budget 2024"], "What happened in 2024?", None),
     ],
 )

@@ -40,15 +40,19 @@ def test_float32_gives_the_tokens_of_transformers_and_peft(tmp_path: Path, archi
     engine.close()
 
 
-@pytest.mark.parametrize("weights", ["float32", "int8"])
-def test_padded_batches_answer_as_single_rows(model_dir: Path, adapter_dir: Path, weights: str) -> None:
+# int8 computes in bfloat16 where the processor does: sums of another order then decide near ties, of which a
+# random model has many.
+@pytest.mark.parametrize(("weights", "most_different"), [("float32", 1), ("int8", 8)])
+def test_padded_batches_answer_as_single_rows(
+    model_dir: Path, adapter_dir: Path, weights: str, most_different: int
+) -> None:
     engine = OpenVinoEngine.load(model_dir, adapter_dir, weights=weights, threads=1)
     requests = [GenerateRequest(prompt, True, NEW) for prompt in prompts(24)]
     together = [future.result(120).token_ids for future in [engine.submit(request) for request in requests]]
     batches = engine.stats().batches
     alone = [engine.generate(request).token_ids for request in requests]
     assert batches < 20
-    assert sum(row != single for row, single in zip(together, alone, strict=True)) <= 1
+    assert sum(row != single for row, single in zip(together, alone, strict=True)) <= most_different
     engine.close()
 
 

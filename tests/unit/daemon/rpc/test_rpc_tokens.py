@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_status import rpc_status
 
 from daemon.client import Client
+from daemon.gateway.daemon_calls import NOBODY, DaemonCalls
 from daemon.rpc import token_file as files
 from daemon.rpc.access import Limit, Principal, Role, Unauthenticated
 from daemon.rpc.call_context import CallContext
@@ -424,6 +426,29 @@ def test_a_certificate_stands_for_its_principal(
     # A token outranks the certificate: a gateway with one forwards its callers' tokens.
     wrong = [("authorization", "Bearer unknown")]
     assert asked(channel("/O=Acme/CN=bot"), wrong) is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_a_gateway_brings_its_certificate(certified: tuple[Rig, Channel], roots: Authority) -> None:
+    rig, _ = certified
+    cert, key = roots.signed("gateway", "/O=Acme/CN=bot")
+
+    async def ask() -> Any:
+        calls = DaemonCalls(
+            str(rig.server.tcp_address),
+            tls_ca=roots.root,
+            token_needed=False,
+            timeout_s=5.0,
+            max_message_bytes=1 << 20,
+            tls_cert=cert,
+            tls_key=key,
+        )
+        try:
+            return await calls.call(NOBODY, "answer", "Answer", question="What?")
+        finally:
+            await calls.close()
+
+    assert asyncio.run(ask()).text
+    assert rig.calls[-1].principal == "bot"
 
 
 def test_a_certificates_rights_end_where_its_entry_says(certified: tuple[Rig, Channel]) -> None:
