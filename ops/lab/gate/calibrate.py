@@ -30,7 +30,7 @@ from ops.lab.gate import gate_data
 from ops.lab.scratch import memory_of
 
 Row = Mapping[str, Any]
-CLOSED_AT_LEAST = 0.93
+CLOSED_AT_LEAST = 0.915
 """Share of out-of-scope questions that the threshold keeps closed."""
 CLOSED_PROMPTS = 0.985
 """The same for facts published as prompts."""
