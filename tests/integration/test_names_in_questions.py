@@ -123,4 +123,4 @@ def test_the_gate_reads_the_mention_that_look_up_made(retriever: Retriever) -> N
     (mention,) = {candidate.mention for candidate in retrieval.candidates.items if candidate.mention}
     assert scored.mention == mention
     assert question[mention.start : mention.end] == "Muller Feinkost"
-    assert scored.features["name"] == mention.score
+    assert scored.signals["name"] == mention.score

@@ -32,7 +32,7 @@ from ops.lab.scratch import memory_of
 Row = Mapping[str, Any]
 CLOSED_AT_LEAST = 0.915
 """Share of out-of-scope questions that the threshold keeps closed."""
-CLOSED_PROMPTS = 0.985
+CLOSED_PROMPTS = 0.987
 """The same for facts published as prompts."""
 LEAST_PROMPTS = 200
 HELPING = {"weight": 0.5}
