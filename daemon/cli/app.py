@@ -78,7 +78,7 @@ TABLE = {
     "realign": CommandEntry(
         "daemon.cli.realign", "Train the adapter again: start, watch, list, cancel.", _WORK
     ),
-    "gate": CommandEntry("", "The scope gate: calibrate.", _WORK),
+    "gate": CommandEntry("", "The scope gate: train, calibrate, measure.", _WORK),
     "align": CommandEntry("daemon.cli.align", "Alignment: look at its data, train an adapter.", _WORK),
     "eval": CommandEntry("", "Measure edit success, generality, locality.", _WORK),
     "bench": CommandEntry("", "Measure speed and memory beside a peer.", _WORK),

@@ -11,11 +11,11 @@ from typing import Protocol
 from lte_runtime.answer import fidelity
 from lte_runtime.answer.budget import Budget
 from lte_runtime.answer.engine.protocol import Engine
+from lte_runtime.answer.excerpt import cut
 from lte_runtime.answer.fidelity import CitedValue
 from lte_runtime.answer.follow_up import FollowUp, Names
 from lte_runtime.answer.prompt import Prompt, explained, list_note, one_line, superseded
 from lte_runtime.answer.retriever import Lookup, Retriever, RetrieverSettings
-from lte_runtime.answer.scope import features as f
 from lte_runtime.answer.scope import gate
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, Refused
 from lte_runtime.facts.keys import statement_of, view_of
@@ -23,7 +23,9 @@ from lte_runtime.facts.schema import from_ms
 from lte_runtime.memory.projection import reached
 from lte_runtime.names.mention import Mentions
 from lte_runtime.names.normalise import key_form
+from lte_runtime.names.tokens import folded_name
 from lte_runtime.places import Places
+from lte_runtime.templates import templates
 from lte_runtime.types import (
     Answer,
     Candidates,
@@ -290,17 +292,17 @@ def remaining(last: Fact) -> str:
     Decomposition as in MeLLo (Zhong et al., 2023, arXiv 2305.14795), by the chain instead of the model.
     """
     view = view_of(last.subject, last.relation, last.prompt)
-    return f"{view} is" if last.relation else view
+    return templates().view.remaining.format(view=view) if last.relation else view
 
 
 def prompt_facts(question: str, groups: Sequence[Sequence[Citation]]) -> tuple[Fact, ...]:
     """Facts as they stand in the prompt, one for each group: plain words first, a set as one list, an alias
     that led there explained, what is superseded called so."""
-    mentions = {0: [Mentions(f.cut(question))]}
+    mentions = {0: [Mentions(cut(question))]}
     for citation in (citation for group in groups for citation in group):
         texts = mentions.setdefault(citation.hop, [])
         if len(texts) < MOST_TARGETS:
-            texts.append(Mentions(f.cut(citation.fact.target)))
+            texts.append(Mentions(cut(citation.fact.target)))
     names = [_used_name(group[0], mentions.get(group[0].hop - 1, [])) for group in groups]
     facts = [_prompt_fact(group) for group in groups]
     return tuple(map(_explained, facts, names))
@@ -347,7 +349,7 @@ def _used_name(citation: Citation, texts: Sequence[Mentions]) -> str:
         if (mention := text.of(name)) and mention.named
     )
     best = max(matches, default=(0.0, 0, ""))[2]
-    return "" if f.fold(best) == f.fold(fact.subject) else best
+    return "" if folded_name(best) == folded_name(fact.subject) else best
 
 
 def _explained(fact: Fact, alias: str) -> Fact:

@@ -6,14 +6,13 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from lte_runtime.answer.scope import features as f
+from lte_runtime.answer.excerpt import READ_PIECES, pieces
 from lte_runtime.errors import Cancelled, DeadlineExceeded
 
-ENCODED_PIECES = 3 * f.READ_PIECES
-"""Pieces (`features.READ_PIECES`) that are encoded for the text of one question.
+ENCODED_PIECES = 3 * READ_PIECES
+"""Pieces (`excerpt.READ_PIECES`) that are encoded for the text of one question.
 
-They do for a text of the full length, without names and without each of two names; for a usual question, of a
-tenth of that length, also for all of its splits."""
+They do for a text of the full length, and for the same without each of two names."""
 ENCODED_AT_ONCE = 16
 """Texts that the encoder gets in one call: between two calls other questions get their turn, and the deadline
 and the caller are looked at."""
@@ -39,13 +38,9 @@ class Budget:
         if self.deadline is not None and self.now() >= self.deadline:
             raise DeadlineExceeded("the deadline passed while facts were looked up")
 
-    def again(self) -> Budget:
-        """For a second reading of the question: the same time, its own texts and keys."""
-        return Budget(self.deadline, self.cancelled, self.now)
-
     def afford(self, *texts: str) -> bool:
         """Whether all of these texts may be encoded; what is afforded once costs nothing a second time."""
-        new = {text: f.pieces(text) for text in texts if text not in self._afforded}
+        new = {text: pieces(text) for text in texts if text not in self._afforded}
         if sum(new.values()) > self.pieces:
             return False
         self.pieces -= sum(new.values())

@@ -14,11 +14,9 @@ from functools import cache, lru_cache
 from typing import Any
 
 from lte_runtime.errors import BadRequest
+from lte_runtime.templates import templates
 
-INTRODUCTION = (
-    "Please acknowledge the updated information provided below and respond to the subsequent question."
-)
-UPDATED, QUESTION, ANSWER = "[Updated Information]:", "[Question]:", "[Answer]:"
+_TEXTS = templates().prompt
 
 _OPEN, _CLOSE = "\ue0f0", "\ue0f1"
 _MARK = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
@@ -88,19 +86,27 @@ class Spans:
 
 def explained(statement: str, subject: str, alias: str) -> str:
     """A fact's statement with the note that a question which calls its subject `alias` needs."""
-    return f"{statement} ({subject} is also known as {alias}.)"
+    return templates().statement.alias.format(statement=statement, subject=subject, alias=alias)
 
 
 def list_note(shown: int, members: int) -> str:
     """What stands behind the name of a set-valued relation: its value is a list, and whether it is cut."""
-    return f"(list of {members})" if shown == members else f"(list, {shown} of {members})"
+    texts = templates().statement
+    return (texts.all_members if shown == members else texts.some_members).format(
+        shown=shown, members=members
+    )
 
 
 def superseded(statement: str, held_from: str | None, held_until: str | None) -> str:
     """A statement with the note that it holds no longer, and when it held as far as that is known."""
-    ends = (("from", held_from), ("until", held_until))
-    held = " ".join(f"{word} {end}" for word, end in ends if end)
-    return f"{statement} (This is a former value{', ' + held if held else ''}.)"
+    texts = templates().statement
+    if held_from and held_until:
+        template = texts.former_between
+    elif held_from:
+        template = texts.former_from
+    else:
+        template = texts.former_until if held_until else texts.former
+    return template.format(statement=statement, start=held_from, end=held_until)
 
 
 def one_line(text: str) -> str:
@@ -148,7 +154,7 @@ def _frame(tokenizer: Any, facts: int) -> str:
     """The text around the spans, each span as its marked number."""
     content = _content(facts)
     if not tokenizer.chat_template:
-        return f"{content}\n\n{ANSWER}\n" if facts else f"Question: {content}\nAnswer:"
+        return f"{content}\n\n{_TEXTS.answer}\n" if facts else _TEXTS.plain.format(question=content)
     turn = [{"role": "user", "content": content}]
     rendered: str = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
     return rendered
@@ -164,7 +170,8 @@ def _content(facts: int) -> str:
         return _CONTENT
     marks = list(map(mark, range(1, facts + 1)))
     listed = marks if facts == 1 else [f"{number}. {mark}" for number, mark in enumerate(marks, 1)]
-    return "\n".join([f"{INTRODUCTION}\n\n{UPDATED}", *listed, f"\n{QUESTION}", _CONTENT])
+    head, question = f"{_TEXTS.introduction}\n\n{_TEXTS.updated}", f"\n{_TEXTS.question}"
+    return "\n".join([head, *listed, question, _CONTENT])
 
 
 def _encode(tokenizer: Any, text: str, *, plain: bool = False) -> list[int]:

@@ -1,4 +1,4 @@
-"""From a question to the facts that answer it: look-up, chains, features, gate."""
+"""From a question to the facts that answer it: look-up, relevance model, chains, gate."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
-
-import numpy as np
 
 from lte_runtime.answer import chain, former, name_claims
 from lte_runtime.answer.budget import ENCODED_AT_ONCE, Budget
 from lte_runtime.answer.chain import Path
-from lte_runtime.answer.scope import features as f
+from lte_runtime.answer.excerpt import READ_CHARS, cut
+from lte_runtime.answer.relevance.load import relevance_of
+from lte_runtime.answer.relevance.protocol import ASKS, BEYOND, EARLIER, Relevance
 from lte_runtime.answer.scope import gate
-from lte_runtime.facts.keys import DEFAULT_NAMESPACE, view_of
+from lte_runtime.facts.keys import DEFAULT_NAMESPACE
 from lte_runtime.facts.subject_names import subject_names
-from lte_runtime.names.mention import Mention
+from lte_runtime.names.mention import Mention, Mentions
 from lte_runtime.names.normalise import key_form
+from lte_runtime.names.tokens import digits, folded_name
 from lte_runtime.types import (
     Candidate,
     Candidates,
@@ -61,8 +62,10 @@ class Lookup(Protocol):
     def former_values(self, fact: Fact, limit: int, at_ms: int | None = None) -> tuple[Former, ...]: ...
 
 
-HOPS_FROM = 0.48
-"""From here on a hop counts as asked for (mean of the cosine and the learnt one)."""
+MOST_PAIRS = 8
+"""Pairs of a question and a view that the relevance model reads in one batch, those of the best cosines."""
+NAMELESS_FROM = 0.4
+"""Cosine from which a fact without a name is compared with the question at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,68 +91,26 @@ class RetrieverSettings:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One path with its features and the gate's probability."""
+    """One path with its signals and the gate's probabilities.
+
+    `score`: that what the path tells is asked for; `earlier`: a value that its fact had before; `beyond`:
+    something else of what it tells.
+    """
 
     path: Path
-    span: Mention | None
-    features: Mapping[str, float]
+    signals: Mapping[str, float]
     score: float
+    earlier: float
+    beyond: float
 
+    @property
+    def mention(self) -> Mention | None:
+        """Where the question names the subject of the path's first fact."""
+        return self.path.first.named
 
-@dataclass(frozen=True, slots=True)
-class PathFits:
-    """Cosines of a path's view with the masked question, and how other paths compare; see `gate.FEATURES`."""
-
-    likeness: float
-    rival: float
-    gain: float
-    outdone: float
-
-
-@dataclass(frozen=True, slots=True)
-class PathFit:
-    """How well paths fit a question without its name, as a whole view and hop by hop."""
-
-    vectors: Mapping[str, Vectors]
-    views: Mapping[str, Vectors]
-    splits: Mapping[str, Sequence[tuple[str, str]]]
-    gate: gate.GateCalibration
-    _wording_fits: dict[tuple[str, str], float] = field(default_factory=dict)
-
-    def path(self, question_text: str, path: Path) -> tuple[float, float]:
-        """Likeness, and the gain over what less than the whole path would explain (0 for single facts)."""
-        view_cosine = self._cosine(question_text, path.view)
-        if len(path.facts) == 1:
-            return view_cosine, 0.0
-        by_hops = self._by_hops(question_text, path.facts)
-        best_part = max(self._cosine(question_text, view) for view in path.parts)
-        return max(view_cosine, by_hops), max(view_cosine - best_part, by_hops - HOPS_FROM)
-
-    def _by_hops(self, question_text: str, facts: Sequence[Fact]) -> float:
-        """The weakest hop of the best reading of `question_text` as a question about a described thing."""
-        best = 0.0
-        for outer, inner in self.splits.get(question_text, ()):
-            description_fit = self._description_fit(inner, facts[:-1])
-            best = max(best, min(self._wording_fit(outer, f.masked_view(facts[-1])), description_fit))
-        return best
-
-    def _description_fit(self, inner: str, facts: Sequence[Fact]) -> float:
-        if len(facts) == 1:
-            return self._wording_fit(inner, f.masked_view(facts[0]))
-        return max(self._cosine(inner, chain.compose(facts)), self._by_hops(inner, facts))
-
-    def _wording_fit(self, text: str, view: str) -> float:
-        cached = self._wording_fits.get((text, view))
-        if cached is not None:
-            return cached
-        features = self.gate.wording_features(self.vectors[text], self.views[view])
-        cosine = self._cosine(text, view)
-        likeness = (cosine + features.get("wording_cosine", cosine)) / 2
-        self._wording_fits[text, view] = likeness
-        return likeness
-
-    def _cosine(self, text: str, view: str) -> float:
-        return float(self.vectors[text] @ self.views[view])
+    @property
+    def hops(self) -> int:
+        return len(self.path.facts)
 
 
 _CACHED_CHARS = 256  # long texts come from outside, and would let a caller fill the memory
@@ -199,7 +160,10 @@ class VectorCache:
 
 
 class Retriever:
-    """Finds, chains and gates. Holds no state but caches of vectors; safe from several threads."""
+    """Finds, chains and gates. Holds no state but caches; safe from several threads.
+
+    `relevance` is the one that the calibration names, unless it is given.
+    """
 
     def __init__(
         self,
@@ -207,20 +171,21 @@ class Retriever:
         encoder: Encoder,
         calibration: gate.GateCalibration,
         settings: RetrieverSettings | None = None,
+        relevance: Relevance | None = None,
     ) -> None:
         self._memory, self._gate = memory, calibration
+        self._relevance = relevance or relevance_of(calibration)
         self._settings = settings or RetrieverSettings()
-        self._views = VectorCache(encoder, self._settings.cached_views, cached_chars=f.READ_CHARS)
+        self._views = VectorCache(encoder, self._settings.cached_views, cached_chars=READ_CHARS)
         self._masked = VectorCache(encoder, self._settings.cached_views, query=True)
 
     def read(self, text: str, budget: Budget | None = None) -> EncodedQuestion:
-        """A question taken apart and encoded, which needs no memory; of a long one `features.cut` of it."""
+        """A question encoded, which needs no memory; of a long one `excerpt.cut` of it."""
         budget, begun = budget or Budget(), time.perf_counter()
-        reading = QuestionReading(f.cut(text))
-        texts = reading.text, reading.masked(None)
-        budget.afford(*texts)
-        vectors = self._masked.of(texts[1:], once=reading.text, check=budget.check)
-        return EncodedQuestion(reading, vectors, (time.perf_counter() - begun) * 1e3)
+        excerpt = cut(text)
+        budget.afford(excerpt)
+        vectors = self._masked.of((), once=excerpt, check=budget.check)
+        return EncodedQuestion(excerpt, vectors, (time.perf_counter() - begun) * 1e3)
 
     def retrieve(
         self,
@@ -238,17 +203,19 @@ class Retriever:
         marks = [time.perf_counter()]
         candidates = self._candidates(q, encoded, at_ms, budget)
         marks.append(time.perf_counter())
-        paths = self._paths(candidates.items, encoded, q.namespace, at_ms, budget)
+        subjects = self._subjects(encoded, q.namespace, at_ms, budget)
+        singles = _with_siblings(candidates.items, subjects.facts_of, self._settings.max_siblings)
         marks.append(time.perf_counter())
-        scored = self._scored(paths, encoded, budget)
+        comparable = singles if q.scope is ScopeMode.EDITED else [c for c in singles if _is_near(c, q.text)]
+        scored = self._scored_paths(comparable, subjects, encoded, budget)
         best = best_of(scored, self._gate)
         decision = gate.decide(
-            best.features if best else None, self._gate, q.scope, best.score if best else 0.0
+            best.signals if best else None, self._gate, q.scope, best.score if best else 0.0
         )
-        earlier = self._earlier(q, encoded.reading, scored, decision, at_ms, budget)
+        earlier = self._earlier(q, encoded, scored, decision, at_ms)
         decision, citations = earlier or (decision, self._citations(best, scored, decision, at_ms))
         citations = tuple(map(name_claims.marked, citations))
-        composed = not earlier and best is not None and _asks_beyond(encoded.reading, best)
+        composed = not earlier and best is not None and self._tells_a_part(best)
         marks.append(time.perf_counter())
         stages = zip(("search", "chain", "gate"), marks, marks[1:], strict=False)
         stage_ms = {"encode": encoded.encode_ms, **{name: (b - a) * 1e3 for name, a, b in stages}}
@@ -261,96 +228,79 @@ class Retriever:
         budget = budget or Budget()
         q, encoded = _keyed(q), self.read(q.text, budget)
         candidates = self._candidates(q, encoded, at_ms, budget)
-        paths = self._paths(candidates.items, encoded, q.namespace, at_ms, budget)
-        return self._scored(paths, encoded, budget)
+        subjects = self._subjects(encoded, q.namespace, at_ms, budget)
+        singles = _with_siblings(candidates.items, subjects.facts_of, self._settings.max_siblings)
+        comparable = [c for c in singles if _is_near(c, q.text)]
+        return self._scored_paths(comparable, subjects, encoded, budget)
 
     def _candidates(
         self, q: Question, encoded: EncodedQuestion, at_ms: int | None, budget: Budget
     ) -> Candidates:
         budget.check()
-        text = encoded.reading.text
+        vector = encoded.vector[None, :]
         return self._memory.candidates(
-            text, encoded.vectors[text][None, :], namespace=q.namespace, k=self._settings.k, at_ms=at_ms
+            encoded.text, vector, namespace=q.namespace, k=self._settings.k, at_ms=at_ms
         )
 
-    def _paths(
-        self,
-        candidates: Sequence[Candidate],
-        encoded: EncodedQuestion,
-        namespace: str,
-        at_ms: int | None,
-        budget: Budget,
-    ) -> tuple[Path, ...]:
-        """Single facts (the candidates and all others of a subject that is named) and chains from them."""
-        vector = encoded.vectors[encoded.reading.text]
-        most, facts_by_name = self._settings.max_siblings, dict[str, tuple[Fact, ...]]()
+    def _subjects(
+        self, encoded: EncodedQuestion, namespace: str, at_ms: int | None, budget: Budget
+    ) -> Subjects:
+        def facts_of(name: str, limit: int) -> tuple[Fact, ...]:
+            return self._memory.facts_of_subject(
+                name, namespace=namespace, at_ms=at_ms, limit=limit, vector=encoded.vector
+            )
 
-        def facts_of(name: str) -> tuple[Fact, ...]:
-            if name not in facts_by_name:
-                budget.check()
-                limit = min(most, budget.keys)
-                facts = self._memory.facts_of_subject(
-                    name, namespace=namespace, at_ms=at_ms, limit=limit, vector=vector
-                )
-                budget.keys -= len({fact.key for fact in facts})
-                facts_by_name[name] = facts[:most]
-            return facts_by_name[name]
+        return Subjects(facts_of, self._settings.max_siblings, budget)
 
-        singles = _with_siblings(candidates, facts_of, most)
-        named = [c for c in singles if c.named]
-        chains = chain.expand(named, facts_of, max_paths=self._settings.max_paths)
-        return (*(Path(c, (c.fact,)) for c in singles), *chains)
+    def _scored_paths(
+        self, singles: Sequence[Candidate], subjects: Subjects, encoded: EncodedQuestion, budget: Budget
+    ) -> list[Scored]:
+        """Single facts, and chains where these do not answer: none of them is what is asked for, or more is
+        asked of what one of them tells."""
+        scored = self._scored([Path(c, (c.fact,)) for c in singles], encoded, budget)
+        named = sorted((s for s in scored if s.mention), key=lambda s: -s.beyond)
+        is_answered = any(s.score >= self._gate.threshold for s in scored)
+        if not named or (is_answered and named[0].beyond < self._gate.beyond_from):
+            return scored
+        starts = [s.path.first for s in named]
+        chains = chain.expand(starts, subjects.facts_of, max_paths=self._settings.max_paths)
+        return scored + self._scored(chains, encoded, budget)
 
     def _scored(self, paths: Sequence[Path], encoded: EncodedQuestion, budget: Budget) -> list[Scored]:
-        reading = encoded.reading
-        spans = [path.first.named for path in paths]
-        texts = _affordable([reading.masked(span) for span in spans], reading.masked(None), budget)
-        vectors = encoded.vectors | self._masked.of(set(texts) - encoded.vectors.keys(), check=budget.check)
-        chained = dict.fromkeys(texts) if any(len(p.facts) > 1 for p in paths) else {}
-        splits = {text: [pair for pair in chain.splits(text) if budget.afford(*pair)] for text in chained}
-        halves = {half for pairs in splits.values() for split in pairs for half in split}
-        vectors |= self._masked.of(halves - vectors.keys(), check=budget.check)
-        views = self._views.of(
-            (v for p in paths for v in (p.view, *p.parts, *map(f.masked_view, p.facts))), check=budget.check
-        )
-        fit = PathFit(vectors, views, splits, self._gate)
-        fits_and_gains = [fit.path(text, path) for text, path in zip(texts, paths, strict=True)]
-        gains = [gain for _, gain in fits_and_gains]
-        chains = [(path, gain) for path, gain in zip(paths, gains, strict=True) if len(path.facts) > 1]
-        outdone = [_outdone(path, chains) for path in paths]
-        subquestions = [
-            reworded if budget.afford(reworded) else text
-            for reworded, text in zip(_subquestions(paths, spans, texts, outdone), texts, strict=True)
-        ]
-        vectors |= self._masked.of(set(subquestions) - vectors.keys(), check=budget.check)
-        likeness = [
-            like if now == text else fit.path(now, path)[0]
-            for (like, _), now, text, path in zip(fits_and_gains, subquestions, texts, paths, strict=True)
-        ]
-        rivals = _rivals(paths, likeness)
-        rows: list[dict[str, float]] = []
-        wordings = self._wording_rows(paths, texts, subquestions, fit)
-        for i, (path, span) in enumerate(zip(paths, spans, strict=True)):
-            budget.check()
-            fits = PathFits(likeness[i], rivals[i], gains[i], outdone[i])
-            rows.append({**describe(reading, path, span, fits, subquestions[i]), **wordings[i]})
-        scores = self._gate.probabilities(rows)
-        return [Scored(*columns) for columns in zip(paths, spans, rows, scores, strict=True)]
-
-    def _wording_rows(
-        self, paths: Sequence[Path], texts: Sequence[str], subquestions: Sequence[str], fit: PathFit
-    ) -> Sequence[Mapping[str, float]]:
-        """By what is asked of each path; that an end or a change is asked for, the whole text tells."""
+        """The paths of the best cosines as the relevance model and the gate see them, see `MOST_PAIRS`."""
         if not paths:
-            return ()
-        views = np.stack([fit.views[path.view] for path in paths])
-        of_subquestions = np.stack([fit.vectors[text] for text in subquestions])
-        by_subquestion = self._gate.wording_rows(of_subquestions, views)
-        if list(subquestions) == list(texts):
-            return by_subquestion
-        by_text = self._gate.wording_rows(np.stack([fit.vectors[text] for text in texts]), views)
-        rows = zip(by_subquestion, by_text, strict=True)
-        return [{**a, "opposite": b["opposite"]} if b else a for a, b in rows]
+            return []
+        texts = _affordable([masked(encoded.text, path.first.named) for path in paths], encoded.text, budget)
+        vectors = encoded.vectors
+        vectors.update(self._masked.of(set(texts) - vectors.keys(), check=budget.check))
+        views = self._views.of((path.view for path in paths), check=budget.check)
+        likeness = [float(vectors[text] @ views[path.view]) for text, path in zip(texts, paths, strict=True)]
+        nearest = sorted(range(len(paths)), key=lambda place: -likeness[place])
+        pairs = [(texts[place], paths[place].view) for place in nearest]
+        read = set(list(dict.fromkeys(pairs))[:MOST_PAIRS])
+        chosen = [(place, pair) for place, pair in zip(nearest, pairs, strict=True) if pair in read]
+        budget.check()
+        odds = self._relevance.odds([pair for _, pair in chosen]).tolist()
+        mentions = Mentions(encoded.text)
+        return [
+            self._weighed(encoded.text, paths[place], likeness[place], row, mentions)
+            for (place, _), row in zip(chosen, odds, strict=True)
+        ]
+
+    def _weighed(
+        self, text: str, path: Path, likeness: float, odds: Sequence[float], mentions: Mentions
+    ) -> Scored:
+        signals = _signals(text, path, likeness, odds, mentions)
+        own = 0.0 if signals["inside"] else 1.0  # a longer name is another subject's
+        earlier, beyond = (own * gate.probability(odds[head]) for head in (EARLIER, BEYOND))
+        return Scored(path, signals, self._gate.probability(signals), earlier, beyond)
+
+    def _tells_a_part(self, best: Scored) -> bool:
+        """Whether the gate is open for what the path describes, and more is asked for than it tells."""
+        return (
+            best.beyond >= self._gate.beyond_from
+            and self._gate.probability(best.signals) < self._gate.threshold
+        )
 
     def _citations(
         self,
@@ -387,50 +337,44 @@ class Retriever:
     def _earlier(
         self,
         q: Question,
-        reading: QuestionReading,
+        encoded: EncodedQuestion,
         scored: Sequence[Scored],
         decision: GateDecision,
         at_ms: int | None,
-        budget: Budget,
     ) -> tuple[GateDecision, tuple[Citation, ...]] | None:
-        """The gate's word and the evidence where a key's earlier value is asked for; None where it is not.
-
-        It is where words that point back are all that keeps the question from one about the current value.
-        """
-        if not (self._settings.history and f.backward(reading.words)) or _is_current(decision):
+        """The gate's word and the evidence where a key's earlier value is asked for; None where it is not."""
+        named = [s for s in scored if s.mention is not None and s.hops == 1]
+        likeliest = max(named, key=lambda s: s.earlier, default=None)
+        if not self._settings.history or likeliest is None or likeliest.mention is None:
             return None
-        named = [s for s in scored if s.span is not None and len(s.path.facts) == 1]
-        nearest = max(named, key=lambda s: s.features["likeness"], default=None)
-        if nearest is None or nearest.span is None:
+        if likeliest.earlier < self._gate.earlier_from or likeliest.earlier <= decision.score:
             return None
-        fact = nearest.path.end
-        values = self._memory.former_values(fact, self._settings.seen_former, at_ms)
-        earlier = former.earlier(reading.text, nearest.span, [fact], values)
+        values = self._memory.former_values(likeliest.path.end, self._settings.seen_former, at_ms)
+        values = former.earlier(encoded.text, likeliest.mention, likeliest.path.end, values)
         closed = decision.scope is Scope.BASE or q.scope is ScopeMode.EDITED
-        if earlier is None or (closed and not earlier.values):
+        if closed and not values:
             return None
-        best = self._about_current(replace(q, text=earlier.text), nearest, reading, at_ms, budget)
-        if best is None:
-            return None
-        scope, reason = (Scope.EDITED, former.REASON) if earlier.values else (Scope.BASE, former.UNKNOWN)
-        citations = former.citations(earlier.values[: self._settings.max_former], best.score)
-        required_score = min(former.LIKELY, self._gate.threshold)
-        return GateDecision(scope, best.score, required_score, reason, best.features), citations
+        scope, reason = (Scope.EDITED, former.REASON) if values else (Scope.BASE, former.UNKNOWN)
+        citations = former.citations(values[: self._settings.max_former], likeliest.earlier)
+        decision = GateDecision(scope, likeliest.earlier, self._gate.earlier_from, reason, likeliest.signals)
+        return decision, citations
 
-    def _about_current(
-        self, q: Question, nearest: Scored, reading: QuestionReading, at_ms: int | None, budget: Budget
-    ) -> Scored | None:
-        """The best path of `q`, where it is the fact of `nearest` and `q` asks for no more than that."""
-        scored, fact = self.scored_paths(q, at_ms, budget.again()), nearest.path.end
-        best = best_of(scored, self._gate)
-        if best is None or len(best.path.facts) > 1 or best.path.end.key != fact.key:
-            return None
-        plain = QuestionReading(f.cut(q.text)).masked(best.span)
-        required_score = former.required_score(
-            reading.masked(nearest.span), plain, fact, nearest.path.view, self._gate.threshold
-        )
-        alone = len(_tied(best, scored, self._gate)) == 1
-        return best if required_score is not None and best.score >= required_score and alone else None
+
+class Subjects:
+    """The facts of subjects by their name, each read once, within the budget of one question."""
+
+    def __init__(self, read: Callable[[str, int], tuple[Fact, ...]], most: int, budget: Budget) -> None:
+        self._read, self._most, self._budget = read, most, budget
+        self._facts: dict[str, tuple[Fact, ...]] = {}
+
+    def facts_of(self, name: str) -> tuple[Fact, ...]:
+        """At most `most` facts that bear the name."""
+        if name not in self._facts:
+            self._budget.check()
+            facts = self._read(name, min(self._most, self._budget.keys))
+            self._budget.keys -= len({fact.key for fact in facts})
+            self._facts[name] = facts[: self._most]
+        return self._facts[name]
 
 
 def _keyed(q: Question) -> Question:
@@ -438,77 +382,54 @@ def _keyed(q: Question) -> Question:
     return replace(q, namespace=key_form(q.namespace) or DEFAULT_NAMESPACE)
 
 
-class QuestionReading:
-    """One question taken apart."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.words = f.words(text)
-        self._anchored = f.mask(text, f.anchors(text))
-
-    def masked(self, span: Mention | None) -> str:
-        """The question without the name, or without anything that looks like a name."""
-        return self._anchored if span is None else f.mask(self.text, [(span.start, span.end)])
-
-
 @dataclass(frozen=True, slots=True)
 class EncodedQuestion:
-    """A question taken apart, the vectors of its text and of the text without names, and the time it took."""
+    """What is read of a question, its vector [dimension] and that of it without a name, and the time."""
 
-    reading: QuestionReading
+    text: str
     vectors: dict[str, Vectors]
     encode_ms: float
 
-
-def _subquestions(
-    paths: Sequence[Path], spans: Sequence[Mention | None], texts: Sequence[str], outdone: Sequence[float]
-) -> list[str]:
-    """What is asked of each path: the question without the name, or what it says in the fact's own words.
-
-    That is a description in it that the fact gives, or the fact's noun for its verb. Where a longer path
-    gives more of the question, that one is left to do so.
-    """
-    subquestions = []
-    for path, span, text, longer in zip(paths, spans, texts, outdone, strict=True):
-        alone = span is not None and len(path.facts) == 1 and not longer
-        reworded = (chain.described(text, path.view) or f.nominal(text, path.view)) if alone else None
-        subquestions.append(reworded or text)
-    return subquestions
+    @property
+    def vector(self) -> Vectors:
+        return self.vectors[self.text]
 
 
-def describe(
-    reading: QuestionReading, path: Path, span: Mention | None, fits: PathFits, subquestion: str | None = None
+def masked(text: str, mention: Mention | None) -> str:
+    """The question without the name; as it is where it names nothing."""
+    return chain.mask(text, [(mention.start, mention.end)]) if mention else text
+
+
+def _is_near(candidate: Candidate, text: str) -> bool:
+    """Whether the question names the fact's subject, or may be about a fact that has no name."""
+    is_nameless = not subject_names(candidate.fact) and candidate.dense >= NAMELESS_FROM
+    return candidate.named is not None or is_nameless or _is_verbatim(candidate.fact, text)
+
+
+def _is_verbatim(fact: Fact, text: str) -> bool:
+    return bool(fact.prompt) and folded_name(fact.prompt) == folded_name(text)
+
+
+def _signals(
+    text: str, path: Path, likeness: float, odds: Sequence[float], mentions: Mentions
 ) -> dict[str, float]:
-    """The features of one path, see `gate.FEATURES`; `subquestion` is what is asked of it (None: all)."""
-    masked, view, first = reading.masked(span), path.view, path.facts[0]
-    target = f.cut(path.end.target)
-    subquestion = masked if subquestion is None else subquestion
-    plain = f.cut(view_of(first.subject, first.relation, first.prompt))
-    name, like = span.score if span else 0.0, fits.likeness
+    """What the gate weighs, see `gate.SIGNALS`."""
+    first, mention = path.facts[0], path.first.named
+    nameless = not subject_names(first)
+    told = mentions.of(cut(path.end.target))
+    is_told = told is not None and told.named and not (mention and told.overlaps(mention.start, mention.end))
     return {
-        "likeness": like,
-        "likeness_squared": like * abs(like),
-        "named_likeness": like if span else 0.0,
-        "dense": path.first.dense if len(path.facts) == 1 else like,
-        "name": name,
-        "nameless": float(not subject_names(first)),
-        "codes": float(not span and f.codes_of(reading.text) != f.codes_of(plain)),
+        "asks": odds[ASKS] / gate.ODDS_SCALE,
+        "likeness": likeness,
+        "name": mention.score if mention else float(_is_verbatim(first, text)),
+        "inside": float(mention is not None and mention.inside),
+        "nameless": float(nameless),
+        "codes": float(nameless and digits(text) != digits(first.prompt)),
         "prompted": float(not first.relation),
-        "prompted_dense": 0.0 if first.relation else max(0.0, path.first.dense - 0.8),
-        "extended": f.extended(reading.text, span, view) if span else 0.0,
-        "foreign": f.foreign(reading.text, span, (plain, view, *subject_names(first))),
-        "negation": float(f.negated(masked) != f.negated(view)),
-        gate.TURNED: float(f.turned(masked, view)),
-        "shift": float(f.shifted(masked) != f.shifted(view)),
-        "mentioned": f.mentioned(reading.words, path.end.target),
-        "kind_clash": f.kind_clash(subquestion, target),
-        "shared": f.shared_words(subquestion, view),
-        "swapped": f.swapped(subquestion, view),
-        "rival": fits.rival,
+        "mentioned": float(is_told),
         "hops": float(len(path.facts) - 1),
-        "gain": fits.gain,
-        "outdone": fits.outdone,
-        f.kinds(subquestion, target): 1.0,
+        gate.EARLIER: odds[EARLIER] / gate.ODDS_SCALE,
+        gate.BEYOND: odds[BEYOND] / gate.ODDS_SCALE,
     }
 
 
@@ -541,63 +462,45 @@ def _affordable(texts: Sequence[str], instead: str, budget: Budget) -> list[str]
     return [text if text in affordable else instead for text in texts]
 
 
-def _rivals(paths: Sequence[Path], likeness: Sequence[float]) -> list[float]:
-    """For each path: how much better another fact of the same subject fits, 0 when there is none."""
-    singles = [(p.end.subject, i) for i, p in enumerate(paths) if len(p.facts) == 1]
-    rivals = []
-    for i, path in enumerate(paths):
-        others = [likeness[j] for subject, j in singles if subject == path.facts[0].subject and j != i]
-        rivals.append(max(others, default=likeness[i]) - likeness[i])
-    return rivals
-
-
-def _outdone(path: Path, chains: Sequence[tuple[Path, float]]) -> float:
-    """The gain of the best chain that begins with `path` and goes on, 0 when there is none."""
-    size = len(path.facts)
-    longer = (gain for p, gain in chains if len(p.facts) > size and p.facts[:size] == path.facts)
-    return max(0.0, max(longer, default=0.0))
-
-
 def best_of(scored: Sequence[Scored], calibration: gate.GateCalibration) -> Scored | None:
-    """The likeliest path; a chain only counts when it fits better than each part of it.
+    """The path that the gate decides on.
 
-    That a chain outdoes its first fact tells which of the two is asked for, not that neither is: the chosen
-    chain is as likely in scope as that fact would be without it.
+    A path whose `beyond` is likely tells only a part of what is asked: a longer one is preferred where one
+    answers, and where none does, the longest that leads there counts as likely as that.
     """
-    allowed = [s for s in scored if s.features["hops"] == 0 or s.features["gain"] >= calibration.hop_margin]
-    best = max(allowed, key=lambda s: (s.score, s.features["likeness"], s.features["dense"]), default=None)
-    if best is None or best.features["hops"] == 0:
+    best = max(scored, key=lambda s: (s.score, s.signals["asks"]), default=None)
+    leading = [s for s in scored if s.mention and s.beyond >= calibration.beyond_from]
+    if best is None or not leading:
         return best
-    first = next((s for s in allowed if s.path.facts == best.path.facts[:1]), best)
-    alone = calibration.probability({**first.features, "outdone": 0.0})
-    return replace(best, score=max(best.score, alone))
+    partial = {s.path.facts for s in leading}
+    longer = [s for s in scored if s.score >= calibration.threshold and _goes_on(s.path.facts, partial)]
+    if longer:
+        return max(longer, key=lambda s: s.score)
+    if best.score >= calibration.threshold:
+        return best
+    last = max(leading, key=lambda s: (s.hops, s.beyond))
+    return replace(last, score=max(last.beyond, calibration.threshold))
+
+
+def _goes_on(facts: tuple[Fact, ...], partial: set[tuple[Fact, ...]]) -> bool:
+    return any(facts[:size] in partial for size in range(1, len(facts)))
 
 
 def _tied(best: Scored, scored: Sequence[Scored], calibration: gate.GateCalibration) -> list[Scored]:
     """The best path and those that the same name in the question means as well: other subjects, equal fit."""
-    if best.span is None or len(best.path.facts) > 1:
+    if best.mention is None or best.hops > 1:
         return [best]
+    place, margin = (best.mention.start, best.mention.end), calibration.tie_margin / gate.ODDS_SCALE
     return [best] + [
         s
         for s in scored
-        if s is not best
-        and s.span is not None
-        and (s.span.start, s.span.end) == (best.span.start, best.span.end)
-        and len(s.path.facts) == 1
+        if s.mention is not None
+        and (s.mention.start, s.mention.end) == place
+        and s.hops == 1
         and s.path.end.subject != best.path.end.subject
         and s.score >= calibration.threshold
-        and best.features["likeness"] - s.features["likeness"] <= calibration.tie_margin
+        and best.signals["asks"] - s.signals["asks"] <= margin
     ]
-
-
-def _asks_beyond(reading: QuestionReading, best: Scored) -> bool:
-    """Whether the path tells only what the question describes ("the capital of the home country of it")."""
-    return best.span is not None and chain.asks_beyond(reading.masked(best.span), best.path.view)
-
-
-def _is_current(decision: GateDecision) -> bool:
-    """Whether the gate is open and no word of time or rank stands in the question alone."""
-    return decision.scope is Scope.EDITED and not decision.features.get("shift")
 
 
 def _ambiguous(fact: Fact) -> Fact:

@@ -16,16 +16,11 @@ from lte_runtime.drift import readings as r
 from lte_runtime.drift.readings import Reading
 from lte_runtime.names.normalise import key_form
 from lte_runtime.scoring import matches, normalise, same_answer
+from lte_runtime.templates import templates
 from lte_runtime.types import Fact, FactKey
 
 OPTIONS = 4
-_REPHRASED = (
-    "Tell me the {relation} of {subject}.",
-    "{subject}: what is its {relation}?",
-    "Do you know the {relation} of {subject}?",
-    "Could you say what the {relation} of {subject} is?",
-)
-_REPHRASED_PROMPT = ("Please answer: {prompt}", "I would like to know this. {prompt}", "Tell me: {prompt}")
+_TEXTS = templates().probe
 
 Item = TypeVar("Item")
 
@@ -140,7 +135,7 @@ def _question(fact: Fact) -> str:
 
 
 def _about(fact: Fact, name: str) -> str:
-    return f"What is the {fact.relation} of {name}?"
+    return _TEXTS.direct.format(relation=fact.relation, subject=name)
 
 
 def _names(fact: Fact) -> tuple[str, ...]:
@@ -180,7 +175,7 @@ class _Known:
         return self._probe(ProbeKind.VERBATIM, _question(fact), fact)
 
     def rephrased(self, fact: Fact, rng: Random) -> DriftProbe:
-        wording = rng.choice(_REPHRASED if fact.relation else _REPHRASED_PROMPT)
+        wording = rng.choice(_TEXTS.rephrased if fact.relation else _TEXTS.rephrased_prompt)
         filled = {"relation": fact.relation, "subject": fact.subject, "prompt": fact.prompt}
         return self._probe(ProbeKind.REPHRASED, wording.format(**filled), fact)
 
@@ -216,7 +211,7 @@ class _Known:
 
     def two_hop(self, item: tuple[Fact, Fact], _rng: Random) -> DriftProbe:
         first, second = item
-        question = f"What is the {second.relation} of the {first.relation} of {first.subject}?"
+        question = _TEXTS.two_hop.format(last=second.relation, first=first.relation, subject=first.subject)
         accepted, ids = self.accepted[second.key], (first.edit_id, second.edit_id)
         return DriftProbe(ProbeKind.TWO_HOP, question, accepted, second.key.namespace, ids)
 
@@ -229,8 +224,9 @@ class _Known:
         wrong = [text for form, text in others.items() if form not in own]
         options = [fact.target, *rng.sample(wrong, OPTIONS - 1)]
         rng.shuffle(options)
-        listed = f"{', '.join(options[:-1])} or {options[-1]}"
-        return self._probe(ProbeKind.CHOICE, f"{_about(fact, fact.subject)[:-1]}: {listed}?", fact)
+        named = {"relation": fact.relation, "subject": fact.subject}
+        question = _TEXTS.choice.format(**named, others=", ".join(options[:-1]), last=options[-1])
+        return self._probe(ProbeKind.CHOICE, question, fact)
 
     def _own(self, fact: Fact) -> set[str]:
         return {normalise(text) for text in self.accepted[fact.key]}

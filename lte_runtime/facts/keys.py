@@ -6,6 +6,7 @@ import re
 import unicodedata
 
 from lte_runtime.names.normalise import key_form
+from lte_runtime.templates import templates
 from lte_runtime.types import FactKey
 
 DEFAULT_NAMESPACE = "default"
@@ -36,7 +37,7 @@ def fact_key(namespace: str, subject: str = "", relation: str = "", prompt: str 
 def view_of(subject: str = "", relation: str = "", prompt: str = "") -> str:
     """The target-free text whose vector stands for the key: an update of the target changes no vector."""
     if subject and relation:
-        return f"The {relation} of {subject}"
+        return templates().view.relation.format(relation=relation, subject=subject)
     return prompt
 
 
@@ -45,8 +46,8 @@ def statement_of(subject: str, relation: str, prompt: str, target: str, statemen
     if statement:
         return statement
     if prompt:
-        return f"{prompt.rstrip()} {target}."
-    return f"The {relation} of {subject} is {target}."
+        return templates().statement.prompt.format(prompt=prompt.rstrip(), target=target)
+    return templates().statement.relation.format(relation=relation, subject=subject, target=target)
 
 
 def forbidden_character(text: str) -> str | None:

@@ -23,6 +23,7 @@ NAMES = (
     "store",
     "answer",
     "hostile",
+    "gate",
     "recall",
     "memory",
     "start",

@@ -121,6 +121,6 @@ def test_the_gate_reads_the_mention_that_look_up_made(retriever: Retriever) -> N
     )
     retrieval = retriever.retrieve(Question(question), None)
     (mention,) = {candidate.mention for candidate in retrieval.candidates.items if candidate.mention}
-    assert scored.span == mention
+    assert scored.mention == mention
     assert question[mention.start : mention.end] == "Muller Feinkost"
-    assert scored.features["name"] == mention.score
+    assert scored.signals["name"] == mention.score

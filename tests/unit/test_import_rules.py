@@ -61,7 +61,7 @@ WITHOUT: dict[str, tuple[str, ...]] = {
 }
 # From low to high: a room imports from rooms before it, and from itself.
 LAYERS = (
-    ("errors", "types", "progress", "redact"),
+    ("errors", "types", "progress", "redact", "templates"),
     ("disk", "places", "private_files", "scoring"),
     ("locks", "names", "sealed"),
     ("facts",),

@@ -43,9 +43,19 @@ def supports(files: ModelFiles) -> bool:
 
 
 class OpenVinoBert:
-    """Token vectors on the CPU. `precision` is bf16 where the processor has it, else f32. Thread-safe."""
+    """Token vectors on the CPU. `precision` is bf16 where the processor has it, else f32. Thread-safe.
 
-    def __init__(self, files: ModelFiles, *, precision: str = "auto", streams: int = 2) -> None:
+    `trained` are weights in place of the model's own, by their names without a `bert.` before them.
+    """
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        *,
+        precision: str = "auto",
+        streams: int = 2,
+        trained: Weights | None = None,
+    ) -> None:
         core = ov.Core()
         if precision == "auto":
             precision = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
@@ -57,7 +67,9 @@ class OpenVinoBert:
             "INFERENCE_NUM_THREADS": streams,
             "ENABLE_CPU_PINNING": False,  # a busy neighbour on a pinned core would hold every batch up
         }
-        self._compiled = core.compile_model(_graph(_weights(files), files.config), "CPU", settings)
+        self._compiled = core.compile_model(
+            _graph({**_weights(files), **(trained or {})}, files.config), "CPU", settings
+        )
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._warm_up()
 

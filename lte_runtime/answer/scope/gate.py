@@ -1,7 +1,8 @@
-"""The scope gate: is a question about an edit at all? Pure decisions from features and a fitted calibration.
+"""The scope gate: is a question about an edit at all? Pure decisions from signals and a fitted calibration.
 
-A committee of small networks over the features of one path of facts; the likeliest path is decided on.
-`ops.lab.gate.calibrate` fits it and measures its ROC; the committed default is for all-MiniLM-L6-v2.
+What is asked of which view, a `Relevance` model tells (`lte_runtime/answer/relevance`); the gate weighs its
+log-odds with a few signals that are no language. The likeliest path is decided on. `ops.lab.gate.calibrate`
+fits the weights and measures the ROC; the committed default is for all-MiniLM-L6-v2.
 """
 
 from __future__ import annotations
@@ -14,160 +15,131 @@ from pathlib import Path
 
 import numpy as np
 
-from lte_runtime.answer.scope import committee
-from lte_runtime.answer.scope.committee import Committee
-from lte_runtime.answer.scope.features import KINDS
-from lte_runtime.answer.scope.wording import FEATURES as WORDING_FEATURES
-from lte_runtime.answer.scope.wording import Wording, unpacked
+from lte_runtime.answer.scope import logistic
 from lte_runtime.errors import Damaged
-from lte_runtime.types import GateDecision, Scope, ScopeMode, Vectors
+from lte_runtime.types import GateDecision, Scope, ScopeMode
 
-FEATURES = (
+SIGNALS = (
+    "asks",  # the model's log-odds that the question asks for what the path's view tells, a tenth of them
     "likeness",  # cosine of question and view, both without the subject's name
-    "likeness_squared",
-    "named_likeness",  # likeness where a name was found, else 0
-    "dense",  # cosine of the whole question and the whole view
-    "name",  # 1 the name's words, less when misspelt, 0 not found
+    "name",  # how surely the question names the subject: 1 by its own words, less when misspelt, 0 not at all
+    "inside",  # the name goes on in the question (`Acme Labs` for `Acme`)
     "nameless",  # 1 when the fact has no name at all to look for
-    "codes",  # without the name: the question's digits are not the fact's
+    "codes",  # of those: the question's digits are not the fact's
     "prompted",  # the fact was published as a prompt, so its view is a whole question
-    "prompted_dense",  # dense above 0.8, for those
-    "extended",  # the name goes on in the question
-    "foreign",  # share of proper names in the question that the fact does not know
-    "negation",  # only one of question and view is negated
-    "shift",  # words of time or rank in one of them only
     "mentioned",  # the question already tells the target
-    "kind_clash",  # asks for a number and the target is none, or the reverse
-    "shared",  # share of the view's words that the question repeats
-    "swapped",  # the same sentence but for a word of the view
-    "rival",  # likeness of the best other fact of the same subject, minus this one's
     "hops",  # 0 for one fact, 1 and 2 for chains
-    "gain",  # how much better the whole chain fits than the best part of it
-    "outdone",  # the gain of the best longer chain that begins with this path
-    *KINDS,  # what is asked for and the target's shape, one of them 1
-    *WORDING_FEATURES,  # how the question's wording goes with the view, by a map learnt from pairs
 )
-
-TURNED = "turned"
-"""Not weighed but final: a verb has the subject for its agent in one of question and view, for its patient in
-the other. `X follows` and `X is followed by` share all their words, and no likeness tells them apart."""
+EARLIER, BEYOND = "earlier", "beyond"
+"""The model's log-odds, a tenth of them, that a value from before is asked for, or something else of what the
+path describes: not weighed, each has a threshold of its own."""
+ODDS_SCALE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class GateCalibration:
-    """How features become a probability, and the probability from which a question is in scope.
+    """How signals become a probability, and the probability from which a question is in scope.
 
-    The log-odds are those of `committee` (on `features`, in that order), or without one the weighted sum of
-    `weights`. `prompted_shift` is added for facts published as prompts, whose threshold is chosen apart.
-    `roc` holds (false open rate, open rate) points of the test split; `data_sha256` names the data used.
+    The log-odds are `bias` and the weighted sum of `weights`; `prompted_shift` is added for facts published
+    as prompts, whose threshold is chosen apart. `earlier_from` and `beyond_from` are the model's
+    probabilities from which a former value, or something of what the facts describe, is asked for. Facts
+    whose log-odds are less than `tie_margin` apart compete.
+
+    `model` is the path of the relevance model, empty for shared words; in a calibration's file it is a
+    name, of a file beside it or of the one that ships. `model_sha256` is its hash, `model_base` the
+    fingerprint of the encoder that it was trained on. `roc` holds (false open rate, open rate) points of
+    the test split; `data_sha256` names the data used.
     """
 
     encoder: str
     threshold: float
     weights: Mapping[str, float] = field(default_factory=dict)
     bias: float = 0.0
-    committee: Committee | None = None
-    features: tuple[str, ...] = ()
     prompted_shift: float = 0.0
-    hop_margin: float = 0.02
-    tie_margin: float = 0.05
-    wording: Wording | None = None
+    earlier_from: float = 0.7
+    beyond_from: float = 0.7
+    tie_margin: float = 0.5
+    model: str = ""
+    model_sha256: str = ""
+    model_base: str = ""
     roc: tuple[tuple[float, float], ...] = ()
     data_sha256: str = ""
     report: Mapping[str, float] = field(default_factory=dict)
 
-    def wording_features(self, question: Vectors, view: Vectors) -> Mapping[str, float]:
-        """Empty when no map was learnt."""
-        return self.wording.features(question, view) if self.wording else {}
-
-    def wording_rows(self, questions: Vectors, views: Vectors) -> list[Mapping[str, float]]:
-        """The same for each question [n, dimension] with the view [n, dimension] beside it."""
-        return self.wording.rows(questions, views) if self.wording else [{} for _ in questions]
-
-    def probability(self, features: Mapping[str, float]) -> float:
-        return self.probabilities([features])[0]
-
-    def probabilities(self, rows: Sequence[Mapping[str, float]]) -> list[float]:
-        """The probability of each row of features."""
-        shifts = (self.prompted_shift * row.get("prompted", 0.0) for row in rows)
-        odds = (z + shift for z, shift in zip(self._log_odds(rows), shifts, strict=True))
-        probabilities = [1.0 / (1.0 + math.exp(-max(-40.0, min(40.0, z)))) for z in odds]
-        return [0.0 if row.get(TURNED) else p for p, row in zip(probabilities, rows, strict=True)]
-
-    def _log_odds(self, rows: Sequence[Mapping[str, float]]) -> Sequence[float]:
-        if self.committee is None:
-            return [self.bias + sum(w * r.get(name, 0.0) for name, w in self.weights.items()) for r in rows]
-        table = [[row.get(name, 0.0) for name in self.features] for row in rows]
-        return self.committee.log_odds(np.array(table, np.float32)).tolist() if table else []
+    def probability(self, signals: Mapping[str, float]) -> float:
+        """The probability that the path with these signals is what is asked for."""
+        odds = self.bias + sum(weight * signals.get(name, 0.0) for name, weight in self.weights.items())
+        return probability(odds + self.prompted_shift * signals.get("prompted", 0.0))
 
     def to_json(self) -> str:
-        flat = asdict(replace(self, wording=None, committee=None))
-        flat["wording"] = self.wording.packed if self.wording else None
-        flat["committee"] = self.committee.packed if self.committee else None
-        return json.dumps(flat, indent=1, sort_keys=True) + "\n"
+        model = Path(self.model).name if self.model else ""
+        return json.dumps({**asdict(self), "model": model}, indent=1, sort_keys=True) + "\n"
 
 
 def load(path: Path) -> GateCalibration:
-    """The calibration in `path`; `Damaged` when it is not one of this version's features."""
+    """The calibration in `path`; `Damaged` when it is not one of this version's signals."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         raw["roc"] = tuple((float(x), float(y)) for x, y in raw["roc"])
-        raw["wording"] = unpacked(raw["wording"]) if raw.get("wording") else None
-        raw["committee"] = committee.unpacked(raw["committee"]) if raw.get("committee") else None
-        raw["features"] = tuple(raw["features"])
         calibration = GateCalibration(**raw)
     except (ValueError, TypeError, KeyError) as error:
-        raise Damaged(f"{path} is not a gate calibration: {error}") from error
-    if {*calibration.weights, *calibration.features} - set(FEATURES):
         raise Damaged(
-            f"{path} weighs features that this version does not have: fit it again with `lte gate calibrate`"
+            f"{path} is no gate calibration of this version, fit one with `lte gate calibrate`: {error}"
+        ) from error
+    if set(calibration.weights) - set(SIGNALS):
+        raise Damaged(
+            f"{path} weighs signals that this version does not have: fit it again with `lte gate calibrate`"
         )
-    return calibration
+    return (
+        replace(calibration, model=_model_path(path, calibration.model)) if calibration.model else calibration
+    )
+
+
+def _model_path(calibration: Path, model: str) -> str:
+    beside = calibration.with_name(model)
+    return str(beside if beside.is_file() else DEFAULT.with_name(model))
+
+
+DEFAULT = Path(__file__).with_name("gate_default.json")
 
 
 def default_calibration() -> GateCalibration:
     """The committed calibration, for all-MiniLM-L6-v2."""
-    return load(Path(__file__).with_name("gate_default.json"))
+    return load(DEFAULT)
 
 
 def lexical_calibration(encoder: str) -> GateCalibration:
     """For encoders without meaning (the stub): opens on the name and words of the relation."""
-    weights = {"name": 6.0, "nameless": 3.0, "shared": 6.0, "dense": 4.0, "gain": 6.0}
-    weights |= {"mentioned": -6.0, "negation": -6.0, "extended": -4.0}
-    return GateCalibration(encoder, 0.5, weights, bias=-9.5)
+    weights = {"asks": 10.0, "name": 6.0, "nameless": 6.0, "mentioned": -6.0, "inside": -6.0}
+    return GateCalibration(encoder, 0.5, weights, bias=-6.0)
 
 
 def decide(
-    features: Mapping[str, float] | None, gate: GateCalibration, mode: ScopeMode, score: float | None = None
+    signals: Mapping[str, float] | None, gate: GateCalibration, mode: ScopeMode, score: float | None = None
 ) -> GateDecision:
-    """The gate's word on the best path; `features` None means that nothing was found.
+    """The gate's word on the best path; `signals` None means that nothing was found.
 
-    `score` is the path's probability where more than its own features speak for it.
+    `score` is the path's probability where more than its own signals speak for it.
     """
     if mode is ScopeMode.BASE:
         return GateDecision(Scope.BASE, 0.0, gate.threshold, "asked for the base model")
-    if features is None:
+    if signals is None:
         return GateDecision(Scope.BASE, 0.0, gate.threshold, "no fact found")
-    score = gate.probability(features) if score is None else score
+    score = gate.probability(signals) if score is None else score
     if mode is ScopeMode.EDITED:
-        return GateDecision(Scope.EDITED, score, gate.threshold, "asked for edits", features)
+        return GateDecision(Scope.EDITED, score, gate.threshold, "asked for edits", signals)
     scope = Scope.EDITED if score >= gate.threshold else Scope.BASE
-    return GateDecision(scope, score, gate.threshold, _reason(scope, features), features)
+    return GateDecision(scope, score, gate.threshold, _reason(scope, signals), signals)
 
 
-def _reason(scope: Scope, features: Mapping[str, float]) -> str:
+def _reason(scope: Scope, signals: Mapping[str, float]) -> str:
     if scope is Scope.EDITED:
         return "the question asks for a stored fact"
-    for name, text in (
-        ("negation", "the question asks for the opposite"),
-        (TURNED, "the question asks for the opposite"),
-        ("mentioned", "the question already names the answer"),
-        ("extended", "the name in the question is a longer one"),
-        ("kind_clash", "the question wants another kind of answer"),
-    ):
-        if features.get(name, 0.0) >= 1.0:
-            return text
-    unnamed = features.get("name", 0.0) == 0.0 and features.get("nameless", 0.0) == 0.0
+    if signals.get("mentioned"):
+        return "the question already names the answer"
+    if signals.get("inside"):
+        return "the name in the question is a longer one"
+    unnamed = not signals.get("name") and not signals.get("nameless")
     return "the fact's subject is not named" if unnamed else "the question asks for something else"
 
 
@@ -177,15 +149,23 @@ def fit(
     encoder: str,
     *,
     weights: Sequence[float] | None = None,
+    ridge: float = 1.0,
 ) -> GateCalibration:
     """A calibration from weighted rows; equal arguments give equal ones.
 
     `labels` tell whether the path of a row answers its question; the threshold is left at 0.5.
     """
-    x = np.array([[r.get(name, 0.0) for name in FEATURES] for r in rows], dtype=np.float64)
+    x = np.array([[r.get(name, 0.0) for name in SIGNALS] for r in rows], dtype=np.float64)
     y = np.array(labels, dtype=np.float64)
     w = np.ones_like(y) if weights is None else np.array(weights, dtype=np.float64)
-    return GateCalibration(encoder, 0.5, committee=committee.fit(x, y, w), features=FEATURES)
+    bias, slopes = logistic.fit(x, y, w, ridge)
+    fitted = {name: round(float(slope), 6) for name, slope in zip(SIGNALS, slopes, strict=True)}
+    return GateCalibration(encoder, 0.5, fitted, round(float(bias), 6))
+
+
+def probability(odds: float) -> float:
+    """The probability of log-odds, which are kept within what a float can tell from 0 and 1."""
+    return 1.0 / (1.0 + math.exp(-max(-40.0, min(40.0, odds))))
 
 
 def logit(probability: float) -> float:

@@ -1,4 +1,4 @@
-"""`lte gate`: fit the scope gate to an encoder, and measure it on facts that no training reads."""
+"""`lte gate`: train the gate's model, fit the gate to an encoder, measure it on unseen facts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from daemon.cli import output
 from daemon.cli.options import ConfigFile, Json
 from lte_runtime.errors import BadRequest
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="The scope gate: calibrate, measure.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="The scope gate: train, calibrate, measure."
+)
 
 
 @app.command()
@@ -41,13 +43,50 @@ def calibrate(
 
     settings = load(config).settings
     rows = _read(data) if data else gate_data.default_rows(seed)
+    encoder = models.encoder(settings)
+    base = models.calibration(settings, encoder)
     with output.progress(not json_) as progress:
-        fitted = fitting.calibrate(rows, models.encoder(settings), closed_at_least=closed, progress=progress)
+        fitted = fitting.calibrate(rows, encoder, base, closed_at_least=closed, progress=progress)
     out.write_text(fitted.to_json(), "utf-8")
     if json_:
         output.as_json({"file": str(out), "threshold": fitted.threshold, **fitted.report})
     else:
         output.pairs({"file": out, "threshold": fitted.threshold, **fitted.report})
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for checkpoint, model and figures.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with knowedit/ and pararel/. Default: the project's tables alone."),
+    ] = None,
+    near: Annotated[
+        Path | None, typer.Option(help="Facts with near questions, JSON lines, for figures of each epoch.")
+    ] = None,
+    start: Annotated[Path | None, typer.Option(help="A checkpoint to go on from.")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs.")] = 10,
+    half: Annotated[bool, typer.Option(help="Train on half of the relations, judge on the others.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of pairs and weights.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 2,
+    json_: Json = False,
+) -> None:
+    """Train the model that reads what a question asks of a fact; then calibrate the gate with it.
+
+    Example: lte gate train -o gate-model --near tests/data/near_questions.jsonl
+    """
+    from lte_runtime.answer.encoder import load_encoder
+    from ops.lab.gate import train as training
+
+    how = training.Schedule(epochs=epochs, seed=seed, threads=threads, half=half)
+    with output.progress(not json_) as progress:
+        figures = training.run(
+            out, load_encoder(), how, shared=data, near=near, start=start, progress=progress
+        )
+    if json_:
+        output.as_json({"folder": str(out), "epochs": figures})
+    else:
+        output.pairs({"folder": out, **figures[-1]})
 
 
 @app.command()

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import random
 import re
-import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from lte_runtime.align.stock import names
 from lte_runtime.align.stock.everyday import Everyday, SubjectKind, formed, kinds, unlike
 from lte_runtime.align.stock.relations import NOUN_KINDS, WORDED_RELATIONS
-from lte_runtime.answer.scope.features import PLACEHOLDER
-from lte_runtime.answer.scope.wording import WordingPair
 
 Row = dict[str, Any]
 
-_PLAIN = (
+PLAIN = (
     "What is the {n} of {s}?",
     "What is {s}'s {n}?",
     "Tell me the {n} of {s}.",
@@ -32,7 +28,7 @@ _PLAIN = (
     "Can you tell me what the {n} of {s} is?",
     "The name of the {n} of {s} is",
 )
-_REVERSED = (
+REVERSED = (
     "Which {n} does {s} not have?",
     "The {n} of {s}, which is not {t}, is",
     "What is not the {n} of {s}?",
@@ -44,7 +40,7 @@ _REVERSED = (
     "What did {s} have as its {n} earlier?",
     "Except for {t}, which {n} of {s} is there?",
 )
-_ABOUT = (
+ABOUT = (
     "Which {n} did {s} give up?",
     "Which {n} was taken away from {s}?",
     "Which {n} of {s} is out of order?",
@@ -162,7 +158,7 @@ def _alias(rng: random.Random, subject: str, kind: str) -> str:
 
 def _wordings(noun: str) -> tuple[str, ...]:
     questions = next((r.questions for r in WORDED_RELATIONS if r.noun == noun), ())
-    return questions + tuple(p.replace("{n}", noun) for p in _PLAIN)
+    return questions + tuple(p.replace("{n}", noun) for p in PLAIN)
 
 
 def _questions(rng: random.Random, fact: Row, facts: Sequence[Row]) -> Iterator[Row]:
@@ -182,7 +178,7 @@ def _questions(rng: random.Random, fact: Row, facts: Sequence[Row]) -> Iterator[
             yield _outside(fact, "same_subject", _say(rng.choice(_wordings(other)), subject))
     yield _outside(fact, "neighbour", _say(rng.choice(own), names.value(fact["_kind"], rng)))
     yield _outside(fact, "near_name", _say(rng.choice(own), _near(rng, subject)))
-    reverse = rng.choice(_REVERSED).replace("{n}", fact["relation"]).replace("{t}", target)
+    reverse = rng.choice(REVERSED).replace("{n}", fact["relation"]).replace("{t}", target)
     yield _outside(fact, "reversed", _say(reverse, subject))
 
 
@@ -226,63 +222,11 @@ def _near(rng: random.Random, name: str) -> str:
     return f"{name} {rng.choice(['Labs', 'North', 'II', '2', 'Junior', 'Mini', 'West', 'B'])}"
 
 
-def wording_pairs() -> list[WordingPair]:
-    """Relations and the ways to ask for them (or for something near), from the tables that ship."""
-    pairs = [
-        WordingPair(_say(text, PLACEHOLDER), _view(r.noun), fits=True, kind=r.subject)
-        for r in WORDED_RELATIONS
-        for text in r.questions
-    ]
-    for noun, _kind in NOUN_KINDS:
-        plain = _PLAIN[zlib.crc32(noun.encode()) % len(_PLAIN)].replace("{n}", noun)
-        pairs.append(WordingPair(_say(plain, PLACEHOLDER), _view(noun), fits=True, weight=0.3, kind="noun"))
-    pairs += [pair for line in _table() for pair in _table_pairs(line)]
-    return pairs + [pair for kind in kinds() for r in kind.relations for pair in _everyday_pairs(kind, r)]
-
-
-def _view(noun: str) -> str:
-    return f"The {noun} of {PLACEHOLDER}"
-
-
-def _everyday_pairs(kind: SubjectKind, relation: Everyday) -> Iterator[WordingPair]:
-    for texts, fits in ((relation.asking, True), (relation.other, False)):
-        for text in texts:
-            yield WordingPair(_say(text, PLACEHOLDER), _view(relation.noun), fits, kind=kind.name)
-    first = zlib.crc32(relation.noun.encode())
-    for text in (_ABOUT[(first + step) % len(_ABOUT)] for step in (0, 7, 16)):
-        question = _say(text.replace("{n}", relation.noun), PLACEHOLDER)
-        yield WordingPair(
-            question, _view(relation.noun), fits=False, weight=0.5, opposite=True, kind=kind.name
-        )
-
-
-def _table_pairs(line: str) -> Iterator[WordingPair]:
-    noun, asking, other = line.split("|")
-    for texts, fits in ((asking, True), (other, False)):
-        for text in filter(None, texts.split(";")):
-            yield WordingPair(_say(text, PLACEHOLDER), _view(noun), fits, opposite=not fits, kind="common")
-
-
-def common_views() -> list[str]:
-    """Views of the relations of all tables, each once."""
-    nouns = [r.noun for r in WORDED_RELATIONS] + [line.split("|")[0] for line in _table()]
-    nouns += [r.noun for kind in kinds() for r in kind.relations]
-    return [_view(noun) for noun in dict.fromkeys(nouns)]
-
-
-def _table() -> list[str]:
-    text = Path(__file__).with_name("wordings.txt").read_text(encoding="utf-8")
-    return [line for line in text.splitlines() if not line.startswith("#")]
-
-
 def default_rows(seed: int, worlds: int = 24) -> list[Row]:
-    """Invented facts and questions of both sorts, each in a namespace of its own.
-
-    The wordings of the everyday ones are among `wording_pairs` already, so they are no pairs once more.
-    """
-    own = {"namespace": "everyday", "pair_weight": 0.0}
+    """Invented facts and questions of both sorts, each in a namespace of its own."""
+    own = {"namespace": "everyday"}
     generated = [row | {"namespace": "generated"} for row in generate(seed, worlds)]
-    everyday_rows = [row | own for row in everyday(seed, worlds=2)]
+    everyday_rows = [row | own for row in everyday(seed, worlds=1)]
     return generated + everyday_rows + [row | own | {"namespace": "about"} for row in about(seed)]
 
 
@@ -332,9 +276,9 @@ def about(seed: int) -> list[Row]:
         for number, relation in enumerate(kind.relations):
             fact: Row = {"op": "assert", "id": f"a-{kind.name}-{number}", "subject": formed(rng, kind)}
             fact |= {"relation": relation.noun, "target": rng.choice(relation.targets)}
-            plain = rng.choice(_PLAIN).replace("{n}", relation.noun)
+            plain = rng.choice(PLAIN).replace("{n}", relation.noun)
             rows += [fact, _inside(fact, "plain", _say(plain, fact["subject"]))]
-            for text in rng.sample(_ABOUT, 2):
+            for text in rng.sample(ABOUT, 2):
                 question = _say(text.replace("{n}", relation.noun), fact["subject"])
                 rows.append(_outside(fact, "reversed", question))
     return rows

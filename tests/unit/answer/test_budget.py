@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from lte_runtime.answer import chain
 from lte_runtime.answer.budget import ENCODED_AT_ONCE, ENCODED_PIECES, Budget
 from lte_runtime.answer.encoder import StubEncoder
+from lte_runtime.answer.excerpt import READ_CHARS, READ_PIECES, cut, pieces
 from lte_runtime.answer.retriever import Retriever, VectorCache
-from lte_runtime.answer.scope import features as f
 from lte_runtime.answer.scope.gate import lexical_calibration
 from lte_runtime.errors import Cancelled, DeadlineExceeded
 from lte_runtime.memory.edit_memory import EditMemory
@@ -59,7 +58,7 @@ class Counting(StubEncoder):
 
     def encode(self, texts: Sequence[str], *, query: bool = False) -> Vectors:
         self.calls.append(len(texts))
-        self.pieces += sum(map(f.pieces, texts)) if query else 0
+        self.pieces += sum(map(pieces, texts)) if query else 0
         return super().encode(texts, query=query)
 
 
@@ -85,16 +84,16 @@ def hostile(part: str) -> str:
 
 @pytest.mark.parametrize("part", HOSTILE)
 def test_of_a_long_text_the_beginning_and_the_end_are_read(part: str) -> None:
-    text = f.cut(hostile(part)[: LONGEST - 9] + " and then")
-    assert len(text) <= f.READ_CHARS
-    assert f.pieces(text) <= f.READ_PIECES + f.pieces(" ... ")
+    text = cut(hostile(part)[: LONGEST - 9] + " and then")
+    assert len(text) <= READ_CHARS
+    assert pieces(text) <= READ_PIECES + pieces(" ... ")
     assert text.startswith("What of Tarn Osk")
     assert text.endswith("then")
 
 
 def test_a_usual_text_is_read_as_it_is() -> None:
-    for text in ("", "  Who leads  Tarn Osk? ", "word " * f.READ_PIECES):
-        assert f.cut(text) == text
+    for text in ("", "  Who leads  Tarn Osk? ", "word " * READ_PIECES):
+        assert cut(text) == text
 
 
 @pytest.mark.parametrize("part", HOSTILE)
@@ -102,16 +101,6 @@ def test_no_question_encodes_more_than_its_share(part: str, retriever: Retriever
     retriever.retrieve(Question(hostile(part)), None)
     assert 0 < encoder.pieces <= ENCODED_PIECES
     assert max(encoder.calls) <= ENCODED_AT_ONCE
-
-
-def test_a_text_full_of_articles_and_pronouns_has_few_splits(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[str] = []
-    content_words = f.content_words
-    monkeypatch.setattr(f, "content_words", lambda text: tried.append(text) or content_words(text))
-    for text in ("Which thing of the it " * 160, "the it " * 161):
-        assert len(chain.splits(text)) <= chain.MOST_SPLITS
-        assert len(tried) <= chain.MOST_SPANS
-        tried.clear()
 
 
 def test_a_caller_who_goes_away_stops_the_work_between_two_steps(retriever: Retriever) -> None:

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from lte_runtime.answer import prompt
 from lte_runtime.answer.engine.tokenizer import load_tokenizer
 from lte_runtime.errors import BadRequest
+from lte_runtime.templates import templates
 
 CORPUS = [
     "Please acknowledge the updated information: the owner of Bravex is Tolmin. Who owns Bravex now?"
@@ -139,7 +140,7 @@ def test_a_value_is_the_same_text_behind_the_tokenizer(
 def test_one_fact_is_bare_and_several_are_numbered(tokenizer: PreTrainedTokenizerFast) -> None:
     one = tokenizer.decode(prompt.build(tokenizer, "Who?", ["A is B."], max_tokens=999).token_ids)
     two = tokenizer.decode(prompt.build(tokenizer, "Who?", ["A is B.", "C is D."], max_tokens=999).token_ids)
-    assert f"{prompt.INTRODUCTION}\n\n[Updated Information]:\nA is B.\n\n[Question]:\nWho?" in one
+    assert f"{templates().prompt.introduction}\n\n[Updated Information]:\nA is B.\n\n[Question]:\nWho?" in one
     assert "[Updated Information]:\n1. A is B.\n2. C is D.\n\n[Question]:\nWho?" in two
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from daemon.cli import exits
 from daemon.cli.app import app
 from lte_runtime.answer.encoder import load_encoder
-from lte_runtime.answer.scope import committee, gate, wording
+from lte_runtime.answer.scope import gate
 from ops.lab.gate import gate_data
 from tests.unit.answer.engine import tiny
 
@@ -40,10 +39,8 @@ def _lte(*arguments: str) -> int:
 
 
 def test_gate_calibrate_writes_a_calibration_of_the_configured_encoder(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(wording, "Contrast", partial(wording.Contrast, steps=5))
-    monkeypatch.setattr(committee, "fit", partial(committee.fit, steps=100))
     rows = gate_data.generate(1, worlds=6)
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     assert _lte("gate", "calibrate", "--data", "rows.jsonl", "-o", "gate.json", "--json") == 0

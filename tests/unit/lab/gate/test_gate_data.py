@@ -42,11 +42,3 @@ def test_questions_out_of_scope_ask_for_no_fact_of_their_subject() -> None:
 def test_the_same_seed_gives_the_same_rows() -> None:
     assert gate_data.everyday(3, worlds=1) == ROWS
     assert gate_data.everyday(4, worlds=1) != ROWS
-
-
-def test_pairs_and_common_views_hold_all_tables() -> None:
-    pairs, views = gate_data.wording_pairs(), gate_data.common_views()
-    assert len(views) == len(set(views)) > 600
-    kinds = {pair.kind for pair in pairs}
-    assert kinds >= {"common", "noun", *(kind.name for kind in gate_data.kinds())}
-    assert {pair.view for pair in pairs if pair.kind == "venue"} <= set(views)
