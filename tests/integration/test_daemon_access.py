@@ -191,7 +191,7 @@ def test_no_secret_is_written_anywhere(guarded: Guarded, tmp_path: Path) -> None
         ("config", "check"), ("token", "list"), ("token", "list", "--json"), ("edits", "list", "--json"),
         ("dlq", "list"), ("adapters", "list", "--json"), ("drift", "--json"), ("topics", "create"),
         ("publish", "-s", "Buoy Two", "-r", "owner", "-t", "Ebba", "--wait"),
-        ("backup", str(backup)), ("index", "verify"),
+        ("backup", str(backup), "--state-dir", str(house.state_dir)), ("index", "verify"),
     ):  # fmt: skip
         assert guarded.lte(*arguments).code == 0, guarded.said[-1]
     for arguments in (("doctor",), ("doctor", "--json"), ("nonsense",), ("serve",)):
