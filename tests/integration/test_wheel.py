@@ -188,6 +188,8 @@ def test_the_wheel_holds_the_two_packages_and_all_their_files(wheel: Path) -> No
     # What is read at run time and is not Python; the comparison above holds the names of all.
     assert "lte_runtime/align/stock/facts/relations.json" in files
     assert "lte_runtime/answer/scope/gate_default.json" in files
+    assert "lte_runtime/answer/scope/cross_encoder.safetensors" in files
+    assert "lte_runtime/templates/en.toml" in files
 
 
 def test_every_module_of_the_wheel_can_be_imported(python: Path, wheel: Path, tmp_path: Path) -> None:
