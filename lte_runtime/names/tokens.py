@@ -27,7 +27,8 @@ def _ranges(codes: list[int]) -> str:
 _CLASSES = _classes()
 # Marks belong to the word that they stand on (Hindi vowel signs, combining accents); \w leaves them out.
 MARKS = _CLASSES["Mn"] + _CLASSES["Mc"] + _CLASSES["Me"]
-_SYMBOLS = "#" + _CLASSES["Sm"] + _CLASSES["Sc"] + _CLASSES["So"]
+_OTHER_SYMBOLS = _CLASSES["So"]
+_SYMBOLS = "#" + _CLASSES["Sm"] + _CLASSES["Sc"] + _OTHER_SYMBOLS
 # Scripts written without spaces: each sign is a token of its own.
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff"
@@ -38,7 +39,7 @@ _ASCII_TOKEN = re.compile(r"[a-z0-9]+|[#$+^`]")
 _UNSPACED_SIGN = re.compile(f"[{_UNSPACED}]")
 _CACHED_WORDS = 4_096
 _DIGITS = re.compile(r"\d+")
-_PICTURES = re.compile(f"[{_CLASSES['So']}]")
+_PICTURES = re.compile(f"[{_OTHER_SYMBOLS}]")
 _KATAKANA = re.compile("[\u30a0-\u30ff\u31f0-\u31ff]")
 
 
