@@ -213,12 +213,12 @@ def check_namespaces(method: str, principal: Principal, request: Any) -> None:
 
 
 def _refusal(method: str, principal: Principal, namespaces: Namespaces, namespace: str) -> str:
-    asked = f"namespace {namespace!r}" if namespace != ANY else "all namespaces ('*')"
+    required = f"namespace {namespace!r}" if namespace != ANY else "all namespaces ('*')"
     patterns = principal.read if namespaces.access is Access.READ else principal.write
     own = _list(map(repr, patterns), ", ") or "none"
     advice = ": name one of them in the request" if namespaces.field and namespace == ANY else ""
     return (
-        f"{method} needs to {namespaces.access} {asked}; {_describe(principal)} may {namespaces.access} "
+        f"{method} needs to {namespaces.access} {required}; {_describe(principal)} may {namespaces.access} "
         f"{own}{advice}"
     )
 

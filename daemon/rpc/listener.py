@@ -64,5 +64,5 @@ def tcp_listener(roles: Iterable[Role], tokens: TokenStore | None, *, certificat
 
 
 def _anonymous(name: str, roles: Iterable[Role]) -> Principal | None:
-    given = tuple(roles)
-    return unlimited(name, given, is_anonymous=True) if given else None
+    own_roles = tuple(roles)
+    return unlimited(name, own_roles, is_anonymous=True) if own_roles else None

@@ -416,8 +416,10 @@ def _signals(
     """What the gate weighs, see `gate.SIGNALS`."""
     first, mention = path.facts[0], path.first.named
     nameless = not subject_names(first)
-    told = mentions.of(cut(path.end.target))
-    is_told = told is not None and told.named and not (mention and told.overlaps(mention.start, mention.end))
+    target = mentions.of(cut(path.end.target))
+    tells_target = (
+        target is not None and target.named and not (mention and target.overlaps(mention.start, mention.end))
+    )
     return {
         "asks": odds[ASKS] / gate.ODDS_SCALE,
         "likeness": likeness,
@@ -426,7 +428,7 @@ def _signals(
         "nameless": float(nameless),
         "codes": float(nameless and digits(text) != digits(first.prompt)),
         "prompted": float(not first.relation),
-        "mentioned": float(is_told),
+        "mentioned": float(tells_target),
         "hops": float(len(path.facts) - 1),
         gate.EARLIER: odds[EARLIER] / gate.ODDS_SCALE,
         gate.BEYOND: odds[BEYOND] / gate.ODDS_SCALE,

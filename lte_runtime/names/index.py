@@ -212,9 +212,9 @@ class _Names:
         mentions = [mention for _, alike in places for mention in alike]
         runs = list(islice(_between(reading, [run for run, _ in places]), MOST_RUNS))
         mentions += self._misspelt(reading, runs)
-        taken = [mention for mention in mentions if mention.named]
+        named = [mention for mention in mentions if mention.named]
         for run in runs:
-            mentions += (m for m in self._parted(reading, run) if not _within(m, taken))
+            mentions += (m for m in self._parted(reading, run) if not _within(m, named))
         return mentions
 
     def _whole(self, reading: Reading) -> list[tuple[_Run, list[Mention]]]:

@@ -103,10 +103,12 @@ class Reading:
         That is with a digit, or with a capital that does not begin a sentence.
         Capitals tell nothing where nearly all words have them, unless `at_most` asks whether it may be so.
         """
-        told = at_most or self._capitals_tell
+        capitals_tell = at_most or self._capitals_tell
         before = first > 0 and self._gap(first) == " " and not self._opens(first - 1)
         behind = stop < len(self.words) and self._gap(stop) == " "
-        return (before and self._like_name(first - 1, told)) or (behind and self._like_name(stop, told))
+        return (before and self._like_name(first - 1, capitals_tell)) or (
+            behind and self._like_name(stop, capitals_tell)
+        )
 
     def _within_unspaced(self, at: int) -> bool:
         """Whether a word is one sign beside others of a script without spaces: mostly a part of a word."""

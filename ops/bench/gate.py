@@ -40,12 +40,12 @@ def run(quick: bool, progress: Callable[[str], None]) -> BenchResult:
         return [next(pairs) for _ in range(MOST_PAIRS)]
 
     def timed(read_pairs: Callable[[list[tuple[str, str]]], object]) -> list[float]:
-        taken = []
+        times_ms = []
         for texts in [batch() for _ in range(batches)]:
             begin = time.perf_counter()
             read_pairs(texts)
-            taken.append((time.perf_counter() - begin) * 1e3)
-        return taken
+            times_ms.append((time.perf_counter() - begin) * 1e3)
+        return times_ms
 
     def ours() -> float:
         times.extend(timed(model.odds))
@@ -79,6 +79,6 @@ def _pairs(count: int) -> list[tuple[str, str]]:
     relations = [event["relation"] for event in events(count, SEED)]
     mention = templates().view.mention
     return [
-        (f"How much longer is the {asked} of {mention} known, {number}?", view_of(mention, told))
-        for number, (asked, told) in enumerate(zip(relations, reversed(relations), strict=True))
+        (f"How much longer is the {relation} of {mention} known, {number}?", view_of(mention, other))
+        for number, (relation, other) in enumerate(zip(relations, reversed(relations), strict=True))
     ]
