@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.fixture(autouse=True)
+def _same_umask() -> Iterator[None]:
+    """Commands called in this process set the umask of a daemon; the next test has its own again."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
+
+
 def started_broker(directory: Path) -> Broker:
     """A running broker, or the test ends with what is missing."""
     broker = Broker(directory)

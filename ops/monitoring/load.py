@@ -43,6 +43,7 @@ SETTINGS: Mapping[str, str] = {
 FACTS = 120
 # What the reading of a shift takes: a reference of 256 questions, and 64 to compare with it.
 QUESTIONS = 340
+_OVERLOAD_S = 4.0
 # Against hanging only.
 _GUARD_S = 240.0
 _LONG = "a statement that is longer than any encoder reads at once " * 40
@@ -138,8 +139,11 @@ class Load:
         self._asking.set()
 
     def _overload(self) -> None:
+        """Long enough for several scrapes to meet a queue."""
+        until = time.monotonic() + _OVERLOAD_S
         with ThreadPoolExecutor(32) as pool:
-            list(pool.map(self._ask, range(64)))
+            while time.monotonic() < until:
+                list(pool.map(self._ask, range(64)))
 
     def _taint(self) -> None:
         self._publisher.publish([{"op": "retract", "id": f"quay-{number}"} for number in range(FACTS // 2)])
