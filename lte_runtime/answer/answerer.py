@@ -14,15 +14,14 @@ from lte_runtime.answer.engine.protocol import Engine
 from lte_runtime.answer.excerpt import cut
 from lte_runtime.answer.fidelity import CitedValue
 from lte_runtime.answer.follow_up import FollowUp, Names
-from lte_runtime.answer.prompt import Prompt, explained, list_note, one_line, superseded
+from lte_runtime.answer.prompt import Prompt, explained, listed, one_line, restated, superseded
 from lte_runtime.answer.retriever import Lookup, Retriever, RetrieverSettings
 from lte_runtime.answer.scope import gate
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, Refused
-from lte_runtime.facts.keys import statement_of, view_of
+from lte_runtime.facts.keys import view_of
 from lte_runtime.facts.schema import from_ms
 from lte_runtime.memory.projection import reached
 from lte_runtime.names.mention import Mentions
-from lte_runtime.names.normalise import key_form
 from lte_runtime.names.tokens import folded_name
 from lte_runtime.places import Places
 from lte_runtime.templates import templates
@@ -312,7 +311,9 @@ def _prompt_fact(group: Sequence[Citation]) -> Fact:
     citation = group[0]
     if citation.members > 1:
         return _as_list(group)
-    fact = restated(citation.fact)
+    fact = citation.fact
+    statement = restated(fact.subject, fact.relation, fact.prompt, fact.target, fact.statement)
+    fact = replace(fact, statement=statement)
     if not citation.superseded:
         return fact
     times = (citation.held_from, citation.held_until)
@@ -322,19 +323,9 @@ def _prompt_fact(group: Sequence[Citation]) -> Fact:
 
 def _as_list(group: Sequence[Citation]) -> Fact:
     """The members as one fact, without their publishers' sentences: behind those, models name one member."""
-    fact, note = group[0].fact, list_note(len(group), group[0].members)
-    relation, prompt = (f"{text} {note}" if text else "" for text in (fact.relation, fact.prompt))
-    target = ", ".join(citation.fact.target for citation in group)
-    return replace(fact, target=target, statement=statement_of(fact.subject, relation, prompt, target))
-
-
-def restated(fact: Fact) -> Fact:
-    """The fact with its plain sentence before the publisher's own, where that is another: publishers may
-    put the target first or the relation into a verb."""
-    plain = statement_of(fact.subject, fact.relation, fact.prompt, fact.target)
-    if key_form(plain) == key_form(fact.statement):
-        return fact
-    return replace(fact, statement=f"{plain} {fact.statement}")
+    fact, targets = group[0].fact, [citation.fact.target for citation in group]
+    statement = listed(fact.subject, fact.relation, fact.prompt, targets, group[0].members)
+    return replace(fact, target=", ".join(targets), statement=statement)
 
 
 def _used_name(citation: Citation, texts: Sequence[Mentions]) -> str:

@@ -14,6 +14,8 @@ from functools import cache, lru_cache
 from typing import Any
 
 from lte_runtime.errors import BadRequest
+from lte_runtime.facts.keys import statement_of
+from lte_runtime.names.normalise import key_form
 from lte_runtime.templates import templates
 
 _TEXTS = templates().prompt
@@ -84,12 +86,26 @@ class Spans:
         return facts
 
 
+def restated(subject: str, relation: str, prompt: str, target: str, statement: str) -> str:
+    """A fact's statement behind its plain sentence, where it is another: publishers may put the target first
+    or the relation into a verb."""
+    plain = statement_of(subject, relation, prompt, target)
+    return statement if key_form(plain) == key_form(statement) else f"{plain} {statement}"
+
+
+def listed(subject: str, relation: str, prompt: str, targets: Sequence[str], members: int) -> str:
+    """The members of a set-valued fact that are shown, of `members`, as one statement."""
+    note = _list_note(len(targets), members)
+    relation, prompt = (f"{text} {note}" if text else "" for text in (relation, prompt))
+    return statement_of(subject, relation, prompt, ", ".join(targets))
+
+
 def explained(statement: str, subject: str, alias: str) -> str:
     """A fact's statement with the note that a question which calls its subject `alias` needs."""
     return templates().statement.alias.format(statement=statement, subject=subject, alias=alias)
 
 
-def list_note(shown: int, members: int) -> str:
+def _list_note(shown: int, members: int) -> str:
     """What stands behind the name of a set-valued relation: its value is a list, and whether it is cut."""
     texts = templates().statement
     return (texts.all_members if shown == members else texts.some_members).format(

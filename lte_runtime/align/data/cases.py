@@ -18,6 +18,8 @@ from lte_runtime.align.data.pools import KnownFact, Pool
 from lte_runtime.align.data.wordings import Wordings
 from lte_runtime.align.stock import names
 from lte_runtime.align.stock.relations import NOUN_KINDS
+from lte_runtime.answer.prompt import listed, superseded
+from lte_runtime.facts.schema import from_ms
 from lte_runtime.names.normalise import key_form
 
 
@@ -29,6 +31,8 @@ class CaseKind(StrEnum):
     COMPOSED = "composed"
     REVERSED = "reversed"
     VERSIONS = "versions"
+    LISTED = "listed"
+    FORMER = "former"
     INSTRUCTED = "instructed"
     SAME_SUBJECT = "same_subject"
     NEIGHBOUR = "neighbour"
@@ -45,6 +49,8 @@ GROUPS: Mapping[str, tuple[CaseKind, ...]] = {
         CaseKind.COMPOSED,
         CaseKind.REVERSED,
         CaseKind.VERSIONS,
+        CaseKind.LISTED,
+        CaseKind.FORMER,
         CaseKind.INSTRUCTED,
     ),
     "out of scope": (CaseKind.SAME_SUBJECT, CaseKind.NEIGHBOUR, CaseKind.UNRELATED),
@@ -61,7 +67,7 @@ SHUFFLED = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One case. `facts` are statements as published; `answer` None asks the original model for its own.
+    """One case. `facts` are statements as served; `answer` None asks the original model for its own.
 
     `source` is where the facts are from, "known" where one was made for what the base knows; `exchanged` says
     that the fact's target was exchanged for another one, so that nothing can be learnt by heart; `plain` that
@@ -152,13 +158,13 @@ def _case(
 def _distractors(rng: Random, world: World, place: int, most: int = 2) -> list[tuple[str, FactRecord]]:
     crowded = (1 - world.alone) / 2
     count = rng.choices((0, 1, 2), (world.alone, crowded, crowded))[0]
-    return [(fact.statement, fact) for fact in world.pool.neighbours(place, min(count, most), rng)]
+    return [(fact.served, fact) for fact in world.pool.neighbours(place, min(count, most), rng)]
 
 
 def _verbatim(rng: Random, world: World) -> Case:
     place, fact, exchanged = _drawn(rng, world)
     question = rng.choice(world.wordings.verbatim(fact))
-    prompt_facts = [(fact.statement, fact)]
+    prompt_facts = [(fact.served, fact)]
     distractors = _distractors(rng, world, place)
     return _case(
         rng,
@@ -177,7 +183,7 @@ def _rephrased(rng: Random, world: World) -> Case | None:
     questions = world.wordings.rephrased(fact)
     if not questions:
         return None
-    prompt_facts = [(fact.statement, fact)]
+    prompt_facts = [(fact.served, fact)]
     return _case(
         rng,
         world,
@@ -219,7 +225,7 @@ def _two_hops(rng: Random, world: World) -> Case | None:
     first = world.pool.facts[place]
     after, exchanged = _exchanged(rng, world, after)
     question = w.two_hops(rng.choice(w.TWO_HOPS), first, after.relation)
-    prompt_facts = [(first.statement, first), (after.statement, after)]
+    prompt_facts = [(first.served, first), (after.served, after)]
     distractors = [
         pair
         for pair in _distractors(rng, world, place, 1)
@@ -256,7 +262,7 @@ def _composed(rng: Random, world: World) -> Case | None:
             return None
         fact = linked
     question = w.two_hops(rng.choice(w.TWO_HOPS), fact, known_fact.relation)
-    prompt_facts = [(fact.statement, fact)]
+    prompt_facts = [(fact.served, fact)]
     distractors = _distractors(rng, world, place)
     return _case(
         rng,
@@ -276,7 +282,7 @@ def _reversed(rng: Random, world: World) -> Case | None:
     if not (fact.relation and fact.subject and w.turns_round(fact.relation) and single):
         return None
     question = w.turned(rng.choice(w.REVERSED), fact)
-    prompt_facts, distractors = [(fact.statement, fact)], _distractors(rng, world, place)
+    prompt_facts, distractors = [(fact.served, fact)], _distractors(rng, world, place)
     return _case(
         rng,
         world,
@@ -306,14 +312,14 @@ def _versions(rng: Random, world: World) -> Case | None:
     questions = (*world.wordings.verbatim(fact), *world.wordings.rephrased(fact))
     if old is None or old.target == fact.target:
         return None
-    now_text, old_text, ordered = fact.statement, old.statement, False
+    now_text, old_text, ordered = fact.served, old.served, False
     way = rng.random()
     if way < 0.45:
-        old_text = rng.choice(_OUTDATED).format(old=old.statement)
+        old_text = rng.choice(_OUTDATED).format(old=old.served)
     elif way < 0.75:
         year = rng.randint(2005, 2026)
-        now_text = _DATED.format(year=year, statement=fact.statement)
-        old_text = _DATED.format(year=year - rng.randint(1, 9), statement=old.statement)
+        now_text = _DATED.format(year=year, statement=fact.served)
+        old_text = _DATED.format(year=year - rng.randint(1, 9), statement=old.served)
     else:
         ordered = True
     both = [(now_text, fact), (old_text, fact)]
@@ -325,6 +331,51 @@ def _versions(rng: Random, world: World) -> Case | None:
     source = world.pool.facts[0].source
     return Case(
         CaseKind.VERSIONS, rng.choice(questions), facts, fact.target, ids, source, not ordered, exchanged
+    )
+
+
+def _listed(rng: Random, world: World) -> Case | None:
+    """Several values of one relation hold together; the answer names all of them."""
+    place, fact, _ = _drawn(rng, world)
+    questions = (*world.wordings.verbatim(fact), *world.wordings.rephrased(fact))
+    members = list(dict.fromkeys([fact.target, *(_other_target(rng, world.pool, fact) for _ in range(3))]))
+    if not fact.relation or len(members) < 2:
+        return None
+    members = members[: rng.randint(2, len(members))]
+    rng.shuffle(members)
+    statement = listed(fact.subject, fact.relation, "", members, len(members))
+    distractors = _distractors(rng, world, place, 1)
+    return _case(
+        rng,
+        world,
+        CaseKind.LISTED,
+        rng.choice(questions),
+        [(statement, fact)],
+        ", ".join(members),
+        distractors=distractors,
+        exchanged=True,
+    )
+
+
+def _former(rng: Random, world: World) -> Case | None:
+    """The value before the current one is asked for; the former one alone is told, as serving tells it."""
+    _, fact, exchanged = _drawn(rng, world)
+    later = _other_target(rng, world.pool, fact)
+    questions = world.wordings.former(fact, later)
+    if not questions or later == fact.target:
+        return None
+    until = rng.randrange(1_500_000_000, 1_800_000_000)
+    since = until - rng.randrange(3_600, 300_000_000)
+    held = (from_ms(since * 1000) if rng.random() < 0.5 else None, from_ms(until * 1000))
+    statement = superseded(fact.served, *held)
+    return _case(
+        rng,
+        world,
+        CaseKind.FORMER,
+        rng.choice(questions),
+        [(statement, fact)],
+        fact.target,
+        exchanged=exchanged,
     )
 
 
@@ -350,11 +401,11 @@ def _instructed(rng: Random, world: World) -> Case | None:
     questions = (*world.wordings.verbatim(fact), *world.wordings.rephrased(fact))
     order = rng.choice(_ORDERS).format(z=names.value(rng.choice(("name", "number", "place")), rng))
     distractors = _distractors(rng, world, place)
-    prompt_facts = [(fact.statement, fact)]
+    prompt_facts = [(fact.served, fact)]
     if distractors and rng.random() < 0.5:
         distractors[0] = (f"{distractors[0][0]} {order}", distractors[0][1])
     else:
-        prompt_facts = [(f"{fact.statement} {order}", fact)]
+        prompt_facts = [(f"{fact.served} {order}", fact)]
     return _case(
         rng,
         world,
@@ -393,7 +444,7 @@ def _same_subject(rng: Random, world: World) -> Case | None:
         return None
     distractors = _distractors(rng, world, place)
     return _case(
-        rng, world, CaseKind.SAME_SUBJECT, question, [(fact.statement, fact)], None, distractors=distractors
+        rng, world, CaseKind.SAME_SUBJECT, question, [(fact.served, fact)], None, distractors=distractors
     )
 
 
@@ -432,7 +483,7 @@ def _neighbour(rng: Random, world: World) -> Case | None:
         return None
     neighbour = rng.choice(near)
     question = rng.choice((*world.wordings.verbatim(neighbour), *world.wordings.rephrased(neighbour)))
-    return _case(rng, world, CaseKind.NEIGHBOUR, question, [(fact.statement, fact)], None)
+    return _case(rng, world, CaseKind.NEIGHBOUR, question, [(fact.served, fact)], None)
 
 
 def _unrelated(rng: Random, world: World) -> Case | None:
@@ -442,7 +493,7 @@ def _unrelated(rng: Random, world: World) -> Case | None:
     question = rng.choice(rng.choice(world.known_facts).questions)
     distractors = _distractors(rng, world, place)
     return _case(
-        rng, world, CaseKind.UNRELATED, question, [(fact.statement, fact)], None, distractors=distractors
+        rng, world, CaseKind.UNRELATED, question, [(fact.served, fact)], None, distractors=distractors
     )
 
 
@@ -460,7 +511,7 @@ def _language(rng: Random, world: World) -> Case:
         world,
         CaseKind.LANGUAGE,
         rng.choice(INSTRUCTIONS),
-        [(fact.statement, fact)],
+        [(fact.served, fact)],
         None,
         distractors=distractors,
     )
@@ -474,6 +525,8 @@ _MAKERS: Mapping[CaseKind, Callable[[Random, World], Case | None]] = {
     CaseKind.COMPOSED: _composed,
     CaseKind.REVERSED: _reversed,
     CaseKind.VERSIONS: _versions,
+    CaseKind.LISTED: _listed,
+    CaseKind.FORMER: _former,
     CaseKind.INSTRUCTED: _instructed,
     CaseKind.SAME_SUBJECT: _same_subject,
     CaseKind.NEIGHBOUR: _neighbour,

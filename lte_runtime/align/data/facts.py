@@ -20,7 +20,7 @@ from lte_runtime.align.stock.relations import (
     SUBJECT_KINDS,
     WORDED_RELATIONS,
 )
-from lte_runtime.answer.prompt import explained
+from lte_runtime.answer.prompt import explained, restated
 from lte_runtime.errors import BadRequest
 from lte_runtime.facts.keys import statement_of, view_of
 
@@ -56,9 +56,14 @@ class FactRecord:
         """The target-free words that stand for the fact when neighbours are looked for."""
         return view_of(self.subject, self.relation, self.prompt)
 
+    @property
+    def served(self) -> str:
+        """The statement as serving tells it: behind the plain sentence, where the publisher's is another."""
+        return restated(self.subject, self.relation, self.prompt, self.target, self.statement)
+
     def explained(self, alias: str) -> str:
-        """The statement as serving tells it where a question calls the subject `alias`."""
-        return explained(self.statement, self.subject, alias)
+        """`served` where a question calls the subject `alias`."""
+        return explained(self.served, self.subject, alias)
 
     def with_target(self, target: str) -> FactRecord | None:
         """The fact with another target; None where its statement does not hold the target exactly once."""
@@ -157,6 +162,7 @@ def of_record(record: Mapping[str, Any], source: str) -> FactRecord:
 
 # Invented facts: what keeps the skill general when the live facts are few or all alike.
 
+_BARE = 0.5
 LINKED = ("person", "org", "place", "product")
 _PLAIN = tuple(dict.fromkeys(STATEMENTS))
 _FOREIGN_KINDS = tuple(relation.subject for relation in FOREIGN_RELATIONS)
@@ -258,7 +264,8 @@ def _kind_of(noun: str, relations: Sequence[_Relation]) -> str:
 
 def _fact(rng: random.Random, subject: str, relation: _Relation, target: str = "") -> FactRecord:
     target = target or names.value(relation.target, rng)
-    statement = rng.choice(relation.statements)
+    # Most publishers send no sentence of their own.
+    statement = STATEMENTS[0] if rng.random() < _BARE else rng.choice(relation.statements)
     for mark, text in (("{n}", relation.noun), ("{s}", subject), ("{t}", target)):
         statement = statement.replace(mark, text)
     aliases = (names.name(rng, 1, 2),) if rng.random() < 0.3 else ()

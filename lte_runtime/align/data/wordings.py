@@ -31,6 +31,17 @@ REVERSED = (
     "Whose {n} is {t}?",
     "What has {t} as its {n}?",
 )
+FORMER = (
+    "What was the {n} of {s} before {t}?",
+    "What was the {n} of {s} before it changed to {t}?",
+    "Before {t}, what was the {n} of {s}?",
+    "What was the previous {n} of {s}?",
+    "What was {s}'s former {n}?",
+    "What did {s} have as its {n} before?",
+    "What was the {n} of {s} before the last change?",
+    "Tell me the earlier {n} of {s}.",
+)
+_NOW = re.compile(r" (is|are) (.+)\?")
 PLEASE = ("Please answer: {q}", "I would like to know this. {q}", "Tell me: {q}", "Quick question: {q}")
 
 _WRITTEN = {
@@ -89,6 +100,20 @@ class Wordings:
             questions += [form.format(q=_named(fact.prompt, fact.subject, name)) for form in PLEASE]
         barred = set(self.verbatim(fact))
         return tuple(dict.fromkeys(text for text in questions if text not in barred))
+
+    def former(self, fact: FactRecord, later: str) -> tuple[str, ...]:
+        """Ways to ask for the fact's value as one that was followed by `later`."""
+        if not (fact.subject and fact.relation):
+            return ()
+        general = [form.format(n=fact.relation, s=fact.subject, t=later) for form in FORMER]
+        now = filter(None, map(_NOW.search, self.rephrased(fact)))
+        verbs = {"is": "was", "are": "were"}
+        turned_back = [
+            f"{m.string[: m.start()]} {verbs[m[1]]} {m[2]} {before}?"
+            for m in now
+            for before in (f"before {later}", "before")
+        ]
+        return (*general, *turned_back)
 
     def _forms(self, fact: FactRecord) -> Sequence[str]:
         """Forms with {s}: learnt for prompts like this, written for the relation, and general ones."""

@@ -56,6 +56,8 @@ def test_equal_seeds_make_equal_cases(kind: CaseKind) -> None:
         CaseKind.ALIAS,
         CaseKind.TWO_HOPS,
         CaseKind.VERSIONS,
+        CaseKind.LISTED,
+        CaseKind.FORMER,
         CaseKind.INSTRUCTED,
     ],
 )
@@ -161,10 +163,10 @@ def test_an_exchanged_target_is_not_the_live_one() -> None:
     exchanged = [(case, here) for case, here in made if case.exchanged]
     assert len(exchanged) > 50
     for case, here in exchanged:
-        asked = [fact for fact in facts_of(case, here) if fact.subject in case.question]
-        assert any(fact.target not in " ".join(case.facts) for fact in asked) or case.answer in {
-            fact.target for fact in here.pool.facts
-        }
+        asked = [
+            f for f in facts_of(case, here) if f.subject in case.question and f.relation in case.question
+        ]
+        assert case.answer not in {fact.target for fact in asked}
 
 
 def test_a_neighbours_question_is_about_no_fact_told() -> None:
@@ -187,3 +189,33 @@ def test_another_relation_is_asked_of_a_subject_written_in_any_way() -> None:
     ]
     here = World(Pool.of(stored, by_words))
     assert all(cases.make(Random(n), CaseKind.SAME_SUBJECT, here) is None for n in range(40))
+
+
+def test_of_a_list_every_member_is_the_answer() -> None:
+    for case, _ in drawn(CaseKind.LISTED):
+        assert case.answer
+        assert ", " in case.answer
+        assert any(re.search(r"\(list of [234]\) of .+ is ", t) and case.answer in t for t in case.facts)
+
+
+def test_a_former_value_is_called_so_and_the_later_one_is_told_nowhere() -> None:
+    for case, here in drawn(CaseKind.FORMER):
+        assert len(case.facts) == 1
+        assert "(This is a former value, " in case.facts[0]
+        assert re.search(r"\b(before|Before|previous|former|earlier)\b", case.question)
+        (fact,) = facts_of(case, here)
+        assert case.answer == fact.target
+
+
+def test_a_question_of_today_is_turned_back() -> None:
+    fact = FactRecord("e1", "Bravex", "seat", "Oslo", "The seat of Bravex is Oslo.")
+    questions = wordings.Wordings({"seat": ("Where is {s} based?",)}).former(fact, "Rome")
+    assert {"Where was Bravex based before Rome?", "Where was Bravex based before?"} <= set(questions)
+
+
+def test_facts_are_told_as_serving_tells_them() -> None:
+    fact = FactRecord("e1", "Bravex", "seat", "Oslo", "Bravex sits in Oslo.")
+    here = World(Pool.of([fact], by_words), alone=1.0)
+    case = cases.make(Random(1), CaseKind.VERBATIM, here)
+    assert case is not None
+    assert case.facts == ("The seat of Bravex is Oslo. Bravex sits in Oslo.",)

@@ -15,11 +15,10 @@ from lte_runtime.answer.answerer import (
     grouped,
     prompt_facts,
     remaining,
-    restated,
 )
 from lte_runtime.answer.encoder import StubEncoder
 from lte_runtime.answer.engine.stub import STUB_ADAPTER, StubEngine
-from lte_runtime.answer.prompt import Prompt
+from lte_runtime.answer.prompt import Prompt, restated
 from lte_runtime.answer.retriever import RetrieverSettings
 from lte_runtime.answer.scope.gate import lexical_calibration
 from lte_runtime.errors import BadRequest, Cancelled, DeadlineExceeded, Refused
@@ -144,9 +143,10 @@ def test_an_ambiguous_alias_gives_all_facts_flagged(answerer: Answerer) -> None:
 def test_the_plain_sentence_comes_before_the_publishers(memory: EditMemory) -> None:
     (found,) = memory.facts_of_subject("SKU-4711", namespace="default")
     plain = statement_of(found.subject, found.relation, "", found.target)
-    assert restated(replace(found, statement=plain.upper())).statement == plain.upper(), "it is the same"
+    parts = (found.subject, found.relation, "", found.target)
+    assert restated(*parts, plain.upper()) == plain.upper(), "it is the same"
     own = replace(found, statement="Who takes it home pays.")
-    assert restated(own).statement == f"{plain} Who takes it home pays."
+    assert restated(*parts, own.statement) == f"{plain} Who takes it home pays."
     (prompted,) = prompt_facts("What does SKU-4711 cost?", [[Citation(own, 1.0, 1)]])
     assert prompted.statement == f"{plain} Who takes it home pays."
 
