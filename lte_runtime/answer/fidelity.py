@@ -1,8 +1,9 @@
 """Whether an answer says the values that it cites as they were published, and putting them right. Pure.
 
 A small model copies a value now and then with a slip: "Astra" for "Astana", "<s>" for "</s>". What is cited
-is known, so a run of words that comes near a cited value without being it is exchanged for that value. An
-answer that is far from every value was not meant to quote one, and stays as it is.
+is known, so a run of words that comes near a cited value without being it is exchanged for that value; so is
+an answer that is a value's first words and no more. An answer that is far from every value was not meant to
+quote one, and stays as it is.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from rapidfuzz.distance import Indel
 
@@ -128,7 +130,18 @@ def _slips(answer: str, value: CitedValue, question: str, quoted: Sequence[_Span
     barred = [*quoted, *(span for name in names for span in quotations(answer, name))]
     runs = [run for text in texts if (run := nearest(answer, text, barred, question)) is not None]
     best = max(runs, key=lambda run: run.likeness, default=None)
-    return [best] if best is not None and best.likeness >= NEAR else []
+    if best is not None and best.likeness >= NEAR:
+        return [best]
+    return [] if quotes(answer, question) else list(islice(_beginnings(answer, texts), 1))
+
+
+def _beginnings(answer: str, texts: Sequence[str]) -> Iterator[Nearest]:
+    """Texts whose first words are all that the answer says: the model stopped within the value."""
+    for text in texts:
+        start, end = _trimmed(answer, 0, len(answer), text)
+        words = answer[start:end].split()
+        if words and text.split()[: len(words)] == words:
+            yield Nearest(NEAR, (start, end), text)
 
 
 def _runs(answer: str, plain: str) -> Iterator[tuple[_Span, str]]:

@@ -76,6 +76,23 @@ def test_slips_of_every_kind_of_value(said: str, value: str) -> None:
     assert corrected(said, [CitedValue((value,))]) == value
 
 
+GATES = (CitedValue(("Gate B | Dock #4 & #5",), ("Mill & Weir",)),)
+
+
+@pytest.mark.parametrize(
+    ("answer", "question", "expected"),
+    [
+        ("Gate B", "Which gate does Mill & Weir use?", "Gate B | Dock #4 & #5"),
+        ("Gate B.", "Which gate does Mill & Weir use?", "Gate B | Dock #4 & #5."),
+        ("Gate B", "Which does Mill & Weir use, Gate A or Gate B?", "Gate B"),
+        ("Gate C", "Which gate does Mill & Weir use?", "Gate C"),
+        ("Dock", "What stands at the gate of Mill & Weir?", "Dock"),
+    ],
+)
+def test_an_answer_that_stops_within_a_value_is_the_value(answer: str, question: str, expected: str) -> None:
+    assert corrected(answer, GATES, question) == expected
+
+
 def test_members_of_a_set_are_put_right_one_by_one() -> None:
     members = [CitedValue((name,)) for name in ("Astana", "Almaty", "Shymkent")]
     assert corrected("Astana, Almati and Shymkant", members) == "Astana, Almaty and Shymkent"
