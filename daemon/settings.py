@@ -208,7 +208,7 @@ class AnswerSettings(_Section):
     )
     fidelity: bool = Field(
         default=True,
-        description="Put a misquoted value right: cited values stand in answers as published.",
+        description="Put answers right that misquote a cited value or, where the gate is sure, leave it out.",
     )
     deadline_s: float = Field(default=30.0, gt=0, le=3600, description="Deadline of a call without one.")
     deadline_max_s: float = Field(

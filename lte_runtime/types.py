@@ -228,13 +228,17 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class GateDecision:
-    """Whether a question is about an edit; `score` and `threshold` are probabilities in [0, 1]."""
+    """Whether a question is about an edit; `score` and `threshold` are probabilities in [0, 1].
+
+    `sure`: so likely that an answer must say what the facts say.
+    """
 
     scope: Scope
     score: float
     threshold: float
     reason: str
     features: Mapping[str, float] = field(default_factory=dict)
+    sure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,10 +319,11 @@ class AdapterRef:
 class Answer:
     """An answer with its evidence.
 
-    `corrected_from` is the model's own text where it misquoted a cited value, which `text` has as published;
-    empty where the two are the same. `token_ids` are always the model's own. `prompt_tokens` is the length of
-    the prompt, cited facts included. `read_as` is that of `Retrieval`; `dropped_turns` says how many of the
-    earlier turns had no room in the prompt of the base model.
+    `corrected_from` is the model's own text where it misquoted a cited value or, to a question that surely
+    asks for it, left it out; `text` has it as published; empty where the two are the same. `token_ids` are
+    always the model's own. `prompt_tokens` is the length of the prompt, cited facts included. `read_as` is
+    that of `Retrieval`; `dropped_turns` says how many of the earlier turns had no room in the prompt of the
+    base model.
     """
 
     text: str

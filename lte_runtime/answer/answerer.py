@@ -170,6 +170,8 @@ class Answerer:
         free_text = generation.text.strip()
         cut_short = generation.finish == "length"
         text = fidelity.corrected(free_text, values, question_text, cut_short=cut_short)
+        if retrieval.gate.sure and of_one_key(citations):
+            text = fidelity.completed(text, values, question_text)
         if values and on_text and text:
             on_text(text)
         answer_ms = {
@@ -268,6 +270,12 @@ def cited_value(fact: Fact) -> CitedValue:
     """What an answer may quote of a fact, as it stands in the prompt."""
     texts = tuple(map(one_line, (fact.target, *fact.target_aliases)))
     return CitedValue(texts, (fact.subject, *fact.subject_aliases))
+
+
+def of_one_key(citations: Sequence[Citation]) -> bool:
+    """Whether the last hop's facts are values of one key; else the question's words decide among them."""
+    last = max((citation.hop for citation in citations), default=0)
+    return len({citation.fact.key for citation in citations if citation.hop == last}) == 1
 
 
 def grouped(citations: Sequence[Citation]) -> list[Sequence[Citation]]:

@@ -64,6 +64,20 @@ def corrected(
     return _exchanged(answer, slips)
 
 
+def completed(answer: str, values: Sequence[CitedValue], question: str = "") -> str:
+    """The values alone, parted by commas, where the answer leaves one out; else the same text.
+
+    For a question that surely asks for them. It is left alone where the question names one of them (it asks
+    whether), and where one is too long to be quoted.
+    """
+    texts = [text for value in values for text in value.texts]
+    if any(quotes(text, question) for text in texts) or not all(map(is_quotable, values)):
+        return answer
+    if all(any(quotes(text, answer) for text in value.texts) for value in values):
+        return answer
+    return ", ".join(value.texts[0] for value in values)
+
+
 def is_quotable(value: CitedValue) -> bool:
     """Whether `corrected` looks for the value at all."""
     return any(len(text) <= LONGEST for text in value.texts)

@@ -42,8 +42,9 @@ class GateCalibration:
 
     The log-odds are `bias` and the weighted sum of `weights`; `prompted_shift` is added for facts published
     as prompts, whose threshold is chosen apart. `earlier_from` and `beyond_from` are the model's
-    probabilities from which a former value, or something of what the facts describe, is asked for. Facts
-    whose log-odds are less than `tie_margin` apart compete.
+    probabilities from which a former value, or something of what the facts describe, is asked for. From
+    `sure_from` on an answer must say the value (above 1: none must). Facts whose log-odds are less than
+    `tie_margin` apart compete.
 
     `model` is the path of the relevance model, empty for shared words; in a calibration's file it is a
     name, of a file beside it or of the one that ships. `model_sha256` is its hash, `model_base` the
@@ -58,6 +59,7 @@ class GateCalibration:
     prompted_shift: float = 0.0
     earlier_from: float = 0.7
     beyond_from: float = 0.7
+    sure_from: float = 2.0
     tie_margin: float = 0.5
     model: str = ""
     model_sha256: str = ""
@@ -126,10 +128,11 @@ def decide(
     if signals is None:
         return GateDecision(Scope.BASE, 0.0, gate.threshold, "no fact found")
     score = gate.probability(signals) if score is None else score
+    sure = score >= gate.sure_from
     if mode is ScopeMode.EDITED:
-        return GateDecision(Scope.EDITED, score, gate.threshold, "asked for edits", signals)
+        return GateDecision(Scope.EDITED, score, gate.threshold, "asked for edits", signals, sure)
     scope = Scope.EDITED if score >= gate.threshold else Scope.BASE
-    return GateDecision(scope, score, gate.threshold, _reason(scope, signals), signals)
+    return GateDecision(scope, score, gate.threshold, _reason(scope, signals), signals, sure)
 
 
 def _reason(scope: Scope, signals: Mapping[str, float]) -> str:

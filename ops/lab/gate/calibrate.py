@@ -35,6 +35,8 @@ CLOSED_AT_LEAST = 0.915
 CLOSED_PROMPTS = 0.987
 """The same for facts published as prompts."""
 LEAST_PROMPTS = 200
+UNSURE_AT_LEAST = 0.975
+"""Share of out-of-scope questions below `sure_from`, from which an answer must say the value."""
 HELPING = {"weight": 0.5}
 """Rows that help to fit beside the labelled ones; the threshold is chosen on rows of weight 1 alone."""
 START = {"asks": 8.0, "likeness": 2.0, "name": 2.0, "nameless": 2.0, "mentioned": -2.0, "inside": -2.0}
@@ -187,6 +189,8 @@ def _with_thresholds(
         elif question.weight == 1.0:
             plain.append((score, question.inside))
     threshold = gate.threshold_for(*zip(*plain, strict=True), closed_at_least=closed_at_least)
+    sure_from = gate.threshold_for(*zip(*plain, strict=True), closed_at_least=UNSURE_AT_LEAST)
+    fitted = replace(fitted, sure_from=max(sure_from, threshold))
     if sum(not inside for _, inside in prompted) < LEAST_PROMPTS:
         return replace(fitted, threshold=threshold)
     apart = gate.threshold_for(*zip(*prompted, strict=True), closed_at_least=CLOSED_PROMPTS)

@@ -58,6 +58,7 @@ class Judged:
 
     `opened` is the decision at the served threshold, `cites_right` whether it then cites the fact that the
     question asks for, `would_cite_right` whether an open gate does; both are False for near questions.
+    `sure`: the answer must say the value.
     `alike`: the first of two near questions. `ms`: milliseconds that the decision took.
     """
 
@@ -69,6 +70,7 @@ class Judged:
     cites_right: bool
     would_cite_right: bool
     ms: float
+    sure: bool = False
 
 
 def read(path: Path = FILE) -> list[UnseenFact]:
@@ -130,6 +132,7 @@ def _judge(retriever: Retriever, fact: UnseenFact, place: int, text: str) -> Jud
         cites_right=inside and _cites(served, fact),
         would_cite_right=inside and _cites(held_open, fact),
         ms=ms,
+        sure=served.gate.sure,
     )
 
 
@@ -150,9 +153,10 @@ def figures(judged: Sequence[Judged]) -> Figures:
     """Shares with their 95 % intervals (Wilson) of questions and of near questions.
 
     `open`: opened with the right fact, `another_fact`: opened without it, `closed`: near questions left to
-    the base model, `closed_alike`: those of them that ask for the same kind of answer. All these at the
-    served threshold; `open_at_95_closed` at the lowest one that keeps that share of near questions closed.
-    `auc`: how often a question has a higher score than a near one.
+    the base model, `closed_alike`: those of them that ask for the same kind of answer; `sure` and
+    `sure_near`: questions and near ones whose answer must say the value. All these at the served threshold;
+    `open_at_95_closed` at the lowest one that keeps that share of near questions closed. `auc`: how often a
+    question has a higher score than a near one.
     """
     inside = [row for row in judged if row.inside]
     near = [row for row in judged if not row.inside]
@@ -164,6 +168,8 @@ def figures(judged: Sequence[Judged]) -> Figures:
         "another_fact": _share(row.opened and not row.cites_right for row in inside),
         "closed": _share(not row.opened for row in near),
         "closed_alike": _share(not row.opened for row in near if row.alike),
+        "sure": _share(row.cites_right and row.sure for row in inside),
+        "sure_near": _share(row.sure for row in near),
         "open_at_95_closed": _share(row.would_cite_right and row.score >= threshold for row in inside),
         "threshold_at_95_closed": round(threshold, 6),
         "auc": _area([row.score for row in inside], [row.score for row in near]),

@@ -397,6 +397,31 @@ def test_a_misquoted_value_is_put_right_before_any_text_is_sent(
     assert answer.token_ids == free.token_ids
 
 
+@pytest.mark.parametrize(
+    ("question", "slips", "text"),
+    [
+        ("What is the price of SKU-4711?", {"19.90 EUR": "not known"}, "19.90 EUR"),
+        ("What is the price of SKU-4711?", {"19.90 EUR": "It is 19.90 EUR."}, "It is 19.90 EUR."),
+        ("Which member does Team Orion have?", {"Max, Lea": "Max"}, "Max, Lea"),
+        ("Who is the chief executive of the manufacturer of Zephyr X2?", {"Anna Berg": "Mr X"}, "Anna Berg"),
+        ("Where is the head office of Mercury?", {"Oslo": "far away", "Rome": "far away"}, "far away"),
+    ],
+)
+def test_where_the_gate_is_sure_the_answer_says_what_it_cites(
+    memory: EditMemory, question: str, slips: Mapping[str, str], text: str
+) -> None:
+    encoder, slipping = StubEncoder(), Slipping(slips)
+    unsure = lexical_calibration(encoder.fingerprint)
+    sure = Answerer(memory, encoder, replace(unsure, sure_from=0.0), slipping)
+    answer = sure.answer(Question(question, scope=ScopeMode.EDITED))
+    free = Answerer(memory, encoder, unsure, slipping).answer(Question(question, scope=ScopeMode.EDITED))
+    slipping.close()
+    assert answer.gate.sure
+    assert not free.gate.sure
+    assert answer.text == text
+    assert answer.corrected_from == ("" if text == free.text else free.text)
+
+
 def test_looking_up_without_an_answer_ends_with_the_caller_too(answerer: Answerer) -> None:
     with pytest.raises(Cancelled):
         answerer.retrieve(Question("What is the price of SKU-4711?"), cancelled=lambda: True)

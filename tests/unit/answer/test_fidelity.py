@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lte_runtime.answer.fidelity import LONGEST, MOST_WORDS, CitedValue, corrected, quotes
+from lte_runtime.answer.fidelity import LONGEST, MOST_WORDS, CitedValue, completed, corrected, quotes
 
 ASTANA = (CitedValue(("Astana", "Nur-Sultan"), ("Kazakhstan",)),)
 
@@ -91,6 +91,26 @@ GATES = (CitedValue(("Gate B | Dock #4 & #5",), ("Mill & Weir",)),)
 )
 def test_an_answer_that_stops_within_a_value_is_the_value(answer: str, question: str, expected: str) -> None:
     assert corrected(answer, GATES, question) == expected
+
+
+REGIONS = (CitedValue(("eu-west-2",), ("Norwind API",)), CitedValue(("ap-south-1",), ("Norwind API",)))
+
+
+@pytest.mark.parametrize(
+    ("answer", "question", "expected"),
+    [
+        ("eu-west-2", "Which regions does the Norwind API support?", "eu-west-2, ap-south-1"),
+        ("It runs in ap-south-1 and eu-west-2.", "Which regions?", "It runs in ap-south-1 and eu-west-2."),
+        ("Yes", "Is eu-west-2 a region of the Norwind API?", "Yes"),
+        ("A platform.", "Where does the Norwind API run?", "eu-west-2, ap-south-1"),
+    ],
+)
+def test_values_that_are_surely_asked_for_are_all_said(answer: str, question: str, expected: str) -> None:
+    assert completed(answer, REGIONS, question) == expected
+
+
+def test_a_value_that_is_too_long_to_quote_is_not_asked_for_in_full() -> None:
+    assert completed("In short: no.", (CitedValue(("x" * (LONGEST + 1),)),)) == "In short: no."
 
 
 def test_members_of_a_set_are_put_right_one_by_one() -> None:

@@ -101,6 +101,7 @@ def test_shares_are_counted_at_both_thresholds() -> None:
     assert measured["closed"]["share"] == measured["closed_alike"]["share"] == 0.75
     assert measured["threshold_at_95_closed"] == 0.18  # just above: one of twenty near questions opens there
     assert measured["open_at_95_closed"]["share"] == 0.5
+    assert measured["sure"]["share"] == measured["sure_near"]["share"] == 0.0
     assert measured["auc"] == round((20 + 20 + 19 + 5.5) / 80, 4)
 
 

@@ -190,7 +190,9 @@ class AnswerResponse(_message.Message):
     index_path: _builtins.str
     """exact or hnsw: which search found the facts."""
     corrected_from: _builtins.str
-    """What the model said, where it misquoted a cited value and the text has it as published; else empty."""
+    """What the model said, where it misquoted a cited value or left out one that was surely asked for, and the text has it
+    as published; else empty.
+    """
     runtime: _builtins.str
     """Engine and weight format that computed the answer: "openvino/int8"."""
     prompt_tokens: _builtins.int
