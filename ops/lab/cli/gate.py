@@ -64,7 +64,9 @@ def train(
     near: Annotated[
         Path | None, typer.Option(help="Facts with near questions, JSON lines, for figures of each epoch.")
     ] = None,
-    start: Annotated[Path | None, typer.Option(help="A checkpoint to go on from.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="A checkpoint, or a file as it ships, to go on from.")
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs.")] = 10,
     half: Annotated[bool, typer.Option(help="Train on half of the relations, judge on the others.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of pairs and weights.")] = 0,

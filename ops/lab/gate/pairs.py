@@ -94,6 +94,13 @@ def _frames() -> dict[str, dict[str, tuple[str, ...]]]:
 
 
 _FRAMES = _frames()
+_MEASURES = tomllib.loads((FOLDER / "measures.toml").read_text("utf-8"))
+
+
+def measures(noun: str, language: str, use: str) -> list[str]:
+    """Frames for the value of a relation whose noun ends so, or (`use` "not") for something else of it."""
+    sections = _MEASURES.get(language, ())
+    return [text for part in sections if noun.casefold().endswith(tuple(part["ends"])) for text in part[use]]
 
 
 class Pairs:
@@ -151,6 +158,7 @@ class Pairs:
         texts = [*draw.sample(topic.asking, min(3, len(topic.asking))), draw.choice(frames["plain"])]
         if topic.language == _EN and draw.random() < 0.2:
             texts.append(draw.choice(relations.WHO))
+        texts.append(draw.choice(measures(topic.noun, topic.language, "asks")))
         for text in texts:
             timed = _with_tail(text, draw.choice(frames["now"])) if draw.random() < 0.12 else text
             courtly = draw.random() < 0.15
@@ -166,6 +174,8 @@ class Pairs:
         yield from ((text, "hard") for text in draw.sample(hard, min(1, len(hard))))
         if draw.random() < 0.7:
             yield draw.choice(frames["other_matter"]), "not"
+        if draw.random() < 0.6:
+            yield draw.choice(measures(topic.noun, topic.language, "not")), "not"
         if draw.random() < 0.4:
             yield draw.choice(frames["former_matter"]), "former matter"
         if hard and draw.random() < 0.2:

@@ -74,7 +74,7 @@ def run(
     """Trains and writes to `out`; the figures of each epoch.
 
     `encoder` tells which relations are alike. `shared` is a folder with `knowedit/` and `pararel/`, `near` a
-    file of facts with near questions for figures, `start` a checkpoint to go on from.
+    file of facts with near questions for figures, `start` a checkpoint to go on from, or a file as it ships.
     """
     import torch
 
@@ -83,7 +83,7 @@ def run(
     files = read(locate(DEFAULT_NAMES[0]))
     model, tokens = network(files, how.frozen), Tokens(files)
     if start:
-        model.load_state_dict(torch.load(start, weights_only=True))
+        model.load_state_dict(_state(model, start))
     known = topics()
     likeness = similar(known, encoder.encode), likeness_by(known, encoder.encode)
     trained = Pairs(known, *likeness, lambda noun: not how.half or half(noun) == 0)
@@ -98,6 +98,19 @@ def run(
 
     train(model, tokens, _epochs(trained, how, shared), how, after, progress)
     return figures
+
+
+def _state(model: Any, start: Path) -> dict[str, Any]:
+    """The module's state by a checkpoint, or by a file as it ships over the packaged encoder."""
+    import torch
+
+    if start.suffix != ".safetensors":
+        checkpoint: dict[str, Any] = torch.load(start, weights_only=True)
+        return checkpoint
+    trained = cross_encoder.weights_of(start)
+    names = {name: name.removeprefix("bert.") for name in model.state_dict()}
+    given = {n: torch.from_numpy(trained[short]) for n, short in names.items() if short in trained}
+    return {**model.state_dict(), **given}
 
 
 def _epochs(trained: Pairs, how: Schedule, shared: Path | None) -> Iterator[list[Pair]]:
