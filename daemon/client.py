@@ -250,9 +250,10 @@ class Client:
 
     # -- drift -----------------------------------------------------------------------------------------
 
-    def drift(self) -> Json:
-        """Readings, margins, reasons and blocks, and whether a re-alignment would start now."""
-        return self._call("admin", "GetDrift")
+    def drift(self, *, past: int = 0) -> Json:
+        """Readings, margins, reasons and blocks, and whether a re-alignment would start now; `past` has so
+        many of the last readings of each name, oldest first, at most 120."""
+        return self._call("admin", "GetDrift", past=past)
 
     def trigger_realignment(self, reason: str = "") -> Json:
         return _part(self._call("admin", "TriggerRealignment", reason=reason), "realignment")
