@@ -62,7 +62,7 @@ class Client:
         self._admin_address = target(admin_address)
         self._tls_ca = tls_ca
         self._tls_pair = (tls_cert, tls_key)
-        self._token = _token(Path(token_file)) if token_file else None
+        self._token = read_token(Path(token_file)) if token_file else None
         self._timeout_s = timeout_s
         self._channels: dict[str, grpc.Channel] = {}
 
@@ -250,9 +250,10 @@ class Client:
 
     # -- drift -----------------------------------------------------------------------------------------
 
-    def drift(self) -> Json:
-        """Readings, margins, reasons and blocks, and whether a re-alignment would start now."""
-        return self._call("admin", "GetDrift")
+    def drift(self, *, past: int = 0) -> Json:
+        """Readings, margins, reasons and blocks, and whether a re-alignment would start now; `past` has so
+        many of the last readings of each name, oldest first, at most 120."""
+        return self._call("admin", "GetDrift", past=past)
 
     def trigger_realignment(self, reason: str = "") -> Json:
         return _part(self._call("admin", "TriggerRealignment", reason=reason), "realignment")
@@ -363,8 +364,8 @@ def tls_credentials(
     return grpc.ssl_channel_credentials(Path(ca).read_bytes(), *own)
 
 
-def _token(path: Path) -> str:
-    """The token in the first line of a file."""
+def read_token(path: Path) -> str:
+    """The token in the first line of a file. Raises `BadRequest`."""
     try:
         line = path.read_text("utf-8").partition("\n")[0].strip()
     except (OSError, UnicodeDecodeError) as error:

@@ -18,11 +18,12 @@ from typing import Protocol, TypeVar
 import structlog
 
 from daemon.drift_store import DriftStateStore
-from lte_runtime.drift import monitor, probes, watched
+from lte_runtime.drift import monitor, past, probes, watched
 from lte_runtime.drift import readings as r
 from lte_runtime.drift.decide import Decision, DecisionSettings, Margin, Situation, decide, drifted, margins
 from lte_runtime.drift.general import GENERAL
 from lte_runtime.drift.outcomes import ProbeResult, readings_of, shares_of
+from lte_runtime.drift.past import PastReadings
 from lte_runtime.drift.probes import BaseAnswer, DriftProbe, ProbeKind
 from lte_runtime.drift.readings import Reading
 from lte_runtime.drift.shift import SAMPLE, WINDOW, ShiftMeter
@@ -33,7 +34,7 @@ from lte_runtime.types import AdapterRef, Answer, Encoder, Fact, Op, Question, S
 
 log = structlog.get_logger(__name__)
 
-QUESTIONS, EVENTS = "drift.questions", "drift.events"
+QUESTIONS, EVENTS, PAST = "drift.questions", "drift.events", "drift.past"
 # Edits read at once, of which so many give their vectors to the measure of shift.
 MOST_ARRIVALS, MOST_VECTORS = 5_000, 256
 # Questions and verdicts kept between two looks; further ones push out the oldest.
@@ -103,7 +104,8 @@ class WatchSettings:
 
 @dataclass(frozen=True, slots=True)
 class DriftReport:
-    """What `lte drift` shows: the newest reading of each name, every rule's margin, what would happen now."""
+    """What `lte drift` shows: the newest reading of each name, every rule's margin, what would happen now.
+    `past` are the last readings of each name, oldest first."""
 
     readings: tuple[Reading, ...]
     margins: tuple[Margin, ...]
@@ -112,6 +114,7 @@ class DriftReport:
     cycles: int
     cycle_ms: int
     adapter_since_ms: int
+    past: tuple[Reading, ...] = ()
 
 
 class DriftWatch:
@@ -147,7 +150,8 @@ class DriftWatch:
             name: ShiftMeter(encoder.dimension, settings.window, settings.sample)
             for name in (QUESTIONS, EVENTS)
         }
-        self._restore_meters()
+        self._past = PastReadings()
+        self._restore()
 
     # -- what others tell ------------------------------------------------------------------------------
 
@@ -167,11 +171,12 @@ class DriftWatch:
         """End the cycle under way and keep what was learned; harmless a second time."""
         self._stopping.set()
         with self._asking, self._lock:
-            self._save_meters()
+            self._save_learned()
 
     # -- what it says ----------------------------------------------------------------------------------
 
-    def report(self) -> DriftReport:
+    def report(self, past_readings: int = 0) -> DriftReport:
+        """With so many of the last readings of each name."""
         with self._lock:
             state, rules = self._store.state, self._settings.decision.rules
             new = max(0, self._memory.last_row() - state.since_row)
@@ -184,6 +189,7 @@ class DriftWatch:
                 cycles=state.cycle,
                 cycle_ms=state.cycle_ms,
                 adapter_since_ms=state.adapter_since_ms,
+                past=self._past.last(past_readings),
             )
 
     def _decision(self, state: DriftState, new_edits: int) -> Decision:
@@ -260,7 +266,7 @@ class DriftWatch:
                     measured = []
                 self._store.state = replace(self._store.state, cycle=cycle + 1, cycle_ms=now)
                 self._observe(measured, always=True)
-                self._save_meters()
+                self._save_learned()
 
     def _facts(self, rng: Random) -> tuple[Fact, ...]:
         """A sample, and the facts that begin where sampled ones end, for questions over two hops."""
@@ -362,6 +368,7 @@ class DriftWatch:
 
     def _observe(self, readings: Iterable[Reading], *, always: bool = False) -> None:
         new = list(readings)
+        self._past = self._past.step(new)
         if new or always:
             rules = self._settings.decision.rules
             drift = monitor.observe(self._store.state.drift, new, rules)
@@ -369,14 +376,18 @@ class DriftWatch:
             since = (self._now() if since is None else since) if drifted(drift, rules) else None
             self._store.save(replace(self._store.state, drift=drift, reason_since_ms=since))
 
-    def _save_meters(self) -> None:
+    def _save_learned(self) -> None:
+        """What is too much to be written at every look."""
         for name, meter in self._meters.items():
             self._memory.meta_set(name, json.dumps(meter.to_json()))
+        self._memory.meta_set(PAST, json.dumps(past.to_json(self._past)))
 
-    def _restore_meters(self) -> None:
+    def _restore(self) -> None:
         for name, meter in self._meters.items():
             if stored := self._memory.meta_get(name):
                 meter.restore(json.loads(stored))
+        if stored := self._memory.meta_get(PAST):
+            self._past = past.from_json(json.loads(stored))
 
 
 def _name(ref: AdapterRef | None) -> str:

@@ -10,6 +10,8 @@ import typer
 from daemon.cli import connect, output
 from daemon.cli.exits import REFUSED
 from daemon.cli.options import AdminSocket, ConfigFile, Json, Timeout
+from lte_runtime.drift.past import MOST_PAST
+from lte_runtime.errors import BadRequest
 
 app = typer.Typer(add_completion=False)
 
@@ -22,6 +24,12 @@ def drift(
     check: Annotated[
         bool, typer.Option("--check", help="Exit 5 when there is a reason to re-align.")
     ] = False,
+    past: Annotated[
+        int,
+        typer.Option(
+            "--past", min=0, max=MOST_PAST, help="With --json: so many of the last readings of each name too."
+        ),
+    ] = 0,
     json_: Json = False,
     timeout: Timeout = None,
     admin_socket: AdminSocket = None,
@@ -34,9 +42,13 @@ def drift(
     lte drift
 
     lte drift --json | jq .reasons
+
+    lte drift --past 20 --json | jq .past
     """
+    if past and not json_:
+        raise BadRequest("--past is for --json: the table shows the newest readings alone")
     with connect.client(connect.find(connect.flags(None, None, admin_socket, timeout), config)) as daemon:
-        reply = daemon.drift()
+        reply = daemon.drift(past=past)
     if json_:
         output.as_json(reply)
     else:

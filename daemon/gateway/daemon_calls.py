@@ -143,7 +143,11 @@ class DaemonCalls:
         """Runs the call with the caller's token, or without one where that is allowed."""
         open_to_all = not self._token_needed and allowed(path, (Role.ASKER,))
         if not caller.metadata and not open_to_all:
-            raise HttpError(UNAUTHENTICATED, f"{path} needs a token: send Authorization: Bearer TOKEN")
+            raise HttpError(
+                UNAUTHENTICATED,
+                f"{path} needs a token: send Authorization: Bearer TOKEN (`lte up` prints one, "
+                "`lte token new` makes one)",
+            )
         if open_to_all and caller in self._strangers:
             caller = NOBODY
         try:

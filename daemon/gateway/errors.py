@@ -15,6 +15,10 @@ from lte_runtime import errors
 
 # Seconds: one answer of a small model has ended by then.
 RETRY_AFTER_S = 1
+_NO_ROUTE = {
+    404: "there is nothing at this path: /docs lists the paths",
+    405: "this path takes another method: /docs lists them",
+}
 # Nginx's code for a client that went away; nobody reads it but the metrics.
 CLIENT_CLOSED = 499
 
@@ -132,7 +136,8 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _starlette(_: Request, error: HTTPException) -> JSONResponse:
         kind = Kind(error.status_code, "invalid_request_error", "no_route")
-        response = HttpError(kind, str(error.detail)).response
+        message = _NO_ROUTE.get(error.status_code, str(error.detail))
+        response = HttpError(kind, message).response
         response.headers.update(error.headers or {})
         return response
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Annotated, Any
 
 from mcp.server import MCPServer
@@ -42,7 +43,9 @@ PageToken = Annotated[str, Field(description="next_page_token of the page before
 
 def create_server(daemon: DaemonCalls, caller_of: Callable[[Context], Caller]) -> MCPServer:
     """The tools, over calls of the daemon with the rights of `caller_of`, and no others."""
-    server = MCPServer("lte-daemon", instructions=INSTRUCTIONS, subscriptions=False)
+    server = MCPServer(
+        "lte-daemon", instructions=INSTRUCTIONS, version=version("lte-daemon"), subscriptions=False
+    )
 
     @server.tool(annotations=_READS)
     async def ask(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from daemon.client import read_token
 from daemon.gateway.daemon_calls import Caller, DaemonCalls
 from daemon.gateway.mcp import create_server
 
 
 def serve(daemon: DaemonCalls, token_file: Path | None) -> None:
-    """Until stdin ends. `token_file`: whose first line is the token that goes along with each call."""
-    token = token_file.read_text("utf-8").split("\n")[0].strip() if token_file else ""
-    caller = Caller(f"Bearer {token}" if token else "")
+    """Until stdin ends. `token_file`: whose first line is the token that goes along with each call. Raises
+    `BadRequest` for a file that holds none."""
+    caller = Caller(f"Bearer {read_token(token_file)}") if token_file else Caller("")
     asyncio.run(_serve(daemon, caller))
 
 

@@ -22,6 +22,7 @@ from daemon.rpc.gen.lte.v1 import common_pb2 as common
 from daemon.rpc.services import Services
 from lte_runtime.align.runs import Trigger
 from lte_runtime.answer.engine.protocol import Engine
+from lte_runtime.drift.past import MOST_PAST
 from lte_runtime.errors import BadRequest
 from lte_runtime.store.records import MemoryStatus, QuarantineRow, SnapshotInfo
 from lte_runtime.types import Edit, Op
@@ -196,8 +197,10 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
     # -- drift -----------------------------------------------------------------------------------------
 
     def GetDrift(self, request: pb.GetDriftRequest, context: grpc.ServicerContext) -> pb.GetDriftResponse:
+        if not 0 <= request.past <= MOST_PAST:
+            raise BadRequest(f"past must lie between 0 and {MOST_PAST}")
         watch = self._services.drift
-        return drift_convert.report(None if watch is None else watch.report())
+        return drift_convert.report(None if watch is None else watch.report(request.past))
 
     def TriggerRealignment(
         self, request: pb.TriggerRealignmentRequest, context: grpc.ServicerContext

@@ -27,6 +27,7 @@ def report(value: DriftReport | None) -> pb.GetDriftResponse:
         cycles=value.cycles,
         last_cycle=convert.optional_time(value.cycle_ms or None),
         adapter_since=convert.optional_time(value.adapter_since_ms or None),
+        past=map(_reading, value.past),
     )
 
 

@@ -152,7 +152,8 @@ def _start(stack: Stack, mark: Path, stop: threading.Event, chosen: UpSettings) 
     console.print(f"[green]READY[/green] after {seconds:.1f} s; addresses are in {mark}\n")
     if chosen.kafka and stack.created_topics:
         console.print(f"made the topics {', '.join(stack.created_topics)}\n", highlight=False)
-    console.print(_guide(stack.addresses, chosen), highlight=False, markup=False)
+    # Commands are there to be copied: a line that is broken would be another command.
+    console.print(_guide(stack.addresses, chosen), highlight=False, markup=False, soft_wrap=True)
 
 
 def _wait(stack: Stack, stop: threading.Event) -> None:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from certificates import authority
 from daemon_house import House, Ran, fact, question, until
+from gateway_process import started
 from kafka import KafkaConsumer
 from kafka_topic import KafkaTopic
+from mcp import Client as McpClient
+from mcp import StdioServerParameters
+from mcp.client.stdio import stdio_client
 
 from daemon.client import Client
 from lte_runtime.errors import Refused
@@ -200,6 +207,7 @@ def test_no_secret_is_written_anywhere(guarded: Guarded, tmp_path: Path) -> None
     assert guarded.lte("publish", "-s", "A", "-r", "b", "-t", "c", **over_tcp).code == 0
     refused = guarded.lte("ask", "Who?", **{**over_tcp, "LTE_CLIENT__TOKEN_FILE": str(unknown)})
     assert (refused.code, "not known" in refused.err) == (5, True)
+    through_the_gateway(guarded, unknown)
     run = house.client.trigger_realignment("for its files")
     until(lambda: house.client.realignment(run["id"])["ended"], "the end of the re-alignment")
     with urllib.request.urlopen(f"http://{house.stack.addresses.metrics}/metrics", timeout=10) as page:
@@ -222,6 +230,55 @@ def test_no_secret_is_written_anywhere(guarded: Guarded, tmp_path: Path) -> None
         assert leaked == [], place
     # The search finds what is there.
     assert canaries["asker"] in secrets.path("asker").read_bytes()
+
+
+def through_the_gateway(guarded: Guarded, unknown: Path) -> None:
+    """Secrets by HTTP, on the page and by MCP; logs and replies lie beside those of the daemon."""
+    house, tokens = guarded.house, guarded.secrets.tokens
+    directory = house.stack.directory
+    gateway = started(house, directory, LTE_LOG__LEVEL="debug")
+    replies = []
+    chat = {"model": "lte", "messages": [{"role": "user", "content": question("Buoy One")}]}
+    with httpx.Client(base_url=gateway.url, timeout=60) as client:
+        for token in (tokens["ops"], tokens["asker"], tokens["etl"], UNKNOWN):
+            headers = {"Authorization": f"Bearer {token}"}
+            replies += [
+                client.post("/v1/chat/completions", json=chat, headers=headers),
+                client.post("/v1/chat/completions", json={**chat, "stream": True}, headers=headers),
+                client.post("/v1/facts", json=fact("Buoy Three", "Ulf"), headers=headers),
+                client.post("/v1/facts", json={"nonsense": 1}, headers=headers),
+                client.post(
+                    "/mcp", json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, headers=headers
+                ),
+                client.get(f"/nowhere/{token}", headers=headers),
+                client.post("/page/sign-in", json={"token": token}),
+                client.get("/"),
+                client.post("/page/sign-out", json={}),
+            ]
+    gateway.close()
+    statuses = [reply.status_code for reply in replies]
+    assert {200, 201, 401, 403, 404} <= set(statuses), statuses
+    (directory / "replies").write_text("".join(f"{reply.headers}\n{reply.text}\n" for reply in replies))
+    for file in (guarded.secrets.path("etl"), unknown):
+        asyncio.run(publish_by_mcp(house, file, directory / f"mcp-{file.stem}"))
+
+
+async def publish_by_mcp(house: House, token_file: Path, written: Path) -> None:
+    """`lte mcp` with a token; its errors and its reply go to `written`."""
+    command = [
+        "-m",
+        "daemon",
+        "mcp",
+        "--socket",
+        house.stack.addresses.socket,
+        "--token-file",
+        str(token_file),
+    ]
+    environment = {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    server = StdioServerParameters(command=sys.executable, args=command, cwd=written.parent, env=environment)
+    with written.open("w") as output:
+        async with McpClient(stdio_client(server, errlog=output)) as client:
+            output.write(repr(await client.call_tool("publish_fact", fact("Buoy Four", "Ada"))))
 
 
 def canaries_of(secrets: Secrets) -> dict[str, bytes]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from daemon_house import House, fact, until
+
+from lte_runtime.errors import BadRequest
 
 
 def test_probes_readings_and_feedback(make_house: Callable[..., House]) -> None:
@@ -25,6 +28,15 @@ def test_probes_readings_and_feedback(make_house: Callable[..., House]) -> None:
     assert shown.json["enabled"]
     assert not shown.json["would_start"]
     assert "new_edits" in {block["name"] for block in shown.json["blocks"]}
+    until(lambda: house.client.drift()["cycles"] >= 3, "three cycles")
+    past = [row for row in house.client.drift(past=2)["past"] if row["name"] == "edit_success"]
+    assert [row["value"] for row in past] == [1.0, 1.0]
+    assert past[0]["time"] < past[1]["time"]
+    assert shown.json["past"] == []
+    assert house.lte("drift", "--past", "1", "--json").json["past"]
+    assert "--json" in house.lte("drift", "--past", "1").err
+    with pytest.raises(BadRequest, match="between 0 and 120"):
+        house.client.drift(past=121)
     lines = house.lte("drift").out.splitlines()
     assert lines[0].split("\t")[:2] == ["reading", "now"]
     assert any(line.startswith("edit_success\t1") for line in lines)

@@ -97,5 +97,6 @@ def test_a_wrong_body_is_refused_by_name(client: httpx.Client, path: str, body: 
 def test_what_does_not_exist_is_a_404(client: httpx.Client) -> None:
     for path in ("/v1/facts/none-such", "/v1/why-not?edit_id=none-such", "/v1/none-such"):
         assert client.get(path).status_code == 404
+    assert "/docs" in client.get("/v1/none-such").json()["error"]["message"]
     assert client.get("/v1/facts?page_size=1001").json()["error"]["param"] == "page_size"
     assert client.put("/v1/facts", json={}).status_code == 405

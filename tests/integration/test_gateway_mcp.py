@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import httpx
 import httpx2
 import pytest
 from anyio import open_process
-from daemon_house import House, fact, question
+from daemon_house import House, fact, question, run_lte
 from gateway_process import GatewayProcess, Tokens
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
+
+from daemon.rpc.token_file import SECTION
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(1200)]
 # Loaded here: anyio loads it with the first use, deep in a stack in which CPython 3.11 cannot compile it.
@@ -89,6 +92,8 @@ def test_the_tools_are_listed_with_what_they_take(connect: Connect) -> None:
     async def session(client: Client) -> None:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
         assert set(tools) == TOOLS
+        assert client.server_info is not None
+        assert client.server_info.version == version("lte-daemon")
         assert all(tool.description for tool in tools.values())
         writes = {name for name, tool in tools.items() if not tool.annotations.read_only_hint}
         assert writes == {"publish_fact"}
@@ -152,6 +157,15 @@ def test_a_wrong_call_is_told(connect: Connect) -> None:
         assert await refusal(client, "why_not", edit_id="none-such")
 
     run(connect(""), session)
+
+
+@pytest.mark.parametrize("content", [None, "", SECTION])
+def test_a_token_file_that_holds_no_token_is_told(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_text(content, "ascii")
+    done = run_lte("mcp", "--socket", str(tmp_path / "lte.sock"), "--token-file", str(file))
+    assert (done.code, done.err.startswith("error: "), str(file) in done.err) == (2, True, True)
 
 
 def test_there_is_no_stream_to_hold_open(guarded_gateway: GatewayProcess) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -269,6 +270,41 @@ def test_operators_see_lag_drift_and_adapters(real_house: House, page: Page) -> 
     assert violations(page) == []
     page.get_by_role("button", name="Sign out").click()
     expect(page.locator("#operators")).to_be_visible()
+
+
+def test_drift_shows_what_was_read_while_nobody_looked(
+    make_house: Callable[..., House], access: dict[str, str], make_page: Callable[..., Page], tmp_path: Path
+) -> None:
+    house = make_house(LTE_DRIFT__CYCLE_S="1", LTE_DRIFT__PROBES="8", **access).start()
+    publish(house, *(fact(f"Quay {number}", f"Owner {number}") for number in range(12)))
+    until(lambda: house.client.drift()["cycles"] >= 3, "three cycles of probes")
+    house.stack.stop_daemon()
+    house.start()
+    gateway = started(house, tmp_path)
+    try:
+        page = make_page(gateway.url)
+        sign_in(page, OPERATORS_TOKEN)
+        card = page.locator(".reading", has=page.get_by_role("heading", name="Edit success"))
+        expect(card).to_contain_text(re.compile(r"([3-9]|\d\d+) readings in \d+ "))
+        expect(card.locator("svg .limit")).to_be_attached()
+        expect(card.get_by_role("img")).to_have_attribute("aria-label", re.compile(r", now 1, limit 0\.8"))
+    finally:
+        gateway.close()
+
+
+@pytest.mark.parametrize("verdict", ["Yes", "No"])
+def test_an_answer_gets_feedback(real_house: House, page: Page, verdict: str) -> None:
+    publish(real_house, fact("Selby Mill", "Ruth Ekman"))
+    ask(page, question("Selby Mill"))
+    label = (("verdict", "good" if verdict == "Yes" else "bad"),)
+    before = real_house.metrics().get(("lte_feedback_total", label), 0.0)
+    page.locator("#answer").get_by_role("button", name=verdict, exact=True).focus()
+    page.keyboard.press("Enter")
+    thanks = page.locator("#answer").get_by_text("Counted among the readings of drift.")
+    expect(thanks).to_be_focused()
+    expect(page.locator("#answer form")).to_have_count(0)
+    assert real_house.metrics()["lte_feedback_total", label] == before + 1
+    assert violations(page) == []
 
 
 def test_updates_can_be_paused(page: Page) -> None:

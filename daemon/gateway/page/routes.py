@@ -19,7 +19,6 @@ from daemon.gateway.context import Context, GatewayContext, caller_of, while_con
 from daemon.gateway.daemon_calls import Caller
 from daemon.gateway.errors import DENIED, UNAUTHENTICATED, HttpError
 from daemon.gateway.page.outcomes import Problem, problem_of
-from daemon.gateway.page.reading_history import ReadingHistory
 from daemon.gateway.page.rendering import LONGEST_NAME, LONGEST_QUESTION, html, part, static_file
 from daemon.gateway.page.sections import DEFAULT_NAMESPACE, Ask, Search, Sections
 from daemon.gateway.page.sessions import LIFETIME_S, LONGEST_TOKEN, Sessions
@@ -33,6 +32,11 @@ class AskForm(BaseModel):
     namespace: str = Field(default=DEFAULT_NAMESPACE, max_length=LONGEST_NAME)
     as_of: str = Field(default="", max_length=64)
     scope: Literal["auto", "edited", "base"] = "auto"
+
+
+class FeedbackForm(BaseModel):
+    verdict: Literal["good", "bad"]
+    adapter_id: str = Field(default="", max_length=LONGEST_NAME)
 
 
 class SignInForm(BaseModel):
@@ -55,10 +59,10 @@ PageSearch = Annotated[Search, Depends(_search)]
 
 
 class _Page:
-    """The handlers, and what they keep between requests: who is signed in, and past readings of drift."""
+    """The handlers, and what they keep between requests: who is signed in."""
 
     def __init__(self) -> None:
-        self._sessions, self._past = Sessions(), ReadingHistory()
+        self._sessions = Sessions()
 
     def _sections(self, request: Request, context: Context) -> Sections:
         """Calls with the token of the browser's session, else with the request's own."""
@@ -78,7 +82,7 @@ class _Page:
         }
         if operator:
             names = ("drift", "adapters", "runs")
-            outcomes = await asyncio.gather(here.drift(self._past), here.adapters(), here.runs())
+            outcomes = await asyncio.gather(here.drift(), here.adapters(), here.runs())
             values.update(zip(names, outcomes, strict=True))
         return html("page.html", values)
 
@@ -86,6 +90,10 @@ class _Page:
         ask = Ask(form.question, form.namespace, form.as_of, form.scope)
         outcome = await while_connected(request, self._sections(request, context).answer(ask))
         return html("answer.html", {"answer": outcome, "question": form.question}, outcome.status)
+
+    async def feedback(self, request: Request, context: GatewayContext, form: FeedbackForm) -> HTMLResponse:
+        outcome = await self._sections(request, context).feedback(form.verdict, form.adapter_id)
+        return html("feedback.html", {"feedback": outcome}, outcome.status)
 
     async def facts(self, request: Request, context: GatewayContext, search: PageSearch) -> HTMLResponse:
         outcome = await self._sections(request, context).facts(search)
@@ -113,7 +121,7 @@ class _Page:
         return part(request, "ingest.html", {"operator": operator, "ingest": outcome}, outcome.status)
 
     async def drift(self, request: Request, context: GatewayContext) -> HTMLResponse:
-        outcome = await self._sections(request, context).drift(self._past)
+        outcome = await self._sections(request, context).drift()
         return part(request, "drift.html", {"drift": outcome}, outcome.status)
 
     async def adapters(self, request: Request, context: GatewayContext) -> HTMLResponse:
@@ -171,6 +179,7 @@ def page_router() -> APIRouter:
     }
     changing: dict[str, Handler] = {
         "/page/ask": page.ask,
+        "/page/feedback": page.feedback,
         "/page/realign": page.realign,
         "/page/cancel": page.cancel,
         "/page/sign-in": page.sign_in,

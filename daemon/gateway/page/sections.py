@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from daemon.gateway.daemon_calls import Caller, DaemonCalls
 from daemon.gateway.errors import DENIED, HttpError
 from daemon.gateway.page.outcomes import Outcome, attempt
-from daemon.gateway.page.reading_history import ReadingHistory
 from daemon.gateway.page.views.adapters import AdaptersView, RunView, adapters_view, run_view
 from daemon.gateway.page.views.answer import AnswerView, CandidateFact, answer_view, candidate_facts
 from daemon.gateway.page.views.drift import DriftView, drift_view
 from daemon.gateway.page.views.facts import FactView, WhyNotView, fact_view, why_not_view
 from daemon.gateway.page.views.ingest import IngestView, PublicView, ingest_view, public_view
-from daemon.messages import key_fields, question_fields
+from daemon.messages import enum_name, key_fields, question_fields
 from daemon.rpc.gen.lte.v1 import edit_service_pb2
 
 DEFAULT_NAMESPACE = "default"
 PAGE_SIZE = 10
 RUNS = 5
+# Points of a line of drift, which is 160 units wide.
+PAST_READINGS = 120
 # Candidates that a search shows: how many at most, and how like it the least of them is.
 MOST_RELATED = 8
 LEAST_LIKENESS = 0.3
@@ -68,6 +69,15 @@ class Sections:
         answer = await self.daemon.call(self.caller, "answer", "Answer", **fields)
         evidence = await self.daemon.call(self.caller, "answer", "Retrieve", **fields)
         return answer_view(answer, evidence.candidates)
+
+    async def feedback(self, verdict: str, adapter_id: str) -> Outcome[bool]:
+        """Whether the verdict counts among the readings of drift."""
+        return await attempt(self._feedback(verdict, adapter_id))
+
+    async def _feedback(self, verdict: str, adapter_id: str) -> bool:
+        fields = {"verdict": enum_name("VERDICT", verdict), "adapter_id": adapter_id}
+        reply = await self.daemon.call(self.caller, "answer", "ReportFeedback", **fields)
+        return bool(reply.counted)
 
     async def facts(self, search: Search) -> Outcome[FactPage]:
         return await attempt(self._facts(search))
@@ -152,12 +162,11 @@ class Sections:
             return None
         return reply
 
-    async def drift(self, past: ReadingHistory) -> Outcome[DriftView]:
-        return await attempt(self._drift(past))
+    async def drift(self) -> Outcome[DriftView]:
+        return await attempt(self._drift())
 
-    async def _drift(self, past: ReadingHistory) -> DriftView:
-        report = await self.daemon.call(self.caller, "admin", "GetDrift")
-        return drift_view(report, past.note(report))
+    async def _drift(self) -> DriftView:
+        return drift_view(await self.daemon.call(self.caller, "admin", "GetDrift", past=PAST_READINGS))
 
     async def adapters(self) -> Outcome[AdaptersView]:
         return await attempt(self._adapters())

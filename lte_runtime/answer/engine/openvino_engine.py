@@ -185,9 +185,7 @@ class OpenVinoModel:
             return merged.into(module, value) if merged and changed else value
 
         graph = openvino_graph.build(self.shape, weight, self._weights)
-        # The plugin's own threads are as eager as those that answer: an adapter is compiled without them.
-        settings = {**self._settings, "COMPILATION_NUM_THREADS": 1} if merged else self._settings
-        return self._core.compile_model(graph, "CPU", settings).create_infer_request()
+        return self._core.compile_model(graph, "CPU", self._settings).create_infer_request()
 
     def _scores(self, version: Any) -> Array:
         """Logits behind `TRIAL_TOKENS`."""

@@ -15,12 +15,14 @@ Point = tuple[int, float]
 
 @dataclass(frozen=True, slots=True)
 class Sparkline:
-    """`line` is the `points` of a polyline; `limit_y` where the limit is drawn, `end` the newest point."""
+    """`line` is the `points` of a polyline; `limit_y` where the limit is drawn, `end` the newest point.
+    `seconds` lie between the first point and the newest."""
 
     line: str
     end: tuple[float, float]
     limit_y: float | None
     count: int
+    seconds: float
     low: float
     high: float
 
@@ -48,6 +50,7 @@ def sparkline(points: Sequence[Point], limit: float | None = None) -> Sparkline 
         end=places[-1],
         limit_y=None if limit is None else y(limit),
         count=len(points),
+        seconds=(end - begin) / 1000,
         low=min(values),
         high=max(values),
     )

@@ -42,10 +42,9 @@ class DriftView:
     adapter_since_ms: int | None
 
 
-def drift_view(
-    report: admin_service_pb2.GetDriftResponse, history: Mapping[str, Sequence[Point]]
-) -> DriftView:
-    """The report, and the values of each reading up to its own, oldest first."""
+def drift_view(report: admin_service_pb2.GetDriftResponse) -> DriftView:
+    """The report, with the past of each reading."""
+    history = _history(report)
     rules: dict[str, list[admin_service_pb2.DriftMargin]] = {}
     for margin in report.margins:
         rules.setdefault(margin.name, []).append(margin)
@@ -63,6 +62,17 @@ def drift_view(
         last_cycle_ms=milliseconds(report.last_cycle) if report.HasField("last_cycle") else None,
         adapter_since_ms=milliseconds(report.adapter_since) if report.HasField("adapter_since") else None,
     )
+
+
+def _history(report: admin_service_pb2.GetDriftResponse) -> Mapping[str, Sequence[Point]]:
+    """Points by name, oldest first; the newest alone where the daemon gives no past."""
+    history: dict[str, list[Point]] = {}
+    for reading in (*report.past, *report.readings):
+        points, time_ms = history.setdefault(reading.name, []), milliseconds(reading.time)
+        # A mean of nothing says nothing, and the newest of the past is the pooled one of its time.
+        if reading.n and (not points or time_ms > points[-1][0]):
+            points.append((time_ms, reading.value))
+    return history
 
 
 def _card(

@@ -7,12 +7,8 @@ import hashlib
 import re
 from pathlib import Path
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from daemon.gateway.page import rendering
-from daemon.gateway.page.reading_history import MOST_NAMES, MOST_POINTS, ReadingHistory
 from daemon.gateway.page.sessions import LIFETIME_S, MOST_SESSIONS, Sessions
-from daemon.rpc.gen.lte.v1 import admin_service_pb2 as admin
 
 ROOT = Path(__file__).resolve().parents[4]
 PAGE = ROOT / "daemon" / "gateway" / "page"
@@ -41,35 +37,6 @@ def test_the_oldest_of_too_many_sessions_ends() -> None:
     ids = [sessions.open(f"token {number}", 0.0) for number in range(MOST_SESSIONS + 1)]
     assert sessions.token(ids[0], 0.0) is None
     assert sessions.token(ids[1], 0.0) == "token 1"
-
-
-def report(value: float, second: int, *names: str) -> admin.GetDriftResponse:
-    time = Timestamp(seconds=second)
-    return admin.GetDriftResponse(
-        readings=[admin.DriftReading(name=name, value=value, n=1, time=time) for name in names]
-    )
-
-
-def test_a_reading_is_noted_once() -> None:
-    past = ReadingHistory()
-    past.note(report(0.9, 1, "alias"))
-    past.note(report(0.9, 1, "alias"))
-    assert past.note(report(0.8, 2, "alias")) == {"alias": ((1000, 0.9), (2000, 0.8))}
-
-
-def test_a_reading_of_nothing_is_not_noted() -> None:
-    empty = admin.DriftReading(name="choice", value=0.0, n=0, time=Timestamp(seconds=1))
-    assert ReadingHistory().note(admin.GetDriftResponse(readings=[empty])) == {}
-
-
-def test_the_history_of_readings_is_bounded() -> None:
-    past = ReadingHistory()
-    for second in range(MOST_POINTS + 5):
-        points = past.note(report(second, second + 1, "alias"))
-    assert len(points["alias"]) == MOST_POINTS
-    assert points["alias"][0][1] == 5
-    names = [f"name {number}" for number in range(MOST_NAMES + 5)]
-    assert len(past.note(report(0, 1, *names))) == MOST_NAMES
 
 
 def test_htmx_is_the_file_that_was_published() -> None:

@@ -54,6 +54,7 @@ def test_a_sparkline_holds_all_values_and_the_limit() -> None:
     assert places[1][0] - places[0][0] == pytest.approx((places[2][0] - places[0][0]) / 4, abs=0.2)
     assert places[1][1] < places[0][1] < chart.limit_y < places[2][1]
     assert (chart.end, chart.count, chart.low, chart.high) == (places[2], 3, 0.7, 0.95)
+    assert chart.seconds == 0.04
 
 
 def test_a_sparkline_needs_a_point() -> None:
@@ -129,6 +130,16 @@ def margin(name: str, kind: str = "threshold", **fields: Any) -> admin.DriftMarg
     return admin.DriftMargin(name=name, kind=kind, needed=256, **fields)
 
 
+def reading(name: str, value: float, second: int, n: int = 16) -> admin.DriftReading:
+    return admin.DriftReading(name=name, value=value, n=n, time=Timestamp(seconds=second))
+
+
+def test_a_daemon_that_tells_no_past_shows_its_newest_readings() -> None:
+    report = admin.GetDriftResponse(enabled=True, readings=[reading("alias", 0.5, 10)])
+    cards = drift_view(report).cards
+    assert [(card.value, card.chart and card.chart.count) for card in cards] == [("0.5", 1)]
+
+
 def test_readings_are_shown_with_all_their_rules() -> None:
     report = admin.GetDriftResponse(
         enabled=True,
@@ -138,15 +149,17 @@ def test_readings_are_shown_with_all_their_rules() -> None:
             margin("alias", "change", n=0),
         ],
         reasons=[admin.DriftReason(kind="threshold", name="edit_success", detail="0.75 over 256")],
+        past=[reading("edit_success", 0.9, 0), reading("edit_success", 0.75, 10)],
+        readings=[reading("edit_success", 0.5, 10), reading("alias", 0.0, 10, n=0)],
     )
-    view = drift_view(report, {"edit_success": [(0, 0.9), (10, 0.75)]})
+    view = drift_view(report)
     assert [card.label for card in view.cards] == ["Edit success"]
     assert [card.label for card in view.unmeasured] == ["Alias"]
     card = view.cards[0]
     assert (card.value, card.limit, card.state, card.tone) == ("0.75", "0.8", "reason", formats.BAD)
     assert card.rules == ("threshold 0.8, margin -0.05", "change, 64 of 256 observations")
     assert card.chart is not None
-    assert card.chart.count == 2
+    assert (card.chart.count, card.chart.seconds) == (2, 10.0)
     assert view.reasons == ("Edit success: 0.75 over 256",)
 
 

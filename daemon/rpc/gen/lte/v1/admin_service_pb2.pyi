@@ -1391,12 +1391,17 @@ class GetDriftRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PAST_FIELD_NUMBER: _builtins.int
+    past: _builtins.int
+    """So many of the last readings of each name are in past; at most 120."""
     def __init__(
         self,
+        *,
+        past: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["past", b"past"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1416,6 +1421,7 @@ class GetDriftResponse(_message.Message):
     CYCLES_FIELD_NUMBER: _builtins.int
     LAST_CYCLE_FIELD_NUMBER: _builtins.int
     ADAPTER_SINCE_FIELD_NUMBER: _builtins.int
+    PAST_FIELD_NUMBER: _builtins.int
     enabled: _builtins.bool
     """False when drift.enabled is off; the rest is empty then."""
     would_start: _builtins.bool
@@ -1437,6 +1443,10 @@ class GetDriftResponse(_message.Message):
     def last_cycle(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def adapter_since(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def past(self) -> _containers.RepeatedCompositeFieldContainer[Global___DriftReading]:
+        """By name, oldest first; readings of one time are pooled. The daemon keeps them over restarts."""
+
     def __init__(
         self,
         *,
@@ -1450,10 +1460,11 @@ class GetDriftResponse(_message.Message):
         cycles: _builtins.int = ...,
         last_cycle: _timestamp_pb2.Timestamp | None = ...,
         adapter_since: _timestamp_pb2.Timestamp | None = ...,
+        past: _abc.Iterable[Global___DriftReading] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_adapter_since", b"_adapter_since", "_last_cycle", b"_last_cycle", "adapter_since", b"adapter_since", "last_cycle", b"last_cycle"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapter_since", b"_adapter_since", "_last_cycle", b"_last_cycle", "adapter_since", b"adapter_since", "blocks", b"blocks", "cycles", b"cycles", "enabled", b"enabled", "last_cycle", b"last_cycle", "margins", b"margins", "new_edits", b"new_edits", "readings", b"readings", "reasons", b"reasons", "would_start", b"would_start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapter_since", b"_adapter_since", "_last_cycle", b"_last_cycle", "adapter_since", b"adapter_since", "blocks", b"blocks", "cycles", b"cycles", "enabled", b"enabled", "last_cycle", b"last_cycle", "margins", b"margins", "new_edits", b"new_edits", "past", b"past", "readings", b"readings", "reasons", b"reasons", "would_start", b"would_start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__adapter_since: _TypeAlias = _typing.Literal["adapter_since"]  # noqa: Y015
     _WhichOneofArgType__adapter_since: _TypeAlias = _typing.Literal["_adapter_since", b"_adapter_since"]  # noqa: Y015
@@ -1468,7 +1479,7 @@ Global___GetDriftResponse: _TypeAlias = GetDriftResponse  # noqa: Y015
 
 @_typing.final
 class DriftReading(_message.Message):
-    """The newest value of a reading; n observations."""
+    """The value of a reading; n observations."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
