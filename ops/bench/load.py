@@ -357,12 +357,13 @@ def _memory(read: Readings, window: float) -> Mapping[str, Any]:
     """Resident memory of the daemon's process: medians of the first and last window, and the fitted line."""
     if not read.rss:
         return {"rss_start_mib": None, "rss_end_mib": None}
-    first = [rss for at, rss in read.rss if at <= window]
-    last = [rss for at, rss in read.rss if at >= read.seconds - window]
+    # A run that was interrupted at once has a single sample, which may lie in neither window.
+    first = [rss for at, rss in read.rss if at <= window] or [read.rss[0][1]]
+    last = [rss for at, rss in read.rss if at >= read.seconds - window] or [read.rss[-1][1]]
     line = growth(read.rss)
     return {
         "rss_start_mib": round(statistics.median(first) / _MIB, 1),
-        "rss_end_mib": round(statistics.median(last or first) / _MIB, 1),
+        "rss_end_mib": round(statistics.median(last) / _MIB, 1),
         "rss_peak_mib": round(max(rss for _, rss in read.rss) / _MIB, 1),
         "rss_mib_per_hour": round(line["per_hour"] / _MIB, 2),
         "rss_growth": round(line["share"], 4),

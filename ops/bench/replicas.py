@@ -1,7 +1,7 @@
 """Three daemons on one Kafka, behind a client that goes round among them.
 
-Answers a second beside those of one daemon, what callers notice of a kill, and whether all hold the same facts
-afterwards.
+Answers a second beside those of one daemon, what callers notice of a kill, and whether all daemons hold the
+same facts afterwards.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ BAR = "failed 0, wrong 0, states equal"
 def run(quick: bool, progress: Callable[[str], None], settings: Settings | None = None) -> BenchResult:
     """`ours` is answers a second of three daemons, `peer` of one of them, 64 questions at once.
 
-    `failed` and `wrong` are of the questions asked while one daemon was killed and came back; an answer is wrong
-    that cites other edits than before.
+    `failed` and `wrong` are of the questions asked while one daemon was killed and came back; an answer is
+    wrong that cites other edits than before.
     """
     facts, repeats = (60, 1) if quick else (1_000, 5)
     with ExitStack() as parts:

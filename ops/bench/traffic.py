@@ -1,4 +1,4 @@
-"""What a bench of the whole daemon sends: questions, most of them about a stock of facts, and changes of it."""
+"""What a bench of the whole daemon sends: questions, mostly about a stock of facts, and changes of it."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ Marks = list[dict[str, str | int]]
 
 
 class Traffic:
-    """`count` facts, the same for the same seed, and events that change one of them: their number stays the same,
-    and so should the memory for them."""
+    """`count` facts, the same for the same seed, and events that each change one of them: the number of facts
+    stays as it is, and so should the memory for them."""
 
     def __init__(self, count: int, seed: int) -> None:
         self.facts = list(itertools.islice(events(count, seed), count))
