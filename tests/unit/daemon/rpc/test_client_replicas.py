@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from daemon import client as client_module
 from daemon.client import Client, channel_options, target
 from lte_runtime.errors import BadRequest, Retry
 from tests.unit.daemon.rpc.conftest import Build, Rig
@@ -80,6 +81,23 @@ def test_a_daemon_that_does_not_serve_is_left_out(pair: tuple[Rig, Rig]) -> None
     assert pair[1].calls == [], "its health is watched: no call is wasted on it"
 
 
+def test_more_clients_than_can_watch_health_ask_all_the_same(
+    pair: tuple[Rig, Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Clients of one process would share a connection, and so a watch.
+    apart = (*client_module.CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
+    monkeypatch.setattr(client_module, "CHANNEL_OPTIONS", apart)
+    for rig in pair:
+        for threads in rig.server._threads:
+            monkeypatch.setattr(threads.watches, "_most", 1)
+    with fleet(pair) as first, fleet(pair) as second:
+        for client in (first, second):
+            until_both_answer(client, pair)
+            assert ask(client, QUESTIONS) == {"Ines Calder"}
+        pair[1].lifecycle.set_stopping()
+        assert ask(second, QUESTIONS) == {"Ines Calder"}, "what is refused is asked again"
+
+
 def test_reads_go_on_at_the_other_when_one_has_gone(pair: tuple[Rig, Rig]) -> None:
     with fleet(pair) as client:
         until_both_answer(client, pair)
@@ -116,8 +134,9 @@ def refuse(rig: Rig) -> Callable[..., None]:
 
 def until_both_answer(client: Client, rigs: tuple[Rig, Rig]) -> None:
     """The connections are made one after the other."""
+    before = [answered(rig) for rig in rigs]
     for _ in range(500):
         ask(client, 1)
-        if all(answered(rig) for rig in rigs):
+        if all(answered(rig) > count for rig, count in zip(rigs, before, strict=True)):
             return
-    raise AssertionError([answered(rig) for rig in rigs])
+    raise AssertionError("not both daemons were asked")
