@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ import pytest
 
 from daemon import client as client_module
 from daemon.client import Client, channel_options, target
+from daemon.gateway.daemon_calls import NOBODY, DaemonCalls
 from lte_runtime.errors import BadRequest, Retry
 from tests.unit.daemon.rpc.conftest import Build, Rig
 
@@ -103,6 +105,25 @@ def test_reads_go_on_at_the_other_when_one_has_gone(pair: tuple[Rig, Rig]) -> No
         until_both_answer(client, pair)
         pair[1].server.stop(grace=0)
         assert ask(client, QUESTIONS) == {"Ines Calder"}
+
+
+def test_the_gateway_goes_round_too(pair: tuple[Rig, Rig]) -> None:
+    async def ask_all(address: str) -> None:
+        calls = DaemonCalls(
+            address, tls_ca=None, token_needed=False, timeout_s=30.0, max_message_bytes=1 << 20
+        )
+        for _ in range(QUESTIONS):
+            await calls.call(NOBODY, "answer", "Answer", question="What is the owner of Quay 4?")
+        pair[1].server.stop(grace=0)
+        for _ in range(QUESTIONS):
+            await calls.call(NOBODY, "answer", "Answer", question="What is the owner of Quay 4?")
+        await calls.close()
+
+    address = target(",".join(str(rig.server.tcp_address) for rig in pair))
+    assert address
+    asyncio.run(ask_all(address))
+    assert all(answered(rig) for rig in pair)
+    assert sum(answered(rig) for rig in pair) == 2 * QUESTIONS
 
 
 def test_nothing_answers_when_all_have_gone(pair: tuple[Rig, Rig]) -> None:
