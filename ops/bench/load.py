@@ -7,12 +7,13 @@ Then questions come at a share of that rate, at times fixed in advance, however 
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ CALLERS = 16
 # Calls that run at most: more than `rpc.max_concurrent`, so that it is the daemon that refuses.
 AT_ONCE = 256
 TIMEOUT_S = 60.0
+# Other questions than those that measured the capacity: the daemon remembers what it has read.
+FIRST_QUESTION = 1_000_000
 # The part of the time after which the re-alignment begins: two thirds are left for it to end in.
 REALIGN_AFTER = 1 / 3
 OWNER_S = 60.0
@@ -199,7 +202,7 @@ class Load:
     # -- what is sent --------------------------------------------------------------------------------------
 
     def _loop(self, times: Times) -> OpenLoop:
-        return OpenLoop(times, self._ask, at_once=AT_ONCE)
+        return OpenLoop(times, lambda number: self._ask(FIRST_QUESTION + number), at_once=AT_ONCE)
 
     def _ask(self, number: int) -> None:
         self._client.answer(self._traffic.question(number), max_new_tokens=NEW)
@@ -307,12 +310,12 @@ class Load:
         return round(sum(log.stat().st_size for log in logs) / sent, 1)
 
 
-def closed_loop(ask: Any, callers: int, seconds: float) -> float:
+def closed_loop(ask: Callable[[int], object], callers: int, seconds: float) -> float:
     """Answers a second of so many callers, each of whom asks again as soon as the answer is there.
 
     `ask` is given numbers from 0. What it raises is raised here.
     """
-    numbers = iter(range(1 << 62))
+    numbers = itertools.count()
     over = threading.Event()
     counted = [0] * callers
 
