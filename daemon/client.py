@@ -5,9 +5,12 @@ Importing this module is cheap; gRPC and the messages are imported with the firs
 
 from __future__ import annotations
 
+import ipaddress
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from daemon.messages import (
     Json,
@@ -36,11 +39,42 @@ CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
+# Targets of gRPC that may stand for several daemons: the calls go round among those that are SERVING.
+_SEVERAL = ("ipv4:", "ipv6:", "dns:")
+# What only reads may be asked of another daemon when one is gone. A publication may have arrived.
+_READS = [
+    ("AnswerService", "Answer"),
+    ("AnswerService", "AnswerStream"),
+    ("AnswerService", "Retrieve"),
+    ("EditService", "GetEdit"),
+    ("EditService", "ListEdits"),
+    ("EditService", "GetHistory"),
+    ("EditService", "WhyNot"),
+]
+_SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "healthCheckConfig": {"serviceName": ""},
+    "methodConfig": [
+        {
+            "name": [{"service": f"lte.v1.{service}", "method": method} for service, method in _READS],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.05s",
+                "maxBackoff": "1s",
+                "backoffMultiplier": 3,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+}
 
 
 class Client:
     """Calls the daemon at `address` (unix:PATH, a path, or host:port), admin calls at `admin_address`.
 
+    Several addresses of replicas, IP:PORT separated by commas, or one DNS name with several (dns:///HOST:PORT),
+    take the calls in turn: those that are not SERVING are left out, and what only reads is tried again at
+    another when one goes away.
     With `tls_ca` the connection is checked against these PEM roots; `tls_cert` and `tls_key` are the client's
     own certificate. `token_file` brings the bearer token.
     Every call raises `Retry` (not reachable, not ready), `BadRequest`, `NotFound`, `Refused`, `Overloaded`,
@@ -345,7 +379,7 @@ class Client:
                 "the client has no address for this call: set address, or admin_address for admin calls"
             )
         if address not in self._channels:
-            options = list(CHANNEL_OPTIONS)
+            options = channel_options(address, tls=self._tls_ca is not None)
             if self._tls_ca and not address.startswith("unix:"):
                 roots = tls_credentials(self._tls_ca, *self._tls_pair)
                 self._channels[address] = grpc.secure_channel(address, roots, options)
@@ -376,15 +410,48 @@ def read_token(path: Path) -> str:
     return line
 
 
+def channel_options(address: str, *, tls: bool) -> list[tuple[str, str | int]]:
+    """gRPC's options of a channel to a `target`. Raises `BadRequest` where TLS has no name to check."""
+    if not address.startswith(_SEVERAL):
+        return list(CHANNEL_OPTIONS)
+    if tls and not address.startswith("dns:"):
+        raise errors.BadRequest(
+            f"{address}: a certificate is checked against one name: give the replicas one DNS name and call "
+            "dns:///HOST:PORT"
+        )
+    return [*CHANNEL_OPTIONS, ("grpc.service_config", json.dumps(_SERVICE_CONFIG))]
+
+
 def target(address: str | Path | None) -> str | None:
-    """A gRPC target: `unix:PATH` for a path, host:port as it is."""
+    """A gRPC target: `unix:PATH` for a path, host:port as it is, `ipv4:` or `ipv6:` for several with commas.
+
+    Raises `BadRequest` for several that are not all IP:PORT of one kind.
+    """
     text = str(address) if address else ""
-    if not text or text.startswith("unix:"):
+    if not text or text.startswith(("unix:", *_SEVERAL)):
         return text or None
+    if "," in text and "/" not in text:
+        return _several(text)
     host, colon, port = text.rpartition(":")
     if colon and host and port.isdigit() and "/" not in text:
         return text
     return f"unix:{Path(text).absolute()}"
+
+
+def _several(text: str) -> str:
+    addresses = [part.strip() for part in text.split(",")]
+    try:
+        hosts = [ipaddress.ip_address(urlsplit(f"//{part}").hostname or "") for part in addresses]
+        ports = [urlsplit(f"//{part}").port for part in addresses]
+    except ValueError:
+        hosts, ports = [], []
+    versions = {host.version for host in hosts}
+    if len(versions) != 1 or None in ports:
+        raise errors.BadRequest(
+            f"{text!r}: several addresses are IP:PORT, all IPv4 or all IPv6; instead of host names give "
+            "one DNS name that has all the addresses, dns:///HOST:PORT"
+        )
+    return f"ipv{versions.pop()}:{','.join(addresses)}"
 
 
 def _part(answer: Json, name: str) -> Json:

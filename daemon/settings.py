@@ -490,7 +490,8 @@ class GatewaySettings(_Section):
 class ClientSettings(_Section):
     address: str | None = Field(
         default=None,
-        description="Where the command line finds the daemon: host:port or unix:PATH. Default: rpc.socket.",
+        description="Where the command line finds the daemon: host:port or unix:PATH; replicas: IP:PORT "
+        "separated by commas, or dns:///HOST:PORT. Default: rpc.socket.",
     )
     admin_address: str | None = Field(
         default=None,

@@ -9,6 +9,7 @@ import typer
 
 from daemon.cli import connect
 from daemon.cli.options import Address, ConfigFile, Socket, Timeout
+from daemon.client import target
 from lte_runtime.errors import BadRequest
 
 EXAMPLES = """
@@ -38,7 +39,8 @@ def mcp(
     An assistant starts this by itself; docs/gateway.md shows its configuration. HTTP has the same at /mcp.
     """
     where = connect.find(connect.flags(address, socket, timeout=timeout), config)
-    if where.address is None:
+    address = target(where.address)
+    if address is None:
         raise BadRequest("say where the daemon is: --address or --socket")
     token = token_file or (Path(where.token_file) if where.token_file else None)
 
@@ -48,7 +50,7 @@ def mcp(
 
     logs.configure("warning")
     daemon = DaemonCalls(
-        where.address,
+        address,
         tls_ca=Path(where.tls_ca) if where.tls_ca else None,
         token_needed=False,
         timeout_s=where.timeout_s or 30.0,

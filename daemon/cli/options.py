@@ -31,7 +31,7 @@ Architecture = Annotated[
 ]
 Address = Annotated[
     str | None,
-    typer.Option("--address", help="The daemon: host:port or unix:PATH.", rich_help_panel=_WHERE),
+    typer.Option("--address", help="host:port, unix:PATH, or IP:PORT,IP:PORT.", rich_help_panel=_WHERE),
 ]
 Socket = Annotated[
     Path | None, typer.Option("--socket", help="The daemon's unix socket.", rich_help_panel=_WHERE)

@@ -16,7 +16,7 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from daemon.client import CHANNEL_OPTIONS, tls_credentials
+from daemon.client import channel_options, tls_credentials
 from daemon.gateway.errors import UNAUTHENTICATED, HttpError, of_grpc
 from daemon.messages import message, module
 from daemon.rpc.access import HEADER, Role, allowed
@@ -72,7 +72,7 @@ class _Strangers:
 
 
 class DaemonCalls:
-    """One channel to the daemon at `address` (unix:PATH or host:port), opened with the first call.
+    """One channel to the daemon or the replicas at `address`, a target of gRPC, opened with the first call.
 
     `token_needed`: whether every call needs a token. Every call raises `HttpError`.
     """
@@ -93,7 +93,10 @@ class DaemonCalls:
         self._tls_pair = (tls_cert, tls_key)
         self._token_needed = token_needed
         self._timeout_s = timeout_s
-        self._options = [*CHANNEL_OPTIONS, ("grpc.max_receive_message_length", max_message_bytes)]
+        self._options = [
+            *channel_options(address, tls=tls_ca is not None),
+            ("grpc.max_receive_message_length", max_message_bytes),
+        ]
         self._channel: grpc.aio.Channel | None = None
         self._strangers = _Strangers()
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import grpc
-from google.rpc import code_pb2
+from google.rpc import code_pb2, status_pb2
 from grpc_status import rpc_status
 
 from daemon.rpc import access, faults
@@ -58,7 +58,7 @@ class Guard(grpc.ServerInterceptor):
         workers = self._threads.of(method)
         if access.is_open(method):
             if workers.full:
-                return self._overload(method)
+                return self._unwatched() if workers is self._threads.watches else self._overload(method)
             return in_pool(continuation(handler_call_details), workers)
         try:
             principal = self._admitted(method, handler_call_details.invocation_metadata)
@@ -136,10 +136,20 @@ class Guard(grpc.ServerInterceptor):
         return self._refusal(method, Overloaded("too many calls at once: ask again later"))
 
     def _refusal(self, method: str, error: LteError) -> Any:
-        """A handler that answers with the error. It takes a stream, so that it waits for no message."""
+        """A handler that answers with the error."""
         status = faults.status_of(error)
         if method in access.RULES:  # anybody can make up others
             self._on_call(Call(method, code_pb2.Code.Name(status.code), 0.0))
+
+        return self._ending(status)
+
+    def _unwatched(self) -> Any:
+        """gRPC's clients go on without watching at this code alone; at any other one they send no calls."""
+        too_many = "too many streams watch health: ask by Check"
+        return self._ending(status_pb2.Status(code=code_pb2.UNIMPLEMENTED, message=too_many))
+
+    def _ending(self, status: status_pb2.Status) -> Any:
+        """A handler that ends the call. It takes a stream, so that it waits for no message."""
 
         def refuse(_requests: Any, context: grpc.ServicerContext) -> Any:
             context.abort_with_status(rpc_status.to_status(status))

@@ -16,7 +16,8 @@ T = TypeVar("T")
 
 # A health check takes a millisecond: those beyond the threads wait, and are refused only in a flood.
 CHECK_WORKERS, MOST_CHECKS = 16, 1024
-# Streams that watch health, and reflection streams: an open one holds a thread.
+# Streams that watch health, one for each client of several daemons, and reflection: an open one holds
+# a thread.
 WATCH_WORKERS, REFLECTION_WORKERS = 64, 16
 # A refusal waits for nothing: two threads say as many as gRPC can take in.
 REFUSAL_WORKERS = 2

@@ -11,12 +11,15 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, SpinnerColumn, TextColumn
+from rich.progress import Progress as Shown
 from rich.table import Table
 
+from daemon.cli.exits import INTERRUPTED
 from ops.bench.result import BenchResult
 
-# Not part of `all`: most machines have no GPU.
-ALONE = ("gpu",)
+# Not part of `all`: they need a GPU, half an hour, or the memory of three daemons.
+ALONE = ("gpu", "load", "replicas")
 NAMES = (
     "ingest",
     "freshness",
@@ -35,7 +38,9 @@ NAMES = (
     "gateway",
 )
 # Those that take a model.
-MODELLED = ("answer", "swap", "concurrency", "agreement", "gateway")
+MODELLED = ("answer", "swap", "concurrency", "agreement", "gateway", "load", "replicas")
+# How much of its work is done when a line is due, where nobody watches a bar.
+LINE_EVERY = 0.1
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
 
 command = typer.Typer(add_completion=False)
@@ -52,11 +57,20 @@ def bench(
     engine: Annotated[str, typer.Option(help=f"model.engine of {', '.join(MODELLED)}.")] = "auto",
     model: Annotated[str, typer.Option(help="model.path of the same.")] = "",
     adapter: Annotated[str, typer.Option(help="model.adapter of the same.")] = "",
+    encoder: Annotated[str, typer.Option(help="encoder.model of load and replicas.")] = "",
+    minutes: Annotated[
+        float | None, typer.Option(min=0.05, max=1440, help="load: how long. Default: 30; with --quick 0.25.")
+    ] = None,
+    share: Annotated[
+        float, typer.Option(min=0.01, max=2, help="load: questions, as a share of the capacity.")
+    ] = 0.4,
+    events_per_s: Annotated[float, typer.Option(min=0, max=10_000, help="load: events a second.")] = 100.0,
+    realign: Annotated[bool, typer.Option(help="load: train a new adapter meanwhile.")] = False,
 ) -> None:
     """Measure.
 
     Examples: lte bench store --json, lte bench all, lte bench freshness --quick,
-    lte bench answer --model smollm2 --engine openvino
+    lte bench answer --model smollm2 --engine openvino, lte bench load --minutes 30 --realign --json
     """
     names = (*NAMES, *ALONE, "all")
     if name not in names:
@@ -66,8 +80,10 @@ def bench(
     if shape not in ("7b", "tiny"):
         raise typer.BadParameter(f"{shape!r} is neither 7b nor tiny", param_hint="--shape")
     options: dict[str, Any] = {"shape": shape, "seconds": seconds} if name == "gpu" else {}
+    if name == "load":
+        options = {"minutes": minutes, "share": share, "events_per_s": events_per_s, "realign": realign}
     if name in MODELLED:
-        options["settings"] = _settings(engine, model, adapter)
+        options["settings"] = _settings(engine, model, adapter, encoder)
     results = [measure(benchmark, quick, **options) for benchmark in (NAMES if name == "all" else (name,))]
     if name == "all" and write and not quick:
         PAGE.write_text(page(results), encoding="utf-8")
@@ -76,25 +92,33 @@ def bench(
         typer.echo(json.dumps(rows if name == "all" else rows[0], ensure_ascii=False))
     else:
         Console().print(table(results))
+    if any(result.extra.get("interrupted") for result in results):
+        raise typer.Exit(INTERRUPTED)
 
 
-def _settings(engine: str, model: str, adapter: str) -> Any:
+def _settings(engine: str, model: str, adapter: str, encoder: str) -> Any:
     from daemon.settings import Settings
 
     chosen = {"engine": engine, "path": model, "adapter": adapter}
-    return Settings.model_validate({"model": {name: value for name, value in chosen.items() if value}})
+    sections = {"model": {name: value for name, value in chosen.items() if value}}
+    return Settings.model_validate(sections | ({"encoder": {"model": encoder}} if encoder else {}))
 
 
 def measure(name: str, quick: bool, **options: Any) -> BenchResult:
     """Run one benchmark; its progress is printed on stderr."""
     run: Callable[..., BenchResult] = import_module(f"ops.bench.{name}").run
     console = Console(stderr=True)
-    with console.status(f"bench {name}") as status:
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn()
+    with Shown(*columns, console=console, transient=True) as shown:
+        task = shown.add_task(f"bench {name}", total=None)
+        next_line = 0.0
 
-        def progress(text: str) -> None:
-            status.update(f"bench {name}: {text}")
-            if not console.is_terminal:
+        def progress(text: str, done: float | None = None) -> None:
+            nonlocal next_line
+            shown.update(task, description=f"bench {name}: {text}", total=done and 1.0, completed=done or 0.0)
+            if not console.is_terminal and (done is None or done >= next_line):
                 print(f"bench {name}: {text}", file=sys.stderr, flush=True)
+                next_line = 0.0 if done is None else done + LINE_EVERY
 
         return run(quick, progress, **options)
 

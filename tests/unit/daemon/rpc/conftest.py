@@ -132,15 +132,23 @@ def short_dir() -> Iterator[Path]:
 
 @pytest.fixture
 def build(short_dir: Path) -> Iterator[Build]:
-    """Makes a started rig; keyword arguments go to the engine (`engine=`), RpcSettings or Services."""
+    """Makes a started rig; keyword arguments go to the engine (`engine=`), RpcSettings or Services.
+
+    Rigs beside each other have names of their own, for state and sockets.
+    """
     made: list[Rig] = []
 
-    def make(engine: dict[str, Any] | None = None, services: dict[str, Any] | None = None, **rpc: Any) -> Rig:
+    def make(
+        engine: dict[str, Any] | None = None,
+        services: dict[str, Any] | None = None,
+        name: str = "",
+        **rpc: Any,
+    ) -> Rig:
         stub, encoder, lifecycle = StubEngine(**(engine or {})), StubEncoder(), Lifecycle()
-        memory = EditMemory.open(short_dir / "state", encoder)
+        memory = EditMemory.open(short_dir / f"state{name}", encoder)
         calibration = gate.lexical_calibration(encoder.fingerprint)
         publisher, calls = FakePublisher(), list[Call]()
-        places = {"socket": short_dir / "s.sock", "admin_socket": short_dir / "a.sock", **rpc}
+        places = {"socket": short_dir / f"s{name}.sock", "admin_socket": short_dir / f"a{name}.sock", **rpc}
         settings = ListenerSettings(**places)
         waiting = max(1, settings.max_concurrent // 4)
         given = Services(
