@@ -115,7 +115,12 @@ def measure(name: str, quick: bool, **options: Any) -> BenchResult:
 
         def progress(text: str, done: float | None = None) -> None:
             nonlocal next_line
-            shown.update(task, description=f"bench {name}: {text}", total=done and 1.0, completed=done or 0.0)
+            shown.update(
+                task,
+                description=f"bench {name}: {text}",
+                total=None if done is None else 1.0,
+                completed=done or 0,
+            )
             if not console.is_terminal and (done is None or done >= next_line):
                 print(f"bench {name}: {text}", file=sys.stderr, flush=True)
                 next_line = 0.0 if done is None else done + LINE_EVERY
