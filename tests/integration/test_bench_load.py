@@ -61,8 +61,13 @@ def test_questions_events_and_a_realignment_together() -> None:
 @pytest.fixture
 def bench() -> Iterator[subprocess.Popen[str]]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LTE_")}
+    # A shell starts what it puts into the background with SIGINT ignored, and so would the suite start this.
+    as_at_a_terminal = (
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "runpy.run_module('daemon', run_name='__main__', alter_sys=True)"
+    )
     started = subprocess.Popen(
-        [sys.executable, "-m", "daemon", *COMMAND],
+        [sys.executable, "-c", as_at_a_terminal, *COMMAND],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -208,7 +208,7 @@ def test_two_processes_under_torchrun_train_one_adapter(base: Path, tmp_path: Pa
 @pytest.mark.parametrize(("architecture", "chat"), [("gpt2", False), ("qwen2", True), ("gpt_neox", False)])
 def test_any_causal_model_is_aligned(architecture: str, chat: bool, tmp_path: Path) -> None:
     base = tiny.save_model(tmp_path / "base", architecture, chat=chat)
-    folder = jobs.write(tmp_path / "job", base, {"cases": 8, "every": 50, "max_tokens": 200})
+    folder = jobs.write(tmp_path / "job", base, {"cases": 16, "every": 50, "max_tokens": 200})
     result = work.run(folder, Signals())
     assert result.status == "done", result
     assert verify_adapter(folder / "adapter", base_fingerprint(base))
