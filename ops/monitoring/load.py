@@ -120,7 +120,7 @@ class Load:
 
     def _questions(self) -> None:
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda number: self._ask(number, tokens=1), range(QUESTIONS)))
+            list(pool.map(self._ask_until_answered, range(QUESTIONS)))
         for verdict in ("good", "good", "bad"):
             self._client.report_feedback(verdict)
 
@@ -197,12 +197,20 @@ class Load:
                 self._ask(number)
                 self._ask_over_http(number)
 
-    def _ask(self, number: int, tokens: int | None = None) -> None:
+    def _ask(self, number: int, tokens: int | None = None) -> bool:
+        """Whether there was an answer; in the overload questions are refused."""
         about = f"What is the owner of Quay {number % FACTS}?"
-        with suppress(LteError):  # refused in the overload
+        try:
             self._client.answer(
                 about if number % 2 else f"What do {number} gulls weigh?", max_new_tokens=tokens
             )
+        except LteError:
+            return False
+        return True
+
+    def _ask_until_answered(self, number: int) -> None:
+        """On a busy machine some are refused, and the reading of a shift counts answers."""
+        _until(lambda: self._ask(number, tokens=1), "an answer")
 
     def _ask_over_http(self, number: int) -> None:
         chat = {"model": "lte", "messages": [{"role": "user", "content": f"Who owns Quay {number % FACTS}?"}]}
