@@ -489,11 +489,15 @@ def _goes_on(facts: tuple[Fact, ...], partial: set[tuple[Fact, ...]]) -> bool:
 
 
 def _tied(best: Scored, scored: Sequence[Scored], calibration: gate.GateCalibration) -> list[Scored]:
-    """The best path and those that the same name in the question means as well: other subjects, equal fit."""
+    """The best path and those that the same name in the question means as well: other subjects, equal fit.
+
+    Subjects that are called so come before those that only have it as an alias: a model that reads several
+    facts mostly answers from the first, and anybody can publish an alias.
+    """
     if best.mention is None or best.hops > 1:
         return [best]
     place, margin = (best.mention.start, best.mention.end), calibration.tie_margin / gate.ODDS_SCALE
-    return [best] + [
+    tied = [best] + [
         s
         for s in scored
         if s.mention is not None
@@ -503,6 +507,12 @@ def _tied(best: Scored, scored: Sequence[Scored], calibration: gate.GateCalibrat
         and s.score >= calibration.threshold
         and best.signals["asks"] - s.signals["asks"] <= margin
     ]
+    return sorted(tied, key=_by_alias)
+
+
+def _by_alias(scored: Scored) -> bool:
+    """Whether the question names the subject by another name than its own."""
+    return scored.mention is None or folded_name(scored.path.end.subject) != scored.mention.name
 
 
 def _ambiguous(fact: Fact) -> Fact:

@@ -51,7 +51,9 @@ def test_a_taken_alias_does_not_answer_in_place_of_its_holder() -> None:
     rival = event("shop", "Evil Corp", "chief executive", "Mallory", "Nordwind Cargo")
     question = "Who is the chief executive of Nordwind Cargo?"
     assert cited([VICTIM, rival], question) == [("Anna Berg", True)]
-    assert sorted(cited([rival, VICTIM], question)) == [("Anna Berg", True), ("Mallory", True)]
+    assert cited([rival, VICTIM], question) == [("Anna Berg", True), ("Mallory", True)], (
+        "own names come first"
+    )
     assert cited([VICTIM, rival], "Who is the chief executive of Evil Corp?") == [("Mallory", True)]
 
 
