@@ -19,7 +19,7 @@ from lte_runtime.answer.encoder.openvino_quiet import ov
 from lte_runtime.answer.engine import openvino_graph
 from lte_runtime.answer.engine.files import Lora, base_fingerprint, read_json, resolve, verify_adapter
 from lte_runtime.answer.engine.local import TRIAL_TOKENS, Between, Limits, LocalEngine, check_trial, token_ids
-from lte_runtime.answer.engine.pace import at_once, beside_answers
+from lte_runtime.answer.engine.pace import at_once
 from lte_runtime.answer.engine.tokenizer import load_tokenizer
 from lte_runtime.answer.engine.weights import Array, BaseWeights, Halves, read_halves
 from lte_runtime.errors import Refused
@@ -165,7 +165,7 @@ class OpenVinoModel:
     ) -> Any:
         """A graph with the adapter merged, compiled and tried."""
         merged = Merged(adapter.ref.id, self.check(adapter, pace), np.float32(adapter.scale))
-        version = beside_answers(lambda: self._compile(merged, pace))
+        version = self._compile(merged, pace)
         check_trial(adapter.ref.id, self._trial, self._scores(version))
         return version
 

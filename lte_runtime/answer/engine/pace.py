@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
-
-T = TypeVar("T")
 
 SHARE = 0.15
 """The part of the time that the work takes while somebody is answered."""
@@ -18,23 +11,6 @@ SLICE_S = 0.0005
 """Shorter slices are not worth a rest."""
 MOST_S = 0.02
 """The longest rest: a slice that was itself kept waiting is no reason to wait long."""
-NICENESS = 10
-"""Of work beside answers: where both want a core, it gets a tenth of it (Linux; see sched(7))."""
-
-
-def beside_answers(work: Callable[[], T]) -> T:
-    """The result of `work`, done in a thread that leaves the cores to every other one that wants them.
-
-    A thread of its own: a process without privileges cannot take its niceness back. Threads that `work`
-    starts have its niceness, those of a pool that is there already do not.
-    """
-    with ThreadPoolExecutor(1, "beside-answers", _step_back) as pool:
-        return pool.submit(work).result()
-
-
-def _step_back() -> None:
-    if sys.platform == "linux":  # elsewhere a thread has no niceness of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 class Pace:
