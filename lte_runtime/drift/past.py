@@ -9,7 +9,7 @@ from typing import Any
 from lte_runtime.drift.readings import NAMES, Reading
 
 MOST_PAST = 120
-"""Readings kept of each name: 30 hours of cycles as configured by default."""
+"""Readings earlier of each name: 30 hours of cycles as configured by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +20,11 @@ class PastReadings:
 
     def step(self, readings: Iterable[Reading]) -> PastReadings:
         """The state after further readings, in their order; those without observations say nothing."""
-        by_name = {name: list(kept) for name, kept in self.by_name.items()}
+        by_name = {name: list(earlier) for name, earlier in self.by_name.items()}
         for reading in readings:
             if reading.n:
                 _add(by_name.setdefault(reading.name, []), reading)
-        return PastReadings({name: tuple(kept[-MOST_PAST:]) for name, kept in by_name.items()})
+        return PastReadings({name: tuple(earlier[-MOST_PAST:]) for name, earlier in by_name.items()})
 
     def last(self, count: int) -> tuple[Reading, ...]:
         """The last `count` of each name, the names in their usual order."""
@@ -33,10 +33,10 @@ class PastReadings:
         return tuple(reading for name in NAMES for reading in self.by_name.get(name, ())[-count:])
 
 
-def _add(kept: list[Reading], reading: Reading) -> None:
-    if kept and kept[-1].time_ms == reading.time_ms:
-        reading = _pooled(kept.pop(), reading)
-    kept.append(reading)
+def _add(earlier: list[Reading], reading: Reading) -> None:
+    if earlier and earlier[-1].time_ms == reading.time_ms:
+        reading = _pooled(earlier.pop(), reading)
+    earlier.append(reading)
 
 
 def _pooled(first: Reading, second: Reading) -> Reading:
@@ -47,7 +47,7 @@ def _pooled(first: Reading, second: Reading) -> Reading:
 
 def to_json(past: PastReadings) -> dict[str, Any]:
     """The readings as JSON values."""
-    return {name: [[r.value, r.n, r.time_ms] for r in kept] for name, kept in past.by_name.items()}
+    return {name: [[r.value, r.n, r.time_ms] for r in earlier] for name, earlier in past.by_name.items()}
 
 
 def from_json(value: Mapping[str, Any]) -> PastReadings:

@@ -235,13 +235,17 @@ class Load:
 
     def _follow_realignment(self, now: float) -> None:
         """Starts it at the first call, and notes how far it is at the others."""
-        told = self._read.realigned
-        if told and told["ended_s"] is not None:
+        run_so_far = self._read.realigned
+        if run_so_far and run_so_far["ended_s"] is not None:
             return
         try:
-            run = self._client.realignment(told["id"]) if told else self._client.trigger_realignment("bench")
+            run = (
+                self._client.realignment(run_so_far["id"])
+                if run_so_far
+                else self._client.trigger_realignment("bench")
+            )
         except LteError as error:
-            self._read.realigned = {**told, "state": "refused", "message": str(error), "ended_s": now}
+            self._read.realigned = {**run_so_far, "state": "refused", "message": str(error), "ended_s": now}
             return
         verdict = json.loads(run["verdict_json"]).get("outcome", "") if run["verdict_json"] else ""
         self._read.realigned = {
@@ -250,7 +254,7 @@ class Load:
             "verdict": verdict,
             "message": run["message"],
             "rows": run["rows"],
-            "begun_s": told.get("begun_s", round(now, 1)),
+            "begun_s": run_so_far.get("begun_s", round(now, 1)),
             "ended_s": round(now, 1) if run["ended"] else None,
         }
 
