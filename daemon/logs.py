@@ -59,7 +59,7 @@ def configure(level: str = "info", style: str = "auto", stream: TextIO | None = 
     root.handlers[:] = [handler]
     root.setLevel(threshold)
     # These libraries tell at info what is our own business to tell.
-    for chatty in ("kafka", "apscheduler", "httpx", "urllib3", "openvino", "transformers", "uvicorn", "mcp"):
+    for chatty in ("kafka", "apscheduler", "httpx2", "urllib3", "openvino", "transformers", "uvicorn", "mcp"):
         logging.getLogger(chatty).setLevel(max(threshold, logging.WARNING))
     # They warn of every turn of a loop over 100 ms, and of every run that waits for the one before it: both
     # are normal on a busy machine.

@@ -27,6 +27,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "structlog": ("daemon/",),
     "typer": ("daemon/cli/", "ops/"),
     "hnswlib": ("lte_runtime/index/hnsw.py",),
+    "httpx2": ("lte_runtime/answer/engine/vllm/server.py",),
     "apsw": ("lte_runtime/store/writer.py", "lte_runtime/store/db.py"),
     "sqlite3": (),
     # HTTP is a process of its own: the daemon serves without these.
@@ -56,7 +57,7 @@ KAFKA_PUBLIC = {"kafka.errors", "kafka.structs", "kafka.admin", *(f"kafka.{name}
 # Whole areas that run without these vendors: the method knows no transport, the recipe runs on a GPU host.
 WITHOUT: dict[str, tuple[str, ...]] = {
     "lte_runtime/": ("kafka", "grpc", "prometheus_client", "apscheduler", "daemon", "ops"),
-    "lte_runtime/align/": ("hnswlib", "kafka", "grpc"),
+    "lte_runtime/align/": ("hnswlib", "httpx2", "kafka", "grpc"),
     "daemon/": ("ops",),
 }
 # From low to high: a room imports from rooms before it, and from itself.
@@ -90,6 +91,7 @@ PURE = (
     "lte_runtime/scoring.py",
     "lte_runtime/answer/chain.py",
     "lte_runtime/answer/fidelity.py",
+    "lte_runtime/answer/engine/vllm/greedy_answers.py",
     "lte_runtime/answer/follow_up.py",
     "lte_runtime/answer/name_claims.py",
     "lte_runtime/answer/prompt.py",

@@ -14,8 +14,9 @@ from transformers.utils import logging as transformers_logging
 
 from lte_runtime.answer.engine import lora
 from lte_runtime.answer.engine.files import Lora, base_fingerprint, resolve, verify_adapter
-from lte_runtime.answer.engine.local import TRIAL_TOKENS, Between, Limits, LocalEngine, check_trial, token_ids
+from lte_runtime.answer.engine.local import TRIAL_TOKENS, Between, LocalEngine, check_trial
 from lte_runtime.answer.engine.pace import at_once
+from lte_runtime.answer.engine.tokenized import Limits, token_ids
 from lte_runtime.answer.engine.tokenizer import load_tokenizer
 from lte_runtime.answer.engine.torch_session import Forward, TorchSession, takes_padding
 from lte_runtime.errors import Refused

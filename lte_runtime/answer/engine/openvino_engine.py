@@ -18,8 +18,9 @@ import numpy.typing as npt
 from lte_runtime.answer.encoder.openvino_quiet import ov
 from lte_runtime.answer.engine import openvino_graph
 from lte_runtime.answer.engine.files import Lora, base_fingerprint, read_json, resolve, verify_adapter
-from lte_runtime.answer.engine.local import TRIAL_TOKENS, Between, Limits, LocalEngine, check_trial, token_ids
+from lte_runtime.answer.engine.local import TRIAL_TOKENS, Between, LocalEngine, check_trial
 from lte_runtime.answer.engine.pace import at_once, beside_answers
+from lte_runtime.answer.engine.tokenized import Limits, token_ids
 from lte_runtime.answer.engine.tokenizer import load_tokenizer
 from lte_runtime.answer.engine.weights import Array, BaseWeights, Halves, read_halves
 from lte_runtime.errors import Refused

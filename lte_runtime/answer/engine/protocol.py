@@ -2,7 +2,9 @@
 
 Contract of every engine (the suite in tests/unit/answer/engine runs on all of them):
 - `submit` never blocks; it raises `Overloaded` when the queue is full and `Retry` once the engine is closed.
-- A request with `adapter=False` gives the tokens that the base model alone gives, whatever else is running.
+- A request with `adapter=False` gives the tokens that the base model alone gives, whatever else is running;
+  on a server that batches as it likes, near ties may fall the other way (docs/decisions/018-vllm.md).
+- Where the model runs elsewhere, a request that no server can answer ends with `Retry` at once.
 - A request is pinned to its adapter when it is submitted: all its tokens come from that one, whatever is
   loaded, switched or unloaded meanwhile, and the generation names it.
 - A deadline or a cancellation is noticed between two tokens; what was made until then is returned, with
@@ -55,6 +57,12 @@ class Engine(Protocol):
 
     @property
     def queue_depth(self) -> int: ...
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What keeps the engine from answering everything now, for people; it passes by itself or says what
+        to do. Always empty for a model in this process."""
+        ...
 
     def prompt(self, question: str, facts: Sequence[Fact] = (), earlier: Sequence[Turn] = ()) -> Prompt:
         """Token ids of the question, with the best facts that fit, or without facts behind the last of the

@@ -106,6 +106,10 @@ class StubEngine:
     def queue_depth(self) -> int:
         return self._worker.queue_depth
 
+    @property
+    def faults(self) -> tuple[str, ...]:
+        return ()
+
     def prompt(self, question: str, facts: Sequence[Fact] = (), earlier: Sequence[Turn] = ()) -> Prompt:
         target = facts[-1].target.replace("\n", " ") if facts else ""
         lines = [target, *(turn.text for turn in earlier if not facts), question]

@@ -7,6 +7,7 @@ nothing that is under way, and a version that was unloaded goes when its last re
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +29,11 @@ class Version:
 
 
 class Versions:
-    """Safe from several threads; nothing here blocks."""
+    """Safe from several threads; nothing here blocks. `on_drop` gets the model of each version that goes; it
+    is called under the lock and must not block either."""
 
-    def __init__(self, base: Any) -> None:
+    def __init__(self, base: Any, on_drop: Callable[[Any], None] = lambda _: None) -> None:
+        self._on_drop = on_drop
         self._lock = threading.Lock()
         self._base = Version(None, base)
         self._current = self._base
@@ -107,4 +110,5 @@ class Versions:
     def _drop_unused(self, version: Version) -> None:
         if version.ref and not version.loaded and version.users == 0:
             self._named.pop(version.ref.id, None)
+            self._on_drop(version.model)
             version.model = None

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from vllm_stand_in import StandIn
 
 from lte_runtime.answer.engine.hf import HfEngine
 from tests.unit.answer.engine import tiny
@@ -17,6 +18,15 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def adapter_dir(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Path:
     return tiny.save_adapter(tmp_path_factory.mktemp("adapter"), model_dir)
+
+
+@pytest.fixture
+def stand_in(model_dir: Path) -> Iterator[StandIn]:
+    """A vLLM server of the tiny model, started."""
+    server = StandIn(model_dir)
+    server.start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture

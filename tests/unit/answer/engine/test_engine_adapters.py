@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from vllm_stand_in import StandIn
 
 from lte_runtime.align.registry import Registry
 from lte_runtime.answer.engine.hf import HfEngine
-from lte_runtime.answer.engine.local import LocalEngine
 from lte_runtime.answer.engine.openvino_engine import OpenVinoEngine
+from lte_runtime.answer.engine.tokenized import TokenizedEngine
+from lte_runtime.answer.engine.vllm.engine import VllmEngine
 from lte_runtime.errors import Damaged, NotFound, Refused
 from lte_runtime.types import GenerateRequest, Generation
 from tests.unit.answer.engine import test_engine_files as files
@@ -23,19 +25,28 @@ from tests.unit.answer.engine import tiny
 
 PROMPT = (5, 17, 99, 230, 41)
 NEW = 8
-MODES = ["merged", "unmerged", "openvino"]
+MODES = ["merged", "unmerged", "openvino", "vllm"]
 
 
-def load(mode: str, model_dir: Path, adapter: Path | None = None, **settings: Any) -> LocalEngine:
-    """An engine in float32 on one thread."""
-    if mode == "openvino":
-        return OpenVinoEngine.load(model_dir, adapter, weights="float32", threads=1, **settings)
-    return HfEngine.load(
-        model_dir, adapter, device="cpu", dtype="float32", adapter_mode=mode, threads=1, **settings
-    )
+@pytest.fixture(scope="module")
+def engine_in(model_dir: Path) -> Iterator[Callable[..., TokenizedEngine]]:
+    """`engine_in(mode, adapter)`: an engine in float32 on one thread; of `vllm`, over one server for all."""
+    server = StandIn(model_dir)
+    server.start()
+
+    def load(mode: str, adapter: Path | None = None, **settings: Any) -> TokenizedEngine:
+        if mode == "vllm":
+            return VllmEngine.load(model_dir, adapter, urls=[server.url], **settings)
+        if mode == "openvino":
+            return OpenVinoEngine.load(model_dir, adapter, weights="float32", threads=1, **settings)
+        options: dict[str, Any] = {"device": "cpu", "dtype": "float32", "threads": 1, **settings}
+        return HfEngine.load(model_dir, adapter, adapter_mode=mode, **options)
+
+    yield load
+    server.kill()
 
 
-def ask(engine: LocalEngine, adapter_id: str | None = None, adapter: bool = True) -> Generation:
+def ask(engine: TokenizedEngine, adapter_id: str | None = None, adapter: bool = True) -> Generation:
     return engine.generate(GenerateRequest(PROMPT, adapter, NEW, adapter_id=adapter_id))
 
 
@@ -57,11 +68,13 @@ def renamed(place: Path, number: int) -> str:
     return name
 
 
-@pytest.fixture(scope="module", params=["merged", "openvino"])
+@pytest.fixture(scope="module", params=["merged", "openvino", "vllm"])
 def engine(
-    request: pytest.FixtureRequest, model_dir: Path, adapters: dict[str, Path]
-) -> Iterator[LocalEngine]:
-    made = load(request.param, model_dir, adapters["align-000001"])
+    request: pytest.FixtureRequest,
+    engine_in: Callable[..., TokenizedEngine],
+    adapters: dict[str, Path],
+) -> Iterator[TokenizedEngine]:
+    made = engine_in(request.param, adapters["align-000001"])
     yield made
     made.close()
 
@@ -142,7 +155,7 @@ def test_there_are_forty_kinds() -> None:
     assert len(KINDS) >= 40
 
 
-def take_in(bad: Path, registry: Registry, engine: LocalEngine, kind: str) -> None:
+def take_in(bad: Path, registry: Registry, engine: TokenizedEngine, kind: str) -> None:
     ref = registry.add(bad, {})
     assert kind in LOADED
     engine.load_adapter(registry.get(ref.id).directory)
@@ -150,7 +163,7 @@ def take_in(bad: Path, registry: Registry, engine: LocalEngine, kind: str) -> No
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bad_adapter_changes_nothing(
-    kind: str, tmp_path: Path, engine: LocalEngine, adapters: dict[str, Path]
+    kind: str, tmp_path: Path, engine: TokenizedEngine, adapters: dict[str, Path]
 ) -> None:
     before = (ask(engine), ask(engine, adapter=False))
     registry = Registry(tmp_path / "registry", engine.check_adapter, reserved={"align-000001"})
@@ -168,14 +181,16 @@ def test_a_bad_adapter_changes_nothing(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_each_adapter_answers_as_it_does_alone(mode: str, model_dir: Path, adapters: dict[str, Path]) -> None:
+def test_each_adapter_answers_as_it_does_alone(
+    mode: str, engine_in: Callable[..., TokenizedEngine], adapters: dict[str, Path]
+) -> None:
     alone = {}
     for name, place in adapters.items():
-        single = load(mode, model_dir, place)
+        single = engine_in(mode, place)
         alone[name] = ask(single).token_ids
         single.close()
     assert len(set(alone.values())) == len(alone)
-    engine = load(mode, model_dir)
+    engine = engine_in(mode)
     base = ask(engine, adapter=False).token_ids
     for place in adapters.values():
         engine.load_adapter(place)
@@ -195,9 +210,11 @@ def test_each_adapter_answers_as_it_does_alone(mode: str, model_dir: Path, adapt
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_answers_under_way_keep_their_adapter(mode: str, model_dir: Path, adapters: dict[str, Path]) -> None:
+def test_answers_under_way_keep_their_adapter(
+    mode: str, engine_in: Callable[..., TokenizedEngine], adapters: dict[str, Path]
+) -> None:
     """Loads, switches and unloads in one thread, questions in four: each answer is its adapter's own."""
-    engine = load(mode, model_dir, max_batch=1)
+    engine = engine_in(mode, max_batch=1)
     for place in adapters.values():
         engine.load_adapter(place)
     alone = {name: ask(engine, name).token_ids for name in adapters}

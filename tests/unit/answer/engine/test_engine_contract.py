@@ -15,6 +15,7 @@ from lte_runtime.answer.engine.hf import HfEngine
 from lte_runtime.answer.engine.openvino_engine import OpenVinoEngine
 from lte_runtime.answer.engine.protocol import Engine
 from lte_runtime.answer.engine.stub import StubEngine
+from lte_runtime.answer.engine.vllm.engine import VllmEngine
 from lte_runtime.errors import BadRequest, Overloaded, Retry
 from lte_runtime.types import GenerateRequest, Generation
 
@@ -23,7 +24,7 @@ PROMPT = tuple(b"Ines Calder\nWho is the harbour master?")
 Make = Callable[..., Engine]
 
 
-@pytest.fixture(params=["stub", "hf", "openvino", "openvino-int8"])
+@pytest.fixture(params=["stub", "hf", "openvino", "openvino-int8", "vllm"])
 def make(request: pytest.FixtureRequest, model_dir: Path, adapter_dir: Path) -> Iterator[Make]:
     engines: list[Engine] = []
 
@@ -33,6 +34,9 @@ def make(request: pytest.FixtureRequest, model_dir: Path, adapter_dir: Path) -> 
         elif request.param.startswith("openvino"):
             weights = "int8" if request.param.endswith("int8") else "float32"
             engine = OpenVinoEngine.load(model_dir, adapter_dir, weights=weights, threads=1, **settings)
+        elif request.param == "vllm":
+            urls = [request.getfixturevalue("stand_in").url]
+            engine = VllmEngine.load(model_dir, adapter_dir, urls=urls, **settings)
         else:
             engine = HfEngine.load(
                 model_dir, adapter_dir, device="cpu", dtype="float32", threads=1, **settings
