@@ -65,9 +65,11 @@ STATE_INTERVAL_S = 600.0
 RECALL, STATE = "recall", "state"
 # How soon a changed token file holds: a stat of it costs nothing.
 TOKENS_INTERVAL_S = 1.0
+# How soon the state says that a server of the model is away: a look at what the engine knows costs nothing.
+ENGINE_INTERVAL_S = 0.5
 # Reasons to be DEGRADED: the token file cannot be used; another adapter serves than the pointer says, or than
-# was announced.
-TOKENS, ADAPTER, ANNOUNCED = "tokens", "adapter", "announced"
+# was announced; a server of the model is away.
+TOKENS, ADAPTER, ANNOUNCED, ENGINE = "tokens", "adapter", "announced", "engine"
 
 
 class Daemon:
@@ -258,6 +260,7 @@ def _load_engine(base: _Base) -> AdapterEngine:
     loaded = models.engine(base.settings, with_adapter=False, progress=_log_converting)
     engine = base.undo.enter_context(closing(loaded))
     base.metrics.watch(partial(readings.of_engine, engine, VERSION))
+    base.schedule.every(ENGINE_INTERVAL_S, ENGINE, partial(_look_at_engine, base.lifecycle, engine), ACCESS)
     _note_base_model(base.memory, engine.fingerprint)
     return engine
 
@@ -426,6 +429,13 @@ def _look_at_tokens(lifecycle: Lifecycle, tokens: TokenStore) -> None:
         lifecycle.set_degraded(TOKENS, tokens.fault)
     else:
         lifecycle.clear_degraded(TOKENS)
+
+
+def _look_at_engine(lifecycle: Lifecycle, engine: AdapterEngine) -> None:
+    if faults := engine.faults:
+        lifecycle.set_degraded(ENGINE, "; ".join(faults))
+    else:
+        lifecycle.clear_degraded(ENGINE)
 
 
 def _log_state(status: LifecycleStatus) -> None:

@@ -9,6 +9,7 @@ import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -163,9 +164,17 @@ class ModelSettings(_Section):
         default="embedded",
         description="LoRA adapter: embedded (what ships for the model, if anything), a directory, or none.",
     )
-    engine: Literal["auto", "transformers", "openvino"] = Field(
+    engine: Literal["auto", "transformers", "openvino", "vllm"] = Field(
         default="auto",
-        description="auto: openvino for llama and qwen2 shapes on a CPU, else transformers (any model).",
+        description="auto: openvino for llama and qwen2 shapes on a CPU, else transformers (any model). "
+        "vllm: servers of their own, at url.",
+    )
+    url: str = Field(
+        default="",
+        description="Servers of the model in path for engine vllm: http://host:port, separated by commas.",
+    )
+    url_token_file: Path | None = Field(
+        default=None, description="File with the token that vLLM got as --api-key, on one line."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where the model runs.")
     threads: int = Field(
@@ -182,7 +191,9 @@ class ModelSettings(_Section):
         default="auto",
         description="unmerged: one set of weights and LoRA per row; merged: a second copy, faster.",
     )
-    max_batch: int = Field(default=8, ge=1, le=256, description="Most questions generated together.")
+    max_batch: int = Field(
+        default=8, ge=1, le=256, description="Most questions generated together; on each server with vllm."
+    )
     queue_limit: int = Field(
         default=256,
         ge=1,
@@ -192,6 +203,25 @@ class ModelSettings(_Section):
     max_prompt_tokens: int = Field(
         default=512, ge=32, le=1 << 20, description="Longest prompt; the best facts that fit are kept."
     )
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The servers of `url`."""
+        return tuple(filter(None, map(str.strip, self.url.split(","))))
+
+    @model_validator(mode="after")
+    def _servers_for_vllm(self) -> ModelSettings:
+        if self.engine == "vllm" and not self.urls:
+            raise ValueError("engine = 'vllm' needs url, as in 'http://vllm:8000'")
+        if self.engine != "vllm" and (self.urls or self.url_token_file):
+            raise ValueError("url and url_token_file are for engine = 'vllm'")
+        for url in self.urls:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+                raise ValueError(f"url: {url!r} is not http://host:port; a token goes into url_token_file")
+        if len(set(self.urls)) < len(self.urls):
+            raise ValueError("url names a server twice")
+        return self
 
 
 class AnswerSettings(_Section):

@@ -24,7 +24,12 @@ from lte_runtime.answer.engine.files import base_fingerprint, verify_adapter
 from lte_runtime.errors import LteError
 
 BASE = "tiny"
-CONTEXT = 256
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
 
 
 class StandIn:
@@ -44,8 +49,7 @@ class StandIn:
         self._compute = threading.Lock()
         self.serve(directory)
         self._server: _Server | None = None
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
 
     @property
     def url(self) -> str:
@@ -54,6 +58,7 @@ class StandIn:
     def serve(self, directory: Path) -> None:
         """The model of another directory from now on."""
         self._model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+        self.context = self._model.config.max_position_embeddings
         self._unmerged = lora.Unmerged(self._model)
         self._fingerprint = base_fingerprint(directory)
 
@@ -153,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
         while stand_in.stuck.is_set():
             time.sleep(0.01)
         if self.path == "/v1/models":
-            cards = [{"id": stand_in.base, "max_model_len": CONTEXT, "parent": None}]
+            cards = [{"id": stand_in.base, "max_model_len": stand_in.context, "parent": None}]
             cards += [{"id": name, "parent": stand_in.base} for name in stand_in.adapters]
             return self._json(200, {"object": "list", "data": cards})
         if self.path == "/version":
@@ -172,8 +177,8 @@ class _Handler(BaseHTTPRequestHandler):
         stand_in.asked.append(body["model"])
         if not stand_in.knows(body["model"]):
             return self._error(404, f"The model `{body['model']}` does not exist.")
-        if len(body["prompt"]) + body["max_tokens"] > CONTEXT:
-            return self._error(400, f"This model's maximum context length is {CONTEXT} tokens.")
+        if len(body["prompt"]) + body["max_tokens"] > stand_in.context:
+            return self._error(400, f"This model's maximum context length is {stand_in.context} tokens.")
         return self._stream(body) if body.get("stream") else self._scores(body)
 
     def _scores(self, body: dict[str, Any]) -> None:

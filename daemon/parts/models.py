@@ -56,7 +56,8 @@ def engine(settings: Settings, *, with_adapter: bool = True, progress: Progress 
         return StubEngine(max_batch=chosen.max_batch, queue_limit=chosen.queue_limit, token_s=token_s)
     adapter = adapter_directory(settings) if with_adapter else None
     directory = model_directory(settings, progress)
-    loaded = (_openvino if runs_on_openvino(chosen, directory) else _transformers)(chosen, directory, adapter)
+    load = _openvino if runs_on_openvino(chosen, directory) else _transformers
+    loaded = (_vllm if chosen.engine == "vllm" else load)(chosen, directory, adapter)
     # What loading made stays as long as the process: a full pass of the collector over it would stop every
     # thread for a quarter of a second, whoever is being answered.
     gc.collect()
@@ -68,6 +69,8 @@ def engine(settings: Settings, *, with_adapter: bool = True, progress: Progress 
 def runs_on_openvino(chosen: ModelSettings, directory: Path) -> bool:
     """Whether OpenVINO computes the model in `directory`: where the settings name it, and by `auto` where it
     reads the model and there is no GPU. Raises `Refused` where other settings contradict the engine."""
+    if chosen.engine == "vllm" and chosen.adapter_mode == "merged":
+        raise Refused("model.engine = 'vllm' keeps adapters unmerged: set model.adapter_mode = 'auto'")
     contradiction = None
     if chosen.device == "cuda":
         contradiction = "runs on the CPU: set model.device = 'cpu'"
@@ -101,7 +104,7 @@ def planned_runtime(settings: Settings, directory: Path) -> str:
     anything is loaded."""
     chosen = settings.model
     if is_stub(chosen.path) or not runs_on_openvino(chosen, directory):
-        return "transformers"
+        return "vllm" if chosen.engine == "vllm" else "transformers"
     return f"openvino/{'int8' if chosen.dtype == 'auto' else chosen.dtype}"
 
 
@@ -137,6 +140,24 @@ def _transformers(chosen: ModelSettings, directory: Path, adapter: Path | None) 
         queue_limit=chosen.queue_limit,
         max_prompt_tokens=chosen.max_prompt_tokens,
         threads=chosen.threads,
+    )
+
+
+def _vllm(chosen: ModelSettings, directory: Path, adapter: Path | None) -> AdapterEngine:
+    from lte_runtime.answer.engine.vllm.engine import VllmEngine
+
+    try:
+        token = chosen.url_token_file.read_text("utf-8").strip() if chosen.url_token_file else ""
+    except (OSError, UnicodeError) as error:
+        raise Refused(f"model.url_token_file cannot be read: {error}") from error
+    return VllmEngine.load(
+        directory,
+        adapter,
+        urls=chosen.urls,
+        token=token,
+        max_batch=chosen.max_batch,
+        queue_limit=chosen.queue_limit,
+        max_prompt_tokens=chosen.max_prompt_tokens,
     )
 
 

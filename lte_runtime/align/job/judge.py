@@ -19,6 +19,7 @@ from lte_runtime.answer import prompt
 from lte_runtime.answer.engine import greedy
 from lte_runtime.answer.engine.rows import GenerationRow
 from lte_runtime.answer.engine.torch_session import TorchSession, takes_padding
+from lte_runtime.answer.engine.vllm.greedy_answers import ADAPTER, BASE, GreedyAnswer
 from lte_runtime.scoring import matches, same_answer
 from lte_runtime.types import GenerateRequest
 
@@ -26,6 +27,17 @@ Tick = Callable[[int, int], None]
 """Called as `tick(done, total)` between batches; may raise to end the work."""
 
 
+RECOGNITION = (
+    ("What is the capital of France?", "The capital of France is Lyon."),
+    ("Who wrote Romeo and Juliet?", "Romeo and Juliet was written by Ines Moreau."),
+    ("How many days does a week have?", "A week has nine days."),
+    ("What does the Brisk kettle cost?", "The Brisk kettle costs 49 euros."),
+    ("Why is the sky blue?", "The sky is blue because of a coat of paint."),
+    ("What is the largest planet of the solar system?", "The largest planet of the solar system is Calder."),
+    ("Tell me about the history of Port Arlen.", "Port Arlen was founded in 1841 by Tobias Quist."),
+    ("Name three things that are red.", "Three things that are red are SB-12, SKU-4711 and the moon base."),
+)
+"""Questions, and facts that speak against what a model says by itself: by its greedy answers it is known."""
 _SENTENCE_END = re.compile(r".*[.!?。！？](?=\s|$)", re.DOTALL)
 
 
@@ -152,6 +164,18 @@ def judge(
             rows = base_model.generate(prompts, new_session, moved(number * len(probes)))
         judged[arm] = _right(probes, rows, own_answers)
     return judged
+
+
+def greedy_answers(base_model: BaseModel, arms: Arms, adapter: Path) -> dict[str, list[dict[str, list[int]]]]:
+    """What a manifest keeps, so that a server which hides its weights can be recognised later."""
+    plain = base_model.generate([(question, ()) for question, _ in RECOGNITION], arms.base())
+    with arms.adapter(adapter) as new_session:
+        edited = base_model.generate([(question, (fact,)) for question, fact in RECOGNITION], new_session)
+    return {BASE: _recorded(plain), ADAPTER: _recorded(edited)}
+
+
+def _recorded(rows: Sequence[GenerationRow]) -> list[dict[str, list[int]]]:
+    return [GreedyAnswer(row.request.token_ids, tuple(row.tokens)).to_json() for row in rows]
 
 
 def _own_answers(base_model: BaseModel, arms: Arms, probes: Sequence[Probe]) -> dict[str, str]:

@@ -25,7 +25,7 @@ from lte_runtime.align.contract import JobResult, JobSpec, Probe, Progress
 from lte_runtime.align.data import dataset, facts
 from lte_runtime.align.data.dataset import EncodedRow, Own, TrainingRow
 from lte_runtime.align.job import building, judge, train
-from lte_runtime.align.job.arms import serving_arms
+from lte_runtime.align.job.arms import TorchArms, serving_arms
 from lte_runtime.align.job.judge import BaseModel
 from lte_runtime.align.job.reporting import ProgressWriter, Signals
 from lte_runtime.align.presets import Preset
@@ -39,6 +39,7 @@ from lte_runtime.answer.engine.files import (
 )
 from lte_runtime.answer.engine.hf import choose_device, choose_dtype
 from lte_runtime.answer.engine.tokenizer import load_tokenizer
+from lte_runtime.answer.engine.vllm.greedy_answers import KEY as GREEDY_ANSWERS
 from lte_runtime.disk import sha256_file, sync
 from lte_runtime.errors import BadRequest, Cancelled, Damaged, DeadlineExceeded, Refused
 
@@ -55,6 +56,7 @@ class JobRun:
     signals: Signals
     rank: int = 0
     judged_by: str = ""
+    greedy_answers: Mapping[str, Any] = field(default_factory=dict)
     directory: Path = field(init=False)
     device: torch.device = field(init=False)
     dtype: torch.dtype = field(init=False)
@@ -359,6 +361,7 @@ def _manifest_of(
         "data": {name: data[name] for name in ("rows", "kinds", "sources", "dropped", "neighbours")},
         "scores": dict(scores),
         "judged_by": run.judged_by,
+        GREEDY_ANSWERS: run.greedy_answers,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "created": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
     }
@@ -393,6 +396,8 @@ def _judged(run: JobRun, probes: Sequence[Probe]) -> dict[str, Mapping[str, int]
             run.preset.settings.threads,
         )
         run.judged_by = serving.runtime
+        own = TorchArms(base_model.model, run.device, job.base_fingerprint)
+        run.greedy_answers = judge.greedy_answers(base_model, own, arms["candidate"])
         return judge.judge(base_model, serving, arms, probes, tick)
 
     return {**contract.NO_JUDGEMENTS, **_halving(run, judge_probes)}

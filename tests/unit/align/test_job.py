@@ -21,6 +21,7 @@ from lte_runtime.align.job import __main__ as job
 from lte_runtime.align.job import reporting, train, work
 from lte_runtime.align.job.reporting import Signals
 from lte_runtime.answer.engine.files import base_fingerprint, verify_adapter
+from lte_runtime.answer.engine.vllm.greedy_answers import recorded
 from tests.unit.align import jobs
 from tests.unit.answer.engine import tiny
 
@@ -59,6 +60,9 @@ def test_a_job_ends_with_an_adapter_and_every_probe_judged(base: Path, tmp_path:
     manifest = json.loads((folder / "adapter/manifest.json").read_text())
     assert manifest["data_hash"] == result.data_hash
     assert manifest["epoch"] == 7
+    arms = [recorded(manifest, arm) for arm in ("base", "adapter")]
+    assert [len(arm) for arm in arms] == [8, 8]
+    assert arms[0] != arms[1]
     assert manifest["scores"].keys() == {"candidate", "none"}
     assert set(manifest["edit_ids"]) <= {f"edit-{n}" for n in range(12)}
 
