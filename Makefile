@@ -13,10 +13,10 @@ UV := $(or $(shell command -v uv),$(TOOLS)/bin/uv)
 export UV_PYTHON_DOWNLOADS := never
 export UV_PYTHON := $(PYTHON)
 
-.PHONY: help demo up test .test-units .test-daemons check lint fmt proto dashboards page bench wheel manifests setup jars tools clean
+.PHONY: help demo up test test-vllm .test-units .test-daemons check lint fmt proto dashboards page bench wheel manifests setup jars tools clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: setup jars ## the whole job on a real Kafka, step by step (FAST=1: under 90 s the second time; ARCH=qwen2)
 	$(BIN)/lte demo $(if $(FAST),--fast) $(if $(ARCH),--arch $(ARCH))
@@ -30,6 +30,12 @@ ifdef ARGS
 else
 	@$(MAKE) --no-print-directory --keep-going -j2 .test-units .test-daemons
 endif
+
+# Made once: vLLM for CPUs, 6 GB.
+VLLM ?= .cache/vllm
+test-vllm: setup jars ## the vLLM engine on a real vLLM, on the CPU (LONG=1: more swaps)
+	UV=$(UV) ops/vllm/install.sh $(abspath $(VLLM))
+	LTE_TEST_VLLM=$(abspath $(VLLM)) LTE_LONG=$(LONG) $(BIN)/pytest tests/unit/answer/engine/test_engine_contract.py tests/integration/test_vllm.py -k vllm
 
 # Tests of parts, and those that start brokers and daemons.
 .test-units:

@@ -14,6 +14,7 @@ from ops.kafka.broker import Broker, BrokerUnavailable
 
 if TYPE_CHECKING:
     from kafka_topic import KafkaTopic
+    from vllm_server import Subject
 
 # Read by torch and OpenBLAS when they are imported. The models of the tests are tiny: with a thread for each
 # core their trainings take two to ten times the processor time, most of it waiting for each other.
@@ -69,6 +70,17 @@ def make_topic(broker: Broker) -> Iterator[Callable[..., KafkaTopic]]:
     yield make
     for topic in made:
         topic.close()
+
+
+@pytest.fixture(scope="session")
+def vllm_subject(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
+    """A vLLM server (or its stand-in) for the whole run; tests that kill it start it again."""
+    from vllm_server import Subject
+
+    subject = Subject(tmp_path_factory.mktemp("vllm"))
+    subject.server.start()
+    yield subject
+    subject.server.kill()
 
 
 @pytest.fixture(scope="session")

@@ -87,4 +87,4 @@ class Subject:
             self.server = RealServer(Path(ENVIRONMENT), self.model, directory / "vllm.log")
         else:
             self.model, self.adapter = QWEN2, QWEN2_ADAPTER
-            self.server = StandIn(QWEN2, base="qwen2", max_rank=64)
+            self.server = StandIn(QWEN2, base="qwen2", max_rank=64, token_s=0.005)

@@ -38,11 +38,8 @@ round in another way, and near ties fall the other way (docs/decisions/018-vllm.
 
 
 @pytest.fixture(scope="module")
-def subject(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
-    subject = Subject(tmp_path_factory.mktemp("vllm"))
-    subject.server.start()
-    yield subject
-    subject.server.kill()
+def subject(vllm_subject: Subject) -> Subject:
+    return vllm_subject
 
 
 @pytest.fixture
@@ -156,9 +153,9 @@ def test_a_server_that_is_killed_in_a_stream_fails_it_at_once_and_comes_back(
     assert begun.wait(60)
     subject.server.kill()
     killed = time.monotonic()
-    for future in futures:
-        error = future.exception(60)
-        assert error is None or isinstance(error, Retry)
+    errors = [future.exception(60) for future in futures]
+    assert any(errors)
+    assert all(error is None or isinstance(error, Retry) for error in errors)
     assert time.monotonic() - killed < 10
     assert "does not answer" in engine.faults[0]
     with pytest.raises(Retry, match="no vLLM server can answer"):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from vllm_server import ENVIRONMENT
 
 from lte_runtime.answer.engine.hf import HfEngine
 from lte_runtime.answer.engine.openvino_engine import OpenVinoEngine
@@ -35,8 +36,7 @@ def make(request: pytest.FixtureRequest, model_dir: Path, adapter_dir: Path) -> 
             weights = "int8" if request.param.endswith("int8") else "float32"
             engine = OpenVinoEngine.load(model_dir, adapter_dir, weights=weights, threads=1, **settings)
         elif request.param == "vllm":
-            urls = [request.getfixturevalue("stand_in").url]
-            engine = VllmEngine.load(model_dir, adapter_dir, urls=urls, **settings)
+            engine = over_vllm(request, model_dir, adapter_dir, settings)
         else:
             engine = HfEngine.load(
                 model_dir, adapter_dir, device="cpu", dtype="float32", threads=1, **settings
@@ -47,6 +47,17 @@ def make(request: pytest.FixtureRequest, model_dir: Path, adapter_dir: Path) -> 
     yield build
     for engine in engines:
         engine.close()
+
+
+def over_vllm(
+    request: pytest.FixtureRequest, model_dir: Path, adapter_dir: Path, settings: dict[str, Any]
+) -> VllmEngine:
+    """On the tiny model and the stand-in; under `make test-vllm` on what the real server serves."""
+    if not ENVIRONMENT:
+        urls = [request.getfixturevalue("stand_in").url]
+        return VllmEngine.load(model_dir, adapter_dir, urls=urls, **settings)
+    subject = request.getfixturevalue("vllm_subject")
+    return VllmEngine.load(subject.model, subject.adapter, urls=[subject.server.url], **settings)
 
 
 def ask(adapter: bool = False, limit: int = 8, **wishes: object) -> GenerateRequest:
