@@ -170,7 +170,8 @@ class Answerer:
         free_text = generation.text.strip()
         cut_short = generation.finish == "length"
         text = fidelity.corrected(free_text, values, question_text, cut_short=cut_short)
-        if retrieval.gate.sure and of_one_key(citations):
+        # Of facts with several keys, the question's words decide which one is asked for.
+        if retrieval.gate.sure and len({fact.key for fact in last_facts(citations)}) == 1:
             text = fidelity.completed(text, values, question_text)
         if values and on_text and text:
             on_text(text)
@@ -204,8 +205,7 @@ class Answerer:
         """
         if not (self._settings.fidelity and citations) or retrieval.composed:
             return ()
-        last = max(citation.hop for citation in citations)
-        values = [cited_value(citation.fact) for citation in citations if citation.hop == last]
+        values = [cited_value(fact) for fact in last_facts(citations)]
         return values if any(map(fidelity.is_quotable, values)) else ()
 
     def _prompt(self, text: str, citations: Sequence[Citation]) -> tuple[Prompt, tuple[Citation, ...]]:
@@ -272,10 +272,10 @@ def cited_value(fact: Fact) -> CitedValue:
     return CitedValue(texts, (fact.subject, *fact.subject_aliases))
 
 
-def of_one_key(citations: Sequence[Citation]) -> bool:
-    """Whether the last hop's facts are values of one key; else the question's words decide among them."""
+def last_facts(citations: Sequence[Citation]) -> list[Fact]:
+    """The facts of the last hop, which the answer is in."""
     last = max((citation.hop for citation in citations), default=0)
-    return len({citation.fact.key for citation in citations if citation.hop == last}) == 1
+    return [citation.fact for citation in citations if citation.hop == last]
 
 
 def grouped(citations: Sequence[Citation]) -> list[Sequence[Citation]]:
