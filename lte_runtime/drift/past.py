@@ -9,7 +9,7 @@ from typing import Any
 from lte_runtime.drift.readings import NAMES, Reading
 
 MOST_PAST = 120
-"""Readings earlier of each name: 30 hours of cycles as configured by default."""
+"""Readings of each name that are kept: 30 hours of cycles as configured by default."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,11 @@ from daemon.gateway.page.views.facts import FactView, WhyNotView, fact_view, why
 from daemon.gateway.page.views.ingest import IngestView, PublicView, ingest_view, public_view
 from daemon.messages import enum_name, key_fields, question_fields
 from daemon.rpc.gen.lte.v1 import edit_service_pb2
+from lte_runtime.drift.past import MOST_PAST
 
 DEFAULT_NAMESPACE = "default"
 PAGE_SIZE = 10
 RUNS = 5
-# Points of a line of drift, which is 160 units wide.
-PAST_READINGS = 120
 # Candidates that a search shows: how many at most, and how like it the least of them is.
 MOST_RELATED = 8
 LEAST_LIKENESS = 0.3
@@ -166,7 +165,7 @@ class Sections:
         return await attempt(self._drift())
 
     async def _drift(self) -> DriftView:
-        return drift_view(await self.daemon.call(self.caller, "admin", "GetDrift", past=PAST_READINGS))
+        return drift_view(await self.daemon.call(self.caller, "admin", "GetDrift", past=MOST_PAST))
 
     async def adapters(self) -> Outcome[AdaptersView]:
         return await attempt(self._adapters())
