@@ -163,6 +163,7 @@ def of_record(record: Mapping[str, Any], source: str) -> FactRecord:
 # Invented facts: what keeps the skill general when the live facts are few or all alike.
 
 _BARE = 0.5
+"""Share of facts without a sentence of their own: most publishers send none."""
 LINKED = ("person", "org", "place", "product")
 _PLAIN = tuple(dict.fromkeys(STATEMENTS))
 _FOREIGN_KINDS = tuple(relation.subject for relation in FOREIGN_RELATIONS)
@@ -264,8 +265,7 @@ def _kind_of(noun: str, relations: Sequence[_Relation]) -> str:
 
 def _fact(rng: random.Random, subject: str, relation: _Relation, target: str = "") -> FactRecord:
     target = target or names.value(relation.target, rng)
-    # Most publishers send no sentence of their own.
-    statement = STATEMENTS[0] if rng.random() < _BARE else rng.choice(relation.statements)
+    statement = _PLAIN[0] if rng.random() < _BARE else rng.choice(relation.statements)
     for mark, text in (("{n}", relation.noun), ("{s}", subject), ("{t}", target)):
         statement = statement.replace(mark, text)
     aliases = (names.name(rng, 1, 2),) if rng.random() < 0.3 else ()

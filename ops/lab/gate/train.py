@@ -83,7 +83,7 @@ def run(
     files = read(locate(DEFAULT_NAMES[0]))
     model, tokens = network(files, how.frozen), Tokens(files)
     if start:
-        model.load_state_dict(_state(model, start))
+        model.load_state_dict(start_state(model, start))
     known = topics()
     likeness = similar(known, encoder.encode), likeness_by(known, encoder.encode)
     trained = Pairs(known, *likeness, lambda noun: not how.half or half(noun) == 0)
@@ -100,17 +100,19 @@ def run(
     return figures
 
 
-def _state(model: Any, start: Path) -> dict[str, Any]:
+def start_state(model: Any, start: Path) -> dict[str, Any]:
     """The module's state by a checkpoint, or by a file as it ships over the packaged encoder."""
     import torch
 
     if start.suffix != ".safetensors":
         checkpoint: dict[str, Any] = torch.load(start, weights_only=True)
         return checkpoint
-    trained = cross_encoder.weights_of(start)
-    names = {name: name.removeprefix("bert.") for name in model.state_dict()}
-    given = {n: torch.from_numpy(trained[short]) for n, short in names.items() if short in trained}
-    return {**model.state_dict(), **given}
+    weights = cross_encoder.weights_of(start)
+    state: dict[str, Any] = model.state_dict()
+    for name in state:
+        if (shipped := weights.get(name.removeprefix("bert."))) is not None:
+            state[name] = torch.from_numpy(shipped)
+    return state
 
 
 def _epochs(trained: Pairs, how: Schedule, shared: Path | None) -> Iterator[list[Pair]]:

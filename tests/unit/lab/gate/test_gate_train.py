@@ -12,7 +12,7 @@ from lte_runtime.answer.encoder.model_files import DEFAULT_NAMES, locate, read
 from lte_runtime.answer.relevance import cross_encoder
 from ops.lab.gate.pairs import Pair
 from ops.lab.gate.shared_pairs import knowedit_pairs, pararel_pairs, without
-from ops.lab.gate.train import Schedule, Tokens, above, auc, export, network, scores, train
+from ops.lab.gate.train import Schedule, Tokens, above, auc, export, network, scores, start_state, train
 
 PAIRS = [
     *(Pair(f"{asked} it?", f"The {noun} of it", asks=1.0) for asked, noun in (("Who built", "shipyard"),)),
@@ -37,6 +37,9 @@ def test_it_learns_and_the_served_model_gives_the_same(tmp_path: Path) -> None:
     named = export(model, files, tmp_path, how.frozen)
     served = cross_encoder.load(Path(named.model), named.model_sha256, named.model_base).odds(texts)
     assert np.abs(served - after).max() < 0.5, "bytes and bf16 move log-odds a little"
+    further = network(files, how.frozen)
+    further.load_state_dict(start_state(further, Path(named.model)))
+    assert np.abs(scores(further, tokens, texts) - after).max() < 0.5, "it goes on from what ships"
 
 
 def _loss(odds: np.ndarray, labels: np.ndarray) -> float:
