@@ -47,7 +47,9 @@ class BurstFact:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer to a question of the quiz. `fact_cited`: the fact is among the citations."""
+    """One answer to a question of the quiz. `text` is the model's own, before any value was put right in it;
+    `fact_cited`: the fact is among the citations.
+    """
 
     text: str
     adapter: str
@@ -179,10 +181,11 @@ def ask(s: Session, quiz: Sequence[BurstFact]) -> list[Reply]:
     replies = []
     for fact in quiz:
         answer, ms = s.ask(fact.question)
-        right = is_right(answer, [fact.event["target"]])
+        own = {**answer, "text": answer["corrected_from"] or answer["text"]}
+        right = is_right(own, [fact.event["target"]])
         fact_cited = fact.event["id"] in citation_ids(answer)
         adapter = answer["adapter"]["id"] if answer["adapter"] else "-"
-        replies.append(Reply(answer["text"], adapter, right, fact_cited, answer, ms))
+        replies.append(Reply(own["text"], adapter, right, fact_cited, answer, ms))
     return replies
 
 
